@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.28;
+
+/// Terms on timing and arbitration. Both orders of a lease sign the same hash of them. Seconds and token units.
+struct Rules {
+    address arbiter;
+    uint96 arbiterFee;
+    uint32 arbiterTimeout;
+    uint32 checkpointTimeout;
+    uint32 window;
+    bytes32 verification;
+}
+
+struct Bid {
+    address client;
+    /// 0: anyone may match; the fee must then be 0.
+    address matcher;
+    /// 0: the client itself. Must be able to sign with ECDSA.
+    address approver;
+    bytes32 job;
+    bytes32 rules;
+    /// 0: the chain of tips starts from the job hash.
+    bytes20 startTip;
+    uint16 checkpoints;
+    uint64 units;
+    uint96 maxPrice;
+    uint64 fee;
+    uint96 stake;
+    uint40 validUntil;
+    /// page << 8 | bit, bit < 112
+    uint40 nonce;
+}
+
+struct Ask {
+    address provider;
+    /// 0: anyone may match.
+    address matcher;
+    bytes32 resources;
+    bytes32 rules;
+    uint96 pricePerHour;
+    uint64 unitsPerHour;
+    uint96 maxStake;
+    uint16 maxActive;
+    uint16 maxCheckpoints;
+    uint40 validFrom;
+    uint40 validUntil;
+    uint32 page;
+}
+
+/// One matched pair, as `open` takes it. The prev fields are 0 for a job's first lease; else they name the
+/// Closed lease of the same Bid that this one continues.
+struct Match {
+    Bid bid;
+    Ask ask;
+    /// Index into the array of rules that comes with the batch.
+    uint256 rules;
+    uint96 price;
+    address prevProvider;
+    uint256 prevNums;
+    /// The `prev` of the lease that this one continues.
+    bytes32 prevPrev;
+    bytes bidSignature;
+    bytes askSignature;
+}
+
+struct Parties {
+    bytes32 bid;
+    bytes32 job;
+    bytes32 prev;
+    bytes32 rules;
+    address client;
+    address approver;
+    address feeTo;
+    uint96 stake;
+}
+
+/// All that a lease id commits to: id = keccak256(abi.encode(provider, nums, keccak256(abi.encode(parties)))).
+struct Terms {
+    address provider;
+    /// start16 | end16 | window32 | timeout32 | price96 | fee64, the first in the highest bits
+    uint256 nums;
+    Parties parties;
+}
+
+struct Approval {
+    uint16 n;
+    bytes20 tip;
+    bool last;
+}
+
+struct Redemption {
+    Terms terms;
+    Approval approval;
+    bytes signature;
+}
+
+/// Limits on rules, fixed at deployment. Inclusive. Seconds.
+struct Bounds {
+    uint32 minCheckpointTimeout;
+    uint32 maxCheckpointTimeout;
+    uint32 minWindow;
+    uint32 maxWindow;
+    uint32 minArbiterTimeout;
+    uint32 maxArbiterTimeout;
+}
+
+/// Why `open` or `redeem` refused an item.
+enum Reason {
+    Ok,
+    // open
+    RulesDiffer,
+    RulesOutOfBounds,
+    MatcherNotAllowed,
+    BidTermsInvalid,
+    AskTermsInvalid,
+    BidExpired,
+    AskNotInForce,
+    BidCancelled,
+    BidUsed,
+    AskCancelled,
+    StakeAboveMax,
+    StakeBelowArbiterFee,
+    PriceBelowAsk,
+    PriceAboveBid,
+    PrevNotContinuable,
+    ProviderBusy,
+    BalanceShort,
+    StakeShort,
+    BidSignatureInvalid,
+    AskSignatureInvalid,
+    // redeem
+    LeaseNotLive,
+    IndexTooLow,
+    IndexTooHigh,
+    ApprovalSignatureInvalid
+}
+
+/// Where a lease stands. A state's status byte is phase | flags.
+enum Phase {
+    None,
+    Active,
+    Closing,
+    Closed,
+    Challenged
+}
+
+/// @title Escrow of training leases
+/// @notice Holds the token of clients and providers and moves it only for accepted checkpoints, by signed
+/// orders and timed exits. The whole protocol is in docs/protocol.md.
+/// @dev What it assumes of the token: a plain ERC-20 that moves exactly the amount asked for, never calls back,
+/// never freezes the escrow. Of the chain: time moves on, and anyone's transaction gets in within a window.
+/// Every mutating call but deposits and withdrawals only moves numbers between internal balances.
+interface IEscrow {
+    // ---------------------------------------------------------------- events
+    event Deposited(address indexed account, address indexed from, uint256 amount);
+    event Withdrawn(address indexed account, address indexed to, uint256 amount);
+    event PageRaised(address indexed account, uint32 page);
+    /// @param tip the tip at the lease's start
+    event Opened(
+        bytes32 indexed lease,
+        address indexed provider,
+        address indexed client,
+        bytes32 ask,
+        uint256 nums,
+        bytes20 tip,
+        Parties parties
+    );
+    /// @notice An item of a batch was left out; the rest went on.
+    event Skipped(uint256 indexed index, Reason reason);
+    /// @param n the newest claimed index
+    event Claimed(bytes32 indexed lease, uint16 n, bytes32[] roots);
+    /// @notice Accepted up to n by approval and paid up to n. n = end: the lease is complete, the stake is free.
+    event Approved(bytes32 indexed lease, uint16 n, bytes20 tip);
+    /// @notice Paid up to n after a window passed. n = end: the lease is complete, the stake is free.
+    event Settled(bytes32 indexed lease, uint16 n);
+    /// @param status the new status byte: phase and flags
+    event Ended(bytes32 indexed lease, address indexed by, uint8 status);
+    event Challenged(
+        bytes32 indexed lease,
+        bytes32 indexed id,
+        address indexed challenger,
+        uint16 k,
+        bytes20 acceptedTip,
+        bytes32 claimedRoot,
+        uint8 ground,
+        uint256 bond
+    );
+    /// @param verdict 1 true, 2 false, 0 the arbiter stayed silent
+    event Resolved(bytes32 indexed lease, bytes32 indexed id, uint8 verdict);
+    /// @param accepted paid up to here; the rest of the lock went back to the client
+    /// @param penalty part of the stake that went to the client for a silent provider
+    /// @param continuable whether another lease of the same Bid may follow
+    event Closed(bytes32 indexed lease, uint16 accepted, uint256 penalty, bool continuable);
+
+    // ---------------------------------------------------------------- errors
+    error Escrow_Refused(Reason reason);
+    error Escrow_WrongPhase(bytes32 lease, uint8 status);
+    error Escrow_TooEarly(uint256 nowTime, uint256 allowedFrom);
+    error Escrow_TooLate(uint256 nowTime, uint256 allowedUntil);
+    error Escrow_BadIndex(uint256 index, uint256 lowest, uint256 highest);
+    error Escrow_NotAllowed(address caller);
+    error Escrow_BadSignature(address signer);
+    error Escrow_TipMismatch(bytes20 expected, bytes20 got);
+    error Escrow_RulesMismatch(bytes32 expected, bytes32 got);
+    error Escrow_NothingPending(bytes32 lease);
+    error Escrow_AlreadyClaimedInClosing(bytes32 lease);
+    error Escrow_BalanceShort(address account, uint256 free, uint256 needed);
+    error Escrow_NoVerdict(bytes32 id, uint256 silentFrom);
+    error Escrow_GasTooLow(uint256 gas, uint256 needed);
+    error Escrow_ZeroAmount();
+    error Escrow_ZeroAddress();
+    error Escrow_PageNotHigher(uint32 current, uint32 asked);
+    error Escrow_TooManyTokens(uint256 held);
+    error Escrow_BoundsInvalid();
+
+    // ---------------------------------------------------------------- balances
+    /// @notice Moves `amount` of the caller's tokens in, to the free balance of `account`.
+    function deposit(address account, uint256 amount) external;
+
+    /// @notice `deposit` with an EIP-2612 permit. A permit that someone else already used is no obstacle.
+    function depositWithPermit(address account, uint256 amount, uint256 deadline, uint8 v, bytes32 r, bytes32 s)
+        external;
+
+    /// @notice Moves `amount` of the caller's free balance out, to `to`.
+    function withdraw(address to, uint256 amount) external;
+
+    /// @notice Cancels every order of the caller that has not been opened and names a lower page.
+    function raisePage(uint32 page) external;
+
+    // ---------------------------------------------------------------- leases
+    /// @notice Opens one lease, or reverts with `Escrow_Refused`. `item.rules` must be 0.
+    function open(Rules calldata rules, Match calldata item) external returns (bytes32 lease);
+
+    /// @notice Opens each item that can be opened and emits `Skipped` for each that can't.
+    function openBatch(Rules[] calldata rules, Match[] calldata items) external returns (Reason[] memory reasons);
+
+    /// @notice The provider claims the next checkpoints. Their acceptance window starts (again).
+    /// @param parties keccak256(abi.encode(Parties))
+    function claim(address provider, uint256 nums, bytes32 parties, bytes32[] calldata roots) external;
+
+    /// @notice `claim` by anyone, with the provider's signed Claim that names the resulting index and tip. Active only.
+    function claimSigned(
+        address provider,
+        uint256 nums,
+        bytes32 parties,
+        bytes32[] calldata roots,
+        bytes calldata signature
+    ) external;
+
+    /// @notice Pays up to an Approval's index. By anyone; `last` also closes the lease if the provider calls.
+    function redeem(Redemption calldata item) external;
+
+    /// @notice Redeems each item that can be redeemed and emits `Skipped` for each that can't.
+    function redeemBatch(Redemption[] calldata items) external returns (Reason[] memory reasons);
+
+    /// @notice Pays what a passed window has accepted. By anyone. Completes the lease at its end.
+    function collect(Terms calldata terms) external;
+
+    /// @notice Active: starts the closing window. By provider or client at any time, by anyone after the timeout.
+    /// Closed: the client gives up the rest of its job.
+    function end(Terms calldata terms) external;
+
+    /// @notice Ends a lease whose closing window has passed. By anyone.
+    function close(Terms calldata terms) external;
+
+    /// @notice Disputes root k of the pending claim. Locks a bond of the caller's free balance.
+    /// @param acceptedTip the tip at the accepted index
+    /// @param roots all pending roots, from accepted + 1 to claimed
+    /// @param ground 0 wrong, 1 withheld
+    function challenge(
+        Terms calldata terms,
+        Rules calldata rules,
+        bytes20 acceptedTip,
+        bytes32[] calldata roots,
+        uint16 k,
+        uint8 ground
+    ) external;
+
+    /// @notice Applies the arbiter's verdict, or its silence after arbiterTimeout. By anyone.
+    function resolve(Terms calldata terms, Rules calldata rules) external;
+
+    // ---------------------------------------------------------------- views
+    function token() external view returns (address);
+    function bounds() external view returns (Bounds memory);
+    /// @notice Tokens held for all accounts and leases together are at least this and at most the token balance.
+    function account(address owner)
+        external
+        view
+        returns (uint96 free, uint16 active, uint32 page, uint112 used);
+    /// @notice The stored state, as it is before the next call's sync.
+    function state(bytes32 lease)
+        external
+        view
+        returns (uint8 status, uint16 settled, uint16 accepted, uint16 claimed, uint40 t, bytes20 tip);
+    function dispute(bytes32 lease)
+        external
+        view
+        returns (bytes32 id, address challenger, uint96 bond, bytes20 claimedTip);
+    function leaseId(Terms calldata terms) external pure returns (bytes32);
+    function hashRules(Rules calldata rules) external pure returns (bytes32);
+    /// @return The EIP-712 digest, which is the order's id everywhere.
+    function hashBid(Bid calldata bid) external view returns (bytes32);
+    function hashAsk(Ask calldata ask) external view returns (bytes32);
+    function hashClaim(bytes32 lease, uint16 n, bytes20 tip) external view returns (bytes32);
+    function hashApproval(bytes32 lease, Approval calldata approval) external view returns (bytes32);
+}
