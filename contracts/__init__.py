@@ -1,0 +1,1 @@
+"""What two parties must agree on, on chain and on the wire."""

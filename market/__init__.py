@@ -1,0 +1,1 @@
+"""The market: collects signed orders, clears the auction, opens leases on chain."""
