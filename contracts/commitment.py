@@ -1,0 +1,156 @@
+"""Commitments to training state: roots of checkpoints and the chain of tips. Pure; docs/protocol.md section 3.
+
+Trees use SHA-256 (an EVM precompile, in silicon on most CPUs); roots and tips use keccak256, as the escrow does.
+"""
+
+import hashlib
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import rfc8785
+import safetensors
+from eth_abi.abi import encode as abi_encode
+from eth_utils.crypto import keccak
+
+LEAF_BYTES = 1024
+SAMPLES = 256
+
+_LEAF, _NODE, _HEADER, _STATE, _STEP, _TRACE = (bytes([tag]) for tag in range(6))
+_CHECKPOINT_TAG = keccak(b"gpumarket checkpoint 1")
+
+
+class Tensor(NamedTuple):
+    """A named tensor as it is committed to: little-endian bytes, row-major."""
+
+    name: str
+    dtype: str  # as safetensors writes it: "F32", "I64", ...
+    shape: tuple[int, ...]
+    data: bytes | bytearray | memoryview
+
+
+def _sha(*parts: bytes | bytearray | memoryview) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def merkle_root(hashes: Sequence[bytes]) -> bytes:
+    """Root over 32-byte hashes, paired from the left; an odd last one moves up unchanged."""
+    if not hashes:
+        return _sha(_LEAF)
+    level = list(hashes)
+    while len(level) > 1:
+        paired = [_sha(_NODE, level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        if len(level) % 2:
+            paired.append(level[-1])
+        level = paired
+    return level[0]
+
+
+def tensor_header(tensor: Tensor) -> bytes:
+    """Hash of one tensor's name, dtype, shape, length and content."""
+    view = memoryview(tensor.data).cast("B")
+    sha256 = hashlib.sha256
+    leaves = [sha256(_LEAF + view[at : at + LEAF_BYTES]).digest() for at in range(0, len(view), LEAF_BYTES)]
+    name, dtype = tensor.name.encode(), tensor.dtype.encode()
+    return _sha(
+        _HEADER,
+        struct.pack(">H", len(name)) + name,
+        struct.pack(">B", len(dtype)) + dtype,
+        struct.pack(f">B{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape),
+        struct.pack(">Q", len(view)),
+        merkle_root(leaves),
+    )
+
+
+def state_root(tensors: Iterable[Tensor]) -> bytes:
+    """The 32-byte commitment to a whole training state, in whatever order its tensors come.
+
+    Raises ValueError if two tensors share a name.
+    """
+    headers: dict[bytes, bytes] = {}
+    for tensor in tensors:
+        key = tensor.name.encode()
+        if key in headers:
+            raise ValueError(f"two tensors are named {tensor.name!r}; names in a state must be unique")
+        headers[key] = tensor_header(tensor)
+    ordered = [headers[key] for key in sorted(headers)]
+    return _sha(_STATE, struct.pack(">I", len(ordered)), merkle_root(ordered))
+
+
+def tensors_from_safetensors(data: bytes) -> list[Tensor]:
+    """The tensors of a safetensors file's bytes. Raises ValueError if it is not one."""
+    try:
+        parsed: Any = safetensors.deserialize(data)
+    except Exception as error:  # the library has its own exception type per version
+        raise ValueError(f"not a safetensors file: {error}") from error
+    return [Tensor(name, info["dtype"], tuple(info["shape"]), info["data"]) for name, info in parsed]
+
+
+def sample_positions(seed: int, step: int, total_elements: int) -> list[int]:
+    """Positions of the state elements that step `step`'s digest samples, of all tensors end to end in name order."""
+    if total_elements == 0:
+        return []
+    stream = hashlib.shake_256(b"gpumarket sample" + struct.pack(">QQ", seed, step)).digest(8 * SAMPLES)
+    return [position % total_elements for position in struct.unpack(f">{SAMPLES}Q", stream)]
+
+
+def step_digest(step: int, metrics: Mapping[str, float], sampled: bytes) -> bytes:
+    """Hash of one training step: its metrics' bits and the sampled state bytes."""
+    parts = [struct.pack(">QH", step, len(metrics))]
+    for name in sorted(metrics):
+        key = name.encode()
+        parts.append(struct.pack(">H", len(key)) + key + struct.pack(">d", metrics[name]))
+    return _sha(_STEP, *parts, struct.pack(">I", len(sampled)), sampled)
+
+
+def trace_root(digests: Sequence[bytes]) -> bytes:
+    """Commitment to the step digests since the last checkpoint."""
+    return _sha(_TRACE, struct.pack(">I", len(digests)), merkle_root(digests))
+
+
+def canonical_hash(value: Any) -> bytes:
+    """keccak256 of a JSON value in RFC 8785 form."""
+    return keccak(rfc8785.dumps(value))
+
+
+def numerics_class(numerics: Mapping[str, Any]) -> bytes:
+    """Id of what decides the bits of a result (torch version, device model, threads, ...)."""
+    return canonical_hash(dict(numerics))
+
+
+def checkpoint_root(
+    job: bytes, index: int, step: int, state_root: bytes, trace_root: bytes, numerics_class: bytes
+) -> bytes:
+    """root_i of checkpoint `index` (from 1), reached after training step `step`."""
+    return keccak(
+        abi_encode(
+            ["bytes32", "bytes32", "uint256", "uint256", "bytes32", "bytes32", "bytes32"],
+            [_CHECKPOINT_TAG, job, index, step, state_root, trace_root, numerics_class],
+        )
+    )
+
+
+def start_tip(job: bytes, tip: bytes = bytes(20)) -> bytes:
+    """tip_0: the Bid's startTip, or the first 20 bytes of the job hash if that is 0."""
+    return tip if any(tip) else job[:20]
+
+
+def next_tip(tip: bytes, root: bytes) -> bytes:
+    """tip_i from tip_{i-1} (20 bytes) and root_i (32 bytes)."""
+    if len(tip) != 20 or len(root) != 32:
+        raise ValueError(f"a tip has 20 bytes and a root 32, got {len(tip)} and {len(root)}")
+    return keccak(tip + root)[:20]
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of every generator before training step `step` (63 bits)."""
+    digest = _sha(b"gpumarket step", struct.pack(">QQ", seed, step))
+    return int.from_bytes(digest[:8], "big") & (2**63 - 1)
+
+
+def finite(metrics: Mapping[str, float]) -> bool:
+    return all(math.isfinite(value) for value in metrics.values())

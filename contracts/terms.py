@@ -1,0 +1,143 @@
+"""A lease's terms, its id, and the escrow's packed words. Pure; docs/protocol.md section 4."""
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Any, NamedTuple
+
+from eth_abi.abi import encode as abi_encode
+from eth_utils.crypto import keccak
+
+from contracts.types import from_hex, to_hex
+
+
+class Phase(IntEnum):
+    NONE = 0
+    ACTIVE = 1
+    CLOSING = 2
+    CLOSED = 3
+    CHALLENGED = 4
+
+
+class Flag(IntFlag):
+    WAS_CLOSING = 0x08
+    BY_CLIENT = 0x10
+    LATE = 0x20
+    PROGRESSED = 0x40
+    CLAIMED_IN_CLOSING = 0x80
+
+
+class Nums(NamedTuple):
+    """The numbers of a lease; one word on chain. It covers checkpoints start + 1 .. end."""
+
+    start: int
+    end: int
+    window: int  # seconds
+    timeout: int  # seconds
+    price: int  # per checkpoint
+    fee: int  # per checkpoint
+
+    def pack(self) -> int:
+        return _pack(self, (16, 16, 32, 32, 96, 64))
+
+    @classmethod
+    def unpack(cls, word: int) -> "Nums":
+        return cls(*_unpack(word, (16, 16, 32, 32, 96, 64)))
+
+
+class Parties(NamedTuple):
+    bid: str
+    job: str
+    prev: str
+    rules: str
+    client: str
+    approver: str
+    fee_to: str
+    stake: int
+
+    def hash(self) -> str:
+        return to_hex(keccak(abi_encode(["bytes32"] * 4 + ["address"] * 3 + ["uint96"], self.abi())))
+
+    def abi(self) -> tuple[Any, ...]:
+        return (*(from_hex(word) for word in self[:4]), *self[4:7], self.stake)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """All that a lease id commits to."""
+
+    provider: str
+    nums: Nums
+    parties: Parties
+
+    @property
+    def lease(self) -> str:
+        words = abi_encode(
+            ["address", "uint256", "bytes32"], [self.provider, self.nums.pack(), from_hex(self.parties.hash())]
+        )
+        return to_hex(keccak(words))
+
+    def abi(self) -> tuple[Any, ...]:
+        return (self.provider, self.nums.pack(), self.parties.abi())
+
+
+class AccountWord(NamedTuple):
+    """An account's slot: free balance, live leases as provider, order page, used nonce bits of that page."""
+
+    free: int
+    active: int
+    page: int
+    used: int
+
+    def pack(self) -> int:
+        return _pack(self, (96, 16, 32, 112))
+
+    @classmethod
+    def unpack(cls, word: int) -> "AccountWord":
+        return cls(*_unpack(word, (96, 16, 32, 112)))
+
+
+class StateWord(NamedTuple):
+    """A lease's slot."""
+
+    status: int
+    settled: int
+    accepted: int
+    claimed: int
+    t: int
+    tip: int
+
+    @property
+    def phase(self) -> Phase:
+        return Phase(self.status & 7)
+
+    @property
+    def flags(self) -> Flag:
+        return Flag(self.status & 0xF8)
+
+    @property
+    def tip_hex(self) -> str:
+        return to_hex(self.tip.to_bytes(20, "big"))
+
+    def pack(self) -> int:
+        return _pack(self, (8, 16, 16, 16, 40, 160))
+
+    @classmethod
+    def unpack(cls, word: int) -> "StateWord":
+        return cls(*_unpack(word, (8, 16, 16, 16, 40, 160)))
+
+
+def _pack(values: tuple[int, ...], widths: tuple[int, ...]) -> int:
+    word = 0
+    for value, width in zip(values, widths, strict=True):
+        if not 0 <= value < 1 << width:
+            raise ValueError(f"{value} does not fit in {width} bits")
+        word = word << width | value
+    return word
+
+
+def _unpack(word: int, widths: tuple[int, ...]) -> list[int]:
+    values = []
+    for width in reversed(widths):
+        values.append(word & ((1 << width) - 1))
+        word >>= width
+    return values[::-1]
