@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 /// @notice One question is one stretch of training: from the state that `before` commits to, does the
 /// job give the checkpoint root `claimed`?
 struct Question {
-    /// Unique per escrow: keccak256(chain id, escrow, dispute number).
+    /// Unique per escrow: keccak256(abi.encode(chain id at deployment, escrow, dispute number)).
     bytes32 id;
     bytes32 lease;
     bytes32 job;

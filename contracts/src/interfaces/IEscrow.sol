@@ -104,7 +104,7 @@ struct Bounds {
     uint32 maxArbiterTimeout;
 }
 
-/// Why `open` or `redeem` refused an item.
+/// Why `open` or `redeem` refused an item: the first of these that applies.
 enum Reason {
     Ok,
     // open
@@ -169,11 +169,12 @@ interface IEscrow {
     event Skipped(uint256 indexed index, Reason reason);
     /// @param n the newest claimed index
     event Claimed(bytes32 indexed lease, uint16 n, bytes32[] roots);
-    /// @notice Accepted up to n by approval and paid up to n. n = end: the lease is complete, the stake is free.
+    /// @notice Accepted up to n by approval and paid up to n. n = end: the lease is complete, the stake is free;
+    /// if the Bid goes on beyond that, `Closed` follows.
     event Approved(bytes32 indexed lease, uint16 n, bytes20 tip);
-    /// @notice Paid up to n after a window passed. n = end: the lease is complete, the stake is free.
+    /// @notice Paid up to n after a window passed. n = end: as for `Approved`.
     event Settled(bytes32 indexed lease, uint16 n);
-    /// @param status the new status byte: phase and flags
+    /// @param status the new status byte: phase and flags. 0: the client gave up a Closed lease
     event Ended(bytes32 indexed lease, address indexed by, uint8 status);
     event Challenged(
         bytes32 indexed lease,
@@ -188,7 +189,7 @@ interface IEscrow {
     /// @param verdict 1 true, 2 false, 0 the arbiter stayed silent
     event Resolved(bytes32 indexed lease, bytes32 indexed id, uint8 verdict);
     /// @param accepted paid up to here; the rest of the lock went back to the client
-    /// @param penalty part of the stake that went to the client for a silent provider
+    /// @param penalty part of the stake that went to the client, of a silent or a convicted provider
     /// @param continuable whether another lease of the same Bid may follow
     event Closed(bytes32 indexed lease, uint16 accepted, uint256 penalty, bool continuable);
 
