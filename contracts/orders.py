@@ -238,6 +238,16 @@ class Report(SignedType):
     time: Uint40
 
 
+class Rejection(SignedType):
+    """An approver's word that it will not accept checkpoint `n`, and why; never on chain."""
+
+    TYPE = (("bytes32", "lease"), ("uint16", "n"), ("bytes20", "tip"), ("string", "reason"))
+    lease: Bytes32
+    n: Uint16
+    tip: Bytes20
+    reason: str = Field(max_length=500)
+
+
 def compact_signature(r: int, s: int, y_parity: int) -> bytes:
     """EIP-2098: 64 bytes, the parity in the top bit of s."""
     return r.to_bytes(32, "big") + ((y_parity << 255) | s).to_bytes(32, "big")

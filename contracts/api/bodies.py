@@ -1,0 +1,326 @@
+"""Bodies of the market's HTTP API. Money is decimal text in the token's smallest unit, times are RFC 3339 `Z`,
+hashes 0x-hex. Orders keep the names of their signed types, so that a body holds just what a wallet signs.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from contracts.commitment import canonical_hash
+from contracts.jobspec import FileRef, JobSpec
+from contracts.orders import Approval, Ask, Bid, Claim, Rejection, Report, Rules
+from contracts.types import (
+    Address,
+    Bytes20,
+    Bytes32,
+    Signature,
+    Uint16,
+    Uint32,
+    Uint40,
+    Uint64,
+    Uint96,
+    Uint256,
+    to_hex,
+)
+
+T = TypeVar("T")
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Time = Annotated[
+    datetime,
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(Body, Generic[T]):
+    """One page of a list; pass `next` as `after` for the following one."""
+
+    items: list[T]
+    next: str | None = None
+
+
+# ------------------------------------------------------------------ the market
+
+
+class RuleSet(Body):
+    name: str
+    hash: Bytes32
+    rules: Rules
+    description: str = ""
+
+
+class Info(Body):
+    """What a client, worker or approver must know of a market before it signs anything."""
+
+    version: str
+    chain_id: Uint256
+    escrow: Address
+    token: Address
+    token_symbol: str
+    token_decimals: int
+    epoch_log: Address
+    matcher: Address
+    approver: Address | None = Field(description="an approver that this market's operator recommends")
+    fee: Uint64 = Field(description="per accepted checkpoint, on top of the price")
+    rules: list[RuleSet]
+    epoch_seconds: float
+    confirmations: int
+    max_blob_bytes: int
+    block: int = Field(description="newest block that the market has followed")
+
+
+# ------------------------------------------------------------------ orders
+
+
+class AskResources(Body):
+    """What an Ask sells; the Ask signs its canonical hash."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: str = Field(max_length=200, description="model of the GPU, or of the CPU where gpus is 0")
+    gpus: int = Field(ge=0, le=8)
+    vram_mb: int = Field(ge=0, description="per GPU")
+    memory_mb: int = Field(ge=0)
+    environments: tuple[str, ...] = Field(min_length=1, max_length=20)
+    sandbox: str = Field(pattern="^(bubblewrap|podman|none)$")
+    region: str = Field(default="", max_length=64)
+
+    def hash(self) -> str:
+        return to_hex(canonical_hash(self.model_dump(mode="json")))
+
+
+class AskIn(Body):
+    ask: Ask
+    signature: Signature
+    resources: AskResources
+
+
+class OrderStatus(StrEnum):
+    OPEN = "open"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    UNFUNDED = "unfunded"
+
+
+class AskOut(Body):
+    id: Bytes32
+    ask: Ask
+    signature: Signature
+    resources: AskResources
+    status: OrderStatus
+    active: int = Field(description="live leases of this provider's key")
+    received: Time
+
+
+class BidIn(Body):
+    bid: Bid
+    signature: Signature
+    spec: JobSpec
+    name: str = Field(default="job", min_length=1, max_length=100)
+
+
+class JobStatus(StrEnum):
+    PENDING = "pending"  # waits for a provider
+    RUNNING = "running"  # a lease is live
+    CLOSING = "closing"  # its lease ends; the job moves on when the window has passed
+    DONE = "done"
+    FAILED = "failed"  # gave up after repeated failures at one checkpoint
+    CANCELLED = "cancelled"  # by the client
+    EXPIRED = "expired"  # its Bid may open no more leases
+
+
+class LeaseState(Body):
+    """A lease as the chain has it, with the acceptance window applied."""
+
+    phase: str
+    flags: list[str]
+    settled: Uint16
+    accepted: Uint16
+    claimed: Uint16
+    t: Uint40
+    tip: Bytes20
+
+
+class LeaseSummary(Body):
+    id: Bytes32
+    provider: Address
+    start: Uint16
+    end: Uint16
+    price: Uint96
+    fee: Uint64
+    stake: Uint96
+    state: LeaseState
+    finished: str | None = Field(description="completed, closed or None while it lives")
+    paid: Uint96 = Field(description="to the provider so far")
+    refunded: Uint96
+    opened_block: int
+
+
+class JobOut(Body):
+    id: Bytes32 = Field(description="the Bid's digest")
+    name: str
+    status: JobStatus
+    reason: str = Field(description="why it waits or ended; empty if there is nothing to say")
+    bid: Bid
+    signature: Signature
+    spec: JobSpec
+    accepted: Uint16
+    paid: Uint96 = Field(description="to providers so far")
+    fees: Uint96
+    leases: list[LeaseSummary]
+    failures: int = Field(description="failures at the checkpoint that comes next")
+    metrics: dict[str, float | None] = Field(description="of the newest accepted checkpoint")
+    received: Time
+
+
+class AccountOut(Body):
+    address: Address
+    free: Uint96
+    active: Uint16
+    page: Uint32
+    next_nonce: Uint40 | None = Field(description="for a Bid; None: all of this page are used, raise the page")
+
+
+# ------------------------------------------------------------------ quote
+
+
+class QuoteIn(Body):
+    client: Address
+    spec: JobSpec
+    units: Uint64 = Field(description="work units per checkpoint")
+    rules: str | None = Field(default=None, description="name of a rule-set; default: the market's first")
+    max_price: Uint96 | None = Field(default=None, description="per checkpoint, fee included; default: 1.25 x the dearest")
+    stake: Uint96 | None = Field(default=None, description="default: 10 prices and the arbiter's fee")
+    approver: Address | None = None
+    valid_for: int = Field(default=7 * 24 * 3600, ge=1, le=10 * 365 * 24 * 3600)
+
+
+class QuoteOut(Body):
+    job: Bytes32
+    checkpoints: Uint16
+    matching_asks: int
+    lowest_price: Uint96 | None = Field(description="per checkpoint at the cheapest matching ask, without fee")
+    seconds_per_checkpoint: float | None = Field(description="at that ask's measured speed")
+    likely_cost: Uint96 | None = Field(description="all checkpoints at the lowest price, fees included")
+    highest_cost: Uint96 = Field(description="checkpoints x max_price: what can be spent at most")
+    free: Uint96 = Field(description="the client's free balance in the escrow")
+    missing: Uint96 = Field(description="to deposit before the job can start at highest_cost; 0 if it is there")
+    bid: Bid
+    typed_data: dict[str, Any] = Field(description="ready for eth_signTypedData_v4 or `cast wallet sign --data`")
+    warnings: list[str]
+
+
+# ------------------------------------------------------------------ progress
+
+
+class CheckpointRecord(Body):
+    """One checkpoint as its maker describes it."""
+
+    index: Uint16
+    step: int = Field(ge=1)
+    state_root: Bytes32
+    trace_root: Bytes32
+    numerics: dict[str, Any]
+    root: Bytes32
+    tip: Bytes20
+    state: FileRef = Field(description="the safetensors blob")
+    metrics: dict[str, float] = Field(max_length=100)
+    seconds: float = Field(ge=0, description="since the checkpoint before")
+
+
+class CheckpointStatus(StrEnum):
+    REPORTED = "reported"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class ProgressIn(Body):
+    claim: Claim
+    signature: Signature
+    checkpoint: CheckpointRecord
+
+
+class CheckpointOut(Body):
+    lease: Bytes32
+    job: Bytes32 = Field(description="id of the job, the Bid's digest")
+    provider: Address
+    checkpoint: CheckpointRecord
+    claim: Claim
+    signature: Signature
+    status: CheckpointStatus
+    reason: str
+    received: Time
+
+
+class ApprovalIn(Body):
+    approval: Approval
+    signature: Signature
+
+
+class RejectionIn(Body):
+    rejection: Rejection
+    signature: Signature
+
+
+class ReportIn(Body):
+    report: Report
+    signature: Signature
+    text: str = Field(max_length=100_000)
+
+
+class ReportOut(Body):
+    id: int
+    provider: Address
+    report: Report
+    signature: Signature
+    text: str
+    received: Time
+
+
+class LeaseOut(LeaseSummary):
+    job: Bytes32 = Field(description="id of the job, the Bid's digest")
+    bid: Bid
+    spec: JobSpec
+    rules: Rules
+    prev: Bytes32
+    window: Uint32
+    timeout: Uint32
+    job_failures: int
+    approval: ApprovalIn | None = Field(description="the newest")
+    rejection: RejectionIn | None = Field(description="of a checkpoint after the newest approval")
+
+
+# ------------------------------------------------------------------ epochs
+
+
+class MatchOut(Body):
+    bid: Bytes32
+    ask: Bytes32
+    price: Uint96
+    lease: Bytes32 | None = Field(description="None: the escrow skipped it")
+    note: str = ""
+
+
+class UnmatchedOut(Body):
+    bid: Bytes32
+    reason: str
+
+
+class EpochOut(Body):
+    number: int
+    order_root: Bytes32
+    started: Time
+    matches: list[MatchOut]
+    unmatched: list[UnmatchedOut]
+    transaction: Bytes32 | None

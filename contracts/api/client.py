@@ -1,0 +1,251 @@
+"""Typed client of the market's HTTP API. Raises Problem for what the market refuses, UserError if it can't be reached."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import stamina
+from pydantic import BaseModel, ValidationError
+
+from contracts.api.bodies import (
+    AccountOut,
+    ApprovalIn,
+    AskIn,
+    AskOut,
+    BidIn,
+    CheckpointOut,
+    EpochOut,
+    Info,
+    JobOut,
+    LeaseOut,
+    Page,
+    ProgressIn,
+    QuoteIn,
+    QuoteOut,
+    RejectionIn,
+    ReportIn,
+    ReportOut,
+)
+from contracts.api.problems import Code, Problem
+from contracts.errors import UserError
+from contracts.jobspec import FileRef, hash_file
+
+M = TypeVar("M", bound=BaseModel)
+CHUNK = 1 << 20
+
+
+class Unreachable(UserError):
+    """The market did not answer; the same call may work later."""
+
+
+class MarketClient:
+    """All calls are safe to repeat: orders, claims and blobs are named by their content."""
+
+    def __init__(self, url: str, timeout: float = 30.0, attempts: int = 3) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx2.Client(base_url=self.url, timeout=timeout)
+        self._attempts = attempts
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> "MarketClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------- plumbing
+
+    def _request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
+        try:
+            for attempt in stamina.retry_context(
+                on=httpx2.TransportError, attempts=self._attempts, wait_initial=0.1, wait_max=2.0
+            ):
+                with attempt:
+                    response = self._http.request(method, path, **kwargs)
+        except httpx2.TransportError as error:
+            raise Unreachable(
+                f"the market at {self.url} does not answer ({error})", "Is `gpumarket market serve` running there?"
+            ) from error
+        _raise_problem(response)
+        return response
+
+    def _get(self, model: type[M], path: str, **params: Any) -> M:
+        given = {key: value for key, value in params.items() if value is not None}
+        return _parse(model, self._request("GET", path, params=given))
+
+    def _post(self, model: type[M], path: str, body: BaseModel) -> M:
+        content = body.model_dump_json(by_alias=True)
+        headers = {"content-type": "application/json"}
+        return _parse(model, self._request("POST", path, content=content, headers=headers))
+
+    def _pages(self, model: type[M], path: str, **params: Any) -> Iterator[M]:
+        after: str | None = None
+        while True:
+            page = self._get(Page[model], path, after=after, **params)  # type: ignore[valid-type]
+            yield from page.items
+            if page.next is None:
+                return
+            after = page.next
+
+    # ------------------------------------------------------------- reads
+
+    def info(self) -> Info:
+        return self._get(Info, "/v1/info")
+
+    def account(self, address: str) -> AccountOut:
+        return self._get(AccountOut, f"/v1/accounts/{address}")
+
+    def asks(self, *, provider: str | None = None, status: str | None = None) -> Iterator[AskOut]:
+        return self._pages(AskOut, "/v1/asks", provider=provider, status=status)
+
+    def ask(self, id: str) -> AskOut:
+        return self._get(AskOut, f"/v1/asks/{id}")
+
+    def jobs(self, *, client: str | None = None, status: str | None = None) -> Iterator[JobOut]:
+        return self._pages(JobOut, "/v1/jobs", client=client, status=status)
+
+    def job(self, id: str) -> JobOut:
+        return self._get(JobOut, f"/v1/jobs/{id}")
+
+    def checkpoints(self, job: str) -> Iterator[CheckpointOut]:
+        """Of one job, by index, the reported ones too."""
+        return self._pages(CheckpointOut, f"/v1/jobs/{job}/checkpoints")
+
+    def reports(self, job: str) -> Iterator[ReportOut]:
+        return self._pages(ReportOut, f"/v1/jobs/{job}/reports")
+
+    def leases(
+        self, *, provider: str | None = None, approver: str | None = None, live: bool | None = None
+    ) -> Iterator[LeaseOut]:
+        return self._pages(LeaseOut, "/v1/leases", provider=provider, approver=approver, live=live)
+
+    def lease(self, id: str) -> LeaseOut:
+        return self._get(LeaseOut, f"/v1/leases/{id}")
+
+    def pending_progress(self, approver: str) -> Iterator[CheckpointOut]:
+        """Checkpoints that wait for this approver's word, oldest first."""
+        return self._pages(CheckpointOut, "/v1/progress", approver=approver, status="reported")
+
+    def release_requests(self, approver: str) -> Iterator[ReportOut]:
+        """`release` and `failed` reports of live leases that wait for this approver's Approval(last)."""
+        return self._pages(ReportOut, "/v1/reports", approver=approver, waiting=True)
+
+    def epochs(self) -> Iterator[EpochOut]:
+        """Newest first."""
+        return self._pages(EpochOut, "/v1/epochs")
+
+    def epoch(self, number: int) -> EpochOut:
+        return self._get(EpochOut, f"/v1/epochs/{number}")
+
+    # ------------------------------------------------------------- writes
+
+    def quote(self, body: QuoteIn) -> QuoteOut:
+        return self._post(QuoteOut, "/v1/quote", body)
+
+    def post_ask(self, body: AskIn) -> AskOut:
+        return self._post(AskOut, "/v1/asks", body)
+
+    def post_bid(self, body: BidIn) -> JobOut:
+        return self._post(JobOut, "/v1/bids", body)
+
+    def post_progress(self, body: ProgressIn) -> CheckpointOut:
+        return self._post(CheckpointOut, "/v1/progress", body)
+
+    def post_approval(self, body: ApprovalIn) -> LeaseOut:
+        return self._post(LeaseOut, "/v1/approvals", body)
+
+    def post_rejection(self, body: RejectionIn) -> LeaseOut:
+        return self._post(LeaseOut, "/v1/rejections", body)
+
+    def post_report(self, body: ReportIn) -> ReportOut:
+        return self._post(ReportOut, "/v1/reports", body)
+
+    # ------------------------------------------------------------- blobs
+
+    def has_blob(self, sha256: str) -> bool:
+        try:
+            self._request("HEAD", f"/v1/blobs/{sha256}")
+        except Problem as problem:
+            if problem.status == 404:
+                return False
+            raise
+        return True
+
+    def put_blob(self, path: Path) -> FileRef:
+        """Upload a file unless the market has it already."""
+        ref = hash_file(path)
+        if not self.has_blob(ref.sha256):
+            # Read anew on each attempt: a generator that a failed attempt has used up can't be sent again.
+            for attempt in stamina.retry_context(on=Unreachable, attempts=self._attempts):
+                with attempt:
+                    self._put(ref, path)
+        return ref
+
+    def _put(self, ref: FileRef, path: Path) -> None:
+        try:
+            response = self._http.put(
+                f"/v1/blobs/{ref.sha256}",
+                content=_chunks(path),
+                headers={"content-length": str(ref.size), "content-type": "application/octet-stream"},
+            )
+        except httpx2.TransportError as error:
+            raise Unreachable(f"upload of {path.name} to {self.url} broke off ({error})") from error
+        _raise_problem(response)
+
+    def get_blob(self, ref: FileRef, target: Path) -> Path:
+        """Download to `target`, which appears only if size and hash are right. Raises Problem(blob_mismatch)."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+        digest, size = hashlib.sha256(), 0
+        try:
+            with self._http.stream("GET", f"/v1/blobs/{ref.sha256}") as response, partial.open("wb") as file:
+                if response.status_code != 200:
+                    response.read()
+                    _raise_problem(response)
+                for chunk in response.iter_bytes(CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    if size > ref.size:
+                        break
+                    file.write(chunk)
+            if size != ref.size or "0x" + digest.hexdigest() != ref.sha256:
+                raise Problem(
+                    502, Code.BLOB_MISMATCH, f"blob {ref.sha256} from {self.url} is not what its name says; not kept"
+                )
+            partial.replace(target)
+        except httpx2.TransportError as error:
+            raise Unreachable(f"download of blob {ref.sha256} from {self.url} broke off ({error})") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def _raise_problem(response: httpx2.Response) -> None:
+    if response.status_code < 400:
+        return
+    try:
+        body = response.json()
+    except ValueError:
+        body = {"detail": f"the market answered {response.status_code} without a problem body"}
+    raise Problem.from_body(response.status_code, body if isinstance(body, dict) else {})
+
+
+def _parse(model: type[M], response: httpx2.Response) -> M:
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        raise UserError(
+            f"the market's answer does not fit this version of gpumarket: {error.errors()[0]['msg']}",
+            "Are market and this program of the same version?",
+        ) from error
