@@ -1,0 +1,97 @@
+"""The `gpumarket` command. Its sub-commands are entry points in the group `gpumarket.commands`.
+
+An entry point names a Typer app and the extras that it needs: `market = "market.cli:app [market]"`. It is
+imported only when its command is run, so that `gpumarket wallet` starts without fastapi or torch, and works
+where they are not installed. As everywhere in Typer, an app with one command and no callback is itself the
+command: `gpumarket reconcile`, not `gpumarket reconcile run`.
+"""
+
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from contracts.errors import UserError
+
+GROUP = "gpumarket.commands"
+
+# Shown by --help, which must not import the commands. In the order in which a newcomer meets them.
+SUMMARIES = {
+    "devnet": "Run a local chain with the contracts on it.",
+    "wallet": "Make and use encrypted keys.",
+    "market": "Run a market, or look into one.",
+    "approver": "Approve checkpoints for a client.",
+    "job": "Describe, submit and follow training jobs.",
+    "provider": "Offer this machine's GPUs and train.",
+    "recipe": "Check and measure a training program.",
+    "reconcile": "Compare the books with the chain.",
+}
+
+
+def load(entry_point: EntryPoint) -> Any:
+    """The command behind an entry point, or a UserError that says which extra to install."""
+    try:
+        app: typer.Typer = entry_point.load()
+    except ModuleNotFoundError as error:
+        extras = ",".join(entry_point.extras)
+        raise UserError(
+            f"`gpumarket {entry_point.name}` can't start: no module named '{error.name}'",
+            f"pip install 'gpumarket[{extras}]'" if extras else None,
+        ) from error
+    return typer.main.get_command(app)
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are placeholders (enough for help, completion and spelling) until one is run."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.entry_points = {found.name: found for found in entry_points(group=GROUP)}
+        known = [name for name in SUMMARIES if name in self.entry_points]
+        for name in known + sorted(self.entry_points.keys() - SUMMARIES.keys()):
+            self.add_command(TyperCommand(name, help=SUMMARIES.get(name)))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, placeholder, rest = super().resolve_command(ctx, args)
+        return name, load(self.entry_points[name]) if name else placeholder, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            if ctx.params["debug"]:
+                raise
+            typer.secho(f"error: {error.message}", fg=typer.colors.RED, err=True)
+            if error.hint:
+                typer.secho(f"hint: {error.hint}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gpumarket {version('gpumarket')}")
+        raise typer.Exit
+
+
+@app.callback()
+def gpumarket(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="GPUMARKET_DEBUG", help="Show the traceback of an error.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """A decentralized marketplace for GPU training: escrowed jobs, paid by the checkpoint."""
+
+
+def main() -> None:
+    app(prog_name="gpumarket")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tests: unit (no sockets), integration (a real chain, real databases), e2e; and benchmarks."""

@@ -1,0 +1,28 @@
+"""What every test shares: marks by folder, `--long`, and Hypothesis profiles."""
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# The same examples in every run: a failure in CI is a failure here. `--long` searches further, at random.
+hypothesis.settings.register_profile("default", derandomize=True, deadline=None, max_examples=100)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=2_000, print_blob=True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also tests marked long; more Hypothesis examples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("long" if config.getoption("--long") else "default")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    for item in items:
+        room = item.path.relative_to(tests).parts[0] if item.path.is_relative_to(tests) else ""
+        if room in ("integration", "e2e"):
+            item.add_marker(room)
+        if "long" in item.keywords and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: run with --long"))
