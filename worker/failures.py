@@ -1,0 +1,28 @@
+"""Why a training run ended other than by finishing: one exception, with a kind that programs can act on."""
+
+from typing import Literal, get_args
+
+from contracts.errors import UserError
+
+FailureKind = Literal[
+    "recipe",  # could not be loaded, or lacks a method
+    "exception",  # raised while it ran, or returned something that is no training step
+    "nan",  # a metric was not finite
+    "units",  # its work could not be counted
+    "state",  # a checkpoint could not be loaded, restored or written
+    "memory",
+    "disk",
+    "processes",
+    "hang",  # silent for too long
+    "protocol",  # the child process said what the worker's own harness would never say
+    "exit",  # the child process ended without a word
+]
+FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
+
+
+class Failure(UserError):
+    """A recipe's or its process's failure. `message` says what was wrong, `hint` what to do."""
+
+    def __init__(self, kind: FailureKind, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.kind: FailureKind = kind

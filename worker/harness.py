@@ -1,0 +1,196 @@
+"""The training process: loads a recipe, counts its work, trains it, and reports over a pipe.
+
+Started by worker/runner.py, usually inside a sandbox. Its standard input and output are the pipe; whatever
+the recipe prints goes to standard error, the log.
+"""
+
+import functools
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import BinaryIO
+
+import torch
+from pydantic import BaseModel
+
+from worker import messages
+from worker.failures import Failure
+from worker.loop import CheckpointSaved, start, train
+from worker.measure import count_work
+from worker.messages import HarnessConfig, ResourceLimits
+from worker.numerics import numerics
+from worker.recipe import Recipe, build, load_recipe
+from worker.seeding import pin
+
+MEMORY_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "out of memory",
+    "Cannot allocate memory",
+)
+
+
+class Commands:
+    """What the worker told us so far. Its silence for good (end of file) ends this process at once."""
+
+    def __init__(self, pipe: BinaryIO, acknowledged: int) -> None:
+        self._changed = threading.Condition()
+        self._go = self._stop = False
+        self._acknowledged = acknowledged
+        threading.Thread(target=self._listen, args=(pipe,), daemon=True).start()
+
+    def _listen(self, pipe: BinaryIO) -> None:
+        for line in pipe:
+            command = messages.Command.model_validate_json(line)
+            with self._changed:
+                self._go |= command.type == "go"
+                self._stop |= command.type == "stop"
+                self._acknowledged = max(self._acknowledged, command.index)
+                self._changed.notify_all()
+        os._exit(1)
+
+    @property
+    def stop(self) -> bool:
+        return self._stop
+
+    def wait_for_go(self) -> None:
+        self._wait(lambda: self._go)
+
+    def wait_for_ack(self, index: int) -> None:
+        self._wait(lambda: self._acknowledged >= index)
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stop or ready())
+
+
+class Channel:
+    """The way out to the worker."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._pipe = pipe
+
+    def send(self, message: BaseModel) -> None:
+        self._pipe.write(message.model_dump_json().encode() + b"\n")
+        self._pipe.flush()
+
+
+def main() -> None:
+    commands_in, channel = _take_the_pipe()
+    config = HarnessConfig.model_validate_json(commands_in.readline())
+    limit_resources(config.limits)
+    commands = Commands(commands_in, acknowledged=config.first - 1)
+    try:
+        channel.send(run(config, commands, channel))
+    except BaseException as error:  # also SystemExit: a recipe may call exit()
+        channel.send(failed(error))
+    finally:
+        sys.stderr.flush()
+        os._exit(0)  # no thread or exit handler of the recipe may keep the process
+
+
+def _take_the_pipe() -> tuple[BinaryIO, Channel]:
+    """Standard input and output, out of the way of whatever the recipe reads and prints."""
+    commands, out = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    return os.fdopen(commands, "rb"), Channel(os.fdopen(out, "wb"))
+
+
+def run(config: HarnessConfig, commands: Commands, channel: Channel) -> messages.Stopped | messages.Done:
+    pin(config.threads)
+    if config.sibling_imports:
+        sys.path.append(str(config.job_folder))
+    data = {path: config.job_folder / path for path in config.files}
+
+    def make() -> Callable[[], Recipe]:
+        # Imported anew for counting and for training: module globals don't leak from one to the other.
+        return functools.partial(build, load_recipe(config.recipe, config.job_folder), config.config, data)
+
+    work = count_work(make(), config.seed, config.checkpoint_every)
+    channel.send(messages.Ready(**work._asdict(), numerics=numerics(config.device)))
+    commands.wait_for_go()
+    step = (config.first - 1) * config.checkpoint_every
+    if commands.stop:
+        return messages.Stopped(step=step)
+    said = 0.0
+    recipe = start(make(), config.seed, config.state)
+    for event in train(
+        recipe,
+        seed=config.seed,
+        checkpoint_every=config.checkpoint_every,
+        first=config.first,
+        last=config.last,
+        folder=config.output_folder,
+    ):
+        step = event.step
+        if isinstance(event, CheckpointSaved):
+            channel.send(_checkpoint(event))
+            if event.index == config.last:
+                break
+            commands.wait_for_ack(event.index - config.ahead)
+        else:
+            at_boundary = step % config.checkpoint_every == 0
+            if at_boundary or time.monotonic() - said >= config.step_interval:
+                said = time.monotonic()
+                channel.send(messages.Step(**vars(event)))
+            if at_boundary:
+                continue  # its checkpoint comes next, stop or not
+        if commands.stop:
+            return messages.Stopped(step=step)
+    return messages.Done()
+
+
+def _checkpoint(saved: CheckpointSaved) -> messages.Checkpoint:
+    fields = vars(saved) | {"path": saved.path.name, "trace_root": "0x" + saved.trace_root.hex()}
+    return messages.Checkpoint(**fields)
+
+
+def limit_resources(limits: ResourceLimits) -> None:
+    """Limits this process and its children for good (only a privileged process could raise them again)."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for kind, value in (
+        (resource.RLIMIT_DATA, limits.data),
+        (resource.RLIMIT_FSIZE, limits.file_size),
+        (resource.RLIMIT_NPROC, limits.processes),
+    ):
+        if value is not None:
+            resource.setrlimit(kind, (value, value))
+
+
+def failed(error: BaseException) -> messages.Failed:
+    """An exception as the message that reports it."""
+    failure = error if isinstance(error, Failure) else _as_failure(error)
+    return messages.Failed(
+        kind=failure.kind,
+        message=_clean(failure.message)[:4_000],
+        hint=failure.hint and _clean(failure.hint)[:1_000],
+        traceback=_clean("".join(traceback.format_exception(error)))[-8_000:],
+    )
+
+
+def _as_failure(error: BaseException) -> Failure:
+    message = f"{type(error).__name__}: {error}"
+    if is_memory_error(error):
+        return Failure("memory", message, "ask for more memory_mb, or need less")
+    return Failure("exception", message)
+
+
+def _clean(text: str) -> str:
+    """Text that UTF-8 can write: a recipe's messages may hold lone surrogates."""
+    return text.encode(errors="replace").decode()
+
+
+def is_memory_error(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError | OSError) and any(word in str(error) for word in MEMORY_WORDS)
+    )
+
+
+if __name__ == "__main__":
+    main()

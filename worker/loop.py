@@ -1,0 +1,156 @@
+"""The training loop, which the worker owns: seeds, steps, the trace of step digests, checkpoints."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contracts.commitment import sample_positions, step_digest, trace_root
+from worker.checkpoints import checkpoint_name, trace_name
+from worker.failures import Failure
+from worker.messages import MAX_METRIC_NAME, MAX_METRICS
+from worker.recipe import Recipe
+from worker.seeding import seed_everything
+from worker.state import (
+    as_bytes,
+    difference,
+    flatten,
+    read_checkpoint,
+    replace_durably,
+    unflatten,
+    write_checkpoint,
+)
+
+
+@dataclass(frozen=True)
+class StepDone:
+    step: int
+    metrics: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CheckpointSaved:
+    index: int
+    step: int
+    path: Path
+    metrics: dict[str, float]  # of its last step
+    trace_root: bytes
+    seconds: float  # since the checkpoint before it
+
+
+def start(make: Callable[[], Recipe], seed: int, state: Path | None) -> Recipe:
+    """A recipe where a stretch starts: built under step 0's seed, then put into the saved state, if any.
+
+    Raises Failure("state") if the recipe does not take up the saved state bit for bit.
+    """
+    seed_everything(seed, 0)
+    recipe = make()
+    if state is None:
+        return recipe
+    saved = read_checkpoint(state)
+    try:
+        # A copy: load_state_dict may keep the tensors it is given.
+        recipe.load_state_dict(unflatten({name: tensor.clone() for name, tensor in saved.items()}))
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise Failure(
+            "state",
+            f"load_state_dict raised {type(error).__name__}: {error}",
+            "the checkpoint must come from the same recipe and config",
+        ) from error
+    differs = difference(flatten(recipe.state_dict()), saved)
+    if differs:
+        raise Failure(
+            "state",
+            f"after load_state_dict the state is not what was saved: {differs}",
+            "load_state_dict must restore all that state_dict returns",
+        )
+    return recipe
+
+
+def train(
+    recipe: Recipe, *, seed: int, checkpoint_every: int, first: int, last: int, folder: Path
+) -> Iterator[StepDone | CheckpointSaved]:
+    """Makes checkpoints first .. last of a recipe that is at checkpoint first - 1; writes them to `folder`.
+
+    Beside each checkpoint stands its trace: 32 bytes a step, to be kept private until a replay has been
+    judged. To stop, close the generator: what comes after the last checkpoint is lost, and can be computed
+    again. Raises Failure of kind "nan", "exception", "state"; what the recipe raises passes through.
+    """
+    for index in range(first, last + 1):
+        began = time.monotonic()
+        trace: list[bytes] = []
+        for step in range((index - 1) * checkpoint_every + 1, index * checkpoint_every + 1):
+            step_began = time.monotonic()
+            seed_everything(seed, step)
+            metrics = checked_metrics(recipe.step(step), step)
+            state = flatten(recipe.state_dict())
+            trace.append(step_digest(step, metrics, sample(state, seed, step)))
+            yield StepDone(step, metrics, time.monotonic() - step_began)
+        path = folder / checkpoint_name(index)
+        _write_trace(folder / trace_name(index), trace)
+        write_checkpoint(path, state)
+        yield CheckpointSaved(index, step, path, metrics, trace_root(trace), time.monotonic() - began)
+
+
+def checked_metrics(metrics: Any, step: int) -> dict[str, float]:
+    """A step's metrics as floats. Raises Failure of kind "nan" or "exception" (they are no metrics)."""
+    if not isinstance(metrics, Mapping):
+        raise _no_metrics(step, f"a {type(metrics).__name__}")
+    if len(metrics) > MAX_METRICS:
+        raise _no_metrics(step, f"{len(metrics)} metrics")
+    checked: dict[str, float] = {}
+    for name, value in metrics.items():
+        if not isinstance(name, str) or not 0 < len(name.encode()) <= MAX_METRIC_NAME:
+            raise _no_metrics(step, f"a metric named {name!r:.80}")
+        try:
+            checked[name] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise _no_metrics(step, f"{name} = {value!r:.80}") from error
+        if not math.isfinite(checked[name]):
+            raise Failure("nan", f"step {step}: {name} is {checked[name]}", "try a lower learning rate")
+    return checked
+
+
+def _no_metrics(step: int, returned: str) -> Failure:
+    return Failure(
+        "exception",
+        f"step {step} returned {returned}",
+        f'step() returns at most {MAX_METRICS} named numbers, such as {{"loss": loss.item()}}',
+    )
+
+
+def sample(state: Mapping[str, Tensor], seed: int, step: int) -> bytes:
+    """The bytes of the state elements that a step's digest takes in, in the order of their positions' draw.
+
+    `state` is flat and ordered by name. Only the drawn elements leave the device.
+    """
+    tensors = list(state.values())
+    ends = torch.tensor([tensor.numel() for tensor in tensors], dtype=torch.int64).cumsum(0)
+    total = int(ends[-1]) if tensors else 0
+    drawn = torch.tensor(sample_positions(seed, step, total), dtype=torch.int64)
+    if not len(drawn):
+        return b""
+    owners = torch.searchsorted(ends, drawn, right=True)
+    offsets = drawn - (ends - torch.tensor([tensor.numel() for tensor in tensors]))[owners]
+    order = torch.argsort(owners, stable=True)
+    touched, counts = torch.unique_consecutive(owners[order], return_counts=True)
+    elements: list[bytes] = []
+    for owner, where in zip(touched.tolist(), offsets[order].split(counts.tolist()), strict=True):
+        tensor = tensors[owner]
+        picked = as_bytes(tensor.reshape(-1)[where.to(tensor.device)]).cpu().numpy().tobytes()
+        size = tensor.element_size()
+        elements += [picked[at : at + size] for at in range(0, len(picked), size)]
+    in_order = sorted(zip(order.tolist(), elements, strict=True))
+    return b"".join(element for _, element in in_order)
+
+
+def _write_trace(path: Path, trace: list[bytes]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(b"".join(trace))
+    replace_durably(partial, path)

@@ -1,0 +1,163 @@
+"""What the worker and its training process say to each other: one JSON object a line, over a pipe.
+
+The process runs a stranger's program, so that the worker trusts none of its lines: they are bounded,
+checked against these models, and against what must come next (class Conversation).
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from worker.checkpoints import checkpoint_name
+from worker.environment import Device
+from worker.failures import Failure, FailureKind
+
+MAX_LINE = 64 * 1024  # bytes
+MAX_METRICS = 32
+MAX_METRIC_NAME = 64  # bytes
+
+Metrics = Annotated[
+    dict[
+        Annotated[str, Field(min_length=1, max_length=MAX_METRIC_NAME)],
+        Annotated[float, Field(allow_inf_nan=False)],
+    ],
+    Field(max_length=MAX_METRICS),
+]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ResourceLimits(Strict):
+    """What the training process imposes on itself before it loads the recipe; sizes in bytes."""
+
+    data: int | None = None
+    file_size: int | None = None
+    processes: int | None = None
+
+
+class HarnessConfig(Strict):
+    """The first line to the harness. Its paths are as the process sees them."""
+
+    job_folder: Path
+    output_folder: Path
+    state: Path | None  # the checkpoint to go on from; None: a fresh start
+    recipe: str
+    config: dict[str, Any]
+    files: list[str]
+    seed: int
+    checkpoint_every: int
+    first: int  # checkpoint to make first
+    last: int
+    threads: int
+    device: Device
+    sibling_imports: bool  # whether the recipe may import other files of the job
+    ahead: int  # checkpoints that may wait for the worker before training does
+    step_interval: float  # seconds, at least, between two `step` messages
+    limits: ResourceLimits
+
+
+class Command(Strict):
+    type: Literal["go", "stop", "ack"]
+    index: int = 0  # of the checkpoint acknowledged
+
+
+class Ready(Strict):
+    type: Literal["ready"] = "ready"
+    flops: int = Field(gt=0, lt=2**63)  # of one step
+    units: int = Field(gt=0, lt=2**63)  # of one checkpoint
+    parameters: int = Field(ge=0, lt=2**63)
+    numerics: dict[str, str | int] = Field(max_length=64)
+
+
+class Step(Strict):
+    type: Literal["step"] = "step"
+    step: int
+    metrics: Metrics
+    seconds: Seconds
+
+
+class Checkpoint(Strict):
+    type: Literal["checkpoint"] = "checkpoint"
+    index: int
+    step: int
+    path: str = Field(max_length=200)  # a file's name in the output folder
+    metrics: Metrics
+    trace_root: str = Field(pattern=r"^0x[0-9a-f]{64}$")
+    seconds: Seconds
+
+
+class Failed(Strict):
+    type: Literal["failed"] = "failed"
+    kind: FailureKind
+    message: str = Field(max_length=4_000)
+    hint: str | None = Field(default=None, max_length=1_000)
+    traceback: str = Field(default="", max_length=16_000)
+
+    def failure(self) -> Failure:
+        return Failure(self.kind, self.message, self.hint)
+
+
+class Stopped(Strict):
+    type: Literal["stopped"] = "stopped"
+    step: int  # the last one done
+
+
+class Done(Strict):
+    type: Literal["done"] = "done"
+
+
+Message = Ready | Step | Checkpoint | Failed | Stopped | Done
+Terminal = (Failed, Stopped, Done)
+_message: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
+
+
+class Conversation:
+    """Checks that a training process says what it may, in order. Every method raises Failure("protocol")."""
+
+    def __init__(self, *, first: int, last: int, checkpoint_every: int) -> None:
+        self._next_checkpoint, self._last, self._every = first, last, checkpoint_every
+        self._step = (first - 1) * checkpoint_every
+        self._ready = False
+
+    def hear(self, line: bytes) -> Message:
+        try:
+            message = _message.validate_json(line)
+        except ValidationError as error:
+            reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+            raise _broken(f"a line that is no message ({reasons})") from error
+        if not self._ready and not isinstance(message, Ready | Failed):
+            raise _broken(f"`{message.type}` before `ready`")
+        match message:
+            case Ready():
+                if self._ready:
+                    raise _broken("`ready` twice")
+                self._ready = True
+            case Step():
+                self._hear_step(message)
+            case Checkpoint():
+                self._hear_checkpoint(message)
+            case Done():
+                if self._next_checkpoint <= self._last:
+                    raise _broken(f"`done` before checkpoint {self._next_checkpoint}")
+        return message
+
+    def _hear_step(self, message: Step) -> None:
+        if not self._step < message.step <= self._next_checkpoint * self._every:
+            raise _broken(f"step {message.step} after step {self._step}")
+        self._step = message.step
+
+    def _hear_checkpoint(self, message: Checkpoint) -> None:
+        index = self._next_checkpoint
+        if index > self._last or (message.index, message.step) != (index, index * self._every):
+            raise _broken(f"checkpoint {message.index} at step {message.step} when {index} was next")
+        if message.path != checkpoint_name(index):
+            raise _broken(f"checkpoint {index} at {message.path!r:.100} instead of {checkpoint_name(index)}")
+        self._step, self._next_checkpoint = message.step, index + 1
+
+
+def _broken(what: str) -> Failure:
+    return Failure("protocol", f"the training process sent {what}", "the recipe may have tampered with it")

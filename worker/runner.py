@@ -1,0 +1,367 @@
+"""Runs a job's recipe in a sandboxed process and passes on what it says. Nothing it says is trusted."""
+
+import contextlib
+import os
+import queue
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import psutil
+
+from contracts.jobspec import JobSpec
+from worker import messages, sandbox
+from worker.capped_log import CappedLog
+from worker.checkpoints import TakenCheckpoint, check_trace, trace_name
+from worker.environment import Device, training_environment
+from worker.failures import Failure
+from worker.messages import MAX_LINE, Checkpoint, Command, Conversation, Failed, HarnessConfig, Message
+from worker.usage import Limits, check_usage, descendants
+
+POLL_SECONDS = 0.25
+GRACE_SECONDS = 5.0  # to exit by itself after its last message
+STEP_INTERVAL = 0.5
+MEMORY_MARKS = ("MemoryError", "bad_alloc", "out of memory")
+
+
+class Runner:
+    """One training run: checkpoints `first` .. `last` of a job.
+
+        with Runner(spec, job_folder, work_folder) as run:
+            for message in run.messages():
+                match message:
+                    case Ready(): run.go()
+                    case Checkpoint(): taken = run.take(message)
+                    case Failed(): ...
+
+    The last message is Failed, Stopped or Done. Messages may be read in any one thread; go, stop, take and
+    kill may be called from any. Leaving the context kills whatever still runs. `sandbox` says what the
+    recipe runs in.
+    """
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        job_folder: Path,
+        work_folder: Path,
+        *,
+        first: int = 1,
+        last: int | None = None,
+        state: Path | None = None,
+        threads: int = 1,
+        device: Device = "cpu",
+        limits: Limits | None = None,
+        trusted: bool = False,
+        ahead: int = 1,
+    ) -> None:
+        """`job_folder` has the job's files under their paths; checkpoints and log go to `work_folder`.
+
+        `state` is the checkpoint to go on from (number first - 1, or an earlier job's last). `ahead`: how
+        many checkpoints that have not been taken training may run ahead of. Raises UserError if there is no
+        sandbox for the recipe; `trusted` is this machine's owner's word that it needs none.
+        """
+        self.spec, self.limits = spec, limits or Limits()
+        self.first, self.last = first, spec.checkpoints if last is None else last
+        recipe_file = job_folder / spec.recipe_path
+        self.sandbox: sandbox.SandboxKind = sandbox.choose(recipe_file, trusted=trusted)
+        self.folder = work_folder.resolve()
+        self._output = self.folder / "out"
+        shutil.rmtree(self._output, ignore_errors=True)
+        self._output.mkdir(parents=True)
+        self._log = CappedLog(self.folder / "log.txt", self.limits.log_bytes)
+        self._job_folder, self._state = job_folder.resolve(), state
+        self._threads, self._device, self._trusted, self._ahead = threads, device, trusted, ahead
+        self._conversation = Conversation(
+            first=self.first, last=self.last, checkpoint_every=spec.checkpoint_every
+        )
+        self._heard: queue.Queue[Message] = queue.Queue(maxsize=1_000)
+        self._ending = threading.Lock()
+        self._end: Message | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._writing = threading.Lock()
+        self._due: float | None = time.monotonic() + self.limits.start_seconds  # for its next message
+        self._made = self._taken = self.first - 1  # numbers of checkpoints
+        # Linux lets a child die with its parent *thread*: so one that outlives the child has to start it.
+        self._supervisor = threading.Thread(target=self._supervise, name="training supervisor", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._supervisor.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        self._supervisor.join()
+        shutil.rmtree(self._output, ignore_errors=True)
+
+    # What the worker does
+
+    def messages(self) -> Iterator[Message]:
+        """All messages, until the last one."""
+        while True:
+            message = self._heard.get()
+            yield message
+            if isinstance(message, messages.Terminal):
+                return
+
+    def next_message(self, timeout: float | None = None) -> Message | None:
+        """The next message, or None if none came in `timeout` seconds. Don't call it after the last one."""
+        try:
+            return self._heard.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def go(self) -> None:
+        """Starts training, once the process is ready."""
+        self._expect_message()
+        self._tell(Command(type="go"))
+
+    def stop(self) -> None:
+        """Asks the process to stop after this step, or after its checkpoint if one is due."""
+        self._tell(Command(type="stop"))
+        self._expect_message()
+
+    def take(self, message: Checkpoint) -> TakenCheckpoint:
+        """Copies a checkpoint to where the process can't reach it, and lets the process go on.
+
+        Raises Failure("protocol") if it is not what the message says, and kills the process.
+        """
+        try:
+            path, trace_path = (self._take_file(name) for name in (message.path, trace_name(message.index)))
+            root = bytes.fromhex(message.trace_root[2:])
+            check_trace(trace_path, steps=self.spec.checkpoint_every, root=root)
+        except Failure as failure:
+            self._fail(failure)
+            raise
+        self._taken = message.index
+        self._expect_message()
+        self._tell(Command(type="ack", index=message.index))
+        return TakenCheckpoint(
+            message.index, message.step, path, trace_path, message.metrics, root, message.seconds
+        )
+
+    def kill(self) -> None:
+        """Ends the process and all that it started. Harmless if it has ended."""
+        self._fail(Failure("exit", "the worker ended the training process"))
+
+    def log_tail(self, limit: int = 4_000) -> str:
+        """The end of what the recipe printed."""
+        return self._log.tail(limit)
+
+    # What the supervising thread does
+
+    def _supervise(self) -> None:
+        try:
+            process = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self._environment()
+                if self.sandbox == "none"
+                else {"PATH": os.environ.get("PATH", os.defpath)},
+                cwd=self._output,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._fail(Failure("exit", f"can't start the training process: {error}"))
+            return
+        assert process.stdin and process.stdout and process.stderr
+        readers = [
+            threading.Thread(target=self._listen, args=(process.stdout,), daemon=True),
+            threading.Thread(target=self._keep_log, args=(process.stderr,), daemon=True),
+        ]
+        for reader in readers:
+            reader.start()
+        self._process = process
+        self._write(self._config().model_dump_json().encode())
+        self._watch(process)
+        _kill_tree(process)
+        for reader in readers:
+            reader.join()
+        self._log.close()
+        self._finish(self._why_it_ended(process.returncode))
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):  # closing flushes what could not be written
+                pipe.close()
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Returns when the process has ended, or must be killed."""
+        while process.poll() is None:
+            if self._end is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0 if isinstance(self._end, Failed) else GRACE_SECONDS)
+                return None
+            if self._due is not None and time.monotonic() > self._due:
+                return self._fail(
+                    Failure("hang", "the training process said nothing for too long", "see the log's end")
+                )
+            try:
+                check_usage(process.pid, self._output, self.limits)
+            except Failure as failure:
+                return self._fail(failure)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_SECONDS)
+        return None
+
+    def _listen(self, pipe: IO[bytes]) -> None:
+        try:
+            while self._end is None and (line := pipe.readline(MAX_LINE + 1)):
+                if len(line) > MAX_LINE:
+                    raise Failure("protocol", f"the training process sent a line over {MAX_LINE} bytes")
+                message = self._conversation.hear(line)
+                if isinstance(message, messages.Terminal):
+                    return self._finish(message)
+                if isinstance(message, Checkpoint):
+                    self._made = message.index
+                self._expect_message()
+                if isinstance(message, messages.Ready):
+                    self._due = None
+                self._pass_on(message)
+        except Failure as failure:
+            self._fail(failure)
+        return None
+
+    def _pass_on(self, message: Message) -> None:
+        while self._end is None:
+            with contextlib.suppress(queue.Full):
+                return self._heard.put(message, timeout=POLL_SECONDS)
+        return None
+
+    def _keep_log(self, pipe: IO[bytes]) -> None:
+        while data := os.read(pipe.fileno(), 65536):
+            self._log.write(data)
+
+    def _expect_message(self) -> None:
+        waits_for_us = self._made - self._taken > self._ahead
+        self._due = None if waits_for_us else time.monotonic() + self.limits.hang_seconds
+
+    def _tell(self, command: Command) -> None:
+        self._write(command.model_dump_json().encode())
+
+    def _write(self, line: bytes) -> None:
+        with (
+            self._writing,
+            contextlib.suppress(OSError, ValueError),
+        ):  # it has ended: the supervisor will notice
+            if self._process is not None and self._process.stdin is not None:
+                self._process.stdin.write(line + b"\n")
+                self._process.stdin.flush()
+
+    def _fail(self, failure: Failure) -> None:
+        self._finish(Failed(kind=failure.kind, message=failure.message, hint=failure.hint))
+
+    def _finish(self, message: Message) -> None:
+        """Takes the first last message there is."""
+        with self._ending:
+            if self._end is not None:
+                return None
+            self._end = message
+        while True:
+            try:
+                return self._heard.put_nowait(message)
+            except queue.Full:
+                with contextlib.suppress(queue.Empty):
+                    self._heard.get_nowait()
+
+    # Details
+
+    def _command(self) -> list[str]:
+        argv = [sys.executable, "-m", "worker.harness"]
+        if self.sandbox == "none":
+            return argv
+        inputs = {sandbox.JOB / file: self._job_folder / file for file in self.spec.files}
+        if self._state is not None:
+            inputs[sandbox.STATE] = self._state.resolve()
+        return sandbox.bubblewrap_command(
+            argv, variables=self._environment(), read_only=inputs, output=self._output, device=self._device
+        )
+
+    def _environment(self) -> dict[str, str]:
+        home = "/tmp" if self.sandbox == "bubblewrap" else str(self._output)
+        return training_environment(self._threads, self._device, home)
+
+    def _config(self) -> HarnessConfig:
+        inside = self.sandbox == "bubblewrap"
+        state = self._state and (sandbox.STATE if inside else self._state.resolve())
+        return HarnessConfig(
+            job_folder=sandbox.JOB if inside else self._job_folder,
+            output_folder=sandbox.OUTPUT if inside else self._output,
+            state=state,
+            recipe=self.spec.recipe,
+            config=self.spec.config,
+            files=list(self.spec.files),
+            seed=self.spec.seed,
+            checkpoint_every=self.spec.checkpoint_every,
+            first=self.first,
+            last=self.last,
+            threads=self._threads,
+            device=self._device,
+            # A shipped recipe beside a stranger's torch.py is a stranger's recipe.
+            sibling_imports=inside or self._trusted,
+            ahead=self._ahead,
+            step_interval=STEP_INTERVAL,
+            limits=self.limits.for_process(count_processes=inside),
+        )
+
+    def _take_file(self, name: str) -> Path:
+        """Moves a file out of the output folder, by copying: the process may still have it open."""
+        target = self.folder / name
+        partial = target.with_name(name + ".partial")
+        folder = os.open(self._output, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            with open(source, "rb") as file, open(partial, "wb") as copy:
+                if not stat.S_ISREG(os.fstat(source).st_mode):
+                    raise Failure("protocol", f"{name} is not a file")
+                left = self.limits.disk_mb << 20
+                while data := file.read(min(left + 1, 1 << 20)):
+                    left -= len(data)
+                    if left < 0:
+                        raise Failure("disk", f"{name} has over {self.limits.disk_mb} MB")
+                    copy.write(data)
+                copy.flush()
+                os.fsync(copy.fileno())
+            os.replace(partial, target)
+            os.unlink(name, dir_fd=folder)
+        except OSError as error:
+            raise Failure(
+                "protocol", f"can't take {name} from the output folder: {error.strerror}"
+            ) from error
+        finally:
+            os.close(folder)
+        return target
+
+    def _why_it_ended(self, code: int) -> Failed:
+        """A process that said no last word: what its exit code and its log tell."""
+        tail = self._log.tail()
+        if any(mark in tail for mark in MEMORY_MARKS) or code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            hint = "ask for more memory_mb, or need less"
+            return Failed(
+                kind="memory", message=f"the training process ran out of memory (code {code})", hint=hint
+            )
+        if code in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ):
+            return Failed(kind="disk", message=f"a file grew over {self.limits.disk_mb} MB")
+        last_line = next((line for line in reversed(tail.splitlines()) if line.strip()), "nothing in its log")
+        return Failed(kind="exit", message=f"the training process ended with code {code}: {last_line[:500]}")
+
+
+def _kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kills the process, its group, and what it started; returns when they are gone."""
+    family = descendants(process.pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for member in family:
+        with contextlib.suppress(psutil.Error):
+            member.kill()
+    process.wait()
+    psutil.wait_procs(family, timeout=GRACE_SECONDS)
