@@ -1,0 +1,287 @@
+"""Tables of the market's database.
+
+Chain tables (`chain_*`, `lease`) are a view of the chain and can be rebuilt from it at any time. All others hold
+what only the market was told: signed orders, claims, approvals, reports, and what it matched.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Index,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlmodel import Field, SQLModel
+
+HASH = String(66)
+ADDRESS = String(42)
+TIP = String(42)
+
+
+class Amount(TypeDecorator[int]):
+    """An unsigned integer of up to 256 bits as decimal text: databases' own integers end at 63 bits."""
+
+    impl = String(78)
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> str | None:
+        if value is not None and value < 0:
+            raise ValueError(f"an amount can't be negative, got {value}")
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> int | None:
+        return None if value is None else int(value)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware time, kept in UTC; SQLite would forget the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a time needs a zone, got {value!r}")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+# ------------------------------------------------------------------ orders
+
+
+class AskRow(SQLModel, table=True):
+    """A provider's Ask as it was admitted."""
+
+    __tablename__ = "ask"
+    __table_args__ = (Index("ix_ask_received", "received", "id"),)
+
+    id: str = Field(primary_key=True, sa_type=HASH)  # EIP-712 digest
+    provider: str = Field(index=True, sa_type=ADDRESS)
+    rules: str = Field(index=True, sa_type=HASH)
+    ask: dict[str, Any] = Field(sa_type=JSON)  # the Ask in its JSON form
+    signature: str = Field(sa_type=Text)
+    resources: dict[str, Any] = Field(sa_type=JSON)
+    page: int = Field(sa_type=BigInteger)
+    valid_from: int = Field(sa_type=BigInteger)
+    valid_until: int = Field(sa_type=BigInteger, index=True)
+    received: datetime = Field(default_factory=now, sa_type=UtcTime)
+
+
+class BidRow(SQLModel, table=True):
+    """A client's Bid as it was admitted: the job."""
+
+    __tablename__ = "bid"
+    __table_args__ = (
+        UniqueConstraint("client", "page", "bit", name="uq_bid_nonce"),
+        Index("ix_bid_received", "received", "id"),
+    )
+
+    id: str = Field(primary_key=True, sa_type=HASH)  # EIP-712 digest
+    client: str = Field(index=True, sa_type=ADDRESS)
+    approver: str = Field(index=True, sa_type=ADDRESS)  # the client, if the Bid names none
+    rules: str = Field(index=True, sa_type=HASH)
+    name: str = Field(sa_type=String(100))
+    bid: dict[str, Any] = Field(sa_type=JSON)  # the Bid in its JSON form
+    signature: str = Field(sa_type=Text)
+    spec: dict[str, Any] = Field(sa_type=JSON)
+    page: int = Field(sa_type=BigInteger)
+    bit: int
+    valid_until: int = Field(sa_type=BigInteger, index=True)
+    received: datetime = Field(default_factory=now, sa_type=UtcTime)
+    failed: bool = Field(default=False, index=True)  # the market matches it no more
+    reason: str = Field(default="", sa_type=Text)  # why it failed
+    wait_reason: str = Field(default="", sa_type=Text)  # why the last clearing left it out
+
+
+# ------------------------------------------------------------------ the chain
+
+
+class ChainBlock(SQLModel, table=True):
+    """A block that the market has followed, on the branch it holds for the right one."""
+
+    __tablename__ = "chain_block"
+
+    number: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
+    hash: str = Field(sa_type=HASH)
+    parent: str = Field(sa_type=HASH)
+    timestamp: int = Field(sa_type=BigInteger)
+
+
+class ChainEvent(SQLModel, table=True):
+    """A decoded event of the escrow or the epoch log."""
+
+    __tablename__ = "chain_event"
+    __table_args__ = (Index("ix_chain_event_order", "block_number", "log_index"),)
+
+    block_hash: str = Field(primary_key=True, sa_type=HASH)
+    log_index: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    block_number: int = Field(sa_type=BigInteger)
+    tx_hash: str = Field(index=True, sa_type=HASH)
+    timestamp: int = Field(sa_type=BigInteger)
+    name: str = Field(index=True, sa_type=String(40))
+    lease: str | None = Field(default=None, index=True, sa_type=HASH)
+    data: dict[str, Any] = Field(sa_type=JSON)
+
+
+class LeaseRow(SQLModel, table=True):
+    """A lease: the fold of its events. `accepted` is as stored on chain, before the window is applied."""
+
+    __tablename__ = "lease"
+    __table_args__ = (Index("ix_lease_opened", "opened_block", "id"),)
+
+    id: str = Field(primary_key=True, sa_type=HASH)
+    bid: str = Field(index=True, sa_type=HASH)
+    ask: str = Field(index=True, sa_type=HASH)
+    provider: str = Field(index=True, sa_type=ADDRESS)
+    client: str = Field(index=True, sa_type=ADDRESS)
+    approver: str = Field(index=True, sa_type=ADDRESS)
+    job: str = Field(sa_type=HASH)  # hash of the JobSpec
+    rules: str = Field(sa_type=HASH)
+    prev: str = Field(sa_type=HASH)
+    fee_to: str = Field(sa_type=ADDRESS)
+    stake: int = Field(sa_type=Amount)
+    start: int
+    end: int
+    window: int = Field(sa_type=BigInteger)
+    timeout: int = Field(sa_type=BigInteger)
+    price: int = Field(sa_type=Amount)
+    fee: int = Field(sa_type=Amount)
+    status: int  # phase | flags, as on chain
+    settled: int
+    accepted: int
+    claimed: int
+    t: int = Field(sa_type=BigInteger)
+    tip: str = Field(sa_type=TIP)
+    finished: str | None = Field(default=None, index=True, sa_type=String(9))  # completed, closed
+    continuable: bool = False  # another lease of the same Bid may follow
+    paid: int = Field(default=0, sa_type=Amount)  # to the provider
+    fees: int = Field(default=0, sa_type=Amount)
+    refunded: int = Field(default=0, sa_type=Amount)  # of the lock, to the client
+    penalty: int = Field(default=0, sa_type=Amount)  # of the stake, to the client
+    opened_block: int = Field(sa_type=BigInteger)
+    opened_tx: str = Field(sa_type=HASH)
+
+
+# ------------------------------------------------------------------ what workers and approvers say
+
+
+class CheckpointRow(SQLModel, table=True):
+    """A provider's signed Claim with the record of the checkpoint. At most one per index of a lease."""
+
+    __tablename__ = "checkpoint"
+    __table_args__ = (Index("ix_checkpoint_waiting", "status", "received"),)
+
+    lease: str = Field(primary_key=True, sa_type=HASH)
+    n: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    bid: str = Field(index=True, sa_type=HASH)
+    provider: str = Field(index=True, sa_type=ADDRESS)
+    record: dict[str, Any] = Field(sa_type=JSON)  # CheckpointRecord
+    signature: str = Field(sa_type=Text)  # of the Claim
+    tip: str = Field(sa_type=TIP)
+    status: str = Field(default="reported", sa_type=String(10))  # reported, approved, rejected
+    reason: str = Field(default="", sa_type=Text)
+    received: datetime = Field(default_factory=now, sa_type=UtcTime)
+
+
+class ApprovalRow(SQLModel, table=True):
+    __tablename__ = "approval"
+
+    lease: str = Field(primary_key=True, sa_type=HASH)
+    n: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    last: bool = Field(primary_key=True, default=False)
+    tip: str = Field(sa_type=TIP)
+    signature: str = Field(sa_type=Text)
+    received: datetime = Field(default_factory=now, sa_type=UtcTime)
+
+
+class RejectionRow(SQLModel, table=True):
+    __tablename__ = "rejection"
+
+    lease: str = Field(primary_key=True, sa_type=HASH)
+    n: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    tip: str = Field(sa_type=TIP)
+    reason: str = Field(sa_type=Text)
+    signature: str = Field(sa_type=Text)
+    received: datetime = Field(default_factory=now, sa_type=UtcTime)
+
+
+class ReportRow(SQLModel, table=True):
+    __tablename__ = "report"
+    __table_args__ = (
+        UniqueConstraint("lease", "n", "kind", "content", "time", name="uq_report_message"),
+        Index("ix_report_waiting", "answered", "kind"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    lease: str = Field(index=True, sa_type=HASH)
+    bid: str = Field(index=True, sa_type=HASH)
+    provider: str = Field(index=True, sa_type=ADDRESS)
+    n: int
+    kind: str = Field(sa_type=String(10))  # log, failed, release
+    content: str = Field(sa_type=HASH)
+    time: int = Field(sa_type=BigInteger)
+    signature: str = Field(sa_type=Text)
+    text: str = Field(sa_type=Text)
+    answered: bool = False  # an Approval(last) of its lease came after it
+    received: datetime = Field(default_factory=now, sa_type=UtcTime)
+
+
+# ------------------------------------------------------------------ clearing
+
+
+class EpochRow(SQLModel, table=True):
+    """One clearing of the auction."""
+
+    __tablename__ = "epoch"
+
+    number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    order_root: str = Field(sa_type=HASH)
+    started: datetime = Field(default_factory=now, sa_type=UtcTime)
+    transaction: str | None = Field(default=None, index=True, sa_type=HASH)  # that opened the leases
+    published_tx: str | None = Field(default=None, sa_type=HASH)  # that published the order root
+
+
+class MatchRow(SQLModel, table=True):
+    __tablename__ = "match"
+
+    epoch: int = Field(primary_key=True, foreign_key="epoch.number")
+    bid: str = Field(primary_key=True, sa_type=HASH, index=True)
+    ask: str = Field(sa_type=HASH)
+    price: int = Field(sa_type=Amount)
+    lease: str | None = Field(default=None, index=True, sa_type=HASH)
+    note: str = Field(default="", sa_type=Text)
+
+
+class UnmatchedRow(SQLModel, table=True):
+    __tablename__ = "unmatched"
+
+    epoch: int = Field(primary_key=True, foreign_key="epoch.number")
+    bid: str = Field(primary_key=True, sa_type=HASH, index=True)
+    reason: str = Field(sa_type=Text)
+
+
+class BlobRow(SQLModel, table=True):
+    """A blob that is stored whole and under the right name."""
+
+    __tablename__ = "blob"
+
+    sha256: str = Field(primary_key=True, sa_type=HASH)
+    size: int = Field(sa_type=BigInteger)
+    created: datetime = Field(default_factory=now, sa_type=UtcTime)
