@@ -275,4 +275,3 @@ def recover(digest: bytes, signature: bytes) -> str | None:
 def new_account() -> LocalAccount:
     account: LocalAccount = Account.create()
     return account
-

@@ -72,7 +72,8 @@ class Terms:
     @property
     def lease(self) -> str:
         words = abi_encode(
-            ["address", "uint256", "bytes32"], [self.provider, self.nums.pack(), from_hex(self.parties.hash())]
+            ["address", "uint256", "bytes32"],
+            [self.provider, self.nums.pack(), from_hex(self.parties.hash())],
         )
         return to_hex(keccak(words))
 

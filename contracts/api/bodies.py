@@ -189,7 +189,9 @@ class AccountOut(Body):
     free: Uint96
     active: Uint16
     page: Uint32
-    next_nonce: Uint40 | None = Field(description="for a Bid; None: all of this page are used, raise the page")
+    next_nonce: Uint40 | None = Field(
+        description="for a Bid; None: all of this page are used, raise the page"
+    )
 
 
 # ------------------------------------------------------------------ quote
@@ -200,7 +202,9 @@ class QuoteIn(Body):
     spec: JobSpec
     units: Uint64 = Field(description="work units per checkpoint")
     rules: str | None = Field(default=None, description="name of a rule-set; default: the market's first")
-    max_price: Uint96 | None = Field(default=None, description="per checkpoint, fee included; default: 1.25 x the dearest")
+    max_price: Uint96 | None = Field(
+        default=None, description="per checkpoint, fee included; default: 1.25 x the dearest"
+    )
     stake: Uint96 | None = Field(default=None, description="default: 10 prices and the arbiter's fee")
     approver: Address | None = None
     valid_for: int = Field(default=7 * 24 * 3600, ge=1, le=10 * 365 * 24 * 3600)
@@ -210,14 +214,20 @@ class QuoteOut(Body):
     job: Bytes32
     checkpoints: Uint16
     matching_asks: int
-    lowest_price: Uint96 | None = Field(description="per checkpoint at the cheapest matching ask, without fee")
+    lowest_price: Uint96 | None = Field(
+        description="per checkpoint at the cheapest matching ask, without fee"
+    )
     seconds_per_checkpoint: float | None = Field(description="at that ask's measured speed")
     likely_cost: Uint96 | None = Field(description="all checkpoints at the lowest price, fees included")
     highest_cost: Uint96 = Field(description="checkpoints x max_price: what can be spent at most")
     free: Uint96 = Field(description="the client's free balance in the escrow")
-    missing: Uint96 = Field(description="to deposit before the job can start at highest_cost; 0 if it is there")
+    missing: Uint96 = Field(
+        description="to deposit before the job can start at highest_cost; 0 if it is there"
+    )
     bid: Bid
-    typed_data: dict[str, Any] = Field(description="ready for eth_signTypedData_v4 or `cast wallet sign --data`")
+    typed_data: dict[str, Any] = Field(
+        description="ready for eth_signTypedData_v4 or `cast wallet sign --data`"
+    )
     warnings: list[str]
 
 

@@ -69,7 +69,8 @@ class MarketClient:
                     response = self._http.request(method, path, **kwargs)
         except httpx2.TransportError as error:
             raise Unreachable(
-                f"the market at {self.url} does not answer ({error})", "Is `gpumarket market serve` running there?"
+                f"the market at {self.url} does not answer ({error})",
+                "Is `gpumarket market serve` running there?",
             ) from error
         _raise_problem(response)
         return response
@@ -215,7 +216,9 @@ class MarketClient:
                     file.write(chunk)
             if size != ref.size or "0x" + digest.hexdigest() != ref.sha256:
                 raise Problem(
-                    502, Code.BLOB_MISMATCH, f"blob {ref.sha256} from {self.url} is not what its name says; not kept"
+                    502,
+                    Code.BLOB_MISMATCH,
+                    f"blob {ref.sha256} from {self.url} is not what its name says; not kept",
                 )
             partial.replace(target)
         except httpx2.TransportError as error:

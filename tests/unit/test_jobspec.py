@@ -1,0 +1,100 @@
+"""job.yaml and JobSpec: what is refused, and with which words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import UserError
+from contracts.jobspec import FileRef, JobSpec, check_path, parse_job_file, read_job
+
+GOOD = """
+name: tiny
+environment: torch-2.13
+recipe: recipe.py:Tiny
+files: [recipe.py, data/x.bin]
+steps: 10
+checkpoint_every: 5
+max_price: 1.50
+deadline: 2030-01-31T12:00:00Z
+"""
+
+
+def job_folder(path: Path, text: str = GOOD) -> Path:
+    (path / "data").mkdir()
+    (path / "recipe.py").write_text("class Tiny: pass\n")
+    (path / "data" / "x.bin").write_bytes(b"x" * 5)
+    (path / "job.yaml").write_text(text)
+    return path
+
+
+def test_a_job_is_read_and_hashed(tmp_path: Path) -> None:
+    job, spec = read_job(job_folder(tmp_path))
+    assert (job.max_price, job.deadline) == ("1.5", "2030-01-31T12:00:00Z")
+    assert spec.checkpoints == 2
+    digest = "0xeaf16bc07968e013f3f94ab1342472434a39fc3475f11cf341a6c3965974f8e9"
+    assert spec.files["data/x.bin"] == FileRef(sha256=digest, size=5)
+    before = spec.job_hash()
+    (tmp_path / "data" / "x.bin").write_bytes(b"y" * 5)
+    assert read_job(tmp_path)[1].job_hash() != before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says", "hint"),
+    [
+        ("steps: 10", "steps: 12", "checkpoint_every 5 does not divide steps 12; try steps 10 or 15", None),
+        ("environment:", "environmnt:", "unknown field 'environmnt'", "Did you mean 'environment'?"),
+        ("steps: 10", "", "field 'steps' is missing", None),
+        ("recipe.py:Tiny", "recipe.py", "recipe 'recipe.py' must be 'file.py:Class'", None),
+        ("recipe.py:Tiny", "other.py:Tiny", "'other.py', which is not among the files", None),
+        ("data/x.bin]", "../x.bin]", "path '../x.bin' is not a plain relative path", None),
+        ("data/x.bin]", "/etc/passwd]", "path '/etc/passwd' is not a plain relative path", None),
+        ("data/x.bin]", "data/y.bin]", "file 'data/y.bin' of the job is not in", "Put it there"),
+        ("2030-01-31T12:00:00Z", "tomorrow", "time 'tomorrow' is not RFC 3339", None),
+        ("name: tiny", "name: [", "is not valid YAML", None),
+        ("steps: 10", "steps: ten", "steps: Input should be a valid integer", None),
+    ],
+)
+def test_bad_jobs_say_what_is_wrong(tmp_path: Path, old: str, new: str, says: str, hint: str | None) -> None:
+    with pytest.raises(UserError) as caught:
+        read_job(job_folder(tmp_path, GOOD.replace(old, new)))
+    assert says in caught.value.message
+    if hint:
+        assert hint in (caught.value.hint or "")
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    folder = job_folder(tmp_path)
+    (folder / "data" / "x.bin").unlink()
+    (folder / "data" / "x.bin").symlink_to("/etc/hostname")
+    with pytest.raises(UserError, match="is, or lies behind, a link"):
+        read_job(folder)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/a", "a/../b", "..", "./a", "a//b", "a/", "a\\b", "a\0b", ".", "x" * 256]
+)
+def test_paths_that_leave_the_job_are_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="not a plain relative path"):
+        check_path(path)
+
+
+def test_the_hash_covers_every_field() -> None:
+    base: dict[str, Any] = dict(
+        environment="torch-2.13", recipe="r.py:R", files={"r.py": FileRef(sha256="0x" + "00" * 32, size=1)},
+        seed=1, steps=4, checkpoint_every=2,
+    )  # fmt: skip
+    changes: list[dict[str, Any]] = [
+        {}, {"environment": "torch-2.14"}, {"recipe": "r.py:Q"}, {"config": {"a": 1}}, {"seed": 2}, {"steps": 6},
+        {"checkpoint_every": 4}, {"interruptible": False}, {"deadline": "2030-01-31T12:00:00Z"},
+        {"resources": {"gpus": 1}}, {"files": {"r.py": FileRef(sha256="0x" + "01" * 32, size=1)}},
+    ]  # fmt: skip
+    assert len({JobSpec(**(base | change)).job_hash() for change in changes}) == len(changes)
+    assert set().union(*changes) | {"files", "version"} == set(JobSpec.model_fields)
+
+
+def test_a_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no job file at"):
+        read_job(tmp_path)
+    with pytest.raises(UserError, match="must be a mapping"):
+        parse_job_file("- 1")
