@@ -1,0 +1,57 @@
+"""A lease as the chain has it, and whether a market says the same."""
+
+from eth_utils.crypto import keccak
+
+from contracts.api.bodies import LeaseOut
+from contracts.chain.client import Chain
+from contracts.chain.events import Opened, decode
+from contracts.errors import UserError
+from contracts.types import to_hex
+
+_OPENED_TOPIC = to_hex(
+    keccak(
+        b"Opened(bytes32,address,address,bytes32,uint256,bytes20,"
+        b"(bytes32,bytes32,bytes32,bytes32,address,address,address,uint96))"
+    )
+)
+
+
+class MarketLied(UserError):
+    """What a market says of a lease is not what its terms on chain commit to."""
+
+
+def opened(chain: Chain, lease: str) -> Opened:
+    """The event that opened a lease: all its terms and the tip it started from. UserError if there is none."""
+    logs = chain.w3.eth.get_logs(
+        {
+            "address": chain.escrow.address,
+            "topics": [_OPENED_TOPIC, lease],  # type: ignore[list-item]
+            "fromBlock": chain.settings.deploy_block,
+        }
+    )
+    for log in logs:
+        event = decode(log, 0)
+        if isinstance(event, Opened):
+            return event
+    raise UserError(f"the escrow {chain.escrow.address} never opened a lease {lease}", "is this the right chain?")
+
+
+def verify_lease(chain: Chain, lease: LeaseOut, event: Opened) -> None:
+    """Raises MarketLied unless the market's Bid, JobSpec and rules are those that the lease on chain commits to."""
+    parties = event.terms.parties
+    checks = (
+        ("the lease's id", event.lease, lease.id),
+        ("the terms' hash", event.terms.lease, event.lease),
+        ("the Bid", parties.bid, lease.bid.digest(chain.domain)),
+        ("the job", parties.job, to_hex(lease.spec.job_hash())),
+        ("the rules", parties.rules, lease.rules.struct_hash()),
+        ("the job's id", parties.bid, lease.job),
+    )
+    for what, on_chain, said in checks:
+        if on_chain != said:
+            raise MarketLied(f"{what} of lease {event.lease} on chain is {on_chain}, but the market gives {said}")
+    if lease.bid.checkpoints != lease.spec.checkpoints:
+        raise MarketLied(
+            f"the Bid of lease {event.lease} is for {lease.bid.checkpoints} checkpoints, its job has "
+            f"{lease.spec.checkpoints}"
+        )

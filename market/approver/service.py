@@ -1,0 +1,155 @@
+"""The approver's loop: check what is reported and sign it, release those who stop, redeem for those who vanished."""
+
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from eth_account.signers.local import LocalAccount
+
+from contracts.api.bodies import ApprovalIn, CheckpointOut, LeaseOut, RejectionIn, ReportOut
+from contracts.api.client import MarketClient
+from contracts.chain.client import Chain
+from contracts.chain.events import Opened
+from contracts.chain.lookup import opened, verify_lease
+from contracts.chain.sender import Sender
+from contracts.errors import UserError
+from contracts.orders import Approval, Rejection
+from contracts.terms import Phase
+from market.approver.checks import problem_with_claim, problem_with_state
+from market.approver.memory import Memory, Signed
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class KnownLease:
+    """A lease whose terms were read on chain and compared with what the market says."""
+
+    event: Opened
+    out: LeaseOut
+
+
+class Approver:
+    """Checks and signs for the leases that name `key` as their approver."""
+
+    def __init__(
+        self, market: MarketClient, chain: Chain, key: LocalAccount, memory: Memory, sender: Sender | None = None
+    ) -> None:
+        self._market, self._chain, self._key, self._memory = market, chain, key, memory
+        self._sender = sender or Sender(chain, key)
+        self._known: dict[str, KnownLease] = {}
+
+    def run(self, stop: threading.Event, poll_seconds: float) -> None:
+        """Rounds until `stop`. What fails is logged and tried again; nothing is signed by halves."""
+        while not stop.is_set():
+            for part in (self.approve_reported, self.answer_releases, self.redeem_for_vanished):
+                self._guarded(part)
+            stop.wait(poll_seconds)
+
+    def _guarded(self, part: Callable[[], None]) -> None:
+        try:
+            part()
+        except UserError as error:
+            log.warning("approver.retry", part=part.__name__, problem=error.message)
+        except Exception:  # a bug or an outage in one round must not end the service
+            log.exception("approver.failed", part=part.__name__)
+
+    # ------------------------------------------------------------- progress
+
+    def approve_reported(self) -> None:
+        for reported in self._market.pending_progress(self._key.address):
+            try:
+                self._judge(reported)
+            except UserError as error:  # one job's trouble is not another's
+                log.warning("approver.skipped", lease=reported.lease, n=reported.claim.n, problem=error.message)
+
+    def _judge(self, reported: CheckpointOut) -> None:
+        lease = self._lease(reported.lease)
+        signed = self._reached(lease)
+        n = reported.claim.n
+        if n <= signed.n:
+            if n == signed.n and reported.claim.tip == signed.tip:
+                self._post_approval(lease, signed)  # signed before, but the market has not got it
+            return
+        if n > signed.n + 1:
+            return  # the one before it comes first
+        problem = problem_with_claim(
+            reported, lease.event.terms, lease.out.spec, self._chain.domain, signed.n + 1, signed.tip
+        ) or self._problem_with_bytes(reported)
+        if problem:
+            self._reject(reported, problem)
+            return
+        if self._chain.state(reported.lease).phase not in (Phase.ACTIVE, Phase.CLOSING):
+            log.info("approver.too_late", lease=reported.lease, n=n)
+            return
+        self._approve(lease, Signed(n, reported.claim.tip))
+
+    def _problem_with_bytes(self, reported: CheckpointOut) -> str | None:
+        record = reported.checkpoint
+        with tempfile.TemporaryDirectory(prefix="gpumarket-approver-") as folder:
+            path = self._market.get_blob(record.state, Path(folder) / "state.safetensors")
+            return problem_with_state(path, record)
+
+    def _reject(self, reported: CheckpointOut, problem: str) -> None:
+        claim = reported.claim
+        log.warning("approver.rejects", lease=claim.lease, n=claim.n, problem=problem)
+        rejection = Rejection(lease=claim.lease, n=claim.n, tip=claim.tip, reason=problem[:500])
+        signature = rejection.sign(self._chain.domain, self._key)
+        self._market.post_rejection(RejectionIn(rejection=rejection, signature=signature))
+
+    # ------------------------------------------------------------- releases
+
+    def answer_releases(self) -> None:
+        """A provider that stops gets an Approval(last) of what it has finished, and may close at once."""
+        for report in self._market.release_requests(self._key.address):
+            self._release(report)
+
+    def _release(self, report: ReportOut) -> None:
+        lease = self._lease(report.report.lease)
+        if report.report.signer(self._chain.domain, report.signature) != lease.event.provider:
+            log.warning("approver.forged_release", lease=report.report.lease)
+            return
+        reached = self._reached(lease)
+        self._approve(lease, Signed(reached.n, reached.tip, last=True))
+
+    # ------------------------------------------------------------- vanished workers
+
+    def redeem_for_vanished(self) -> None:
+        """A lease that is closing pays its newest Approval before the job moves, even if its worker is gone."""
+        for out in self._market.leases(approver=self._key.address, live=True):
+            if out.state.phase != "closing" or out.approval is None:
+                continue
+            approval = out.approval.approval
+            state = self._chain.state(out.id)
+            if state.phase is Phase.CLOSING and approval.n > state.accepted and approval.n >= state.claimed:
+                lease = self._lease(out.id)
+                self._sender.send(self._chain.redeem(lease.event.terms, approval, out.approval.signature))
+                log.info("approver.redeemed_for_provider", lease=out.id, n=approval.n, provider=out.provider)
+
+    # ------------------------------------------------------------- signing
+
+    def _lease(self, id: str) -> KnownLease:
+        if id not in self._known:
+            event, out = opened(self._chain, id), self._market.lease(id)
+            verify_lease(self._chain, out, event)
+            if event.terms.parties.approver != self._key.address:
+                raise UserError(f"lease {id} names {event.terms.parties.approver} as its approver, not this key")
+            self._known[id] = KnownLease(event, out)
+        return self._known[id]
+
+    def _reached(self, lease: KnownLease) -> Signed:
+        """How far the lease is approved: by memory, or not at all."""
+        return self._memory.recall(lease.event.lease) or Signed(lease.event.terms.nums.start, lease.event.tip)
+
+    def _approve(self, lease: KnownLease, signed: Signed) -> None:
+        self._memory.remember(lease.event.lease, signed)
+        self._post_approval(lease, signed)
+        log.info("approver.approved", lease=lease.event.lease, n=signed.n, last=signed.last)
+
+    def _post_approval(self, lease: KnownLease, signed: Signed) -> None:
+        approval = Approval(lease=lease.event.lease, n=signed.n, tip=signed.tip, last=signed.last)
+        signature = approval.sign(self._chain.domain, self._key)
+        self._market.post_approval(ApprovalIn(approval=approval, signature=signature))
