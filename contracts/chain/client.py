@@ -1,0 +1,270 @@
+"""The contracts on one chain: typed reads, and calls to hand to a `Sender`."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import requests
+from eth_account.messages import encode_typed_data
+from eth_account.signers.local import LocalAccount
+from web3 import HTTPProvider, Web3
+from web3.contract import Contract
+from web3.contract.contract import ContractFunction
+from web3.exceptions import BadFunctionCallOutput, ContractLogicError, Web3Exception, Web3RPCError
+from web3.types import BlockIdentifier, TxParams, TxReceipt, Wei
+
+from contracts.chain import artifacts, errors, events
+from contracts.chain.calls import Match, Redemption, order_abi, rules_abi
+from contracts.errors import UserError
+from contracts.orders import Approval, Domain, Rules
+from contracts.settings import Settings
+from contracts.terms import AccountWord, StateWord, Terms
+from contracts.types import ZERO_HASH, from_hex, to_hex
+
+RPC_TIMEOUT = 30.0  # seconds
+
+
+class Bounds(NamedTuple):
+    """Limits on rules, in seconds, fixed when an escrow is deployed. Inclusive."""
+
+    min_checkpoint_timeout: int
+    max_checkpoint_timeout: int
+    min_window: int
+    max_window: int
+    min_arbiter_timeout: int
+    max_arbiter_timeout: int
+
+
+class Dispute(NamedTuple):
+    """A challenge that is not resolved."""
+
+    id: str
+    challenger: str
+    bond: int
+    claimed_tip: str
+
+
+def connect(settings: Settings) -> "Chain":
+    """Checks that the node has the right chain, and contracts where the settings say. Raises UserError."""
+    url = settings.rpc_url
+    expected = settings.require("chain_id")
+    w3 = Web3(HTTPProvider(url, request_kwargs={"timeout": RPC_TIMEOUT}))
+    try:
+        found = w3.eth.chain_id
+    except (requests.RequestException, Web3Exception, ValueError) as error:
+        raise UserError(
+            f"no Ethereum node answers at {url}: {_first_line(error)}",
+            "start one with `gpumarket devnet`, or set GPUMARKET_RPC_URL",
+        ) from error
+    if found != expected:
+        raise UserError(
+            f"the node at {url} has chain id {found}, expected {expected}",
+            "set GPUMARKET_RPC_URL to a node of that chain, or chain id and addresses to those of this one",
+        )
+    for name in ("escrow", "token"):
+        address = settings.require(name)
+        if not w3.eth.get_code(address):
+            raise UserError(
+                f"there is no contract at {address} ({name}) on chain {found} at {url}",
+                "a devnet that was started anew has nothing of the old one: start it with --state FILE to keep it; "
+                "elsewhere compare the address with the deployment's",
+            )
+    chain = Chain(w3, settings)
+    try:
+        held = chain.escrow.functions.token().call()
+    except (BadFunctionCallOutput, ContractLogicError) as error:
+        raise UserError(f"the contract at {settings.escrow} is not a gpumarket escrow") from error
+    if held != settings.token:
+        raise UserError(
+            f"the escrow {settings.escrow} holds the token {held}, but the settings say {settings.token}",
+            "set GPUMARKET_TOKEN to the escrow's",
+        )
+    return chain
+
+
+class Chain:
+    """One escrow with what surrounds it. Amounts are in the token's smallest unit, times in UTC seconds."""
+
+    def __init__(self, w3: Web3, settings: Settings) -> None:
+        self.w3 = w3
+        self.settings = settings
+        self.escrow = self._contract("Escrow", settings.require("escrow"))
+        self.token = self._contract("DevToken", settings.require("token"))
+        self.domain = Domain(chain_id=settings.require("chain_id"), verifying_contract=settings.require("escrow"))
+        self._token_facts: tuple[int, str] | None = None
+
+    def _contract(self, name: str, address: str) -> Contract:
+        contract: Contract = self.w3.eth.contract(
+            address=Web3.to_checksum_address(address), abi=artifacts.load(name).abi
+        )
+        return contract
+
+    # ---------------------------------------------------------------- reads
+
+    def account(self, address: str) -> AccountWord:
+        return AccountWord(*self.escrow.functions.account(address).call())
+
+    def state(self, lease: str) -> StateWord:
+        """The stored state, as it is before the next call's sync. All zero: no such lease, or it is over."""
+        status, settled, accepted, claimed, t, tip = self.escrow.functions.state(from_hex(lease)).call()
+        return StateWord(status, settled, accepted, claimed, t, int.from_bytes(tip, "big"))
+
+    def dispute(self, lease: str) -> Dispute | None:
+        id_, challenger, bond, tip = self.escrow.functions.dispute(from_hex(lease)).call()
+        dispute = Dispute(to_hex(id_), challenger, bond, to_hex(tip))
+        return None if dispute.id == ZERO_HASH else dispute
+
+    def bounds(self) -> Bounds:
+        return Bounds(*self.escrow.functions.bounds().call())
+
+    def token_balance(self, address: str) -> int:
+        return int(self.token.functions.balanceOf(address).call())
+
+    def allowance(self, owner: str) -> int:
+        """How much the escrow may take of the owner's tokens."""
+        return int(self.token.functions.allowance(owner, self.escrow.address).call())
+
+    def now(self) -> int:
+        """The newest block's time."""
+        return int(self.w3.eth.get_block("latest")["timestamp"])
+
+    @property
+    def decimals(self) -> int:
+        return self._token_info()[0]
+
+    @property
+    def symbol(self) -> str:
+        return self._token_info()[1]
+
+    def _token_info(self) -> tuple[int, str]:
+        if self._token_facts is None:
+            self._token_facts = (self.token.functions.decimals().call(), self.token.functions.symbol().call())
+        return self._token_facts
+
+    def dry_run(self, call: ContractFunction, sender: str, value: int = 0, block: BlockIdentifier = "latest") -> Any:
+        """What the call would return if `sender` made it after `block`. Raises EscrowError if it would be refused."""
+        transaction: TxParams = {"from": Web3.to_checksum_address(sender), "value": Wei(value)}
+        try:
+            return call.call(transaction, block_identifier=block)
+        except (ContractLogicError, Web3RPCError) as error:
+            decoded = errors.from_exception(error)
+            if decoded is None:
+                raise
+            raise decoded from error
+
+    def events(self, receipt: TxReceipt) -> list[events.Event]:
+        """The events in a receipt's logs."""
+        timestamp = int(self.w3.eth.get_block(receipt["blockHash"])["timestamp"])
+        decoded = (events.decode(log, timestamp) for log in receipt["logs"])
+        return [event for event in decoded if event is not None]
+
+    # ---------------------------------------------------------------- token
+
+    def approve(self, amount: int) -> ContractFunction:
+        """Lets the escrow take `amount` of the sender's tokens."""
+        return self.token.functions.approve(self.escrow.address, amount)
+
+    def faucet(self, to: str, amount: int) -> ContractFunction:
+        """Makes tokens for anyone; devnets only."""
+        return self.token.functions.faucet(to, amount)
+
+    # ---------------------------------------------------------------- balances
+
+    def deposit(self, account: str, amount: int) -> ContractFunction:
+        return self.escrow.functions.deposit(account, amount)
+
+    def deposit_with_permit(self, owner: LocalAccount, amount: int, deadline: int) -> ContractFunction:
+        """A deposit that `owner` must send; instead of an approval it has a permit, for tokens with EIP-2612."""
+        signed = owner.sign_message(encode_typed_data(full_message=self._permit(owner.address, amount, deadline)))
+        return self.escrow.functions.depositWithPermit(
+            owner.address, amount, deadline, signed.v, signed.r.to_bytes(32, "big"), signed.s.to_bytes(32, "big")
+        )
+
+    def _permit(self, owner: str, amount: int, deadline: int) -> dict[str, Any]:
+        _, name, version, chain_id, contract, _, _ = self.token.functions.eip712Domain().call()
+        fields = ("owner:address", "spender:address", "value:uint256", "nonce:uint256", "deadline:uint256")
+        domain = ("name:string", "version:string", "chainId:uint256", "verifyingContract:address")
+        types = {"EIP712Domain": domain, "Permit": fields}
+        return {
+            "types": {
+                kind: [dict(zip(("name", "type"), field.split(":"), strict=True)) for field in fields]
+                for kind, fields in types.items()
+            },
+            "primaryType": "Permit",
+            "domain": {"name": name, "version": version, "chainId": chain_id, "verifyingContract": contract},
+            "message": {
+                "owner": owner,
+                "spender": self.escrow.address,
+                "value": amount,
+                "nonce": self.token.functions.nonces(owner).call(),
+                "deadline": deadline,
+            },
+        }
+
+    def withdraw(self, to: str, amount: int) -> ContractFunction:
+        return self.escrow.functions.withdraw(to, amount)
+
+    def raise_page(self, page: int) -> ContractFunction:
+        return self.escrow.functions.raisePage(page)
+
+    # ---------------------------------------------------------------- leases
+
+    def open(self, rules: Rules, match: Match) -> ContractFunction:
+        return self.escrow.functions.open(order_abi(rules), match.abi())
+
+    def open_batch(self, rules: Sequence[Rules], matches: Sequence[Match]) -> ContractFunction:
+        """A dry run returns one Reason (as an integer) for each match."""
+        return self.escrow.functions.openBatch(rules_abi(rules), [match.abi() for match in matches])
+
+    def claim(self, terms: Terms, roots: Sequence[str]) -> ContractFunction:
+        return self.escrow.functions.claim(*_short(terms), [from_hex(root) for root in roots])
+
+    def claim_signed(self, terms: Terms, roots: Sequence[str], signature: str) -> ContractFunction:
+        return self.escrow.functions.claimSigned(
+            *_short(terms), [from_hex(root) for root in roots], from_hex(signature)
+        )
+
+    def redeem(self, terms: Terms, approval: Approval, signature: str) -> ContractFunction:
+        return self.escrow.functions.redeem(Redemption(terms, approval, signature).abi())
+
+    def redeem_batch(self, redemptions: Sequence[Redemption]) -> ContractFunction:
+        """A dry run returns one Reason (as an integer) for each redemption."""
+        return self.escrow.functions.redeemBatch([item.abi() for item in redemptions])
+
+    def collect(self, terms: Terms) -> ContractFunction:
+        return self.escrow.functions.collect(terms.abi())
+
+    def end(self, terms: Terms) -> ContractFunction:
+        return self.escrow.functions.end(terms.abi())
+
+    def close(self, terms: Terms) -> ContractFunction:
+        return self.escrow.functions.close(terms.abi())
+
+    def challenge(
+        self, terms: Terms, rules: Rules, accepted_tip: str, roots: Sequence[str], k: int, ground: int = 0
+    ) -> ContractFunction:
+        """Disputes root k; `roots` are all that are pending. Ground 0: it is wrong, 1: its data can't be had."""
+        return self.escrow.functions.challenge(
+            terms.abi(), order_abi(rules), from_hex(accepted_tip), [from_hex(root) for root in roots], k, ground
+        )
+
+    def resolve(self, terms: Terms, rules: Rules) -> ContractFunction:
+        return self.escrow.functions.resolve(terms.abi(), order_abi(rules))
+
+    # ---------------------------------------------------------------- around the escrow
+
+    def publish_epoch(self, epoch: int, root: str) -> ContractFunction:
+        log = self._contract("EpochLog", self.settings.require("epoch_log"))
+        return log.functions.publish(epoch, from_hex(root))
+
+    def rule(self, arbiter: str, dispute: str, verdict: int) -> ContractFunction:
+        """Decides a dispute at an OperatorArbiter; for its operator. 1: the claim is true, 2: it is false."""
+        return self._contract("OperatorArbiter", arbiter).functions.rule(from_hex(dispute), verdict)
+
+
+def _short(terms: Terms) -> tuple[str, int, bytes]:
+    """Terms as claims take them: the parties only by their hash."""
+    return terms.provider, terms.nums.pack(), from_hex(terms.parties.hash())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

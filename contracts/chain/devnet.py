@@ -1,0 +1,241 @@
+"""A local chain (anvil) with the contracts on it, for development, the demo and tests. Its keys are public."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from web3 import HTTPProvider, Web3
+
+from contracts.chain.client import Bounds
+from contracts.chain.deployment import Deployment, deploy, find
+from contracts.commitment import canonical_hash
+from contracts.errors import UserError
+from contracts.orders import Rules
+from contracts.settings import CONFIG_NAME, Settings, read_config, write_config
+from contracts.types import to_hex
+
+CHAIN_ID = 31337
+MNEMONIC = "test test test test test test test test test test test junk"
+ACCOUNTS = 10
+START_TIMEOUT = 20.0  # seconds
+# Seconds, as on any devnet: a deployment for real money would have bounds of minutes to days.
+BOUNDS = Bounds(1, 7 * 86_400, 1, 86_400, 1, 7 * 86_400)
+# What rules commit to as the level of proof: a replay must give the same bits.
+VERIFICATION: dict[str, Any] = {"level": "replay", "numerics": "same class", "recipes": "any", "tolerance": 0}
+CONFIG_COMMENT = "Written by `gpumarket devnet`, which replaces it at the next start."
+_RECORD = "devnet.json"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The seconds in a devnet's rule-sets."""
+
+    window: int = 30
+    checkpoint_timeout: int = 120
+    arbiter_timeout: int = 120
+    interruptible_timeout: int = 86_400
+
+
+FAST = Timing(window=4, checkpoint_timeout=20, arbiter_timeout=30, interruptible_timeout=120)
+
+
+def rule_sets(arbiter: str, timing: Timing, arbiter_fee: int = 1_000_000) -> dict[str, Rules]:
+    """`audited` for providers that stay, `interruptible` for those that may be away for long. Fee in token units."""
+    audited = Rules(
+        arbiter=arbiter,
+        arbiter_fee=arbiter_fee,
+        arbiter_timeout=timing.arbiter_timeout,
+        checkpoint_timeout=timing.checkpoint_timeout,
+        window=timing.window,
+        verification=to_hex(canonical_hash(VERIFICATION)),
+    )
+    patient = audited.model_copy(update={"checkpoint_timeout": timing.interruptible_timeout})
+    return {"audited": audited, "interruptible": patient}
+
+
+@cache
+def accounts() -> tuple[LocalAccount, ...]:
+    """Anvil's accounts, which anyone knows. 0 deploys, and decides disputes as the arbiter's operator."""
+    Account.enable_unaudited_hdwallet_features()
+    return tuple(Account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{i}") for i in range(ACCOUNTS))
+
+
+def find_anvil() -> Path:
+    """$GPUMARKET_ANVIL, else the checkout's node_modules, else PATH. Raises UserError."""
+    hint = "in a checkout, run scripts/setup; or install Foundry (https://getfoundry.sh); or set GPUMARKET_ANVIL"
+    given = os.environ.get("GPUMARKET_ANVIL")
+    if given:
+        if not os.access(given, os.X_OK):
+            raise UserError(f"GPUMARKET_ANVIL names {given}, which can't be run", hint)
+        return Path(given)
+    local = Path(__file__).parents[2] / "node_modules" / ".bin" / "anvil"
+    found = str(local) if os.access(local, os.X_OK) else shutil.which("anvil")
+    if found is None:
+        raise UserError("anvil, the local Ethereum node, is not installed", hint)
+    return Path(found)
+
+
+@dataclass
+class Devnet:
+    """A running local chain. Use as a context manager, or call `stop`."""
+
+    settings: Settings
+    deployment: Deployment
+    process: subprocess.Popen[bytes]
+    home: Path
+    reused: bool  # the contracts came with the state file
+
+    @property
+    def operator(self) -> LocalAccount:
+        """The key that decides disputes at the devnet's arbiter."""
+        return accounts()[0]
+
+    def stop(self) -> None:
+        """Ends the chain; it writes its state file first, if it has one. The config stays. Idempotent."""
+        _stop(self.process)
+        (self.home / _RECORD).unlink(missing_ok=True)
+
+    def __enter__(self) -> "Devnet":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start_devnet(
+    home: Path,
+    port: int = 0,
+    *,
+    block_time: float | None = None,
+    timing: Timing = FAST,
+    rules: Mapping[str, Rules] | None = None,
+    bounds: Bounds = BOUNDS,
+    state: Path | None = None,
+) -> Devnet:
+    """Starts anvil on loopback, deploys the contracts, writes config.toml and a log into `home`.
+
+    `port` 0 takes a free one. Without `block_time` (seconds) every transaction makes a block at once. `state` is
+    read at the start if it exists and written at the end. Returns when the chain answers. Raises UserError.
+    """
+    _check_home(home)
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    port = port or _free_port()
+    _check_port(port)
+    process, url = _start_anvil(home, port, block_time, state)
+    try:
+        w3 = Web3(HTTPProvider(url, request_kwargs={"timeout": 30}))
+        _wait_until_up(w3, process, home)
+        found = find(w3, accounts()[0].address)
+        deployment = found or deploy(w3, accounts()[0], bounds)
+        settings = Settings(
+            rpc_url=url,
+            chain_id=CHAIN_ID,
+            escrow=deployment.escrow,
+            token=deployment.token,
+            epoch_log=deployment.epoch_log,
+            arbiter=deployment.arbiter,
+            deploy_block=deployment.block,
+            rules=dict(rules or rule_sets(deployment.arbiter, timing)),
+        )
+        write_config(home / CONFIG_NAME, settings, CONFIG_COMMENT)
+        record = {"pid": process.pid, "rpc_url": url}
+        (home / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+    except BaseException:
+        _stop(process)
+        raise
+    return Devnet(settings, deployment, process, home, found is not None)
+
+
+def running(home: Path) -> dict[str, Any] | None:
+    """`pid` and `rpc_url` of the living devnet that `home` belongs to; None if there is none (any more)."""
+    try:
+        record: dict[str, Any] = json.loads((home / _RECORD).read_text(encoding="utf-8"))
+        os.kill(record["pid"], 0)
+        alive = Web3(HTTPProvider(record["rpc_url"], request_kwargs={"timeout": 2})).is_connected()
+    except (OSError, ValueError, KeyError):
+        return None
+    return record if alive else None
+
+
+def _check_home(home: Path) -> None:
+    record = running(home)
+    if record is not None:
+        raise UserError(
+            f"a devnet is running for {home} already: process {record['pid']}, {record['rpc_url']}",
+            "use it, stop it with Ctrl-C where it runs, or give this one its own GPUMARKET_HOME",
+        )
+    config = home / CONFIG_NAME
+    if config.exists() and CONFIG_COMMENT not in config.read_text(encoding="utf-8", errors="replace"):
+        read_config(config)
+        raise UserError(
+            f"{config} was not written by a devnet, and would be replaced",
+            "move it away, or give the devnet its own GPUMARKET_HOME",
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(f"port {port} is not free: {error.strerror}", "choose another with --port") from error
+
+
+def _start_anvil(
+    home: Path, port: int, block_time: float | None, state: Path | None
+) -> tuple[subprocess.Popen[bytes], str]:
+    command = [str(find_anvil()), "--host", "127.0.0.1", "--port", str(port), "--chain-id", str(CHAIN_ID)]
+    command += ["--mnemonic", MNEMONIC, "--accounts", str(ACCOUNTS)]
+    if block_time is not None:
+        command += ["--block-time", f"{block_time:g}"]
+    if state is not None:
+        command += ["--state", str(state)]
+    log: IO[bytes]
+    with open(home / "devnet.log", "wb") as log:
+        # In a session of its own: a Ctrl-C in the terminal is ours to pass on.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    return process, f"http://127.0.0.1:{port}"
+
+
+def _wait_until_up(w3: Web3, process: subprocess.Popen[bytes], home: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while not w3.is_connected():
+        if process.poll() is not None or time.monotonic() > deadline:
+            log = (home / "devnet.log").read_text(encoding="utf-8", errors="replace").strip()
+            problem = f"stopped with code {process.poll()}" if process.poll() is not None else "doesn't answer"
+            raise UserError(
+                f"anvil {problem}: {log.splitlines()[-1] if log else 'no output'}", f"see {home}/devnet.log"
+            )
+        time.sleep(0.05)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)  # upon which anvil writes its state
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

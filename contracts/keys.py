@@ -1,0 +1,153 @@
+"""Encrypted keys in `home()/keys/NAME.json`: the Web3 Secret Storage format (V3, scrypt), as geth and cast read it.
+
+Passwords come from $GPUMARKET_PASSWORD, from the file that $GPUMARKET_PASSWORD_FILE names, or from a prompt;
+never from the command line, and they are never logged.
+"""
+
+import getpass
+import json
+import os
+import re
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_utils.address import to_checksum_address
+
+from contracts.errors import UserError
+from contracts.settings import home
+
+SCRYPT_N = 1 << 18  # geth's standard: about half a second and 256 MiB
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def create(name: str, password: str | None = None, scrypt_n: int = SCRYPT_N) -> str:
+    """Makes a new key and returns its address. Raises UserError if the name is bad or taken.
+
+    `scrypt_n` below the standard is for devnets and tests: it makes guessing the password cheap.
+    """
+    account: LocalAccount = Account.create()
+    save(name, account, password, scrypt_n)
+    return account.address
+
+
+def save(name: str, account: LocalAccount, password: str | None = None, scrypt_n: int = SCRYPT_N) -> None:
+    """Encrypts an account under `name`. Never overwrites. Raises UserError."""
+    path = _path(name)
+    if path.exists():
+        raise _taken(name)
+    if password is None:
+        password = read_password(f"Password for the new key '{name}'", confirm=True)
+    keystore = Account.encrypt(account.key, password, kdf="scrypt", iterations=scrypt_n)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    scratch = path.with_name(f".{name}.{secrets.token_hex(8)}")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            json.dump(keystore, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(scratch, path)  # unlike a rename, this fails if the name has been taken meanwhile
+    except FileExistsError as error:
+        raise _taken(name) from error
+    finally:
+        scratch.unlink()
+
+
+def load(name: str, password: str | None = None) -> LocalAccount:
+    """Decrypts a key. Raises UserError if there is no such key, or the password is wrong."""
+    keystore = _read(name)
+    if password is None:
+        password = read_password(f"Password for key '{name}'")
+    try:
+        secret = Account.decrypt(keystore, password)
+    except ValueError as error:
+        raise UserError(
+            f"wrong password for key '{name}'",
+            "a password can't be recovered; the keystore is " + str(_path(name)),
+        ) from error
+    account: LocalAccount = Account.from_key(secret)
+    return account
+
+
+def address(name: str) -> str:
+    """A key's address, without its password. Raises UserError if there is no such key."""
+    return to_checksum_address(_read(name)["address"])
+
+
+def list_keys() -> dict[str, str]:
+    """Names and addresses of all keys."""
+    return {path.stem: address(path.stem) for path in sorted(_directory().glob("[!.]*.json"))}
+
+
+def choose(name: str | None) -> str:
+    """The key to use: the one that is named, or else the only one. Raises UserError."""
+    if name is not None:
+        address(name)
+        return name
+    known = list_keys()
+    if len(known) == 1:
+        return next(iter(known))
+    if known:
+        raise UserError("which key?", f"name one with --key or GPUMARKET_KEY: {', '.join(known)}")
+    raise UserError(f"there is no key in {_directory()}", "make one: gpumarket wallet new NAME")
+
+
+def read_password(prompt: str, confirm: bool = False) -> str:
+    """A password from the environment, a file, or a prompt (twice with `confirm`). Raises UserError."""
+    password = os.environ.get("GPUMARKET_PASSWORD")
+    if password is not None:
+        return _not_empty(password, "$GPUMARKET_PASSWORD")
+    file = os.environ.get("GPUMARKET_PASSWORD_FILE")
+    if file:
+        try:
+            return _not_empty(Path(file).read_text(encoding="utf-8").rstrip("\r\n"), file)
+        except OSError as error:
+            raise UserError(f"can't read the password file {file}: {error.strerror}") from error
+    if not sys.stdin.isatty():
+        raise UserError("no password, and nobody to ask", "set GPUMARKET_PASSWORD_FILE or GPUMARKET_PASSWORD")
+    password = _not_empty(getpass.getpass(f"{prompt}: "), "what was typed")
+    if confirm and getpass.getpass("The same again: ") != password:
+        raise UserError("the two passwords differ", "try again")
+    return password
+
+
+def _not_empty(password: str, source: str) -> str:
+    if not password:
+        raise UserError(f"the password is empty ({source})", "give one of at least one character")
+    return password
+
+
+def _directory() -> Path:
+    return home() / "keys"
+
+
+def _path(name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise UserError(f"'{name}' can't be a key's name", "letters, digits, '-' and '_', at most 64 of them")
+    return _directory() / f"{name}.json"
+
+
+def _taken(name: str) -> UserError:
+    return UserError(f"there is a key named '{name}' already", "keys are never overwritten: choose another name")
+
+
+def _read(name: str) -> Any:
+    path = _path(name)
+    try:
+        keystore = json.loads(path.read_text(encoding="utf-8"))
+        to_checksum_address(keystore["address"])
+        return keystore
+    except FileNotFoundError as error:
+        known = ", ".join(found.stem for found in sorted(_directory().glob("[!.]*.json")))
+        raise UserError(
+            f"there is no key named '{name}'",
+            f"there are: {known}" if known else f"make one: gpumarket wallet new {name}",
+        ) from error
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a V3 keystore with an address: {error}") from error

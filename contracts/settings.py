@@ -1,0 +1,151 @@
+"""Settings of one installation: which chain, which contracts, which market.
+
+Precedence: explicit arguments, then GPUMARKET_* in the environment, then `config.toml` in `home()`, which
+`gpumarket devnet` writes for a local chain.
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from contracts.errors import UserError
+from contracts.orders import Rules
+from contracts.types import Address
+
+CONFIG_NAME = "config.toml"
+
+# What to do about a setting that a command needs and nobody gave.
+_HOW_TO_GET = {
+    "market_url": "ask the market's operator for its address; on a devnet, `gpumarket market` serves one",
+    "approver": "name the address that signs approvals for you, or give a Bid without an approver",
+    "rules": "on a devnet, `gpumarket devnet` writes rule-sets; elsewhere, take them from your market",
+}
+_FROM_DEPLOYMENT = "run `gpumarket devnet` for a local chain, or take it from the deployment you want to use"
+
+
+def home() -> Path:
+    """The directory of keys, locks and config.toml: $GPUMARKET_HOME, else ~/.gpumarket. It may not exist yet."""
+    given = os.environ.get("GPUMARKET_HOME")
+    return Path(given).expanduser() if given else Path.home() / ".gpumarket"
+
+
+class Settings(BaseModel):
+    """All settings. `load_settings` makes it from all sources; what is None was not given: ask with `require`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rpc_url: str = Field(default="http://127.0.0.1:8545", description="JSON-RPC of an Ethereum node")
+    chain_id: int | None = Field(default=None, description="Chain id that the node must have")
+    escrow: Address | None = Field(default=None, description="Address of the escrow")
+    token: Address | None = Field(default=None, description="Address of the token that the escrow holds")
+    epoch_log: Address | None = Field(default=None, description="Address of the log of order-set roots")
+    arbiter: Address | None = Field(default=None, description="Address of the arbiter that orders name by default")
+    deploy_block: int = Field(default=0, ge=0, description="Block to follow the escrow's events from")
+    market_url: str | None = Field(default=None, description="Base URL of a market")
+    approver: Address | None = Field(default=None, description="Who approves checkpoints for this client")
+    key: str | None = Field(default=None, description="Name of the key to use when a command names none")
+    rules: dict[str, Rules] = Field(default_factory=dict, description="Rule-sets that orders can name")
+
+    def require(self, name: str) -> Any:
+        """The value of a setting that must be there; UserError that says how to get it otherwise."""
+        value = getattr(self, name)
+        if value is None or value == {}:
+            raise UserError(
+                f"the setting '{name}' is missing ({Settings.model_fields[name].description})",
+                f"set GPUMARKET_{name.upper()} or `{name}` in {home() / CONFIG_NAME}: "
+                f"{_HOW_TO_GET.get(name, _FROM_DEPLOYMENT)}",
+            )
+        return value
+
+    def rule_set(self, name: str) -> Rules:
+        """A rule-set by name; UserError with the names there are otherwise."""
+        known = self.require("rules")
+        if name not in known:
+            raise UserError(f"no rule-set is named '{name}'", f"there are: {', '.join(sorted(known))}")
+        return known[name]
+
+
+class _AllSources(Settings, BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="GPUMARKET_", env_ignore_empty=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _ConfigFile(settings_cls)
+
+
+class _ConfigFile(PydanticBaseSettingsSource):
+    """config.toml as a source of settings."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False  # unused: __call__ gives all at once
+
+    def __call__(self) -> dict[str, Any]:
+        return read_config(home() / CONFIG_NAME)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The keys of a config file; {} if there is none. UserError if it isn't TOML or has a key nobody knows."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}", "correct it, or delete it and write it anew") from error
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror}") from error
+    for key in values:
+        if key not in Settings.model_fields:
+            near = get_close_matches(key, Settings.model_fields, n=1)
+            raise UserError(
+                f"unknown setting '{key}' in {path}",
+                f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(Settings.model_fields)}",
+            )
+    return values
+
+
+def load_settings(**explicit: Any) -> Settings:
+    """Settings from all sources. An explicit argument of None counts as not given. Raises UserError."""
+    try:
+        return _AllSources(**{name: value for name, value in explicit.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"the setting '{name}' is wrong: {first['msg']} (got {first['input']!r})",
+            f"look at the command's options, GPUMARKET_{name.split('.')[0].upper()} and {home() / CONFIG_NAME}",
+        ) from error
+    except SettingsError as error:
+        raise UserError(f"can't read the settings in the environment: {error}") from error
+
+
+def write_config(path: Path, settings: Settings, comment: str) -> None:
+    """Writes the settings that are not None as TOML, atomically; `comment` becomes the first line."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    rules = values.pop("rules")
+    lines = [f"# {comment}", *_assignments(values)]
+    for name, fields in rules.items():
+        lines += ["", f"[rules.{name}]", *_assignments(fields)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def _assignments(values: Mapping[str, Any]) -> list[str]:
+    # json writes strings and numbers as TOML does.
+
+    return [f"{name} = {json.dumps(value)}" for name, value in values.items()]

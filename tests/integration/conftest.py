@@ -1,0 +1,66 @@
+"""A chain for every test: one anvil per test process, put back to where it was after each test."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from eth_account.signers.local import LocalAccount
+from web3.types import RPCEndpoint
+
+from contracts.chain.client import Chain, connect
+from contracts.chain.devnet import Devnet, start_devnet
+from contracts.chain.sender import Sender
+from contracts.orders import new_account
+
+TOKEN = 1_000_000  # smallest units
+
+Funded = Callable[..., list[LocalAccount]]
+
+
+@pytest.fixture(scope="session")
+def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
+    """A devnet with second-long rules and a home of its own. State that tests leave stays: prefer `chain`."""
+    with start_devnet(tmp_path_factory.mktemp("devnet")) as running:
+        yield running
+
+
+@pytest.fixture
+def chain(devnet: Devnet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chain]:
+    """The devnet's contracts; whatever the test does to the chain is undone after it. Sets GPUMARKET_HOME."""
+    monkeypatch.setenv("GPUMARKET_HOME", str(devnet.home))
+    connected = connect(devnet.settings)
+    snapshot = rpc(connected, "evm_snapshot")
+    yield connected
+    rpc(connected, "evm_revert", snapshot)
+
+
+@pytest.fixture
+def funded(chain: Chain) -> Funded:
+    """`funded(3, free=100 * TOKEN)`: new accounts with gas money, `held` tokens, and `free` in the escrow."""
+
+    def make(count: int = 1, *, free: int = 0, held: int = 1_000 * TOKEN) -> list[LocalAccount]:
+        made = [new_account() for _ in range(count)]
+        for account in made:
+            give_gas_money(chain, account.address)
+            sender = Sender(chain, account)
+            sender.send(chain.faucet(account.address, held + free))
+            if free:
+                sender.send(chain.approve(free))
+                sender.send(chain.deposit(account.address, free))
+        return made
+
+    return make
+
+
+def rpc(chain: Chain, method: str, *parameters: object) -> object:
+    """One of anvil's own calls, such as evm_increaseTime."""
+    return chain.w3.provider.make_request(RPCEndpoint(method), list(parameters))["result"]
+
+
+def give_gas_money(chain: Chain, address: str, ether: int = 100) -> None:
+    rpc(chain, "anvil_setBalance", address, hex(ether * 10**18))
+
+
+def pass_time(chain: Chain, seconds: int) -> None:
+    """Makes a block whose time is `seconds` after the newest one's."""
+    rpc(chain, "evm_setNextBlockTimestamp", chain.now() + seconds)
+    rpc(chain, "evm_mine")
