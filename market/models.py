@@ -1,6 +1,6 @@
 """Tables of the market's database.
 
-Chain tables (`chain_*`, `lease`) are a view of the chain and can be rebuilt from it at any time. All others hold
+The chain tables (`chain_*`, `lease`) show the chain and can be rebuilt from it at any time. All others hold
 what only the market was told: signed orders, claims, approvals, reports, and what it matched.
 """
 
@@ -110,6 +110,16 @@ class BidRow(SQLModel, table=True):
     wait_reason: str = Field(default="", sa_type=Text)  # why the last clearing left it out
 
 
+class RuleSetRow(SQLModel, table=True):
+    """Rules that the market offers, or once did: orders and leases name them by their hash."""
+
+    __tablename__ = "rule_set"
+
+    hash: str = Field(primary_key=True, sa_type=HASH)
+    name: str = Field(sa_type=String(100))
+    rules: dict[str, Any] = Field(sa_type=JSON)
+
+
 # ------------------------------------------------------------------ the chain
 
 
@@ -137,6 +147,7 @@ class ChainEvent(SQLModel, table=True):
     timestamp: int = Field(sa_type=BigInteger)
     name: str = Field(index=True, sa_type=String(40))
     lease: str | None = Field(default=None, index=True, sa_type=HASH)
+    account: str | None = Field(default=None, index=True, sa_type=ADDRESS)  # of balance and page events
     data: dict[str, Any] = Field(sa_type=JSON)
 
 
@@ -169,6 +180,7 @@ class LeaseRow(SQLModel, table=True):
     claimed: int
     t: int = Field(sa_type=BigInteger)
     tip: str = Field(sa_type=TIP)
+    start_tip: str = Field(sa_type=TIP)  # where the lease began
     finished: str | None = Field(default=None, index=True, sa_type=String(9))  # completed, closed
     continuable: bool = False  # another lease of the same Bid may follow
     paid: int = Field(default=0, sa_type=Amount)  # to the provider

@@ -86,9 +86,11 @@ def upgrade() -> None:
         sa.Column("timestamp", sa.BigInteger(), nullable=False),
         sa.Column("name", sa.String(length=40), nullable=False),
         sa.Column("lease", sa.String(length=66), nullable=True),
+        sa.Column("account", sa.String(length=42), nullable=True),
         sa.Column("data", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("block_hash", "log_index"),
     )
+    op.create_index(op.f("ix_chain_event_account"), "chain_event", ["account"], unique=False)
     op.create_index(op.f("ix_chain_event_lease"), "chain_event", ["lease"], unique=False)
     op.create_index(op.f("ix_chain_event_name"), "chain_event", ["name"], unique=False)
     op.create_index("ix_chain_event_order", "chain_event", ["block_number", "log_index"], unique=False)
@@ -145,6 +147,7 @@ def upgrade() -> None:
         sa.Column("claimed", sa.Integer(), nullable=False),
         sa.Column("t", sa.BigInteger(), nullable=False),
         sa.Column("tip", sa.String(length=42), nullable=False),
+        sa.Column("start_tip", sa.String(length=42), nullable=False),
         sa.Column("finished", sa.String(length=9), nullable=True),
         sa.Column("continuable", sa.Boolean(), nullable=False),
         sa.Column("paid", sa.String(length=78), nullable=False),
@@ -194,6 +197,13 @@ def upgrade() -> None:
     op.create_index(op.f("ix_report_provider"), "report", ["provider"], unique=False)
     op.create_index("ix_report_waiting", "report", ["answered", "kind"], unique=False)
     op.create_table(
+        "rule_set",
+        sa.Column("hash", sa.String(length=66), nullable=False),
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("rules", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("hash"),
+    )
+    op.create_table(
         "match",
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("bid", sa.String(length=66), nullable=False),
@@ -229,6 +239,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_match_lease"), table_name="match")
     op.drop_index(op.f("ix_match_bid"), table_name="match")
     op.drop_table("match")
+    op.drop_table("rule_set")
     op.drop_index("ix_report_waiting", table_name="report")
     op.drop_index(op.f("ix_report_provider"), table_name="report")
     op.drop_index(op.f("ix_report_lease"), table_name="report")
@@ -253,6 +264,7 @@ def downgrade() -> None:
     op.drop_index("ix_chain_event_order", table_name="chain_event")
     op.drop_index(op.f("ix_chain_event_name"), table_name="chain_event")
     op.drop_index(op.f("ix_chain_event_lease"), table_name="chain_event")
+    op.drop_index(op.f("ix_chain_event_account"), table_name="chain_event")
     op.drop_table("chain_event")
     op.drop_table("chain_block")
     op.drop_table("blob")

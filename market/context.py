@@ -1,0 +1,93 @@
+"""What every part of a running market shares: its settings, database, blobs, chain and rules."""
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from contracts.api.bodies import Info, RuleSet
+from contracts.api.problems import Code, Problem
+from contracts.chain.client import Chain
+from contracts.terms import AccountWord
+from market.blobs import BlobStore
+from market.db import Database
+from market.settings import MarketSettings
+
+if TYPE_CHECKING:
+    from contracts.chain.sender import Sender
+
+
+@dataclass(frozen=True)
+class Head:
+    """The newest block that the market has followed."""
+
+    number: int
+    timestamp: int  # UTC seconds
+
+
+@dataclass
+class Context:
+    settings: MarketSettings
+    chain: Chain
+    db: Database
+    blobs: BlobStore
+    matcher: str  # address of the key that opens leases
+    rules: dict[str, RuleSet]  # those on offer, by name; the first is the default
+    rules_by_hash: dict[str, RuleSet]  # the former ones too: leases may still run under them
+    sender: "Sender | None" = None  # the matcher's; None where nothing is sent
+    head: Head = Head(0, 0)  # set by the indexer
+    caught_up: threading.Event = field(default_factory=threading.Event)  # the indexer has reached the chain's head once
+    _accounts: dict[str, tuple[Head, AccountWord]] = field(default_factory=dict)
+
+    def now(self) -> int:
+        """UTC seconds, as the escrow will see them: chains without traffic lag behind, devnets can run ahead."""
+        return max(int(time.time()), self.head.timestamp)
+
+    def info(self) -> Info:
+        chain, settings = self.chain, self.settings
+        return Info(
+            version=version("gpumarket"),
+            chain_id=chain.domain.chain_id,
+            escrow=chain.domain.verifying_contract,
+            token=chain.settings.require("token"),
+            token_symbol=chain.symbol,
+            token_decimals=chain.decimals,
+            epoch_log=chain.settings.require("epoch_log"),
+            matcher=self.matcher,
+            approver=settings.approver or chain.settings.approver,
+            fee=settings.fee,
+            rules=list(self.rules.values()),
+            epoch_seconds=settings.epoch_seconds,
+            confirmations=settings.confirmations,
+            max_blob_bytes=settings.max_blob_bytes,
+            block=self.head.number,
+        )
+
+    def rule_set(self, hash: str) -> RuleSet:
+        """The rules that an order signs by their hash. Raises Problem(rules_unknown)."""
+        found = self.rules_by_hash.get(hash)
+        if found is None:
+            offered = ", ".join(f"{known.name} {known.hash}" for known in self.rules.values())
+            raise Problem(
+                422,
+                Code.RULES_UNKNOWN,
+                f"this market knows no rules with the hash {hash}",
+                f"Sign one of its rule-sets: {offered}",
+            )
+        return found
+
+    def account(self, address: str) -> AccountWord:
+        """An account as the chain has it now. Never call it inside a database session."""
+        word = self.chain.account(address)
+        self._accounts[address] = (self.head, word)
+        return word
+
+    def accounts(self, addresses: Iterable[str]) -> dict[str, AccountWord]:
+        """Accounts as of the newest followed block or later. Never call it inside a database session."""
+        words = {}
+        for address in set(addresses):
+            head, word = self._accounts.get(address, (None, None))
+            words[address] = word if word is not None and head == self.head else self.account(address)
+        return words

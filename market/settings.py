@@ -1,0 +1,82 @@
+"""Settings of a market. Which chain, contracts and rule-sets it serves is in contracts.settings (config.toml).
+
+Precedence: explicit arguments, then GPUMARKET_MARKET_* in the environment, then `market.toml` in the home.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from contracts.errors import UserError
+from contracts.settings import home
+from contracts.types import Address, Uint64
+
+FILE_NAME = "market.toml"
+
+
+class MarketSettings(BaseSettings):
+    """All settings of a market. Make it with `load_market_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GPUMARKET_MARKET_", env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8600, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    database_url: str = Field(
+        default_factory=lambda: f"sqlite:///{home() / 'market' / 'market.sqlite3'}",
+        description="SQLAlchemy URL; default: an SQLite file in the home",
+    )
+    blob_dir: Path = Field(
+        default_factory=lambda: home() / "market" / "blobs", description="Folder of jobs' files and checkpoints"
+    )
+    max_blob_bytes: int = Field(4 << 30, ge=1, description="Largest blob that is taken")
+    key: str = Field("market", description="Name of the matcher's key, which opens the leases and earns the fee")
+    fee: Uint64 = Field(0, description="Least fee per accepted checkpoint, in the token's smallest unit")
+    epoch_seconds: float = Field(5.0, gt=0, description="Time from one clearing to the next")
+    confirmations: int = Field(0, ge=0, description="Blocks on top of one before the market looks at it; 0 on a devnet")
+    poll_seconds: float = Field(1.0, gt=0, description="Time between two looks for a new block")
+    approver: Address | None = Field(
+        None, description="Approver that clients are recommended; default: the one in config.toml"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home() / FILE_NAME)
+
+
+def load_market_settings(**explicit: Any) -> MarketSettings:
+    """Settings from all sources. An explicit argument of None counts as not given. Raises UserError."""
+    path = home() / FILE_NAME
+    try:
+        return MarketSettings(**{name: value for name, value in explicit.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(MarketSettings.model_fields)
+            raise UserError(f"unknown setting '{name}' of the market", f"look at {path}; known are: {known}") from error
+        raise UserError(
+            f"the market's setting '{name}' is wrong: {first['msg']} (got {first['input']!r})",
+            f"look at the command's options, GPUMARKET_MARKET_{name.upper()} and {path}",
+        ) from error
+    except SettingsError as error:
+        raise UserError(f"can't read the settings in the environment: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}", "correct it or delete it") from error
