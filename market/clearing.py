@@ -1,0 +1,236 @@
+"""The epoch loop: read the open orders, clear them, publish what they were, open what matched."""
+
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import structlog
+from eth_utils.crypto import keccak
+from sqlmodel import Session, col, select
+
+from contracts.api.bodies import AskResources
+from contracts.chain import events
+from contracts.chain.calls import Match as Pair
+from contracts.chain.errors import Reason as Refusal
+from contracts.commitment import merkle_root
+from contracts.errors import UserError
+from contracts.jobspec import JobSpec
+from contracts.orders import Ask, Bid, Rules
+from contracts.terms import AccountWord, Flag
+from contracts.types import from_hex, to_hex
+from market.context import Context
+from market.leases import terms_of
+from market.matching import AskOffer, BidOffer, Book, Match, Result, clear
+from market.models import AskRow, BidRow, EpochRow, LeaseRow, MatchRow, ReportRow, UnmatchedRow
+
+log = structlog.get_logger()
+
+BATCH = 100  # leases opened by one transaction
+
+
+def run(context: Context, stop: threading.Event) -> None:
+    """Clear once an epoch until `stop`. An outage ends one epoch, not the loop."""
+    while not stop.is_set():
+        try:
+            clear_epoch(context)
+        except UserError as error:
+            log.warning("clearing.retry", problem=error.message)
+        except Exception:  # an outage or a bug in one epoch: the next one starts from the database again
+            log.exception("clearing.failed")
+        stop.wait(context.settings.epoch_seconds)
+
+
+def clear_epoch(context: Context) -> EpochRow | None:
+    """One clearing. Returns the epoch it made, or None if nothing matched: such an epoch costs nothing."""
+    now = context.now()
+    with context.db.reading() as session:
+        bids, previous = waiting_bids(session, now)
+        asks = standing_asks(session, now)
+        signatures = _signatures(session, bids, asks)
+    book = _with_balances(context, bids, asks)
+    result = clear(book)
+    if not result.matches:
+        _note_waiting(context, result)
+        return None
+    openable = _dry_run(context, result.matches, previous, signatures)
+    if not openable:
+        _note_waiting(context, result)
+        return None
+    epoch = _begin_epoch(context, book, result, openable)
+    for at in range(0, len(openable), BATCH):
+        _open(context, epoch, openable[at : at + BATCH], previous, signatures)
+    return epoch
+
+
+# ------------------------------------------------------------------ the book
+
+
+def waiting_bids(session: Session, now: int) -> tuple[list[BidOffer], dict[str, LeaseRow]]:
+    """Bids that may open a lease now, and the ended lease that each of them continues, by bid."""
+    offers: list[BidOffer] = []
+    previous: dict[str, LeaseRow] = {}
+    rows = session.exec(select(BidRow).where(col(BidRow.failed).is_(False), BidRow.valid_until >= now)).all()
+    leases: dict[str, list[LeaseRow]] = {}
+    for lease in session.exec(select(LeaseRow).where(col(LeaseRow.bid).in_([row.id for row in rows]))):
+        leases.setdefault(lease.bid, []).append(lease)
+    for row in rows:
+        past = sorted(leases.get(row.id, []), key=lambda lease: (lease.opened_block, lease.start))
+        if past and (any(lease.finished is None for lease in past) or not past[-1].continuable):
+            continue
+        if past:
+            previous[row.id] = past[-1]
+        spec = JobSpec.model_validate(row.spec)
+        offers.append(
+            BidOffer(
+                id=row.id,
+                bid=Bid.model_validate(row.bid),
+                environment=spec.environment,
+                needs=spec.resources,
+                start=past[-1].accepted if past else 0,
+                avoid=_let_down(session, row.id, past),
+            )
+        )
+    return offers, previous
+
+
+def _let_down(session: Session, bid: str, past: Sequence[LeaseRow]) -> frozenset[str]:
+    """Providers that went silent on this job, or whose worker failed at it."""
+    failed = session.exec(select(ReportRow.provider).where(ReportRow.bid == bid, ReportRow.kind == "failed")).all()
+    return frozenset(failed) | {lease.provider for lease in past if lease.status & Flag.LATE}
+
+
+def standing_asks(session: Session, now: int) -> list[AskOffer]:
+    """Asks in force, but for those of a provider that has gone silent since it posted them."""
+    silent_since: dict[str, int] = {}
+    for lease in session.exec(select(LeaseRow).where(col(LeaseRow.status).bitwise_and(Flag.LATE.value) != 0)):
+        silent_since[lease.provider] = max(silent_since.get(lease.provider, 0), lease.t)
+    rows = session.exec(select(AskRow).where(AskRow.valid_from <= now, AskRow.valid_until >= now)).all()
+    return [
+        AskOffer(row.id, Ask.model_validate(row.ask), AskResources.model_validate(row.resources))
+        for row in rows
+        if row.received > datetime.fromtimestamp(silent_since.get(row.provider, 0), UTC)
+    ]
+
+
+def _signatures(session: Session, bids: Sequence[BidOffer], asks: Sequence[AskOffer]) -> dict[str, str]:
+    bid_rows = session.exec(select(BidRow).where(col(BidRow.id).in_([bid.id for bid in bids])))
+    ask_rows = session.exec(select(AskRow).where(col(AskRow.id).in_([ask.id for ask in asks])))
+    return {row.id: row.signature for row in bid_rows} | {row.id: row.signature for row in ask_rows}
+
+
+def _with_balances(context: Context, bids: Sequence[BidOffer], asks: Sequence[AskOffer]) -> Book:
+    """The book with what the chain says of its parties; cancelled and used orders left out."""
+    owners = {bid.bid.client for bid in bids} | {ask.ask.provider for ask in asks}
+    accounts = {owner: context.chain.account(owner) for owner in sorted(owners)}
+    return Book(
+        bids=tuple(bid for bid in bids if bid.start > 0 or _usable(bid, accounts[bid.bid.client])),
+        asks=tuple(ask for ask in asks if ask.ask.page == accounts[ask.ask.provider].page),
+        free={owner: account.free for owner, account in accounts.items()},
+        active={owner: account.active for owner, account in accounts.items()},
+    )
+
+
+def _usable(bid: BidOffer, account: AccountWord) -> bool:
+    return bid.bid.page == account.page and not account.used >> bid.bid.bit & 1
+
+
+# ------------------------------------------------------------------ opening
+
+
+def _pairs(
+    context: Context, matches: Sequence[Match], previous: dict[str, LeaseRow], signatures: dict[str, str]
+) -> tuple[list[Rules], list[Pair]]:
+    """The matches as the escrow takes them, each rule-set once."""
+    hashes = sorted({match.bid.bid.rules for match in matches})
+    pairs = [
+        Pair(
+            bid=match.bid.bid,
+            ask=match.ask.ask,
+            price=match.price,
+            bid_signature=signatures[match.bid.id],
+            ask_signature=signatures[match.ask.id],
+            rules=hashes.index(match.bid.bid.rules),
+            prev=terms_of(previous[match.bid.id]) if match.bid.id in previous else None,
+        )
+        for match in matches
+    ]
+    return [context.rules_by_hash[hash].rules for hash in hashes], pairs
+
+
+def _dry_run(
+    context: Context, matches: Sequence[Match], previous: dict[str, LeaseRow], signatures: dict[str, str]
+) -> list[Match]:
+    """The matches that the escrow would open now."""
+    openable: list[Match] = []
+    for at in range(0, len(matches), BATCH):
+        part = matches[at : at + BATCH]
+        call = context.chain.open_batch(*_pairs(context, part, previous, signatures))
+        for match, code in zip(part, context.chain.dry_run(call, context.sending.address), strict=True):
+            if code == Refusal.OK:
+                openable.append(match)
+            else:
+                log.info("clearing.not_openable", bid=match.bid.id, ask=match.ask.id, reason=Refusal(code).sentence)
+    return openable
+
+
+def _begin_epoch(context: Context, book: Book, result: Result, openable: Sequence[Match]) -> EpochRow:
+    """Publish the root of the order set, and store what will be opened, before it is."""
+    leaves = sorted([bid.id for bid in book.bids] + [ask.id for ask in book.asks])
+    root = to_hex(order_set_root(leaves))
+    number = context.chain.newest_epoch(context.sending.address) + 1
+    receipt = context.sending.send(context.chain.publish_epoch(number, root))
+    epoch = EpochRow(number=number, order_root=root, published_tx=to_hex(receipt["transactionHash"]))
+    with context.db.session() as session:
+        session.add(epoch)
+        session.flush()
+        for match in openable:
+            session.add(MatchRow(epoch=number, bid=match.bid.id, ask=match.ask.id, price=match.price))
+        for bid, reason in result.reasons.items():
+            session.add(UnmatchedRow(epoch=number, bid=bid, reason=reason.value))
+    _note_waiting(context, result)
+    return epoch
+
+
+def order_set_root(ids: Sequence[str]) -> bytes:
+    """Commitment to an epoch's orders: the tree of docs/protocol.md section 3 over their sorted ids."""
+    return merkle_root([keccak(b"gpumarket order" + from_hex(id)) for id in sorted(ids)])
+
+
+def _open(
+    context: Context,
+    epoch: EpochRow,
+    matches: Sequence[Match],
+    previous: dict[str, LeaseRow],
+    signatures: dict[str, str],
+) -> None:
+    receipt = context.sending.send(context.chain.open_batch(*_pairs(context, matches, previous, signatures)))
+    happened = context.chain.events(receipt)
+    opened = {event.terms.parties.bid: event.lease for event in happened if isinstance(event, events.Opened)}
+    skipped = {event.index: Refusal(event.reason) for event in happened if isinstance(event, events.Skipped)}
+    with context.db.session() as session:
+        stored = session.get_one(EpochRow, epoch.number)
+        stored.transaction = to_hex(receipt["transactionHash"])
+        session.add(stored)
+        for index, match in enumerate(matches):
+            row = session.get_one(MatchRow, (epoch.number, match.bid.id))
+            row.lease = opened.get(match.bid.id)
+            row.note = skipped[index].sentence if index in skipped else ""
+            session.add(row)
+            log.info(
+                "clearing.opened" if row.lease else "clearing.skipped", bid=row.bid, lease=row.lease, note=row.note
+            )
+
+
+def _note_waiting(context: Context, result: Result) -> None:
+    """Tell each bid that was left out why; write only what changed."""
+    told = {match.bid.id: "" for match in result.matches} | {bid: str(why) for bid, why in result.reasons.items()}
+    if not told:
+        return
+    with context.db.reading() as session:
+        before = {row.id: row.wait_reason for row in session.exec(select(BidRow).where(col(BidRow.id).in_(list(told))))}
+    changed = {bid: why for bid, why in told.items() if before.get(bid) != why}
+    if changed:
+        with context.db.session() as session:
+            for row in session.exec(select(BidRow).where(col(BidRow.id).in_(list(changed)))):
+                row.wait_reason = changed[row.id]
+                session.add(row)

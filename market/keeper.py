@@ -1,0 +1,82 @@
+"""Takes, for everybody, the exits that anyone may take: so that no money waits for a party that went away."""
+
+import threading
+
+import structlog
+from sqlmodel import col, select
+
+from contracts.chain.errors import EscrowError
+from contracts.errors import UserError
+from contracts.orders import Approval
+from contracts.terms import Phase, StateWord, Terms
+from market.context import Context
+from market.leases import accepted_now, terms_of
+from market.models import ApprovalRow, LeaseRow
+
+log = structlog.get_logger()
+
+
+def run(context: Context, stop: threading.Event) -> None:
+    """One round every epoch until `stop`."""
+    while not stop.is_set():
+        try:
+            keep(context)
+        except UserError as error:
+            log.warning("keeper.retry", problem=error.message)
+        except Exception:  # an outage or a bug in one round: the next one looks at the chain again
+            log.exception("keeper.failed")
+        stop.wait(context.settings.epoch_seconds)
+
+
+def keep(context: Context) -> None:
+    """Look at each live lease on chain, and take the exit that is due."""
+    with context.db.reading() as session:
+        rows = session.exec(select(LeaseRow).where(col(LeaseRow.finished).is_(None))).all()
+    for row in rows:
+        state = context.chain.state(row.id)
+        try:
+            _keep_one(context, row, state, context.now())
+        except EscrowError as error:  # somebody else was quicker, or the clock is not there yet
+            log.info("keeper.not_now", lease=row.id, problem=error.message)
+
+
+def _keep_one(context: Context, row: LeaseRow, state: StateWord, now: int) -> None:
+    terms = terms_of(row)
+    accepted = accepted_now(row, state, now)
+    pending = state.claimed > accepted
+    if state.phase is Phase.ACTIVE:
+        if accepted == row.end:
+            _send(context, "collect", context.chain.collect(terms), row)
+        elif not pending and now >= state.t + row.timeout:
+            _send(context, "end", context.chain.end(terms), row)
+    elif state.phase is Phase.CLOSING:
+        # The approver redeems for a vanished worker at once; this is for when it did not.
+        if now >= state.t + row.window // 2:
+            state = _redeem_newest(context, row, terms, state)
+        if state.phase is Phase.CLOSING and now >= state.t + row.window:
+            _send(context, "close", context.chain.close(terms), row)
+    elif state.phase is Phase.CHALLENGED:
+        resolve = context.chain.resolve(terms, context.rules_by_hash[row.rules].rules)
+        try:
+            context.chain.dry_run(resolve, context.sending.address)
+        except EscrowError:
+            return  # no verdict yet, and the arbiter still has time
+        _send(context, "resolve", resolve, row)
+
+
+def _redeem_newest(context: Context, row: LeaseRow, terms: Terms, state: StateWord) -> StateWord:
+    """Pay the provider what was approved, before its lease goes. Returns the state after it."""
+    with context.db.reading() as session:
+        newest = session.exec(
+            select(ApprovalRow).where(ApprovalRow.lease == row.id).order_by(col(ApprovalRow.n).desc())
+        ).first()
+    if newest is None or newest.n <= state.accepted or newest.n < state.claimed:
+        return state
+    approval = Approval(lease=row.id, n=newest.n, tip=newest.tip, last=newest.last)
+    _send(context, "redeem", context.chain.redeem(terms, approval, newest.signature), row)
+    return context.chain.state(row.id)
+
+
+def _send(context: Context, what: str, call: object, row: LeaseRow) -> None:
+    context.sending.send(call)  # type: ignore[arg-type]
+    log.info("keeper.took_exit", call=what, lease=row.id, bid=row.bid)

@@ -1,0 +1,19 @@
+"""A stored lease as the escrow's types have it. Pure."""
+
+from contracts.terms import Nums, Parties, Phase, StateWord, Terms
+from market.models import LeaseRow
+
+
+def terms_of(row: LeaseRow) -> Terms:
+    """All that the lease's id commits to."""
+    return Terms(
+        provider=row.provider,
+        nums=Nums(row.start, row.end, row.window, row.timeout, row.price, row.fee),
+        parties=Parties(row.bid, row.job, row.prev, row.rules, row.client, row.approver, row.fee_to, row.stake),
+    )
+
+
+def accepted_now(row: LeaseRow, state: StateWord, now: int) -> int:
+    """How far the lease is accepted once the next call has synced it: a window that has passed accepts."""
+    passed = state.phase in (Phase.ACTIVE, Phase.CLOSING) and now >= state.t + row.window
+    return state.claimed if passed else state.accepted
