@@ -5,18 +5,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from contracts.api.bodies import Info, RuleSet
-from contracts.api.problems import Code, Problem
 from contracts.chain.client import Chain
+from contracts.chain.sender import Sender
 from contracts.terms import AccountWord
 from market.blobs import BlobStore
 from market.db import Database
 from market.settings import MarketSettings
-
-if TYPE_CHECKING:
-    from contracts.chain.sender import Sender
 
 
 @dataclass(frozen=True)
@@ -33,13 +29,19 @@ class Context:
     chain: Chain
     db: Database
     blobs: BlobStore
-    matcher: str  # address of the key that opens leases
     rules: dict[str, RuleSet]  # those on offer, by name; the first is the default
     rules_by_hash: dict[str, RuleSet]  # the former ones too: leases may still run under them
-    sender: "Sender | None" = None  # the matcher's; None where nothing is sent
+    sender: Sender  # with the matcher's key, which opens leases
     head: Head = Head(0, 0)  # set by the indexer
     caught_up: threading.Event = field(default_factory=threading.Event)  # the indexer has reached the chain's head once
     _accounts: dict[str, tuple[Head, AccountWord]] = field(default_factory=dict)
+
+    @property
+    def sending(self) -> "Sender":
+        """The matcher's sender, for the threads that send."""
+        if self.sender is None:
+            raise RuntimeError("this process has no key to send with")
+        return self.sender
 
     def now(self) -> int:
         """UTC seconds, as the escrow will see them: chains without traffic lag behind, devnets can run ahead."""
@@ -55,7 +57,7 @@ class Context:
             token_symbol=chain.symbol,
             token_decimals=chain.decimals,
             epoch_log=chain.settings.require("epoch_log"),
-            matcher=self.matcher,
+            matcher=self.sender.address,
             approver=settings.approver or chain.settings.approver,
             fee=settings.fee,
             rules=list(self.rules.values()),
@@ -64,19 +66,6 @@ class Context:
             max_blob_bytes=settings.max_blob_bytes,
             block=self.head.number,
         )
-
-    def rule_set(self, hash: str) -> RuleSet:
-        """The rules that an order signs by their hash. Raises Problem(rules_unknown)."""
-        found = self.rules_by_hash.get(hash)
-        if found is None:
-            offered = ", ".join(f"{known.name} {known.hash}" for known in self.rules.values())
-            raise Problem(
-                422,
-                Code.RULES_UNKNOWN,
-                f"this market knows no rules with the hash {hash}",
-                f"Sign one of its rule-sets: {offered}",
-            )
-        return found
 
     def account(self, address: str) -> AccountWord:
         """An account as the chain has it now. Never call it inside a database session."""
