@@ -29,15 +29,16 @@ class Context:
     chain: Chain
     db: Database
     blobs: BlobStore
+    matcher: str  # address of the key that opens leases
     rules: dict[str, RuleSet]  # those on offer, by name; the first is the default
     rules_by_hash: dict[str, RuleSet]  # the former ones too: leases may still run under them
-    sender: Sender  # with the matcher's key, which opens leases
+    sender: Sender | None = None  # with the matcher's key; None in a process that only reads
     head: Head = Head(0, 0)  # set by the indexer
     caught_up: threading.Event = field(default_factory=threading.Event)  # the indexer has reached the chain's head once
     _accounts: dict[str, tuple[Head, AccountWord]] = field(default_factory=dict)
 
     @property
-    def sending(self) -> "Sender":
+    def sending(self) -> Sender:
         """The matcher's sender, for the threads that send."""
         if self.sender is None:
             raise RuntimeError("this process has no key to send with")
@@ -57,7 +58,7 @@ class Context:
             token_symbol=chain.symbol,
             token_decimals=chain.decimals,
             epoch_log=chain.settings.require("epoch_log"),
-            matcher=self.sender.address,
+            matcher=self.matcher,
             approver=settings.approver or chain.settings.approver,
             fee=settings.fee,
             rules=list(self.rules.values()),
