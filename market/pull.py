@@ -1,0 +1,90 @@
+"""Download a job's checkpoints and verify them, tip by tip, against what the chain accepted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts import commitment
+from contracts.api.bodies import CheckpointOut, JobOut
+from contracts.api.client import MarketClient
+from contracts.chain.client import Chain
+from contracts.chain.lookup import opened
+from contracts.errors import UserError
+from contracts.types import from_hex, to_hex
+
+
+@dataclass(frozen=True)
+class Pulled:
+    index: int
+    path: Path
+    tip: str
+
+
+class Unverified(UserError):
+    """What the market serves is not what was accepted."""
+
+
+def accepted_chain(market: MarketClient, job: JobOut) -> list[CheckpointOut]:
+    """The records of the accepted checkpoints, each proven to follow from the one before. Raises Unverified."""
+    by_index: dict[int, list[CheckpointOut]] = {}
+    for reported in market.checkpoints(job.id):
+        by_index.setdefault(reported.checkpoint.index, []).append(reported)
+    tip = commitment.start_tip(from_hex(job.bid.job), from_hex(job.bid.start_tip))
+    chain: list[CheckpointOut] = []
+    for index in range(1, job.accepted + 1):
+        follows = [one for one in by_index.get(index, []) if _follows(one, job, index, tip)]
+        if not follows:
+            raise Unverified(f"no record of checkpoint {index} follows from tip {to_hex(tip)}")
+        chain.append(follows[-1])
+        tip = from_hex(follows[-1].checkpoint.tip)
+    return chain
+
+
+def _follows(reported: CheckpointOut, job: JobOut, index: int, before: bytes) -> bool:
+    record = reported.checkpoint
+    root = commitment.checkpoint_root(
+        job.spec.job_hash(),
+        index,
+        index * job.spec.checkpoint_every,
+        from_hex(record.state_root),
+        from_hex(record.trace_root),
+        commitment.numerics_class(record.numerics),
+    )
+    return to_hex(commitment.next_tip(before, root)) == record.tip
+
+
+def check_against_chain(chain: Chain, job: JobOut, records: list[CheckpointOut]) -> None:
+    """Each lease must have started from the tip that the records lead to. Raises Unverified."""
+    tips = {0: to_hex(commitment.start_tip(from_hex(job.bid.job), from_hex(job.bid.start_tip)))}
+    tips |= {record.checkpoint.index: record.checkpoint.tip for record in records}
+    for lease in job.leases:
+        event = opened(chain, lease.id)
+        if event.terms.parties.bid != job.id:
+            raise Unverified(f"lease {lease.id} is of another job on chain")
+        if tips.get(event.terms.nums.start) != event.tip:
+            raise Unverified(
+                f"lease {lease.id} started at checkpoint {event.terms.nums.start} from tip {event.tip} on chain; the "
+                f"records lead to {tips.get(event.terms.nums.start)}"
+            )
+
+
+def pull(
+    market: MarketClient, chain: Chain, job: JobOut, target: Path, everything: bool, done: Callable[[Pulled], None]
+) -> list[Pulled]:
+    """Download the newest accepted checkpoint (or all), verify bytes, state roots and tips. Raises Unverified."""
+    if job.bid.digest(chain.domain) != job.id or to_hex(job.spec.job_hash()) != job.bid.job:
+        raise Unverified(f"the market's Bid or JobSpec is not that of job {job.id}")
+    records = accepted_chain(market, job)
+    check_against_chain(chain, job, records)
+    pulled: list[Pulled] = []
+    for reported in records if everything else records[-1:]:
+        record = reported.checkpoint
+        path = target / f"checkpoint-{record.index:05d}.safetensors"
+        market.get_blob(record.state, path)
+        root = to_hex(commitment.state_root(commitment.tensors_from_safetensors(path.read_bytes())))
+        if root != record.state_root:
+            path.unlink()
+            raise Unverified(f"checkpoint {record.index} has the state root {root}, accepted was {record.state_root}")
+        pulled.append(Pulled(record.index, path, record.tip))
+        done(pulled[-1])
+    return pulled
