@@ -133,24 +133,47 @@ contract Escrow is IEscrow, EIP712 {
 
     // ---------------------------------------------------------------- open
 
+    /// @dev Rules as `_open` needs them, made once for all items of a batch.
+    struct CheckedRules {
+        bytes32 hash;
+        bool inBounds;
+        uint256 arbiterFee;
+        uint256 window;
+        uint256 checkpointTimeout;
+    }
+
+    /// @dev What `_open` works on. Made once for all items of a batch, so that memory does not grow with it.
+    struct Opening {
+        Bid bid;
+        Ask ask;
+        Parties parties;
+        Account client;
+        Account provider;
+        uint256 end;
+        bytes20 tip;
+        bytes32 askId;
+    }
+
     /// @inheritdoc IEscrow
     function open(Rules calldata rules, Match calldata item) external returns (bytes32 lease) {
+        Opening memory o;
         Reason reason = Reason.RulesDiffer;
-        if (item.rules == 0) (reason, lease) = _open(rules, rules.hash(), item);
+        if (item.rules == 0) (reason, lease) = _open(_checkRules(rules), item, o);
         if (reason != Reason.Ok) revert Escrow_Refused(reason);
     }
 
     /// @inheritdoc IEscrow
     function openBatch(Rules[] calldata rules, Match[] calldata items) external returns (Reason[] memory reasons) {
-        bytes32[] memory hashes = new bytes32[](rules.length);
+        CheckedRules[] memory checked = new CheckedRules[](rules.length);
         for (uint256 i; i < rules.length; ++i) {
-            hashes[i] = rules[i].hash();
+            checked[i] = _checkRules(rules[i]);
         }
+        Opening memory o;
         reasons = new Reason[](items.length);
         for (uint256 i; i < items.length; ++i) {
             uint256 index = items[i].rules;
             Reason reason = Reason.RulesDiffer;
-            if (index < rules.length) (reason,) = _open(rules[index], hashes[index], items[i]);
+            if (index < rules.length) (reason,) = _open(checked[index], items[i], o);
             if (reason != Reason.Ok) {
                 reasons[i] = reason;
                 emit Skipped(i, reason);
@@ -158,58 +181,73 @@ contract Escrow is IEscrow, EIP712 {
         }
     }
 
+    function _checkRules(Rules calldata source) private view returns (CheckedRules memory checked) {
+        Rules memory rules;
+        source.copyTo(rules);
+        checked.hash = rules.hash();
+        checked.inBounds = rules.arbiter != address(0) && rules.checkpointTimeout >= _minCheckpointTimeout
+            && rules.checkpointTimeout <= _maxCheckpointTimeout && rules.window >= _minWindow
+            && rules.window <= _maxWindow && rules.arbiterTimeout >= _minArbiterTimeout
+            && rules.arbiterTimeout <= _maxArbiterTimeout;
+        checked.arbiterFee = rules.arbiterFee;
+        checked.window = rules.window;
+        checked.checkpointTimeout = rules.checkpointTimeout;
+    }
+
     /// @dev Refuses with a Reason and no effect. Checks stand in the order of the enum, cheap ones before signatures.
-    function _open(Rules calldata rules, bytes32 rulesHash, Match calldata item)
+    function _open(CheckedRules memory rules, Match calldata item, Opening memory o)
         private
         returns (Reason reason, bytes32 lease)
     {
-        reason = _checkTerms(rules, rulesHash, item.bid, item.ask);
+        Bid memory bid = o.bid;
+        Ask memory ask = o.ask;
+        item.bid.copyTo(bid);
+        item.ask.copyTo(ask);
+        reason = _checkTerms(rules, bid, ask);
         if (reason != Reason.Ok) return (reason, 0);
 
-        Opening memory o;
-        o.client = _accounts[item.bid.client];
-        o.provider = _accounts[item.ask.provider];
-        reason = _checkPages(item, o);
-        if (reason != Reason.Ok) return (reason, 0);
-        reason = _checkLimits(rules, item);
-        if (reason != Reason.Ok) return (reason, 0);
-
-        Parties memory parties = _parties(item.bid);
-        if (!_findStart(item, parties, o)) return (Reason.PrevNotContinuable, 0);
-        reason = _lockBalances(item, o);
-        if (reason != Reason.Ok) return (reason, 0);
-        bytes32 ask = _hashTypedDataV4(item.ask.hash());
-        reason = _checkSignatures(item, parties.bid, ask);
+        o.client = _accounts[bid.client];
+        o.provider = _accounts[ask.provider];
+        bool first = item.prevProvider == address(0);
+        if (first) {
+            // A Bid's nonce is looked at, and used, at its first lease only.
+            if (o.client.page() != bid.nonce >> 8) return (Reason.BidCancelled, 0);
+            if (o.client.isUsed(uint8(bid.nonce))) return (Reason.BidUsed, 0);
+            o.client = o.client.use(uint8(bid.nonce));
+        }
+        if (o.provider.page() != ask.page) return (Reason.AskCancelled, 0);
+        reason = _checkLimits(rules, bid, ask, item.price);
         if (reason != Reason.Ok) return (reason, 0);
 
-        Nums nums = NumsLib.pack(
-            o.start, o.end, rules.window, rules.checkpointTimeout, item.price, item.bid.fee
-        );
-        lease = TermsLib.id(item.ask.provider, Nums.unwrap(nums), parties.hashMemory());
-        if (parties.prev != 0) _states[parties.prev] = State.wrap(0);
-        _states[lease] = StateLib.start(o.start, o.tip, o.end < item.bid.checkpoints);
-        // In this order: if both are one account, the second holds both changes.
-        _accounts[item.bid.client] = o.client;
-        _accounts[item.ask.provider] = o.provider;
-        emit Opened(lease, item.ask.provider, item.bid.client, ask, Nums.unwrap(nums), o.tip, parties);
-    }
-
-    /// @dev What `_open` finds out and is about to write.
-    struct Opening {
-        Account client;
-        Account provider;
+        Parties memory parties = o.parties;
+        _setParties(parties, bid);
         uint256 start;
-        uint256 end;
-        bytes20 tip;
+        if (first) {
+            o.tip = bid.startTip == 0 ? bytes20(bid.job) : bid.startTip;
+        } else {
+            State prev = _findPrev(item, parties);
+            if (!prev.isIn(Phase.Closed)) return (Reason.PrevNotContinuable, 0);
+            (start, o.tip) = (prev.accepted(), prev.tip());
+        }
+        reason = _lockBalances(bid, ask, o, start, item.price);
+        if (reason != Reason.Ok) return (reason, 0);
+        o.askId = _hashTypedDataV4(ask.hash());
+        if (!SignatureLib.isValid(bid.client, parties.bid, item.bidSignature)) return (Reason.BidSignatureInvalid, 0);
+        if (!SignatureLib.isValid(ask.provider, o.askId, item.askSignature)) return (Reason.AskSignatureInvalid, 0);
+
+        Nums nums = NumsLib.pack(start, o.end, rules.window, rules.checkpointTimeout, item.price, bid.fee);
+        lease = TermsLib.id(ask.provider, Nums.unwrap(nums), parties.hashMemory());
+        if (!first) _states[parties.prev] = State.wrap(0);
+        _states[lease] = StateLib.start(start, o.tip, o.end < bid.checkpoints);
+        // In this order: if both are one account, the provider's word holds both changes.
+        _accounts[bid.client] = o.client;
+        _accounts[ask.provider] = o.provider;
+        emit Opened(lease, ask.provider, bid.client, o.askId, Nums.unwrap(nums), o.tip, parties);
     }
 
-    function _checkTerms(Rules calldata rules, bytes32 rulesHash, Bid calldata bid, Ask calldata ask)
-        private
-        view
-        returns (Reason)
-    {
-        if (bid.rules != rulesHash || ask.rules != rulesHash) return Reason.RulesDiffer;
-        if (!_inBounds(rules)) return Reason.RulesOutOfBounds;
+    function _checkTerms(CheckedRules memory rules, Bid memory bid, Ask memory ask) private view returns (Reason) {
+        if (bid.rules != rules.hash || ask.rules != rules.hash) return Reason.RulesDiffer;
+        if (!rules.inBounds) return Reason.RulesOutOfBounds;
         if (
             (bid.matcher != address(0) && bid.matcher != msg.sender)
                 || (ask.matcher != address(0) && ask.matcher != msg.sender)
@@ -227,84 +265,56 @@ contract Escrow is IEscrow, EIP712 {
         return Reason.Ok;
     }
 
-    function _inBounds(Rules calldata rules) private view returns (bool) {
-        return rules.arbiter != address(0) && rules.checkpointTimeout >= _minCheckpointTimeout
-            && rules.checkpointTimeout <= _maxCheckpointTimeout && rules.window >= _minWindow
-            && rules.window <= _maxWindow && rules.arbiterTimeout >= _minArbiterTimeout
-            && rules.arbiterTimeout <= _maxArbiterTimeout;
-    }
-
-    /// @dev A Bid's nonce is looked at, and used, at its first lease only.
-    function _checkPages(Match calldata item, Opening memory o) private pure returns (Reason) {
-        if (item.prevProvider == address(0)) {
-            uint256 nonce = item.bid.nonce;
-            if (o.client.page() != nonce >> 8) return Reason.BidCancelled;
-            if (o.client.isUsed(uint8(nonce))) return Reason.BidUsed;
-            o.client = o.client.use(uint8(nonce));
+    function _checkLimits(CheckedRules memory rules, Bid memory bid, Ask memory ask, uint256 price)
+        private
+        pure
+        returns (Reason)
+    {
+        unchecked {
+            if (bid.stake > ask.maxStake) return Reason.StakeAboveMax;
+            if (bid.stake < rules.arbiterFee) return Reason.StakeBelowArbiterFee;
+            if (price * ask.unitsPerHour < uint256(ask.pricePerHour) * bid.units) return Reason.PriceBelowAsk;
+            if (price + bid.fee > bid.maxPrice) return Reason.PriceAboveBid;
+            return Reason.Ok;
         }
-        return o.provider.page() != item.ask.page ? Reason.AskCancelled : Reason.Ok;
     }
 
-    function _checkLimits(Rules calldata rules, Match calldata item) private pure returns (Reason) {
-        Bid calldata bid = item.bid;
-        Ask calldata ask = item.ask;
-        uint256 price = item.price;
-        if (bid.stake > ask.maxStake) return Reason.StakeAboveMax;
-        if (bid.stake < rules.arbiterFee) return Reason.StakeBelowArbiterFee;
-        if (price * ask.unitsPerHour < uint256(ask.pricePerHour) * bid.units) return Reason.PriceBelowAsk;
-        if (price + bid.fee > bid.maxPrice) return Reason.PriceAboveBid;
-        return Reason.Ok;
+    function _setParties(Parties memory parties, Bid memory bid) private view {
+        parties.bid = _hashTypedDataV4(bid.hash());
+        parties.job = bid.job;
+        parties.prev = 0;
+        parties.rules = bid.rules;
+        parties.client = bid.client;
+        parties.approver = bid.approver == address(0) ? bid.client : bid.approver;
+        parties.feeTo = bid.matcher;
+        parties.stake = bid.stake;
     }
 
-    function _parties(Bid calldata bid) private view returns (Parties memory) {
-        return Parties({
-            bid: _hashTypedDataV4(bid.hash()),
-            job: bid.job,
-            prev: 0,
-            rules: bid.rules,
-            client: bid.client,
-            approver: bid.approver == address(0) ? bid.client : bid.approver,
-            feeTo: bid.matcher,
-            stake: bid.stake
-        });
+    /// @dev Sets parties.prev. The previous lease had the same parties but for its own `prev`, or no lease is found.
+    function _findPrev(Match calldata item, Parties memory parties) private view returns (State) {
+        parties.prev = item.prevPrev;
+        parties.prev = TermsLib.id(item.prevProvider, item.prevNums, parties.hashMemory());
+        return _states[parties.prev];
     }
 
-    /// @dev Where the lease starts and ends. Sets parties.prev, if the lease continues another.
-    function _findStart(Match calldata item, Parties memory parties, Opening memory o) private view returns (bool) {
-        Bid calldata bid = item.bid;
-        if (item.prevProvider == address(0)) {
-            o.tip = bid.startTip == 0 ? bytes20(bid.job) : bid.startTip;
-        } else {
-            // The previous lease had the same parties, or its id does not come out, but for its own `prev`.
-            parties.prev = item.prevPrev;
-            bytes32 prev = TermsLib.id(item.prevProvider, item.prevNums, parties.hashMemory());
-            State s = _states[prev];
-            if (!s.isIn(Phase.Closed)) return false;
-            parties.prev = prev;
-            o.start = s.accepted();
-            o.tip = s.tip();
+    /// @dev Sums can't overflow: prices and fees have 96 and 64 bits, indices 16.
+    function _lockBalances(Bid memory bid, Ask memory ask, Opening memory o, uint256 start, uint256 price)
+        private
+        pure
+        returns (Reason)
+    {
+        unchecked {
+            if (o.provider.active() >= ask.maxActive) return Reason.ProviderBusy;
+            o.end = start + ask.maxCheckpoints;
+            if (o.end > bid.checkpoints) o.end = bid.checkpoints;
+            uint256 cost = (price + bid.fee) * (o.end - start);
+            if (o.client.free() < cost) return Reason.BalanceShort;
+            o.client = o.client.debit(cost);
+            if (bid.client == ask.provider) o.provider = o.client;
+            if (o.provider.free() < bid.stake) return Reason.StakeShort;
+            o.provider = o.provider.debit(bid.stake).activate();
+            return Reason.Ok;
         }
-        uint256 end_ = o.start + item.ask.maxCheckpoints;
-        o.end = end_ < bid.checkpoints ? end_ : bid.checkpoints;
-        return true;
-    }
-
-    function _lockBalances(Match calldata item, Opening memory o) private pure returns (Reason) {
-        Bid calldata bid = item.bid;
-        if (o.provider.active() >= item.ask.maxActive) return Reason.ProviderBusy;
-        uint256 cost = (uint256(item.price) + bid.fee) * (o.end - o.start);
-        if (o.client.free() < cost) return Reason.BalanceShort;
-        o.client = o.client.debit(cost);
-        if (bid.client == item.ask.provider) o.provider = o.client;
-        if (o.provider.free() < bid.stake) return Reason.StakeShort;
-        o.provider = o.provider.debit(bid.stake).activate();
-        return Reason.Ok;
-    }
-
-    function _checkSignatures(Match calldata item, bytes32 bid, bytes32 ask) private view returns (Reason) {
-        if (!SignatureLib.isValid(item.bid.client, bid, item.bidSignature)) return Reason.BidSignatureInvalid;
-        if (!SignatureLib.isValid(item.ask.provider, ask, item.askSignature)) return Reason.AskSignatureInvalid;
-        return Reason.Ok;
     }
 
     // ---------------------------------------------------------------- claim
@@ -346,10 +356,11 @@ contract Escrow is IEscrow, EIP712 {
     }
 
     function _extended(State s, Nums nums, bytes32[] calldata roots) private view returns (State) {
-        uint256 n = s.claimed() + roots.length;
+        uint256 claimed = s.claimed();
+        uint256 n = claimed + roots.length;
         // No roots would restart the clock for nothing.
-        if (roots.length == 0 || n > nums.end()) revert Escrow_BadIndex(n, s.claimed() + 1, nums.end());
-        return s.withClaimed(n).withTip(s.tip().extendAll(roots)).withTimeNow();
+        if (n == claimed || n > nums.end()) revert Escrow_BadIndex(n, claimed + 1, nums.end());
+        return s.withClaimed(n).withTip(s.tip().extend(roots)).withTimeNow();
     }
 
     // ---------------------------------------------------------------- redeem, collect
@@ -520,9 +531,9 @@ contract Escrow is IEscrow, EIP712 {
         pure
         returns (bytes32 before, bytes32 root)
     {
-        tip = tip.extendAll(roots[:index]);
+        tip = tip.extend(roots[:index]);
         (before, root) = (tip, roots[index]);
-        tip = tip.extendAll(roots[index:]);
+        tip = tip.extend(roots[index:]);
         if (tip != claimedTip) revert Escrow_TipMismatch(claimedTip, tip);
     }
 
@@ -692,7 +703,7 @@ contract Escrow is IEscrow, EIP712 {
 
     /// @inheritdoc IEscrow
     function hashRules(Rules calldata rules) external pure returns (bytes32) {
-        return rules.hash();
+        return OrderLib.hash(rules);
     }
 
     /// @inheritdoc IEscrow

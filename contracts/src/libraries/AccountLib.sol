@@ -47,11 +47,16 @@ library AccountLib {
 
     /// @dev The caller has checked amount <= free.
     function debit(Account a, uint256 amount) internal pure returns (Account) {
-        return Account.wrap(Account.unwrap(a) - (amount << 160));
+        unchecked {
+            return Account.wrap(Account.unwrap(a) - (amount << 160));
+        }
     }
 
+    /// @dev The caller has checked active < 2^16 - 1.
     function activate(Account a) internal pure returns (Account) {
-        return Account.wrap(Account.unwrap(a) + ONE_ACTIVE);
+        unchecked {
+            return Account.wrap(Account.unwrap(a) + ONE_ACTIVE);
+        }
     }
 
     function deactivate(Account a) internal pure returns (Account) {

@@ -3,8 +3,7 @@ pragma solidity ^0.8.28;
 
 import {Approval, Ask, Bid, Rules} from "../interfaces/IEscrow.sol";
 
-/// @dev EIP-712 struct hashes. The big orders are all static words, so their ABI encoding in calldata is their
-/// EIP-712 encoding, and is hashed as it stands. Reading a field checks its range; the escrow reads each one.
+/// @dev EIP-712 struct hashes. Orders are static words, so their ABI encoding is their EIP-712 encoding.
 library OrderLib {
     bytes32 internal constant RULES_TYPEHASH = keccak256(
         "Rules(address arbiter,uint96 arbiterFee,uint32 arbiterTimeout,uint32 checkpointTimeout,uint32 window,bytes32 verification)"
@@ -18,33 +17,58 @@ library OrderLib {
     bytes32 internal constant CLAIM_TYPEHASH = keccak256("Claim(bytes32 lease,uint16 n,bytes20 tip)");
     bytes32 internal constant APPROVAL_TYPEHASH = keccak256("Approval(bytes32 lease,uint16 n,bytes20 tip,bool last)");
 
-    function hash(Rules calldata rules) internal pure returns (bytes32 result) {
-        bytes32 typeHash = RULES_TYPEHASH;
+    /// @dev Copies an order's words as they stand. Reading a field of the copy cuts it to its type, so bits beyond
+    /// that count for nothing but the hash.
+    function copyTo(Rules calldata from, Rules memory to) internal pure {
         assembly ("memory-safe") {
-            let p := mload(0x40)
-            mstore(p, typeHash)
-            calldatacopy(add(p, 0x20), rules, 0xc0)
-            result := keccak256(p, 0xe0)
+            calldatacopy(to, from, 0xc0)
         }
     }
 
-    function hash(Bid calldata bid) internal pure returns (bytes32 result) {
-        bytes32 typeHash = BID_TYPEHASH;
+    function copyTo(Bid calldata from, Bid memory to) internal pure {
         assembly ("memory-safe") {
-            let p := mload(0x40)
-            mstore(p, typeHash)
-            calldatacopy(add(p, 0x20), bid, 0x1a0)
-            result := keccak256(p, 0x1c0)
+            calldatacopy(to, from, 0x1a0)
         }
     }
 
-    function hash(Ask calldata ask) internal pure returns (bytes32 result) {
-        bytes32 typeHash = ASK_TYPEHASH;
+    function copyTo(Ask calldata from, Ask memory to) internal pure {
         assembly ("memory-safe") {
-            let p := mload(0x40)
-            mstore(p, typeHash)
-            calldatacopy(add(p, 0x20), ask, 0x180)
-            result := keccak256(p, 0x1a0)
+            calldatacopy(to, from, 0x180)
+        }
+    }
+
+    function hash(Rules memory rules) internal pure returns (bytes32) {
+        uint256 at;
+        assembly ("memory-safe") {
+            at := rules
+        }
+        return _hash(RULES_TYPEHASH, at, 0xc0);
+    }
+
+    function hash(Bid memory bid) internal pure returns (bytes32) {
+        uint256 at;
+        assembly ("memory-safe") {
+            at := bid
+        }
+        return _hash(BID_TYPEHASH, at, 0x1a0);
+    }
+
+    function hash(Ask memory ask) internal pure returns (bytes32) {
+        uint256 at;
+        assembly ("memory-safe") {
+            at := ask
+        }
+        return _hash(ASK_TYPEHASH, at, 0x180);
+    }
+
+    /// @dev The type hash stands in the word before the struct for as long as it takes.
+    function _hash(bytes32 typeHash, uint256 at, uint256 length) private pure returns (bytes32 result) {
+        assembly ("memory-safe") {
+            let start := sub(at, 0x20)
+            let word := mload(start)
+            mstore(start, typeHash)
+            result := keccak256(start, add(length, 0x20))
+            mstore(start, word)
         }
     }
 

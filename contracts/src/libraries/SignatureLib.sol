@@ -12,20 +12,18 @@ library SignatureLib {
 
     /// @return signer of 65 bytes (r, s, v) or 64 bytes (EIP-2098), s in the lower half; else 0
     function recover(bytes32 digest, bytes calldata signature) internal pure returns (address signer) {
+        if (signature.length != 65 && signature.length != 64) return address(0);
         bytes32 r;
         bytes32 s;
         uint8 v;
-        if (signature.length == 65) {
-            r = bytes32(signature[0:32]);
-            s = bytes32(signature[32:64]);
-            v = uint8(signature[64]);
-        } else if (signature.length == 64) {
-            r = bytes32(signature[0:32]);
-            s = bytes32(signature[32:64]);
-            v = uint8(uint256(s) >> 255) + 27;
+        assembly ("memory-safe") {
+            r := calldataload(signature.offset)
+            s := calldataload(add(signature.offset, 0x20))
+            v := byte(0, calldataload(add(signature.offset, 0x40)))
+        }
+        if (signature.length == 64) {
+            v = 27 + uint8(uint256(s) >> 255);
             s = (s << 1) >> 1;
-        } else {
-            return address(0);
         }
         if (uint256(s) > HALF_ORDER) return address(0);
         return ecrecover(digest, v, r, s);

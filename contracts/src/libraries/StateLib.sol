@@ -68,7 +68,10 @@ library StateLib {
     }
 
     function isLive(State s) internal pure returns (bool) {
-        return s.isIn(Phase.Active) || s.isIn(Phase.Closing);
+        unchecked {
+            // Active is 1 and Closing 2.
+            return ((State.unwrap(s) >> 248) & PHASE) - 1 < 2;
+        }
     }
 
     /// @dev Whether the lease counts in its provider's `active`.
@@ -78,11 +81,11 @@ library StateLib {
 
     /// @dev What a passed window has accepted. Progress while Closing excuses a late provider.
     function sync(State s, uint256 window) internal view returns (State) {
-        if (s.isLive() && s.isPending() && block.timestamp >= s.t() + window) {
-            s = s.withAccepted(s.claimed());
-            if (s.isIn(Phase.Closing)) s = s.without(LATE);
+        unchecked {
+            if (!s.isPending() || !s.isLive() || block.timestamp < s.t() + window) return s;
         }
-        return s;
+        s = s.withAccepted(s.claimed());
+        return s.isIn(Phase.Closing) ? s.without(LATE) : s;
     }
 
     function withPhase(State s, Phase p) internal pure returns (State) {

@@ -81,17 +81,15 @@ library TermsLib {
 
 /// @dev The chain of tips over checkpoint roots.
 library TipLib {
-    function extend(bytes20 tip, bytes32 root) internal pure returns (bytes20 next) {
+    /// @return tip over `roots`, each hashed with the tip before it: 20 and 32 bytes
+    function extend(bytes20 tip, bytes32[] calldata roots) internal pure returns (bytes20) {
         assembly ("memory-safe") {
-            mstore(0x00, tip)
-            mstore(0x14, root)
-            next := and(keccak256(0x00, 0x34), shl(96, not(0)))
-        }
-    }
-
-    function extendAll(bytes20 tip, bytes32[] calldata roots) internal pure returns (bytes20) {
-        for (uint256 i; i < roots.length; ++i) {
-            tip = extend(tip, roots[i]);
+            let end := add(roots.offset, shl(5, roots.length))
+            for { let at := roots.offset } lt(at, end) { at := add(at, 0x20) } {
+                mstore(0x00, tip)
+                mstore(0x14, calldataload(at))
+                tip := and(keccak256(0x00, 0x34), shl(96, not(0)))
+            }
         }
         return tip;
     }
