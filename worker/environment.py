@@ -1,7 +1,13 @@
-"""Environment variables of the training process. Nothing of the worker's own environment reaches it."""
+"""The software environment that recipes run in, and the variables of their process.
+
+Nothing of the worker's own variables reaches a recipe.
+"""
 
 import os
+from importlib.metadata import version
 from typing import Literal
+
+from contracts.errors import UserError
 
 Device = Literal["cpu", "cuda"]
 
@@ -9,6 +15,21 @@ CPU_LIBRARIES = {
     "MKL_DYNAMIC": "FALSE",  # never fewer threads than asked for
     "MKL_CBWR": "AUTO",  # no code path chosen by how memory happens to be aligned
 }
+
+
+def environment_id() -> str:
+    """The environment that this installation is, as a JobSpec names it; docs/environments.md."""
+    major, minor = version("torch").split(".")[:2]
+    return f"torch-{major}.{minor}"
+
+
+def check_environment(wanted: str) -> None:
+    """Raises UserError if recipes for the environment `wanted` can't run here."""
+    if wanted != environment_id():
+        raise UserError(
+            f"the job asks for the environment {wanted!r}; this worker has {environment_id()!r}",
+            f"change `environment:` in job.yaml, or run it where {wanted} is installed",
+        )
 
 
 def training_environment(threads: int, device: Device, home: str) -> dict[str, str]:

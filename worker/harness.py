@@ -4,7 +4,7 @@ Started by worker/runner.py, usually inside a sandbox. Its standard input and ou
 the recipe prints goes to standard error, the log.
 """
 
-import functools
+import copy
 import os
 import resource
 import sys
@@ -23,7 +23,7 @@ from worker.loop import CheckpointSaved, start, train
 from worker.measure import count_work
 from worker.messages import HarnessConfig, ResourceLimits
 from worker.numerics import numerics
-from worker.recipe import Recipe, build, load_recipe
+from worker.recipe import Recipe, load_recipe
 from worker.seeding import pin
 
 MEMORY_WORDS = (
@@ -110,7 +110,8 @@ def run(config: HarnessConfig, commands: Commands, channel: Channel) -> messages
 
     def make() -> Callable[[], Recipe]:
         # Imported anew for counting and for training: module globals don't leak from one to the other.
-        return functools.partial(build, load_recipe(config.recipe, config.job_folder), config.config, data)
+        recipe = load_recipe(config.recipe, config.job_folder)
+        return lambda: recipe(copy.deepcopy(config.config), dict(data))
 
     work = count_work(make(), config.seed, config.checkpoint_every)
     channel.send(messages.Ready(**work._asdict(), numerics=numerics(config.device)))

@@ -3,12 +3,12 @@
 import os
 import platform
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from worker.cpu import cpu_model
 from worker.environment import CPU_LIBRARIES
 
 
@@ -39,17 +39,6 @@ def numerics(device: str = "cpu") -> dict[str, Any]:
             "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
         }
     return facts
-
-
-def cpu_model() -> str:
-    """The processor's name, with family, model and stepping if known: virtual machines share names."""
-    try:
-        info = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    numbers = "/".join(_first(rf"^{key}\s*: (\d+)$", info) for key in ("cpu family", "model", "stepping"))
-    name = _first(r"^model name\s*: (.+)$", info) or platform.machine()
-    return f"{name} ({numbers})"
 
 
 def _first(pattern: str, text: str) -> str:

@@ -43,9 +43,7 @@ def load_recipe(recipe: str, folder: Path) -> type[Recipe]:
     """
     path, colon, class_name = recipe.rpartition(":")
     if not (colon and path.endswith(".py") and class_name.isidentifier()):
-        raise Failure(
-            "recipe", f"recipe is {recipe!r}", "write it as path.py:Class, such as recipe.py:Digits"
-        )
+        raise Failure("recipe", f"recipe is {recipe!r}", "write it as path.py:Class, such as recipe.py:Digits")
     module = _import_file(folder / path, shown=path)
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
@@ -53,9 +51,7 @@ def load_recipe(recipe: str, folder: Path) -> type[Recipe]:
         raise Failure(
             "recipe",
             f"{path} has no class {class_name!r}",
-            f"it has {', '.join(classes)}: name one in `recipe:`"
-            if classes
-            else "define it, or name the right file",
+            f"it has {', '.join(classes)}: name one in `recipe:`" if classes else "define it, or name the right file",
         )
     missing = [name for name in METHODS if not callable(getattr(found, name, None))]
     if missing:
@@ -73,9 +69,7 @@ def _defined_here(value: Any, module: ModuleType) -> bool:
 
 def _import_file(file: Path, shown: str) -> ModuleType:
     if not file.is_file():
-        raise Failure(
-            "recipe", f"there is no file {shown!r} in the job's folder", "list it in the job's `files`"
-        )
+        raise Failure("recipe", f"there is no file {shown!r} in the job's folder", "list it in the job's `files`")
     name = f"gpumarket_recipe_{next(_module_numbers)}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -97,8 +91,3 @@ def _import_file(file: Path, shown: str) -> ModuleType:
     except Exception as error:
         raise Failure("recipe", f"importing {shown} raised {type(error).__name__}: {error}") from error
     return module
-
-
-def build(recipe: type[Recipe], config: Mapping[str, Any], data: Mapping[str, Path]) -> Recipe:
-    """An instance of the recipe; what its constructor raises is the recipe's own."""
-    return recipe(dict(config), dict(data))

@@ -21,14 +21,13 @@ from contracts.jobspec import JobSpec
 from worker import messages, sandbox
 from worker.capped_log import CappedLog
 from worker.checkpoints import TakenCheckpoint, check_trace, trace_name
-from worker.environment import Device, training_environment
+from worker.environment import Device, check_environment, training_environment
 from worker.failures import Failure
 from worker.messages import MAX_LINE, Checkpoint, Command, Conversation, Failed, HarnessConfig, Message
 from worker.usage import Limits, check_usage, descendants
 
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 5.0  # to exit by itself after its last message
-STEP_INTERVAL = 0.5
 MEMORY_MARKS = ("MemoryError", "bad_alloc", "out of memory")
 
 
@@ -61,6 +60,7 @@ class Runner:
         limits: Limits | None = None,
         trusted: bool = False,
         ahead: int = 1,
+        step_interval: float = 0.5,
     ) -> None:
         """`job_folder` has the job's files under their paths; checkpoints and log go to `work_folder`.
 
@@ -70,6 +70,7 @@ class Runner:
         """
         self.spec, self.limits = spec, limits or Limits()
         self.first, self.last = first, spec.checkpoints if last is None else last
+        check_environment(spec.environment)
         recipe_file = job_folder / spec.recipe_path
         self.sandbox: sandbox.SandboxKind = sandbox.choose(recipe_file, trusted=trusted)
         self.folder = work_folder.resolve()
@@ -79,9 +80,8 @@ class Runner:
         self._log = CappedLog(self.folder / "log.txt", self.limits.log_bytes)
         self._job_folder, self._state = job_folder.resolve(), state
         self._threads, self._device, self._trusted, self._ahead = threads, device, trusted, ahead
-        self._conversation = Conversation(
-            first=self.first, last=self.last, checkpoint_every=spec.checkpoint_every
-        )
+        self._step_interval = step_interval
+        self._conversation = Conversation(first=self.first, last=self.last, checkpoint_every=spec.checkpoint_every)
         self._heard: queue.Queue[Message] = queue.Queue(maxsize=1_000)
         self._ending = threading.Lock()
         self._end: Message | None = None
@@ -145,9 +145,7 @@ class Runner:
         self._taken = message.index
         self._expect_message()
         self._tell(Command(type="ack", index=message.index))
-        return TakenCheckpoint(
-            message.index, message.step, path, trace_path, message.metrics, root, message.seconds
-        )
+        return TakenCheckpoint(message.index, message.step, path, trace_path, message.metrics, root, message.seconds)
 
     def kill(self) -> None:
         """Ends the process and all that it started. Harmless if it has ended."""
@@ -166,9 +164,7 @@ class Runner:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=self._environment()
-                if self.sandbox == "none"
-                else {"PATH": os.environ.get("PATH", os.defpath)},
+                env=self._environment() if self.sandbox == "none" else {"PATH": os.environ.get("PATH", os.defpath)},
                 cwd=self._output,
                 start_new_session=True,
             )
@@ -309,7 +305,7 @@ class Runner:
             # A shipped recipe beside a stranger's torch.py is a stranger's recipe.
             sibling_imports=inside or self._trusted,
             ahead=self._ahead,
-            step_interval=STEP_INTERVAL,
+            step_interval=self._step_interval,
             limits=self.limits.for_process(count_processes=inside),
         )
 
@@ -334,9 +330,7 @@ class Runner:
             os.replace(partial, target)
             os.unlink(name, dir_fd=folder)
         except OSError as error:
-            raise Failure(
-                "protocol", f"can't take {name} from the output folder: {error.strerror}"
-            ) from error
+            raise Failure("protocol", f"can't take {name} from the output folder: {error.strerror}") from error
         finally:
             os.close(folder)
         return target
@@ -346,9 +340,7 @@ class Runner:
         tail = self._log.tail()
         if any(mark in tail for mark in MEMORY_MARKS) or code in (-signal.SIGKILL, 128 + signal.SIGKILL):
             hint = "ask for more memory_mb, or need less"
-            return Failed(
-                kind="memory", message=f"the training process ran out of memory (code {code})", hint=hint
-            )
+            return Failed(kind="memory", message=f"the training process ran out of memory (code {code})", hint=hint)
         if code in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ):
             return Failed(kind="disk", message=f"a file grew over {self.limits.disk_mb} MB")
         last_line = next((line for line in reversed(tail.splitlines()) if line.strip()), "nothing in its log")

@@ -82,15 +82,13 @@ def optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module) ->
     return {"state": {name: entry for name, entry in state.items() if entry}, "groups": groups}
 
 
-def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, model: torch.nn.Module, state: Mapping[str, Any]
-) -> None:
+def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module, state: Mapping[str, Any]) -> None:
     """Puts into `optimizer` what optimizer_state returned for another of its kind and parameters."""
     indices = {name: index for index, name in _parameter_names(optimizer, model).items()}
     groups = optimizer.state_dict()["param_groups"]
     for number, group in enumerate(groups):
         saved = state["groups"][str(number)]
-        group.update({key: _like(group[key], saved[key]) for key in _group_numbers(group)})
+        group.update({key: _like(group[key], value) for key, value in saved.items()})
     entries = {indices[name]: dict(entry) for name, entry in state.get("state", {}).items()}
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
@@ -114,18 +112,17 @@ def _group_numbers(group: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in group.items():
         if isinstance(value, bool | int | float | Tensor):
             numbers[key] = value
-        elif key != "params" and isinstance(value, tuple | list) and value:
-            numbers[key] = {str(place): number for place, number in enumerate(value)}
+        elif key != "params" and isinstance(value, tuple | list):
+            numbers[key] = _group_numbers({str(place): part for place, part in enumerate(value)})
     return numbers
 
 
 def _like(current: Any, saved: Any) -> Any:
-    """A saved tensor as the kind of value that the optimizer holds there."""
-    if isinstance(current, Tensor):
-        return saved
+    """A saved number, or tuple of numbers, as the kind of value that the optimizer holds there."""
     if isinstance(current, tuple | list):
-        return type(current)(_like(value, saved[str(place)]) for place, value in enumerate(current))
-    return type(current)(saved.item())
+        parts = (_like(part, saved[str(i)]) if str(i) in saved else part for i, part in enumerate(current))
+        return type(current)(parts)
+    return saved if isinstance(current, Tensor) else type(current)(saved.item())
 
 
 def write_checkpoint(path: Path, flat: Mapping[str, Tensor]) -> None:

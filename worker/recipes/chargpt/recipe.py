@@ -66,9 +66,7 @@ class CharGPT:
         self.config = config
         text = np.frombuffer(Path(data["corpus.txt"]).read_bytes(), dtype=np.uint8)
         self.text = torch.from_numpy(text.copy())
-        self.model = GPT(config["width"], config["layers"], config["heads"], config["context"]).to(
-            self.device
-        )
+        self.model = GPT(config["width"], config["layers"], config["heads"], config["context"]).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config["lr"], betas=(0.9, 0.95), weight_decay=0.1
         )

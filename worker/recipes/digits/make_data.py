@@ -12,9 +12,7 @@ def make_data(folder: Path) -> list[Path]:
 
     images, labels = load_digits(return_X_y=True)
     file = folder / "digits.npz"
-    np.savez_compressed(
-        file, images=images.reshape(-1, 8, 8).astype(np.uint8), labels=labels.astype(np.uint8)
-    )
+    np.savez_compressed(file, images=images.reshape(-1, 8, 8).astype(np.uint8), labels=labels.astype(np.uint8))
     return [file]
 
 

@@ -1,0 +1,250 @@
+"""Training in a child process: it resumes bit for bit, and whatever goes wrong has its kind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.worker_jobs import toy_job
+from worker import recipes, sandbox
+from worker.checkpoints import TakenCheckpoint
+from worker.failures import Failure
+from worker.messages import Checkpoint, Done, Failed, Message, Ready, Step, Stopped
+from worker.runner import Runner
+from worker.usage import Limits
+
+LIMITS = Limits(memory_mb=800, disk_mb=64, processes=64, start_seconds=100, hang_seconds=30)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bubblewrap() -> None:
+    if problem := sandbox.bubblewrap_problem():
+        if os.environ.get("CI") == "true":
+            pytest.fail(problem)
+        pytest.skip(problem)
+
+
+def train(
+    runner: Runner, on_checkpoint: Callable[[TakenCheckpoint], None] = lambda taken: None
+) -> tuple[list[Message], list[TakenCheckpoint]]:
+    """All that a run says, and the checkpoints it makes."""
+    said: list[Message] = []
+    taken: list[TakenCheckpoint] = []
+    with runner as run:
+        for message in run.messages():
+            said.append(message)
+            if isinstance(message, Ready):
+                run.go()
+            if isinstance(message, Checkpoint):
+                taken.append(run.take(message))
+                on_checkpoint(taken[-1])
+    return said, taken
+
+
+def fail(tmp_path: Path, recipe: str, limits: Limits = LIMITS, **config: Any) -> Failed:
+    spec = toy_job(tmp_path / "job", recipe, config={"at": 2} | config)
+    said, _ = train(Runner(spec, tmp_path / "job", tmp_path / "work", limits=limits))
+    assert isinstance(said[-1], Failed)
+    return said[-1]
+
+
+def test_a_job_killed_and_resumed_elsewhere_ends_in_the_same_state(tmp_path: Path) -> None:
+    spec = toy_job(tmp_path / "job")
+    whole = Runner(spec, tmp_path / "job", tmp_path / "whole", step_interval=0)
+    assert whole.sandbox == "bubblewrap"
+    said, taken = train(whole)
+    assert isinstance(said[0], Ready) and said[0].numerics["threads"] == 1
+    steps = [message for message in said if isinstance(message, Step)]
+    assert [message.step for message in steps] == list(range(1, 21))
+    assert isinstance(said[-1], Done)
+    assert [(c.index, c.step) for c in taken] == [(1, 4), (2, 8), (3, 12), (4, 16), (5, 20)]
+
+    killed = Runner(spec, tmp_path / "job", tmp_path / "killed")
+    said, saved = train(killed, lambda checkpoint: killed.kill() if checkpoint.index == 2 else None)
+    assert isinstance(said[-1], Failed) and len(saved) == 2
+
+    resumed = Runner(spec, tmp_path / "job", tmp_path / "resumed", first=3, state=saved[-1].path, step_interval=0)
+    said, rest = train(resumed)
+    assert [m.metrics for m in said if isinstance(m, Step)] == [m.metrics for m in steps[8:]]
+    assert [c.trace_root for c in saved + rest] == [c.trace_root for c in taken]
+    assert [c.state_root() for c in saved + rest] == [c.state_root() for c in taken]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "message"),
+    [
+        ("Missing", "recipe", "has no class 'Missing'"),
+        ("Raises", "exception", "ValueError: no luck at step 2"),
+        ("Exits", "exception", "SystemExit: 0"),
+        ("NotFinite", "nan", "step 2: loss is nan"),
+        ("NoMetrics", "exception", "step 2 returned a float"),
+        ("Dies", "exit", "ended with code 7: last words"),
+        ("EatsMemory", "memory", "can't allocate memory"),
+        ("EatsMemoryBitByBit", "memory", "memory"),
+        ("EatsSharedMemory", "memory", "800 MB are allowed"),
+        ("EatsDisk", "disk", "over 64 MB"),
+    ],
+)
+def test_failures_have_a_kind(tmp_path: Path, recipe: str, kind: str, message: str) -> None:
+    failed = fail(tmp_path, recipe)
+    assert (failed.kind, message in failed.message) == (kind, True), failed
+
+
+def test_a_failure_shows_where(tmp_path: Path) -> None:
+    assert 'recipe.py", line' in fail(tmp_path, "Raises").traceback
+
+
+def test_a_fork_bomb_is_stopped(tmp_path: Path) -> None:
+    # The kernel refuses more processes, except to root: then the worker sees too many.
+    failed = fail(tmp_path, "Forks")
+    assert failed.kind == "processes" or "no more processes" in failed.message, failed
+
+
+def test_silence_is_a_hang(tmp_path: Path) -> None:
+    failed = fail(tmp_path, "Hangs", Limits(memory_mb=800, hang_seconds=2))
+    assert failed.kind == "hang"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"type": "done"}',
+        '{"type": "ready", "flops": 1, "units": 1, "parameters": 1, "numerics": {}}',
+        '{"type": "checkpoint", "index": 1, "step": 4, "path": "/etc/passwd", "metrics": {}, "seconds": 1, '
+        '"trace_root": "0x' + "00" * 32 + '"}',
+        "garbage",
+        "x" * 100_000,
+    ],
+)
+def test_a_lie_ends_the_run(tmp_path: Path, line: str) -> None:
+    failed = fail(tmp_path, "Lies", line=line)
+    assert failed.kind == "protocol", failed
+
+
+@pytest.mark.parametrize("what", ["link", "pipe"])
+def test_a_checkpoint_that_is_no_file_is_not_followed(tmp_path: Path, what: str) -> None:
+    spec = toy_job(tmp_path / "job", "SwapsCheckpoint", config={"at": 4, "what": what})
+    with pytest.raises(Failure, match=r"checkpoint-00001\.safetensors") as caught:
+        train(Runner(spec, tmp_path / "job", tmp_path / "work", limits=LIMITS))
+    assert caught.value.kind == "protocol"
+    assert not (tmp_path / "work" / "checkpoint-00001.safetensors").exists()
+
+
+def test_what_a_recipe_prints_is_log_and_never_message(tmp_path: Path) -> None:
+    spec = toy_job(tmp_path / "job", "Chatty", config={"at": 2})
+    limits = Limits(memory_mb=800, log_bytes=10_000)
+    runner = Runner(spec, tmp_path / "job", tmp_path / "work", limits=limits)
+    said, taken = train(runner)
+    assert isinstance(said[-1], Done) and len(taken) == 5
+    log = (tmp_path / "work" / "log.txt").read_text()
+    assert "first line" in log and "bytes dropped" in log and len(log) < 11_000
+    assert "last line" in runner.log_tail() and '{"type": "done"}' in runner.log_tail()
+
+
+def test_stop_ends_after_the_step(tmp_path: Path) -> None:
+    spec = toy_job(tmp_path / "job", steps=100_000, checkpoint_every=50_000)
+    with Runner(spec, tmp_path / "job", tmp_path / "work") as run:
+        said = []
+        for message in run.messages():
+            said.append(message)
+            if isinstance(message, Ready):
+                run.go()
+            if isinstance(message, Step):
+                run.stop()
+    assert isinstance(said[-1], Stopped) and 0 < said[-1].step < 50_000
+    assert not list((tmp_path / "work").glob("checkpoint*"))
+
+
+def test_stop_before_go(tmp_path: Path) -> None:
+    spec = toy_job(tmp_path / "job")
+    with Runner(spec, tmp_path / "job", tmp_path / "work") as run:
+        messages = run.messages()
+        assert isinstance(next(messages), Ready)
+        run.stop()
+        assert next(messages) == Stopped(step=0)
+
+
+def test_training_waits_for_its_checkpoints_to_be_taken_and_that_is_no_hang(tmp_path: Path) -> None:
+    spec = toy_job(tmp_path / "job")
+    limits = Limits(memory_mb=800, hang_seconds=4)
+    with Runner(spec, tmp_path / "job", tmp_path / "work", limits=limits, ahead=1) as run:
+        waiting: list[Checkpoint] = []
+        while message := run.next_message(timeout=None if not waiting else 6):
+            assert not isinstance(message, Failed), message
+            if isinstance(message, Ready):
+                run.go()
+            if isinstance(message, Checkpoint):
+                waiting.append(message)
+        assert [checkpoint.index for checkpoint in waiting] == [1, 2]
+        run.take(waiting[0])
+        following = run.next_message(timeout=30)
+        assert isinstance(following, Step) and following.step > 8
+
+
+def alive(argument: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if argument in (process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def test_nothing_that_a_recipe_started_survives(tmp_path: Path) -> None:
+    sleep = "98765.25"
+    spec = toy_job(tmp_path / "job", "LeavesAProcess", config={"at": 2, "sleep": sleep})
+    runner = Runner(spec, tmp_path / "job", tmp_path / "work", limits=LIMITS)
+    seen = []
+    said, _ = train(runner, lambda checkpoint: seen.extend(alive(sleep)))
+    assert isinstance(said[-1], Done)
+    assert seen and not alive(sleep)
+
+
+def test_training_dies_with_the_worker(tmp_path: Path) -> None:
+    sleep = "98765.5"
+    program = f"""
+from pathlib import Path
+from tests.worker_jobs import toy_job
+from worker.messages import Ready
+from worker.runner import Runner
+folder = Path({str(tmp_path)!r})
+config = {{"at": 2, "sleep": {sleep!r}}}
+spec = toy_job(folder / "job", "LeavesAProcess", config=config, steps=10**9, checkpoint_every=10**9)
+with Runner(spec, folder / "job", folder / "work") as run:
+    for message in run.messages():
+        if isinstance(message, Ready):
+            run.go()
+"""
+    worker = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
+    try:
+        _until(lambda: alive(sleep), seconds=60)
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    _until(lambda: not alive(sleep), seconds=10)
+
+
+def _until(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+def test_shipped_recipes_train_without_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "bubblewrap_problem", lambda: "bubblewrap is not installed")
+    monkeypatch.setattr(recipes, "SHIPPED", frozenset())
+    spec = toy_job(tmp_path / "job")
+    monkeypatch.setattr(sandbox, "SHIPPED", frozenset({spec.files["recipe.py"].sha256}))
+    # What could be imported in place of a library, if the job's folder were searched for modules.
+    (tmp_path / "job" / "colorama.py").write_text("raise SystemExit('a stranger ran')")
+    runner = Runner(spec, tmp_path / "job", tmp_path / "work")
+    said, taken = train(runner)
+    assert runner.sandbox == "none"
+    assert isinstance(said[-1], Done) and len(taken) == 5

@@ -1,0 +1,192 @@
+"""The training loop: a stretch's bits depend on the job and its first checkpoint, and on nothing else."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from contracts.commitment import step_digest, trace_root
+from tests.worker_jobs import TOY
+from worker.checkpoints import checkpoint_name, file_state_root, read_trace, trace_name
+from worker.failures import Failure
+from worker.loop import CheckpointSaved, StepDone, checked_metrics, sample, start, train
+from worker.measure import count_work
+from worker.recipe import Recipe, load_recipe
+from worker.seeding import pin
+from worker.state import as_bytes, flatten, read_checkpoint, write_checkpoint
+
+SEED = 7
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    pin(threads=1)
+
+
+def toy(name: str = "Toy", **config: object) -> Callable[[], Recipe]:
+    recipe = load_recipe(f"toy.py:{name}", TOY.parent)
+    return lambda: recipe(dict(config), {})
+
+
+def run(
+    make: Callable[[], Recipe], folder: Path, *, first: int = 1, last: int = 5, state: Path | None = None
+) -> tuple[list[StepDone], list[CheckpointSaved]]:
+    recipe = start(make, SEED, state)
+    events = list(train(recipe, seed=SEED, checkpoint_every=4, first=first, last=last, folder=folder))
+    steps = [event for event in events if isinstance(event, StepDone)]
+    return steps, [event for event in events if isinstance(event, CheckpointSaved)]
+
+
+def disturb_generators() -> None:
+    torch.manual_seed(999)
+    torch.randn(5)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
+    whole, part, rest = (tmp_path / name for name in ("whole", "part", "rest"))
+    for folder in (whole, part, rest):
+        folder.mkdir()
+    steps, checkpoints = run(toy(), whole)
+    assert [step.step for step in steps] == list(range(1, 21))
+
+    run(toy(), part, last=2)
+    disturb_generators()
+    resumed, later = run(toy(), rest, first=3, state=part / checkpoint_name(2))
+
+    assert [step.metrics for step in resumed] == [step.metrics for step in steps[8:]]
+    assert [saved.trace_root for saved in later] == [saved.trace_root for saved in checkpoints[2:]]
+    for index in range(3, 6):
+        assert file_state_root(rest / checkpoint_name(index)) == file_state_root(whole / checkpoint_name(index))
+    assert file_state_root(rest / checkpoint_name(5)) != file_state_root(whole / checkpoint_name(4))
+
+
+def test_stopping_between_checkpoints_loses_only_the_steps_since(tmp_path: Path) -> None:
+    recipe = start(toy(), SEED, None)
+    for event in train(recipe, seed=SEED, checkpoint_every=4, first=1, last=5, folder=tmp_path):
+        if event.step == 6:
+            break
+    assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint_name(1), trace_name(1)]
+
+
+def test_another_seed_trains_differently(tmp_path: Path) -> None:
+    metrics = []
+    for seed in (1, 2):
+        recipe = start(toy(), seed, None)
+        (first, *_) = train(recipe, seed=seed, checkpoint_every=1, first=1, last=1, folder=tmp_path)
+        assert isinstance(first, StepDone)
+        metrics.append(first.metrics["loss"])
+    assert metrics[0] != metrics[1]
+
+
+def test_counting_work_leaves_the_training_as_it_is(tmp_path: Path) -> None:
+    (step, *_), _ = run(toy(), tmp_path, last=1)
+    work = count_work(toy(), SEED, 4)
+    (again, *_), _ = run(toy(), tmp_path, last=1)
+    assert again.metrics == step.metrics
+    # Two linear layers, 16 x 32, batch 8: forward, gradient of the weights; the second also of its input.
+    assert work.flops == 2 * 8 * 16 * 32 * 5
+    assert work.units == 1  # 0.16 MFLOP in 4 steps, rounded up
+    assert work.parameters == 16 * 32 + 32 + 32 * 16 + 16
+
+
+def test_a_recipe_that_computes_nothing_has_no_units() -> None:
+    with pytest.raises(Failure, match="no floating-point work") as caught:
+        count_work(toy("NotFinite", at=1), SEED, 4)
+    assert caught.value.kind == "units"
+
+
+def test_attention_is_counted_in_its_plain_form_on_every_device() -> None:
+    class Attends:
+        def step(self, i: int) -> dict[str, float]:
+            q = torch.randn(1, 2, 16, 8, requires_grad=True)
+            torch.nn.functional.scaled_dot_product_attention(q, q, q).sum().backward()
+            return {}
+
+    product = 2 * 2 * 16 * 16 * 8
+    assert count_work(lambda: Attends(), SEED, 1).flops == 2 * product + 4 * product  # type: ignore[arg-type,return-value]
+
+
+def test_a_recipe_must_restore_all_that_it_saved(tmp_path: Path) -> None:
+    run(toy(), tmp_path, last=1)
+    with pytest.raises(Failure, match="after load_state_dict the state is not what was saved") as caught:
+        start(toy("Forgetful"), SEED, tmp_path / checkpoint_name(1))
+    assert caught.value.kind == "state"
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", bytes(100)])
+def test_a_broken_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(Failure, match=r"can't read the checkpoint broken\.safetensors"):
+        start(toy(), SEED, path)
+
+
+def test_another_recipes_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    write_checkpoint(path, {"weight": torch.zeros(3)})
+    with pytest.raises(Failure, match="load_state_dict raised KeyError: 'model'"):
+        start(toy(), SEED, path)
+
+
+def test_the_trace_is_of_metrics_and_sampled_state(tmp_path: Path) -> None:
+    steps, (saved,) = run(toy(), tmp_path, last=1)
+    state = read_checkpoint(saved.path)
+    digests = read_trace(tmp_path / trace_name(1))
+    assert len(digests) == 4
+    assert trace_root(digests) == saved.trace_root
+    ordered = {name: state[name] for name in sorted(state, key=str.encode)}
+    assert digests[-1] == step_digest(4, steps[-1].metrics, sample(ordered, SEED, 4))
+
+
+def test_sampled_bytes_are_the_elements_at_the_drawn_positions() -> None:
+    from contracts.commitment import sample_positions
+
+    state = {
+        "a": torch.randn(5, 7),
+        "b": torch.arange(40, dtype=torch.int64),
+        "c": torch.empty(0),
+        "d": torch.randn(3, 4).to(torch.bfloat16).T,
+        "e": torch.tensor(True),
+    }
+    elements = []
+    for tensor in state.values():
+        data = bytes(as_bytes(tensor).tolist())
+        size = tensor.element_size()
+        elements += [data[at : at + size] for at in range(0, len(data), size)]
+    drawn = sample_positions(SEED, 3, len(elements))
+    assert sample(state, SEED, 3) == b"".join(elements[position] for position in drawn)
+    assert sample({}, SEED, 3) == b""
+    assert sample({"c": torch.empty(0)}, SEED, 3) == b""
+
+
+def test_metrics_become_floats() -> None:
+    assert checked_metrics({"loss": torch.tensor(0.5), "n": 3}, 1) == {"loss": 0.5, "n": 3.0}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), torch.tensor(float("-inf"))])
+def test_a_metric_that_is_not_finite_fails_the_training(value: object) -> None:
+    with pytest.raises(Failure, match="step 3: loss is") as caught:
+        checked_metrics({"loss": value}, 3)
+    assert caught.value.kind == "nan"
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [None, 0.5, {"loss": "low"}, {"loss": torch.zeros(2)}, {1: 1.0}, {"": 1.0}, {"x" * 65: 1.0},
+     {str(n): 0.0 for n in range(33)}],
+)  # fmt: skip
+def test_what_is_no_metrics_fails_the_training(metrics: object) -> None:
+    with pytest.raises(Failure, match="step 3 returned") as caught:
+        checked_metrics(metrics, 3)
+    assert caught.value.kind == "exception"
+
+
+def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("worker.state.os.fsync", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        write_checkpoint(tmp_path / "state.safetensors", flatten({"a": torch.zeros(3)}))
+    assert not (tmp_path / "state.safetensors").exists()

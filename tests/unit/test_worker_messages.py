@@ -1,0 +1,147 @@
+"""What a training process may say, and the files around it. It may be hostile."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.commitment import trace_root
+from worker.capped_log import CappedLog
+from worker.checkpoints import check_trace, file_state_root
+from worker.failures import Failure
+from worker.harness import failed
+from worker.messages import Checkpoint, Conversation, Done, Ready, Step
+from worker.usage import Limits, check_usage, folder_bytes
+
+READY = {"type": "ready", "flops": 10, "units": 1, "parameters": 5, "numerics": {"torch": "2.13.0"}}
+CHECKPOINT = {
+    "type": "checkpoint", "index": 1, "step": 4, "path": "checkpoint-00001.safetensors",
+    "metrics": {"loss": 0.5}, "trace_root": "0x" + "ab" * 32, "seconds": 1.0,
+}  # fmt: skip
+
+
+def step(number: int, **fields: Any) -> dict[str, Any]:
+    return {"type": "step", "step": number, "metrics": {"loss": 0.5}, "seconds": 0.1} | fields
+
+
+def hear(*said: Any) -> list[Any]:
+    conversation = Conversation(first=1, last=2, checkpoint_every=4)
+    return [conversation.hear(json.dumps(message).encode()) for message in said]
+
+
+def test_a_proper_conversation() -> None:
+    second = CHECKPOINT | {"index": 2, "step": 8, "path": "checkpoint-00002.safetensors"}
+    heard = hear(READY, step(1), step(4), CHECKPOINT, step(5), second, {"type": "done"})
+    assert [type(message) for message in heard] == [Ready, Step, Step, Checkpoint, Step, Checkpoint, Done]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [{"type": "nonsense"}],
+        ["ready"],
+        [READY | {"units": 0}],
+        [READY | {"units": -1}],
+        [READY | {"more": 1}],
+        [READY | {"numerics": {"a": [1]}}],
+        [READY | {"numerics": {str(n): 1 for n in range(100)}}],
+        [step(1)],
+        [CHECKPOINT],
+        [{"type": "done"}],
+        [READY, READY],
+        [READY, {"type": "done"}],
+        [READY, step(0)],
+        [READY, step(2), step(2)],
+        [READY, step(5)],
+        [READY, step(1, metrics={"loss": "x"})],
+        [READY, step(1, metrics={str(n): 1 for n in range(33)})],
+        [READY, step(1, seconds=-1)],
+        [READY, CHECKPOINT | {"index": 2}],
+        [READY, CHECKPOINT | {"step": 3}],
+        [READY, CHECKPOINT | {"path": "../checkpoint-00001.safetensors"}],
+        [READY, CHECKPOINT | {"path": "/etc/passwd"}],
+        [READY, CHECKPOINT | {"trace_root": "0x12"}],
+        [READY, CHECKPOINT, CHECKPOINT],
+        [READY, {"type": "failed", "kind": "odd", "message": ""}],
+        [READY, {"type": "failed", "kind": "nan", "message": "x" * 5000}],
+    ],
+)
+def test_anything_else_is_a_failure(said: list[Any]) -> None:
+    with pytest.raises(Failure, match="the training process sent") as caught:
+        hear(*said)
+    assert caught.value.kind == "protocol"
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"\xff", b'{"type":"step","step":1,"metrics":{"a":NaN},"seconds":0}'])
+def test_what_is_no_json_is_a_failure(line: bytes) -> None:
+    with pytest.raises(Failure, match="a line that is no message"):
+        Conversation(first=1, last=1, checkpoint_every=1).hear(line)
+
+
+def test_an_exception_becomes_a_message_whatever_it_says() -> None:
+    message = failed(ValueError("bad \udcff " + "x" * 10_000))
+    assert (message.kind, len(message.message)) == ("exception", 4_000)
+    assert message.model_dump_json()
+    assert failed(MemoryError()).kind == "memory"
+    assert failed(RuntimeError("DefaultCPUAllocator: can't allocate memory")).kind == "memory"
+    assert failed(Failure("nan", "loss is nan", "lower the rate")).hint == "lower the rate"
+
+
+def test_a_log_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:
+    log = CappedLog(tmp_path / "log.txt", limit=100)
+    log.write(b"the beginning ")
+    for number in range(1000):
+        log.write(b"%05d " % number)
+    log.close()
+    text = (tmp_path / "log.txt").read_text()
+    assert text.startswith("the beginning 00000") and text.endswith("00998 00999 ")
+    assert "bytes dropped" in text and len(text) < 160
+    assert log.tail(12) == "00998 00999 "
+    assert log.tail() == text
+
+
+def test_a_short_log_is_whole(tmp_path: Path) -> None:
+    log = CappedLog(tmp_path / "log.txt", limit=100)
+    log.write(b"all of it")
+    log.close()
+    assert (tmp_path / "log.txt").read_text() == log.tail() == "all of it"
+
+
+def test_a_trace_must_have_its_root(tmp_path: Path) -> None:
+    digests = [bytes([n]) * 32 for n in range(3)]
+    path = tmp_path / "trace"
+    path.write_bytes(b"".join(digests))
+    check_trace(path, steps=3, root=trace_root(digests))
+    for steps, root in ((2, trace_root(digests)), (3, bytes(32))):
+        with pytest.raises(Failure, match="not the trace"):
+            check_trace(path, steps=steps, root=root)
+    path.write_bytes(b"x" * 33)
+    with pytest.raises(Failure, match="33 bytes"):
+        check_trace(path, steps=1, root=bytes(32))
+
+
+def test_a_state_that_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(Failure, match=r"state\.safetensors: not a safetensors file"):
+        file_state_root(path)
+
+
+def test_usage_over_a_limit_is_a_failure(tmp_path: Path) -> None:
+    check_usage(os.getpid(), tmp_path, Limits(memory_mb=1 << 20, processes=10_000))
+    for kind, limits in {
+        "memory": Limits(memory_mb=1),
+        "processes": Limits(memory_mb=1 << 20, processes=0),
+    }.items():
+        with pytest.raises(Failure) as caught:
+            check_usage(os.getpid(), tmp_path, limits)
+        assert caught.value.kind == kind
+
+
+def test_disk_use_counts_every_folder_and_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").write_bytes(bytes(100_000))
+    (tmp_path / "everything").symlink_to("/usr")
+    assert 100_000 <= folder_bytes(tmp_path, enough=1 << 30) < 150_000

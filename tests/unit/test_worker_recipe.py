@@ -1,0 +1,118 @@
+"""Loading a recipe: every mistake has its sentence. Seeds. The shipped recipes."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.errors import UserError
+from contracts.jobspec import parse_job_file
+from worker import recipes, sandbox
+from worker.environment import check_environment, environment_id
+from worker.failures import Failure
+from worker.numerics import numerics
+from worker.recipe import load_recipe
+from worker.seeding import seed_everything
+from worker.units_line import set_units
+
+GOOD = """
+class Good:
+    def __init__(self, config, data): ...
+    def step(self, i): ...
+    def state_dict(self): ...
+    def load_state_dict(self, state): ...
+class Lame:
+    def step(self, i): ...
+"""
+
+
+def load(folder: Path, source: str, recipe: str = "recipe.py:Good") -> type:
+    (folder / "recipe.py").write_text(source)
+    return load_recipe(recipe, folder)
+
+
+def test_a_recipe_loads_afresh_each_time(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD).__name__ == "Good"
+    assert load(tmp_path, GOOD) is not load(tmp_path, GOOD)
+
+
+@pytest.mark.parametrize(
+    ("source", "recipe", "message", "hint"),
+    [
+        (GOOD, "recipe.py", "recipe is 'recipe.py'", "path.py:Class"),
+        (GOOD, "recipe.txt:Good", "recipe is 'recipe.txt:Good'", "path.py:Class"),
+        (GOOD, "other.py:Good", "no file 'other.py'", "list it"),
+        (GOOD, "recipe.py:God", "recipe.py has no class 'God'", "it has Good, Lame"),
+        (GOOD, "recipe.py:Lame", "class Lame lacks state_dict, load_state_dict", "needs step"),
+        ("x = 1", "recipe.py:x", "recipe.py has no class 'x'", "define it"),
+        ("class:", "recipe.py:Good", "recipe.py line 1: invalid syntax", "syntax"),
+        ("import nosuchthing", "recipe.py:Good", "imports 'nosuchthing'", "docs/environments.md"),
+        ("1/0", "recipe.py:Good", "importing recipe.py raised ZeroDivisionError", None),
+    ],
+)
+def test_mistakes_are_told(tmp_path: Path, source: str, recipe: str, message: str, hint: str | None) -> None:
+    with pytest.raises(Failure) as caught:
+        load(tmp_path, source, recipe)
+    assert caught.value.kind == "recipe"
+    assert message in caught.value.message
+    assert hint is None or hint in str(caught.value.hint)
+
+
+def draws() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_every_generator_is_a_function_of_seed_and_step() -> None:
+    seed_everything(1, 5)
+    drawn = draws()
+    draws()
+    seed_everything(1, 5)
+    assert draws() == drawn
+    for seed, step in ((1, 6), (2, 5)):
+        seed_everything(seed, step)
+        assert all(a != b for a, b in zip(draws(), drawn, strict=True))
+
+
+def test_numerics_are_strings_and_integers() -> None:
+    facts = numerics()
+    assert facts["torch"] == torch.__version__ and facts["cpu"]
+    assert all(isinstance(value, str | int) for value in facts.values())
+
+
+def test_an_environment_that_is_not_here_is_refused() -> None:
+    check_environment(environment_id())
+    with pytest.raises(UserError, match=r"asks for the environment 'torch-1\.0'"):
+        check_environment("torch-1.0")
+
+
+@pytest.mark.parametrize("name", recipes.NAMES)
+def test_shipped_recipes_are_complete(name: str) -> None:
+    folder = recipes.FOLDER / name
+    job = parse_job_file((folder / "job.yaml").read_text())
+    assert job.environment == environment_id()
+    assert 6 <= job.steps // job.checkpoint_every <= 8
+    assert job.units is None, "recipe measure fills it in"
+    load_recipe(job.recipe, folder)
+    assert (folder / "make_data.py").is_file()
+    assert len((folder / "recipe.py").read_text().splitlines()) < 150
+
+
+def test_only_shipped_or_trusted_recipes_run_without_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "bubblewrap_problem", lambda: "bubblewrap is not installed")
+    assert sandbox.choose(recipes.FOLDER / "digits" / "recipe.py", trusted=False) == "none"
+    strange = tmp_path / "recipe.py"
+    strange.write_text(GOOD)
+    assert sandbox.choose(strange, trusted=True) == "none"
+    with pytest.raises(UserError, match=r"recipe\.py needs a sandbox to run in, and bubblewrap is not") as caught:
+        sandbox.choose(strange, trusted=False)
+    assert "apt install bubblewrap" in str(caught.value.hint)
+
+
+def test_units_are_written_and_all_else_left() -> None:
+    text = "# mine\nname: a   # b\nsteps: 4\ncheckpoint_every: 2  # c\nstake: '1'\n"
+    once = set_units(text, 12)
+    assert once == text.replace("# c\n", "# c\nunits: 12\n")
+    assert set_units(once, 345) == once.replace("12", "345")
+    assert set_units("name: a", 1) == "name: a\nunits: 1\n"

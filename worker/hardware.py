@@ -1,0 +1,172 @@
+"""What this machine is, and how fast it really trains."""
+
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pynvml
+
+from contracts.commitment import canonical_hash
+from contracts.jobspec import MAX_CHECKPOINTS, JobSpec, pack, parse_job_file
+from contracts.types import SECONDS_PER_HOUR, UNIT_FLOPS
+from worker import recipes
+from worker.cpu import cpu_model
+from worker.environment import Device
+from worker.messages import Checkpoint, Failed, Ready, Step
+from worker.runner import Runner
+from worker.usage import MB
+
+
+@dataclass(frozen=True)
+class Processor:
+    """A device that trains: a GPU as NVML reports it, or the CPU where there is none."""
+
+    kind: Device
+    model: str
+    memory_mb: int
+    power_limit_watts: float | None = None
+    uuid: str | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    processors: tuple[Processor, ...]
+    cpu: str
+    cores: int  # physical
+    threads: int
+    memory_mb: int
+    driver: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def hash(self) -> bytes:
+        """For the `resources` of an Ask."""
+        return canonical_hash(self.as_json())
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Delivered training throughput, in work units (MFLOP) per hour."""
+
+    units_per_hour: int  # over all the time measured
+    slowest: int  # in the slowest fifth of it
+    fastest: int
+    steps: int
+    seconds: float
+
+    @property
+    def spread(self) -> float:
+        """0.1 means that the fastest and the slowest fifth were 10 % of the mean apart."""
+        return (self.fastest - self.slowest) / self.units_per_hour
+
+
+def probe() -> Machine:
+    """The machine's GPUs by NVML; without one, its CPU is what trains."""
+    memory_mb = psutil.virtual_memory().total // MB
+    gpus, driver = _gpus()
+    cpu = cpu_model()
+    return Machine(
+        processors=gpus or (Processor("cpu", cpu, memory_mb),),
+        cpu=cpu,
+        cores=psutil.cpu_count(logical=False) or 1,
+        threads=psutil.cpu_count() or 1,
+        memory_mb=memory_mb,
+        driver=driver,
+    )
+
+
+def _gpus() -> tuple[tuple[Processor, ...], str | None]:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no NVIDIA driver here
+        return (), None
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return tuple(_gpu(handle) for handle in handles), str(pynvml.nvmlSystemGetDriverVersion())
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(handle: Any) -> Processor:
+    try:
+        watts = pynvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000
+    except pynvml.NVMLError:  # not every card tells
+        watts = None
+    return Processor(
+        kind="cuda",
+        model=str(pynvml.nvmlDeviceGetName(handle)),
+        memory_mb=pynvml.nvmlDeviceGetMemoryInfo(handle).total // MB,
+        power_limit_watts=watts,
+        uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
+    )
+
+
+# The shipped GPT, at a size that keeps the device busy.
+SIZES: dict[Device, dict[str, int]] = {
+    "cpu": {"width": 128, "layers": 4, "heads": 4, "context": 128, "batch_size": 16},
+    "cuda": {"width": 768, "layers": 8, "heads": 12, "context": 512, "batch_size": 16},
+}
+WARM_UP = 3  # steps
+WINDOWS = 5  # into which the measured time is cut, for the spread
+
+
+def measure_throughput(seconds: float = 20, *, device: Device = "cpu", threads: int = 1) -> Throughput:
+    """Trains the shipped GPT for about `seconds`, as any job: sandbox, digests and checkpoints included.
+
+    Raises Failure if it does not train.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        spec = _benchmark_job(Path(folder), device)
+        flops, arrivals = _train_for(seconds, spec, Path(folder), device, threads)
+    return _throughput(flops, arrivals)
+
+
+def _benchmark_job(folder: Path, device: Device) -> JobSpec:
+    source = recipes.FOLDER / "chargpt"
+    (folder / "recipe.py").write_bytes((source / "recipe.py").read_bytes())
+    (folder / "corpus.txt").write_bytes(bytes(range(256)) * 256)
+    job = parse_job_file((source / "job.yaml").read_text())
+    endless = job.checkpoint_every * MAX_CHECKPOINTS
+    return pack(job.model_copy(update={"config": job.config | SIZES[device], "steps": endless}), folder)
+
+
+def _train_for(seconds: float, spec: JobSpec, folder: Path, device: Device, threads: int) -> tuple[int, list[float]]:
+    """FLOPs of one step, and the times at which the steps after the warm-up were done."""
+    flops, arrivals = 0, []
+    runner = Runner(spec, folder, folder / "run", threads=threads, device=device, step_interval=0)
+    with runner as run:
+        for message in run.messages():
+            match message:
+                case Ready():
+                    flops = message.flops
+                    run.go()
+                case Step():
+                    arrivals.append(time.monotonic())
+                    measured = arrivals[WARM_UP:]
+                    if len(measured) > 2 * WINDOWS and measured[-1] - measured[0] >= seconds:
+                        return flops, measured
+                case Checkpoint():
+                    run.take(message)
+                case Failed():
+                    raise message.failure()
+    raise AssertionError("an endless job ended")
+
+
+def _throughput(flops: int, arrivals: list[float]) -> Throughput:
+    per_hour = flops / UNIT_FLOPS * SECONDS_PER_HOUR
+    steps = len(arrivals) - 1
+    cuts = [steps * window // WINDOWS for window in range(WINDOWS + 1)]
+    rates = [per_hour * (end - start) / (arrivals[end] - arrivals[start]) for start, end in pairwise(cuts)]
+    elapsed = arrivals[-1] - arrivals[0]
+    return Throughput(
+        units_per_hour=int(per_hour * steps / elapsed),
+        slowest=int(min(rates)),
+        fastest=int(max(rates)),
+        steps=steps,
+        seconds=elapsed,
+    )

@@ -1,0 +1,103 @@
+"""Trains a job on this machine as a worker would, and records what a worker would commit to."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from contracts.commitment import checkpoint_root, next_tip, numerics_class, start_tip
+from contracts.jobspec import JobSpec
+from contracts.types import to_hex
+from worker.checkpoints import TakenCheckpoint
+from worker.failures import Failure
+from worker.messages import Checkpoint, Failed, Message, Ready, Step
+from worker.runner import Runner
+from worker.usage import Limits
+
+
+@dataclass
+class Record:
+    """What a run did: metrics of each step, commitments to each checkpoint."""
+
+    job: str
+    sandbox: str
+    numerics: dict[str, Any] = field(default_factory=dict)
+    numerics_class: str = ""
+    units: int = 0
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)  # by step
+    checkpoints: list[dict[str, Any]] = field(default_factory=list)
+    state_root: str = ""  # the last checkpoint's
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(vars(self), indent=2) + "\n")
+
+
+def train_locally(
+    spec: JobSpec,
+    job_folder: Path,
+    work_folder: Path,
+    *,
+    last: int | None = None,
+    threads: int = 1,
+    trusted: bool = False,
+    watch: Callable[[Message], None] = lambda message: None,
+) -> Record:
+    """Runs checkpoints 1 .. last; they stay in `work_folder`. Raises Failure if training fails."""
+    runner = Runner(
+        spec,
+        job_folder,
+        work_folder,
+        last=last,
+        threads=threads,
+        limits=limits_for(spec),
+        trusted=trusted,
+        step_interval=0,
+    )
+    record = Record(job=to_hex(spec.job_hash()), sandbox=runner.sandbox)
+    tip = start_tip(spec.job_hash())
+    with runner as run:
+        for message in run.messages():
+            match message:
+                case Ready():
+                    record.numerics, record.units = message.numerics, message.units
+                    record.numerics_class = to_hex(numerics_class(message.numerics))
+                    run.go()
+                case Step():
+                    record.metrics[message.step] = message.metrics
+                case Checkpoint():
+                    tip = _record_checkpoint(record, spec, run.take(message), tip)
+                case Failed():
+                    raise Failure(message.kind, message.message, _hint(message, work_folder))
+            watch(message)
+    return record
+
+
+def limits_for(spec: JobSpec) -> Limits:
+    """The limits of a run on one's own machine: the memory that the job asks for, if it does."""
+    return Limits(memory_mb=spec.resources.memory_mb) if spec.resources.memory_mb else Limits()
+
+
+def _record_checkpoint(record: Record, spec: JobSpec, taken: TakenCheckpoint, tip: bytes) -> bytes:
+    state = taken.state_root()
+    numerics = numerics_class(record.numerics)
+    root = checkpoint_root(spec.job_hash(), taken.index, taken.step, state, taken.trace_root, numerics)
+    tip = next_tip(tip, root)
+    record.state_root = to_hex(state)
+    record.checkpoints.append(
+        {
+            "index": taken.index,
+            "step": taken.step,
+            "state_root": to_hex(state),
+            "trace_root": to_hex(taken.trace_root),
+            "root": to_hex(root),
+            "tip": to_hex(tip),
+            "seconds": taken.seconds,
+            "file": taken.path.name,
+        }
+    )
+    return tip
+
+
+def _hint(failed: Failed, work_folder: Path) -> str:
+    return f"{failed.hint}; log: {work_folder / 'log.txt'}" if failed.hint else f"log: {work_folder / 'log.txt'}"

@@ -1,0 +1,172 @@
+"""`gpumarket recipe`: start from an example, count a recipe's work, and train a job on this machine."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from contracts.errors import UserError
+from contracts.jobspec import JobSpec, check_steps, parse_job_file, read_job
+from worker import recipes
+from worker.local_run import limits_for, train_locally
+from worker.messages import Checkpoint, Failed, Message, Ready, Step
+from worker.runner import Runner
+from worker.units_line import set_units
+
+app = typer.Typer(no_args_is_help=True, help="Check and measure a training program.")
+console = Console()
+say = partial(console.print, highlight=False, soft_wrap=True)
+
+JobPath = Annotated[Path, typer.Argument(help="job.yaml, or the folder that holds one", show_default=False)]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads to train with")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run my own recipe even if there is no sandbox here")]
+
+
+@app.command("list")
+def list_recipes() -> None:
+    """Show the example recipes."""
+    for name in recipes.NAMES:
+        folder = recipes.FOLDER / name
+        job = parse_job_file((folder / "job.yaml").read_text(), f"{name}/job.yaml")
+        about = (folder / "recipe.py").read_text().split('"""')[1].splitlines()[0]
+        shape = f"{job.steps} steps, {job.steps // job.checkpoint_every} checkpoints"
+        say(f"[bold]{name:10}[/] {about} [dim]({shape})[/]")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="An example: see `gpumarket recipe list`", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Where to put the job", show_default=False)],
+) -> None:
+    """Copy an example recipe with its job.yaml, and make its data."""
+    if name not in recipes.NAMES:
+        raise UserError(f"there is no example recipe {name!r}", f"choose from: {', '.join(recipes.NAMES)}")
+    source = recipes.FOLDER / name
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already, and not an empty folder", "choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in ("recipe.py", "job.yaml"):
+        shutil.copyfile(source / file, folder / file)
+    with console.status("making the data"):
+        made = make_data(name, folder)
+    files = ", ".join(["recipe.py", "job.yaml", *(file.name for file in made)])
+    say(f"{folder}: {files}")
+    say(f"next: gpumarket recipe measure {folder}")
+
+
+def make_data(name: str, folder: Path) -> list[Path]:
+    """Makes the data of a shipped recipe in `folder`; returns the files."""
+    spec = spec_from_file_location(f"make_data_{name}", recipes.FOLDER / name / "make_data.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        files: list[Path] = module.make_data(folder)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"making the data of {name} needs the module {error.name!r}", "pip install 'gpumarket[recipes]'"
+        ) from error
+    return files
+
+
+@app.command()
+def measure(path: JobPath, threads: Threads = 1, trust: Trust = False) -> None:
+    """Count a job's work units per checkpoint, and write them into its job.yaml."""
+    job_file = path / "job.yaml" if path.is_dir() else path
+    job, spec = read_job(job_file)
+    with console.status("counting the work of one step"), tempfile.TemporaryDirectory() as work_folder:
+        ready = _measure(spec, job_file.parent, Path(work_folder), threads, trust)
+    job_file.write_text(set_units(job_file.read_text(encoding="utf-8"), ready.units), encoding="utf-8")
+    say(
+        f"{job.name}: {ready.units:,} units per checkpoint ({ready.flops / 1e6:,.1f} MFLOP a step, "
+        f"{spec.checkpoint_every} steps), {ready.parameters:,} parameters"
+    )
+    say(f"units: {ready.units} is now in {job_file}")
+
+
+def _measure(spec: JobSpec, job_folder: Path, work_folder: Path, threads: int, trust: bool) -> Ready:
+    runner = Runner(spec, job_folder, work_folder, threads=threads, limits=limits_for(spec), trusted=trust)
+    with runner as run:
+        for message in run.messages():
+            match message:
+                case Ready():
+                    return message
+                case Failed():
+                    raise message.failure()
+    raise AssertionError("messages end with Failed, Stopped or Done, and the first is Ready or Failed")
+
+
+@app.command()
+def run(
+    path: JobPath,
+    steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="For checkpoints and log [default: run/ beside job.yaml]", show_default=False),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write losses, roots and tips to this file")] = None,
+    threads: Threads = 1,
+    trust: Trust = False,
+) -> None:
+    """Train a job on this machine as a worker would, and print its losses and roots."""
+    job_file = path / "job.yaml" if path.is_dir() else path
+    job, spec = read_job(job_file)
+    last = spec.checkpoints if steps is None else _checkpoints(steps, spec)
+    out = out or job_file.parent / "run"
+    with _progress(last * spec.checkpoint_every) as watch:
+        record = train_locally(spec, job_file.parent, out, last=last, threads=threads, trusted=trust, watch=watch)
+    say(f"state root {record.state_root}\ntip        {record.checkpoints[-1]['tip']}", highlight=False)
+    say(f"sandbox    {record.sandbox}\nfiles      {out}")
+    if job.units is not None and job.units != record.units:
+        say(
+            f"[yellow]job.yaml says {job.units} units, this recipe does {record.units}: "
+            f"run `gpumarket recipe measure {path}`[/]"
+        )
+    if json is not None:
+        record.write(json)
+
+
+def _checkpoints(steps: int, spec: JobSpec) -> int:
+    try:
+        check_steps(steps, spec.checkpoint_every)
+    except ValueError as error:
+        raise UserError(f"--steps {steps}: {error}") from error
+    if steps > spec.steps:
+        raise UserError(f"--steps {steps} is more than the job's {spec.steps}", "raise `steps` in job.yaml")
+    return steps // spec.checkpoint_every
+
+
+@contextmanager
+def _progress(steps: int) -> Iterator[Callable[[Message], None]]:
+    """A bar while training, and a line for each checkpoint."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("loading the recipe", total=steps)
+
+        def watch(message: Message) -> None:
+            match message:
+                case Step():
+                    bar.update(
+                        task,
+                        completed=message.step,
+                        description=f"step {message.step} {_show(message.metrics)}",
+                    )
+                case Checkpoint():
+                    say(
+                        f"checkpoint {message.index:3}  step {message.step:6}  {_show(message.metrics)}  "
+                        f"{message.seconds:.1f} s  trace {message.trace_root[:12]}"
+                    )
+
+        yield watch
+
+
+def _show(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
