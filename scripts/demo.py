@@ -1,0 +1,369 @@
+"""The demo: a market of separate processes on a local chain, and a provider that dies in the middle of a job."""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from demo_parties import Failure, Stage
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from contracts.amounts import format_amount
+from contracts.api.bodies import JobOut, JobStatus
+from contracts.api.client import MarketClient, Unreachable
+from contracts.chain.client import Chain, connect
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = ROOT / ".demo"
+CLIENTS = {"alice": "digits", "bob": "chargpt"}
+PROVIDERS = {"hydro": "0.60", "solar": "0.75", "wind": "0.90"}  # tokens per hour
+DEPOSIT, STAKE = "200", "100"  # tokens
+VICTIM_JOB = "alice"
+KILL_AFTER = 2  # accepted checkpoints; the kill comes in the middle of the next one
+PATIENCE = 240  # seconds for everything after set-up
+ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
+
+console = Console(highlight=False)
+
+
+class Demo:
+    """Everything that runs, and what was seen of it."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.chain: Chain
+        self.market: MarketClient
+        self.jobs: dict[str, str] = {}  # client -> job id
+        self.killed: str | None = None  # the provider's address
+        self.events: list[str] = []
+        self.before: dict[str, int] = {}
+
+    def say(self, text: str) -> None:
+        self.events.append(f"{time.monotonic() - self.stage.started:5.1f} s  {text}")
+        console.print(self.events[-1])
+
+    # ------------------------------------------------------------- set the stage
+
+    def start_chain(self) -> None:
+        devnet = self.stage.party("devnet")
+        devnet.start("chain", "devnet", "--port", "0", "--block-time", "1", "--fast")
+        config = devnet.home / "config.toml"
+        self.stage.wait_for("the chain", lambda: config.is_file(), devnet)
+        self.stage.config = config
+        self.chain = connect(self.stage.settings())
+        self.say(f"chain {self.chain.settings.rpc_url}, escrow {self.chain.domain.verifying_contract}")
+
+    def make_parties(self) -> None:
+        """Keys for everyone, money for the clients, gas for all; jobs from the recipes that ship."""
+        with ThreadPoolExecutor(3) as pool:
+            tasks = [pool.submit(self._make_party, name, None) for name in ("operator", "approver")]
+            tasks += [pool.submit(self._make_party, name, DEPOSIT) for name in CLIENTS]
+            tasks += [pool.submit(self._make_job, client, recipe) for client, recipe in CLIENTS.items()]
+            tasks += [pool.submit(self._make_party, name, None) for name in PROVIDERS]
+            for task in tasks:
+                task.result()
+        names = ["operator", "approver", *CLIENTS, *PROVIDERS]
+        self.before = {name: self.wealth(name) for name in names}
+        self.say(f"keys and money for {', '.join(names)}")
+
+    def _make_party(self, name: str, deposit: str | None) -> None:
+        party = self.stage.party(name)
+        party.run("wallet", "new", name)
+        party.run("wallet", "faucet", "500", "--key", name)
+        if deposit:
+            party.run("wallet", "deposit", deposit, "--key", name)
+
+    def _make_job(self, client: str, recipe: str) -> None:
+        party = self.stage.party(client)
+        party.run("recipe", "new", recipe, str(party.home / recipe))
+        party.run("recipe", "measure", str(party.home / recipe))
+
+    def start_services(self) -> None:
+        operator, approver = self.stage.party("operator"), self.stage.party("approver")
+        port = self.stage.free_port()
+        self.stage.market_url = f"http://127.0.0.1:{port}"
+        approver_address = self.address("approver")
+        operator.start(
+            "market", "market", "serve", "--port", str(port), "--key", "operator", "--epoch-seconds", "1",
+            "--fee", "1000", "--approver", approver_address,
+        )  # fmt: skip
+        self.market = MarketClient(self.stage.market_url, attempts=1)
+        self.stage.wait_for("the market", self._market_answers, operator)
+        approver.start("approver", "approver", "start", "--key", "approver", "--poll", "0.5")
+        self.say(f"market {self.stage.market_url}, approver {approver_address}")
+
+    def _market_answers(self) -> bool:
+        try:
+            self.market.info()
+        except Unreachable:
+            return False
+        return True
+
+    def start_providers(self) -> None:
+        """One after the other: each measures its speed, and should have the machine to itself for that."""
+        for name, price in PROVIDERS.items():
+            party = self.stage.party(name)
+            party.run(
+                "provider", "register", "--key", name, "--price", price, "--stake", STAKE, "--rules", "audited",
+                "--measure-seconds", "1", "--yes",
+            )  # fmt: skip
+            party.start("agent", "provider", "start", "--key", name)
+            self.say(f"provider {name} {self.address(name)} asks {price} an hour")
+
+    def submit_jobs(self) -> None:
+        for client, recipe in CLIENTS.items():
+            party = self.stage.party(client)
+            text = party.run("job", "submit", str(party.home / recipe), "--key", client, "--yes", "-o", "json")
+            self.jobs[client] = json.loads(text)["id"]
+            self.say(f"{client} hands in {recipe}: job {self.jobs[client][:12]}")
+
+    # ------------------------------------------------------------- the play
+
+    def watch(self) -> dict[str, JobOut]:
+        """Show the table until both jobs are over; kill the victim's provider on the way."""
+        deadline = time.monotonic() + PATIENCE
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            while True:
+                self.stage.check_alive()
+                jobs = {client: self.market.job(job) for client, job in self.jobs.items()}
+                live.update(self.table(jobs), refresh=True)
+                if self.killed is None:
+                    self._maybe_kill(jobs[VICTIM_JOB])
+                if all(job.status in ENDED for job in jobs.values()):
+                    return jobs
+                if time.monotonic() > deadline:
+                    raise Failure(f"the jobs were not done after {PATIENCE} s: see the logs in {HOME}")
+                time.sleep(0.5)
+
+    def _maybe_kill(self, job: JobOut) -> None:
+        """SIGKILL the agent that trains the job, in the middle of a checkpoint after the one just approved."""
+        approved = [one for one in self.market.checkpoints(job.id) if one.status == "approved"]
+        if len(approved) < KILL_AFTER or not job.leases:
+            return
+        time.sleep(0.4 * approved[-1].checkpoint.seconds)
+        provider = job.leases[-1].provider
+        name = next(name for name in PROVIDERS if self.address(name) == provider)
+        self.stage.party(name).kill("agent")
+        self.killed = provider
+        self.say(f"[red]kill -9[/] of provider {name}, in the middle of checkpoint {len(approved) + 1} of {job.name}")
+
+    def table(self, jobs: dict[str, JobOut]) -> Table:
+        table = Table("job", "status", "checkpoints", "provider", "lease", "state", "accepted", "paid", "metrics")
+        names = {self.address(name): name for name in PROVIDERS}
+        for client, job in jobs.items():
+            metrics = " ".join(f"{key} {value:.3f}" for key, value in job.metrics.items() if value is not None)
+            first = (f"{client}: {job.name}", str(job.status), f"{job.accepted}/{job.bid.checkpoints}")
+            if not job.leases:
+                table.add_row(*first, "", "", job.reason, "", "", "")
+            for number, lease in enumerate(job.leases):
+                table.add_row(
+                    *(first if number == 0 else ("", "", "")),
+                    names[lease.provider] + (" [red](killed)[/]" if lease.provider == self.killed else ""),
+                    f"{lease.start + 1}-{lease.end}",
+                    lease.finished or lease.state.phase,
+                    str(lease.state.accepted),
+                    self.tokens(lease.paid),
+                    metrics if number == len(job.leases) - 1 else "",
+                )
+        return table
+
+    # ------------------------------------------------------------- the books
+
+    def address(self, name: str) -> str:
+        return self.stage.party(name).address()
+
+    def wealth(self, name: str) -> int:
+        """All tokens of a party that are not locked in a lease: in its wallet, and free in the escrow."""
+        address = self.address(name)
+        return self.chain.token_balance(address) + self.chain.account(address).free
+
+    def tokens(self, amount: int) -> str:
+        return format_amount(amount, self.chain.decimals)
+
+    def leases_are_over(self) -> bool:
+        return not any(True for _ in self.market.leases(live=True))
+
+    def stop_providers(self) -> None:
+        for name in PROVIDERS:
+            if self.address(name) != self.killed:
+                self.stage.party(name).terminate("agent")
+
+    def reconcile(self) -> bool:
+        operator = self.stage.party("operator")
+        ok, text = operator.try_run("reconcile")
+        console.print(text.rstrip(), markup=False)
+        return ok
+
+    def bit_identical(self, job: JobOut) -> bool:
+        """Train the killed job again without interruption; its losses and roots must be the same bits."""
+        client = next(name for name, id in self.jobs.items() if id == job.id)
+        party = self.stage.party(client)
+        result = party.home / "uninterrupted.json"
+        party.run("recipe", "run", str(party.home / CLIENTS[client]), "--json", str(result))
+        again = {one["index"]: one for one in json.loads(result.read_text())["checkpoints"]}
+        # A checkpoint that the killed provider had made but not handed in was made again: take what was accepted.
+        made = {one.checkpoint.index: one.checkpoint for one in self.market.checkpoints(job.id)
+                if one.status == "approved"}  # fmt: skip
+        table = Table("checkpoint", "trained in the market", "trained again, uninterrupted", "same bits", box=None)
+        same = len(made) == len(again) == job.bid.checkpoints
+        for index, record in sorted(made.items()):
+            other = again[index]
+            equal = (record.metrics, record.state_root, record.trace_root, record.tip) == (
+                other["metrics"], other["state_root"], other["trace_root"], other["tip"],
+            )  # fmt: skip
+            same = same and equal
+            shown = [f"loss {metrics['loss']!r}" for metrics in (record.metrics, other["metrics"])]
+            table.add_row(str(index), *shown, "yes" if equal else "[red]NO[/]")
+        console.print(table)
+        return same
+
+
+@contextmanager
+def running(keep: bool) -> Iterator[Demo]:
+    shutil.rmtree(HOME, ignore_errors=True)
+    stage = Stage(HOME)
+    try:
+        yield Demo(stage)
+        if keep:
+            return
+    except BaseException:
+        keep = False
+        raise
+    finally:
+        if not keep:
+            stage.stop_all()
+
+
+def play(demo: Demo) -> dict[str, Any]:
+    demo.start_chain()
+    demo.make_parties()
+    demo.start_services()
+    demo.start_providers()
+    demo.submit_jobs()
+    jobs = demo.watch()
+    demo.say("both jobs are over: " + ", ".join(f"{job.name} {job.status}" for job in jobs.values()))
+    demo.stage.wait_for("the leases to end", demo.leases_are_over, patience=30)
+    jobs = {client: demo.market.job(job.id) for client, job in jobs.items()}
+    console.print(demo.table(jobs))
+    demo.stop_providers()
+    after = {name: demo.wealth(name) for name in demo.before}
+    demo.say("reconcile: chain against database against blobs")
+    reconciled = demo.reconcile()
+    demo.say("the killed job once more, uninterrupted, on one machine")
+    identical = demo.bit_identical(jobs[VICTIM_JOB])
+    return {
+        "jobs": [
+            {
+                "id": job.id,
+                "name": job.name,
+                "status": str(job.status),
+                "checkpoints": job.accepted,
+                "wanted": job.bid.checkpoints,
+                "leases": [lease.model_dump(mode="json") for lease in job.leases],
+                "paid": str(job.paid),
+                "fees": str(job.fees),
+                "refunded": str(sum(lease.refunded for lease in job.leases)),
+            }
+            for job in jobs.values()
+        ],
+        "parties": {
+            name: {"address": demo.address(name), "before": str(demo.before[name]), "after": str(after[name])}
+            for name in demo.before
+        },
+        "killed": demo.killed,
+        "reconciled": reconciled,
+        "bit_identical": identical,
+        "seconds": round(time.monotonic() - demo.stage.started, 1),
+    }
+
+
+def problems(result: dict[str, Any]) -> list[str]:
+    """What must hold for the demo to have worked, and does not."""
+    found = []
+    for job in result["jobs"]:
+        if job["status"] != "done" or job["checkpoints"] != job["wanted"]:
+            found.append(f"job {job['name']} is {job['status']} with {job['checkpoints']} of {job['wanted']}")
+        for lease in job["leases"]:
+            done = lease["state"]["accepted"] - lease["start"]
+            if int(lease["paid"]) != done * int(lease["price"]):
+                found.append(f"lease {lease['id']} was paid {lease['paid']} for {done} checkpoints at {lease['price']}")
+    parties = result["parties"].values()
+    before, after = (sum(int(party[when]) for party in parties) for when in ("before", "after"))
+    if before != after:
+        found.append(f"all parties together had {before} before and {after} after")
+    if result["killed"] is None:
+        found.append("no provider was killed")
+    elif not any(len({lease["provider"] for lease in job["leases"]}) > 1 for job in result["jobs"]):
+        found.append("no job moved to another provider")
+    found += [f"{name} is false" for name in ("reconciled", "bit_identical") if not result[name]]
+    return found
+
+
+def summary(demo: Demo, result: dict[str, Any]) -> None:
+    table = Table("party", "before", "after", "change", title="Every token accounted for", title_justify="left")
+    for name, party in result["parties"].items():
+        before, after = int(party["before"]), int(party["after"])
+        sign = "+" if after > before else "-" if after < before else ""
+        change = sign + demo.tokens(abs(after - before))
+        table.add_row(name, demo.tokens(before), demo.tokens(after), change)
+    console.print(table)
+
+
+def next_steps(demo: Demo) -> None:
+    console.print("\nEverything still runs. Try, in another terminal:")
+    client = demo.stage.party(VICTIM_JOB)
+    console.print(f"  export GPUMARKET_HOME={client.home} GPUMARKET_MARKET_URL={demo.stage.market_url}")
+    console.print(f"  export GPUMARKET_PASSWORD={demo.stage.password} PATH={ROOT}/.venv/bin:$PATH")
+    console.print("  gpumarket job list")
+    console.print(f"  gpumarket job pull {demo.jobs[VICTIM_JOB][:12]} ./checkpoints --all")
+    console.print("  gpumarket wallet show")
+    console.print(f"  gpumarket job submit {client.home / CLIENTS[VICTIM_JOB]}")
+    console.print(f"  curl {demo.stage.market_url}/v1/info")
+    console.print("Ctrl-C here stops it all.")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave all running at the end, until Ctrl-C")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcome as JSON")
+    options = parser.parse_args()
+    with running(options.keep) as demo:
+        try:
+            result = play(demo)
+        except Failure as failure:
+            console.print(f"[red]The demo failed:[/] {failure}")
+            return 1
+        summary(demo, result)
+        wrong = problems(result)
+        if options.json:
+            options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        for problem in wrong:
+            console.print(f"[red]Wrong:[/] {problem}")
+        if not wrong:
+            seconds = result["seconds"]
+            console.print(
+                f"[green]All of it holds[/], in {seconds} s: two jobs done, one provider killed, no work lost."
+            )
+        if options.keep:
+            next_steps(demo)
+            try:
+                while True:
+                    time.sleep(3600)
+            except KeyboardInterrupt:
+                demo.stage.stop_all()
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,159 @@
+"""The demo's parties: each with a home, keys and processes of its own, as they would be on machines of their own."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from eth_utils.address import to_checksum_address
+
+from contracts.settings import Settings, read_config
+
+GPUMARKET = Path(sys.executable).with_name("gpumarket")
+
+
+class Failure(Exception):
+    """The demo can't go on; says why."""
+
+
+class Party:
+    """One person or service: runs `gpumarket` commands with its own home."""
+
+    def __init__(self, stage: "Stage", name: str) -> None:
+        self.stage, self.name = stage, name
+        self.home = stage.home / name
+        self.home.mkdir(parents=True)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.gone: set[str] = set()  # processes that were stopped on purpose
+        self._address: str | None = None
+
+    def _environment(self) -> dict[str, str]:
+        if self.stage.config and not (self.home / "config.toml").exists():
+            shutil.copy(self.stage.config, self.home / "config.toml")
+        mine = {"GPUMARKET_HOME": str(self.home), "GPUMARKET_PASSWORD": self.stage.password}
+        if self.stage.market_url:
+            mine["GPUMARKET_MARKET_URL"] = self.stage.market_url
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("GPUMARKET_")}
+        return inherited | mine | {"COLUMNS": "160", "NO_COLOR": "1"}
+
+    def try_run(self, *arguments: str) -> tuple[bool, str]:
+        """Whether a command succeeded, and what it printed."""
+        done = subprocess.run(
+            [GPUMARKET, *arguments], env=self._environment(), capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        return done.returncode == 0, done.stdout if done.returncode == 0 else done.stdout + done.stderr
+
+    def run(self, *arguments: str) -> str:
+        ok, text = self.try_run(*arguments)
+        if not ok:
+            raise Failure(f"{self.name}: gpumarket {' '.join(arguments)} failed:\n{text}")
+        return text
+
+    def start(self, what: str, *arguments: str) -> None:
+        """Start a long-running command in a process group of its own, with its output in a log file."""
+        with (self.home / f"{what}.log").open("wb") as log:
+            self.processes[what] = subprocess.Popen(
+                [GPUMARKET, *arguments],
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self, what: str) -> None:
+        """kill -9, as a power cut would; the agent gets no chance to say anything."""
+        self.gone.add(what)
+        self.processes[what].kill()
+        self.processes[what].wait()
+
+    def terminate(self, what: str, patience: float = 20) -> None:
+        self.gone.add(what)
+        process = self.processes[what]
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise Failure(f"{self.name}'s {what} did not stop within {patience} s of SIGTERM") from None
+
+    def address(self) -> str:
+        if self._address is None:
+            (keystore,) = (self.home / "keys").glob("*.json")
+            self._address = self.stage.address_in(keystore)
+        return self._address
+
+    def tail(self, what: str, lines: int = 15) -> str:
+        return "\n".join((self.home / f"{what}.log").read_text(errors="replace").splitlines()[-lines:])
+
+
+class Stage:
+    """All parties, and where they meet."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.started = time.monotonic()
+        self.password = secrets.token_hex(8)
+        self.config: Path | None = None
+        self.market_url: str | None = None
+        self._parties: dict[str, Party] = {}
+
+    def party(self, name: str) -> Party:
+        if name not in self._parties:
+            self._parties[name] = Party(self, name)
+        return self._parties[name]
+
+    def settings(self) -> Settings:
+        assert self.config is not None
+        return Settings(**read_config(self.config))
+
+    @staticmethod
+    def address_in(keystore: Path) -> str:
+        return to_checksum_address(json.loads(keystore.read_text())["address"])
+
+    @staticmethod
+    def free_port() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    def check_alive(self) -> None:
+        """Raises Failure if a process ended that nobody stopped."""
+        for party in self._parties.values():
+            for what, process in party.processes.items():
+                if what not in party.gone and process.poll() is not None:
+                    raise Failure(f"{party.name}'s {what} ended with code {process.returncode}:\n{party.tail(what)}")
+
+    def wait_for(self, what: str, ready: Callable[[], bool], party: Party | None = None, patience: float = 60) -> None:
+        deadline = time.monotonic() + patience
+        while not ready():
+            self.check_alive()
+            if time.monotonic() > deadline:
+                logs = "".join(f"\n{name}:\n{party.tail(name)}" for name in party.processes) if party else ""
+                raise Failure(f"waited {patience:.0f} s for {what} in vain{logs}")
+            time.sleep(0.1)
+
+    def stop_all(self) -> None:
+        """SIGTERM to everything, the chain last; SIGKILL to what does not go."""
+        running = [
+            (what, process)
+            for party in self._parties.values()
+            for what, process in party.processes.items()
+            if process.poll() is None
+        ]
+        for is_chain in (False, True):
+            group = [process for what, process in running if (what == "chain") == is_chain]
+            for process in group:
+                process.send_signal(signal.SIGTERM)
+            for process in group:
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    process.kill()
