@@ -1,0 +1,100 @@
+"""Lists in pages: a cursor holds the sort key of the last row that was given."""
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy import ColumnElement, literal, tuple_
+from sqlmodel import Session
+from sqlmodel.sql.expression import SelectOfScalar
+
+from contracts.api.bodies import Page
+from contracts.api.problems import Code, Problem
+from market.models import UtcTime
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 500
+SCAN = 2_000  # rows that one request looks at, at most, for a filter that the database can't apply
+
+Row = TypeVar("Row")
+Out = TypeVar("Out", bound=BaseModel)
+
+
+class Keyset:
+    """A sort order by columns that name a row uniquely, and cursors in it."""
+
+    def __init__(self, *columns: Any, descending: bool = False) -> None:
+        self.columns = columns
+        self.descending = descending
+
+    def after(self, query: SelectOfScalar[Row], cursor: str | None, limit: int) -> SelectOfScalar[Row]:
+        """The next `limit` rows of the query behind a cursor. Raises Problem for a cursor that is none of ours."""
+        if cursor is not None:
+            values = self._decode(cursor)
+            here: ColumnElement[Any] = tuple_(*self.columns)
+            there = tuple_(*(literal(value, column.type) for value, column in zip(values, self.columns, strict=True)))
+            query = query.where(here < there if self.descending else here > there)
+        order = [column.desc() if self.descending else column.asc() for column in self.columns]
+        return query.order_by(*order).limit(limit)
+
+    def cursor(self, row: Any) -> str:
+        values = [getattr(row, column.key) for column in self.columns]
+        plain = [value.isoformat() if isinstance(value, datetime) else value for value in values]
+        return base64.urlsafe_b64encode(json.dumps(plain).encode()).decode().rstrip("=")
+
+    def _decode(self, cursor: str) -> list[Any]:
+        try:
+            values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+            if not isinstance(values, list) or len(values) != len(self.columns):
+                raise ValueError("not this list's cursor")
+            return [self._typed(value, column) for value, column in zip(values, self.columns, strict=True)]
+        except ValueError as error:
+            raise Problem(
+                422,
+                Code.VALIDATION_FAILED,
+                f"after: {cursor!r} is not a cursor of this list",
+                "Pass the `next` of the page before, as it is.",
+            ) from error
+
+    @staticmethod
+    def _typed(value: Any, column: Any) -> Any:
+        if isinstance(column.type, UtcTime):
+            moment = datetime.fromisoformat(value)
+            if moment.tzinfo is None:
+                raise ValueError("a time without a zone")
+            return moment
+        if not isinstance(value, column.type.python_type) or isinstance(value, bool):
+            raise ValueError("a value of another type")
+        return value
+
+
+def read_page(
+    session: Session,
+    query: SelectOfScalar[Row],
+    order: Keyset,
+    cursor: str | None,
+    limit: int,
+    convert: Callable[[Sequence[Row]], Sequence[Out | None]],
+) -> Page[Out]:
+    """One page of a query. `convert` turns rows to bodies; None for a row that is not to be shown.
+
+    A page may have fewer than `limit` items and still a `next`.
+    """
+    items: list[Out] = []
+    scanned = 0
+    while True:
+        rows = session.exec(order.after(query, cursor, limit + 1)).all()
+        for row, out in zip(rows[:limit], convert(rows[:limit]), strict=True):
+            if len(items) == limit:
+                return Page(items=items, next=cursor)
+            if out is not None:
+                items.append(out)
+            cursor = order.cursor(row)
+        scanned += len(rows)
+        if len(rows) <= limit:
+            return Page(items=items)
+        if len(items) == limit or scanned >= SCAN:
+            return Page(items=items, next=cursor)

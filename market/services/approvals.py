@@ -1,0 +1,105 @@
+"""An approver's word on checkpoints: Approvals and Rejections."""
+
+from sqlmodel import Session, col, update
+
+from contracts.api.bodies import ApprovalIn, CheckpointStatus, LeaseOut, RejectionIn
+from contracts.api.problems import Code, Problem
+from contracts.orders import Approval, Rejection
+from market.context import Context
+from market.models import ApprovalRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
+from market.services.leases import find_live_lease, get_lease, newest_approval
+from market.services.progress import find_checkpoint, tip_at
+
+
+def approve(context: Context, body: ApprovalIn) -> LeaseOut:
+    """Store an Approval; all checkpoints up to it are approved."""
+    approval = body.approval
+    with context.db.session() as session:
+        lease, _ = find_live_lease(session, approval.lease)
+        _check_signer(context, approval, lease, body.signature)
+        if session.get(ApprovalRow, (approval.lease, approval.n, approval.last)) is None:
+            _check_index(session, approval, lease)
+            _check_tip(session, approval, lease)
+            session.add(
+                ApprovalRow(
+                    lease=lease.id, n=approval.n, last=approval.last, tip=approval.tip, signature=body.signature
+                )
+            )
+            _mark(session, approval)
+    return get_lease(context, approval.lease)
+
+
+def _check_index(session: Session, approval: Approval, lease: LeaseRow) -> None:
+    newest = newest_approval(session, lease.id)
+    # With `last`, what is accepted already may be approved again: it closes the lease.
+    lowest = max(lease.accepted, newest.n if newest else 0, lease.start) + (0 if approval.last else 1)
+    if not lowest <= approval.n <= lease.end:
+        raise Problem(
+            409,
+            Code.PROGRESS_OUT_OF_ORDER,
+            f"an Approval of checkpoint {approval.n} comes too late or too early: {lowest} to {lease.end} can be approved",
+            "Approvals are cumulative; sign the newest checkpoint that was reported.",
+            lowest=lowest,
+            highest=lease.end,
+        )
+
+
+def _check_tip(session: Session, approval: Approval, lease: LeaseRow) -> None:
+    known = tip_at(session, lease, approval.n)
+    if known != approval.tip:
+        find_checkpoint(session, lease.id, approval.n, approval.tip)
+        raise Problem(
+            422,
+            Code.COMMITMENT_MISMATCH,
+            f"lease {lease.id} has the tip {known} at checkpoint {approval.n}, not {approval.tip}",
+        )
+
+
+def _mark(session: Session, approval: Approval) -> None:
+    session.exec(
+        update(CheckpointRow)
+        .where(col(CheckpointRow.lease) == approval.lease, col(CheckpointRow.n) <= approval.n)
+        .values(status=CheckpointStatus.APPROVED.value, reason="")
+    )
+    if approval.last:
+        session.exec(update(ReportRow).where(col(ReportRow.lease) == approval.lease).values(answered=True))
+
+
+def reject(context: Context, body: RejectionIn) -> LeaseOut:
+    """Store a Rejection of a reported checkpoint. Its maker may replace it."""
+    rejection = body.rejection
+    with context.db.session() as session:
+        lease, _ = find_live_lease(session, rejection.lease)
+        _check_signer(context, rejection, lease, body.signature)
+        checkpoint = find_checkpoint(session, lease.id, rejection.n, rejection.tip)
+        if checkpoint.status == CheckpointStatus.APPROVED or rejection.n <= lease.accepted:
+            raise Problem(
+                409,
+                Code.PROGRESS_OUT_OF_ORDER,
+                f"checkpoint {rejection.n} of lease {lease.id} has been approved, so it can't be rejected",
+                "An Approval can't be taken back. A false claim that is pending on chain can be challenged.",
+            )
+        session.merge(
+            RejectionRow(
+                lease=lease.id,
+                n=rejection.n,
+                tip=rejection.tip,
+                reason=rejection.reason,
+                signature=body.signature,
+            )
+        )
+        checkpoint.status = CheckpointStatus.REJECTED
+        checkpoint.reason = rejection.reason
+        session.add(checkpoint)
+    return get_lease(context, rejection.lease)
+
+
+def _check_signer(context: Context, message: Approval | Rejection, lease: LeaseRow, signature: str) -> None:
+    """By the approver's key: the escrow takes no wallet's word here."""
+    if message.signer(context.chain.domain, signature) != lease.approver:
+        raise Problem(
+            422,
+            Code.SIGNATURE_INVALID,
+            f"the {type(message).__name__} is not signed by the approver {lease.approver} of lease {lease.id}",
+            "Sign it with the approver's key, for the chain and the escrow of /v1/info.",
+        )

@@ -1,0 +1,138 @@
+"""Asks: admission and listing."""
+
+from collections.abc import Iterator, Sequence
+
+from sqlmodel import col, select
+
+from contracts.api.bodies import AskIn, AskOut, AskResources, OrderStatus, Page
+from contracts.api.problems import Code, Problem
+from contracts.orders import Ask
+from contracts.terms import AccountWord
+from market.context import Context
+from market.models import AskRow
+from market.paging import Keyset
+from market.services import admission
+
+_BY_RECEPTION = Keyset(col(AskRow.received), col(AskRow.id))
+
+
+def admit_ask(context: Context, body: AskIn) -> tuple[AskOut, bool]:
+    """Store an Ask that could be matched. The same again gives the stored one; the flag says if it is new."""
+    ask = body.ask
+    id = ask.digest(context.chain.domain)
+    with context.db.reading() as session:
+        stored = session.get(AskRow, id)
+    if stored is None:
+        _check(context, body)
+        row = AskRow(
+            id=id,
+            provider=ask.provider,
+            rules=ask.rules,
+            ask=ask.model_dump(mode="json", by_alias=True),
+            signature=body.signature,
+            resources=body.resources.model_dump(mode="json"),
+            page=ask.page,
+            valid_from=ask.valid_from,
+            valid_until=ask.valid_until,
+        )
+        with context.db.session() as session:
+            stored = session.get(AskRow, id)
+            if stored is None:
+                session.add(row)
+    return next(_outs(context, [stored or row])), stored is None
+
+
+def _check(context: Context, body: AskIn) -> None:
+    ask = body.ask
+    admission.check_market(context, ask)
+    admission.check_positive(ask, "price_per_hour", "units_per_hour", "max_stake", "max_active", "max_checkpoints")
+    rules = admission.check_rules(context, ask).rules
+    if ask.max_stake < rules.arbiter_fee:
+        raise admission.terms_invalid(
+            f"maxStake {ask.max_stake} is below the arbiter's fee {rules.arbiter_fee}, which every stake must cover"
+        )
+    if ask.valid_from > ask.valid_until:
+        raise admission.terms_invalid(f"validFrom {ask.valid_from} is after validUntil {ask.valid_until}")
+    admission.check_not_expired(context, ask)
+    if body.resources.hash() != ask.resources:
+        raise Problem(
+            422,
+            Code.RESOURCES_MISMATCH,
+            f"the Ask signs resources with the hash {ask.resources}, but those given have {body.resources.hash()}",
+            "Send the resources that were hashed for the signature, unchanged.",
+        )
+    admission.check_signature(context, ask, body.signature)
+    account = context.account(ask.provider)
+    admission.check_page(ask, account)
+    if account.active == 0 and account.free < ask.max_stake:
+        missing = ask.max_stake - account.free
+        raise Problem(
+            422,
+            Code.STAKE_SHORT,
+            f"the Ask offers a stake of up to {ask.max_stake}, but {ask.provider} has {account.free} free",
+            admission.deposit_hint(ask.provider, missing, context.chain.decimals) + ", or sign a smaller maxStake.",
+            free=str(account.free),
+            needed=str(ask.max_stake),
+            missing=str(missing),
+        )
+
+
+def get_ask(context: Context, id: str) -> AskOut:
+    with context.db.reading() as session:
+        row = session.get(AskRow, id)
+    if row is None:
+        raise Problem(404, Code.NOT_FOUND, f"there is no Ask {id} at this market", "An Ask's id is its digest.")
+    return next(_outs(context, [row]))
+
+
+def list_asks(
+    context: Context, provider: str | None, status: OrderStatus | None, after: str | None, limit: int
+) -> Page[AskOut]:
+    query = select(AskRow)
+    if provider is not None:
+        query = query.where(AskRow.provider == provider)
+    if status is OrderStatus.EXPIRED:
+        query = query.where(AskRow.valid_until < context.now())
+    elif status is not None:
+        query = query.where(AskRow.valid_until >= context.now())
+    # Rows first and then their accounts: the chain is not asked inside a session.
+    items: list[AskOut] = []
+    while True:
+        with context.db.reading() as session:
+            rows = session.exec(_BY_RECEPTION.after(query, after, limit + 1)).all()
+        for row, out in zip(rows[:limit], _outs(context, rows[:limit]), strict=True):
+            if len(items) == limit:
+                return Page(items=items, next=after)
+            if status in (None, out.status):
+                items.append(out)
+            after = _BY_RECEPTION.cursor(row)
+        if len(rows) <= limit:
+            return Page(items=items)
+        if len(items) == limit:
+            return Page(items=items, next=after)
+
+
+def _outs(context: Context, rows: Sequence[AskRow]) -> Iterator[AskOut]:
+    accounts = context.accounts(row.provider for row in rows)
+    for row in rows:
+        account = accounts[row.provider]
+        ask = Ask.model_validate(row.ask)
+        yield AskOut(
+            id=row.id,
+            ask=ask,
+            signature=row.signature,
+            resources=AskResources.model_validate(row.resources),
+            status=ask_status(ask, account, context.now()),
+            active=account.active,
+            received=row.received,
+        )
+
+
+def ask_status(ask: Ask, account: AccountWord, now: int) -> OrderStatus:
+    if ask.valid_until < now:
+        return OrderStatus.EXPIRED
+    if ask.page != account.page:
+        return OrderStatus.CANCELLED
+    if account.active == 0 and account.free < ask.max_stake:
+        return OrderStatus.UNFUNDED
+    return OrderStatus.OPEN

@@ -1,0 +1,124 @@
+"""Jobs: a Bid, the leases that worked on it, and what that makes of it."""
+
+from collections.abc import Sequence
+
+from sqlmodel import Session, col, select
+
+from contracts.api.bodies import JobOut, JobStatus, Page
+from contracts.api.problems import Code, Problem
+from contracts.jobspec import JobSpec
+from contracts.orders import Bid
+from contracts.terms import Phase
+from market.context import Context
+from market.models import BidRow, ChainEvent, CheckpointRow, LeaseRow
+from market.paging import Keyset, read_page
+from market.services.leases import failures_by_job, lease_summary, phase_of, state_now
+
+MAX_FAILURES = 3  # leases that failed at the same checkpoint, after which the market matches the job no more
+
+_BY_RECEPTION = Keyset(col(BidRow.received), col(BidRow.id))
+
+
+def get_job(context: Context, id: str) -> JobOut:
+    with context.db.reading() as session:
+        return job_outs(context, session, [find_job(session, id)])[0]
+
+
+def find_job(session: Session, id: str) -> BidRow:
+    row = session.get(BidRow, id)
+    if row is None:
+        raise Problem(404, Code.NOT_FOUND, f"there is no job {id} at this market", "A job's id is its Bid's digest.")
+    return row
+
+
+def list_jobs(
+    context: Context, client: str | None, status: JobStatus | None, after: str | None, limit: int
+) -> Page[JobOut]:
+    query = select(BidRow)
+    if client is not None:
+        query = query.where(BidRow.client == client)
+    with context.db.reading() as session:
+
+        def convert(rows: Sequence[BidRow]) -> list[JobOut | None]:
+            outs = job_outs(context, session, rows)
+            return [out if status in (None, out.status) else None for out in outs]
+
+        return read_page(session, query, _BY_RECEPTION, after, limit, convert)
+
+
+def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list[JobOut]:
+    now = context.now()
+    leases: dict[str, list[LeaseRow]] = {row.id: [] for row in rows}
+    in_order = select(LeaseRow).order_by(col(LeaseRow.opened_block), col(LeaseRow.start))
+    for lease in session.exec(in_order.where(col(LeaseRow.bid).in_(list(leases)))):
+        leases[lease.bid].append(lease)
+    accepted = {
+        job: max((state_now(lease, now).accepted for lease in found), default=0) for job, found in leases.items()
+    }
+    failures = failures_by_job(session, accepted)
+    pages = pages_of(session, {row.client for row in rows})
+    outs = []
+    for row in rows:
+        status, reason = job_status(row, leases[row.id], pages.get(row.client, 0), now)
+        outs.append(
+            JobOut(
+                id=row.id,
+                name=row.name,
+                status=status,
+                reason=reason,
+                bid=Bid.model_validate(row.bid),
+                signature=row.signature,
+                spec=JobSpec.model_validate(row.spec),
+                accepted=accepted[row.id],
+                paid=sum(lease.paid for lease in leases[row.id]),
+                fees=sum(lease.fees for lease in leases[row.id]),
+                leases=[lease_summary(lease, now) for lease in leases[row.id]],
+                failures=failures[row.id],
+                metrics=_metrics(session, leases[row.id], accepted[row.id]),
+                received=row.received,
+            )
+        )
+    return outs
+
+
+def job_status(row: BidRow, leases: Sequence[LeaseRow], page: int, now: int) -> tuple[JobStatus, str]:
+    """A job's status, and why it waits or ended. `leases` in the order of their opening; `page` is its client's."""
+    newest = leases[-1] if leases else None
+    checkpoints = int(row.bid["checkpoints"])
+    if newest and newest.finished == "completed" and newest.end == checkpoints:
+        return JobStatus.DONE, ""
+    if row.failed:
+        return JobStatus.FAILED, row.reason
+    if newest and newest.finished is None:
+        if phase_of(newest) is Phase.CLOSING:
+            return JobStatus.CLOSING, f"its lease with {newest.provider} ends when the window has passed"
+        if phase_of(newest) is Phase.CHALLENGED:
+            return JobStatus.RUNNING, "a checkpoint is challenged; the arbiter decides"
+        return JobStatus.RUNNING, ""
+    if newest and not newest.continuable:
+        return JobStatus.CANCELLED, f"its client ended it after checkpoint {newest.accepted} of {checkpoints}"
+    if newest is None and page > row.page:
+        return JobStatus.CANCELLED, f"its client raised the page of orders to {page}"
+    if now > row.valid_until:
+        return JobStatus.EXPIRED, "its Bid is past its validUntil, so no lease can be opened for it"
+    return JobStatus.PENDING, row.wait_reason
+
+
+def pages_of(session: Session, addresses: set[str]) -> dict[str, int]:
+    """Order pages of those accounts that have ever raised theirs, as of the newest followed block."""
+    raised = session.exec(
+        select(ChainEvent)
+        .where(ChainEvent.name == "PageRaised", col(ChainEvent.account).in_(addresses))
+        .order_by(col(ChainEvent.block_number), col(ChainEvent.log_index))
+    )
+    return {str(event.account): int(event.data["page"]) for event in raised}
+
+
+def _metrics(session: Session, leases: Sequence[LeaseRow], accepted: int) -> dict[str, float | None]:
+    """Of the checkpoint that was accepted last."""
+    for lease in reversed(leases):
+        if lease.start < accepted:
+            row = session.get(CheckpointRow, (lease.id, accepted))
+            if row is not None:
+                return dict(row.record["metrics"])
+    return {}

@@ -1,0 +1,179 @@
+"""Leases as the API shows them."""
+
+from collections.abc import Sequence
+
+from sqlmodel import Session, col, select
+
+from contracts.api.bodies import ApprovalIn, LeaseOut, LeaseState, LeaseSummary, Page, RejectionIn
+from contracts.api.problems import Code, Problem
+from contracts.jobspec import JobSpec
+from contracts.orders import Approval, Bid, Rejection
+from contracts.terms import Flag, Phase
+from market.context import Context
+from market.models import ApprovalRow, BidRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
+from market.paging import Keyset, read_page
+
+_BY_OPENING = Keyset(col(LeaseRow.opened_block), col(LeaseRow.id))
+
+
+def phase_of(row: LeaseRow) -> Phase:
+    return Phase(row.status & 7)
+
+
+def state_now(row: LeaseRow, now: int) -> LeaseState:
+    """The state with the acceptance window applied, as the escrow's next call will see it."""
+    flags, accepted = Flag(row.status & 0xF8), row.accepted
+    if phase_of(row) in (Phase.ACTIVE, Phase.CLOSING) and now >= row.t + row.window and row.claimed > accepted:
+        accepted = row.claimed
+        if phase_of(row) is Phase.CLOSING:
+            flags &= ~Flag.LATE
+    return LeaseState(
+        phase=phase_of(row).name.lower(),
+        flags=[str(flag.name).lower() for flag in Flag if flag & flags],
+        settled=row.settled,
+        accepted=accepted,
+        claimed=row.claimed,
+        t=row.t,
+        tip=row.tip,
+    )
+
+
+def lease_summary(row: LeaseRow, now: int) -> LeaseSummary:
+    return LeaseSummary(
+        id=row.id,
+        provider=row.provider,
+        start=row.start,
+        end=row.end,
+        price=row.price,
+        fee=row.fee,
+        stake=row.stake,
+        state=state_now(row, now),
+        finished=row.finished,
+        paid=row.paid,
+        refunded=row.refunded,
+        opened_block=row.opened_block,
+    )
+
+
+def find_lease(session: Session, id: str) -> tuple[LeaseRow, BidRow]:
+    """A lease and its job. Raises Problem(not_found); leases of jobs that other markets took are not shown here."""
+    row = session.get(LeaseRow, id)
+    job = session.get(BidRow, row.bid) if row else None
+    if row is None or job is None:
+        raise Problem(
+            404,
+            Code.NOT_FOUND,
+            f"there is no lease {id} of a job of this market",
+            "If it was opened just now: the market may not have followed its block yet, so ask again.",
+        )
+    return row, job
+
+
+def find_live_lease(session: Session, id: str) -> tuple[LeaseRow, BidRow]:
+    """`find_lease` for messages that need a live one. Raises Problem(lease_not_live)."""
+    row, job = find_lease(session, id)
+    if row.finished is not None:
+        raise Problem(
+            409,
+            Code.LEASE_NOT_LIVE,
+            f"lease {id} is over: {row.finished}, with {row.accepted} checkpoints accepted",
+            "The rest of the job goes on in another lease, if it does.",
+        )
+    return row, job
+
+
+def get_lease(context: Context, id: str) -> LeaseOut:
+    with context.db.reading() as session:
+        find_lease(session, id)
+        return lease_outs(context, session, [session.get_one(LeaseRow, id)])[0]
+
+
+def list_leases(
+    context: Context, provider: str | None, approver: str | None, live: bool | None, after: str | None, limit: int
+) -> Page[LeaseOut]:
+    query = select(LeaseRow).where(col(LeaseRow.bid).in_(select(BidRow.id)))
+    if provider is not None:
+        query = query.where(LeaseRow.provider == provider)
+    if approver is not None:
+        query = query.where(LeaseRow.approver == approver)
+    if live is not None:
+        query = query.where(col(LeaseRow.finished).is_(None) if live else col(LeaseRow.finished).is_not(None))
+    with context.db.reading() as session:
+        return read_page(session, query, _BY_OPENING, after, limit, lambda rows: lease_outs(context, session, rows))
+
+
+def lease_outs(context: Context, session: Session, rows: Sequence[LeaseRow]) -> list[LeaseOut]:
+    """Bodies of leases of jobs of this market, with all that belongs to them."""
+    jobs = {job.id: job for job in session.exec(select(BidRow).where(col(BidRow.id).in_({row.bid for row in rows})))}
+    accepted = accepted_by_job(session, jobs, context.now())
+    failures = failures_by_job(session, accepted)
+    now = context.now()
+    outs = []
+    for row in rows:
+        job = jobs[row.bid]
+        approval = newest_approval(session, row.id)
+        outs.append(
+            LeaseOut(
+                **dict(lease_summary(row, now)),
+                job=job.id,
+                bid=Bid.model_validate(job.bid),
+                spec=JobSpec.model_validate(job.spec),
+                rules=context.rules_by_hash[row.rules].rules,
+                prev=row.prev,
+                window=row.window,
+                timeout=row.timeout,
+                job_failures=failures[job.id],
+                approval=_approval_in(approval) if approval else None,
+                rejection=_standing_rejection(session, row.id, approval.n if approval else row.start),
+            )
+        )
+    return outs
+
+
+def accepted_by_job(session: Session, jobs: Sequence[str] | dict[str, BidRow], now: int) -> dict[str, int]:
+    """Checkpoints accepted so far, by job."""
+    accepted = dict.fromkeys(jobs, 0)
+    for lease in session.exec(select(LeaseRow).where(col(LeaseRow.bid).in_(list(jobs)))):
+        accepted[lease.bid] = max(accepted[lease.bid], state_now(lease, now).accepted)
+    return accepted
+
+
+def failures_by_job(session: Session, accepted: dict[str, int]) -> dict[str, int]:
+    """Leases whose worker reported `failed` at the checkpoint that comes next, by job."""
+    reports = session.exec(
+        select(ReportRow).where(col(ReportRow.bid).in_(list(accepted)), ReportRow.kind == "failed")
+    ).all()
+    leases: dict[str, set[str]] = {job: set() for job in accepted}
+    for report in reports:
+        if report.n == accepted[report.bid] + 1:
+            leases[report.bid].add(report.lease)
+    return {job: len(failed) for job, failed in leases.items()}
+
+
+def newest_approval(session: Session, lease: str) -> ApprovalRow | None:
+    newest_first = (col(ApprovalRow.n).desc(), col(ApprovalRow.last).desc())
+    return session.exec(select(ApprovalRow).where(ApprovalRow.lease == lease).order_by(*newest_first)).first()
+
+
+def _approval_in(row: ApprovalRow) -> ApprovalIn:
+    approval = Approval(lease=row.lease, n=row.n, tip=row.tip, last=row.last)
+    return ApprovalIn(approval=approval, signature=row.signature)
+
+
+def _standing_rejection(session: Session, lease: str, approved: int) -> RejectionIn | None:
+    """Of a checkpoint after the newest approval, unless its maker has replaced it."""
+    row = session.exec(
+        select(RejectionRow)
+        .join(
+            CheckpointRow,
+            (col(CheckpointRow.lease) == RejectionRow.lease)
+            & (col(CheckpointRow.n) == RejectionRow.n)
+            & (col(CheckpointRow.tip) == RejectionRow.tip),
+        )
+        .where(RejectionRow.lease == lease, RejectionRow.n > approved)
+        .order_by(col(RejectionRow.n))
+    ).first()
+    if row is None:
+        return None
+    rejection = Rejection(lease=row.lease, n=row.n, tip=row.tip, reason=row.reason)
+    return RejectionIn(rejection=rejection, signature=row.signature)

@@ -1,0 +1,31 @@
+"""Whose signature it is: checked as the escrow checks it."""
+
+from eth_abi.abi import encode as abi_encode
+from web3.exceptions import ContractLogicError, Web3RPCError
+from web3.types import TxParams
+
+from contracts.chain.client import Chain
+from contracts.orders import SignedType
+from contracts.types import from_hex
+
+_IS_VALID_SIGNATURE = bytes.fromhex("1626ba7e")  # ERC-1271; also what a wallet answers for yes
+_WALLET_GAS = 60_000
+
+
+def is_signed_by(chain: Chain, message: SignedType, signer: str, signature: str) -> bool:
+    """By the key of `signer`, or else by `signer` as an ERC-1271 wallet. May call the chain."""
+    if message.signer(chain.domain, signature) == signer:
+        return True
+    wallet = chain.w3.to_checksum_address(signer)
+    if not chain.w3.eth.get_code(wallet):
+        return False
+    arguments = abi_encode(["bytes32", "bytes"], [from_hex(message.digest(chain.domain)), from_hex(signature)])
+    data = _IS_VALID_SIGNATURE + arguments
+    # What the escrow allows the wallet, on top of what any transaction pays for itself and its data.
+    gas = _WALLET_GAS + 21_000 + sum(16 if byte else 4 for byte in data)
+    call: TxParams = {"to": wallet, "from": chain.escrow.address, "data": data, "gas": gas}
+    try:
+        answer = bytes(chain.w3.eth.call(call))
+    except (ContractLogicError, Web3RPCError):
+        return False
+    return answer[:32] == _IS_VALID_SIGNATURE + bytes(28)
