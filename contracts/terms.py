@@ -22,7 +22,7 @@ class Flag(IntFlag):
     WAS_CLOSING = 0x08
     BY_CLIENT = 0x10
     LATE = 0x20
-    PROGRESSED = 0x40
+    MORE = 0x40  # the Bid goes on beyond this lease
     CLAIMED_IN_CLOSING = 0x80
 
 
