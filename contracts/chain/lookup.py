@@ -1,10 +1,12 @@
 """A lease as the chain has it, and whether a market says the same."""
 
+from collections.abc import Iterator
+
 from eth_utils.crypto import keccak
 
 from contracts.api.bodies import LeaseOut
 from contracts.chain.client import Chain
-from contracts.chain.events import Opened, decode
+from contracts.chain.events import Event, Opened, decode
 from contracts.errors import UserError
 from contracts.types import to_hex
 
@@ -14,6 +16,8 @@ _OPENED_TOPIC = to_hex(
         b"(bytes32,bytes32,bytes32,bytes32,address,address,address,uint96))"
     )
 )
+
+_BLOCKS_PER_QUERY = 10_000  # what public nodes allow at least
 
 
 class MarketLied(UserError):
@@ -34,6 +38,41 @@ def opened(chain: Chain, lease: str) -> Opened:
         if isinstance(event, Opened):
             return event
     raise UserError(f"the escrow {chain.escrow.address} never opened a lease {lease}", "is this the right chain?")
+
+
+def opened_by(chain: Chain, provider: str, first_block: int, last_block: int) -> Iterator[Opened]:
+    """The events of all leases that this provider got in the given blocks, both included."""
+    topic = "0x" + provider[2:].lower().rjust(64, "0")
+    for first in range(first_block, last_block + 1, _BLOCKS_PER_QUERY):
+        logs = chain.w3.eth.get_logs(
+            {
+                "address": chain.escrow.address,
+                "topics": [_OPENED_TOPIC, None, topic],  # type: ignore[list-item]
+                "fromBlock": first,
+                "toBlock": min(first + _BLOCKS_PER_QUERY - 1, last_block),
+            }
+        )
+        for log in logs:
+            event = decode(log, int(chain.w3.eth.get_block(log["blockHash"])["timestamp"]))
+            if isinstance(event, Opened):
+                yield event
+
+
+def lease_events(chain: Chain, lease: str, first_block: int) -> list[Event]:
+    """All events of one lease from a block on, in order. Their timestamps are left out (0)."""
+    newest = int(chain.w3.eth.block_number)
+    found: list[Event | None] = []
+    for first in range(first_block, newest + 1, _BLOCKS_PER_QUERY):
+        logs = chain.w3.eth.get_logs(
+            {
+                "address": chain.escrow.address,
+                "topics": [None, lease],  # type: ignore[list-item]
+                "fromBlock": first,
+                "toBlock": min(first + _BLOCKS_PER_QUERY - 1, newest),
+            }
+        )
+        found += [decode(log, 0) for log in logs]
+    return [event for event in found if event is not None]
 
 
 def verify_lease(chain: Chain, lease: LeaseOut, event: Opened) -> None:
