@@ -1,0 +1,178 @@
+"""The worker agent of one provider key: keeps an Ask standing, and works off the leases that it is given."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+from eth_account.signers.local import LocalAccount
+from filelock import FileLock, Timeout
+
+from contracts.api.client import MarketClient
+from contracts.chain.client import Chain
+from contracts.chain.sender import Sender
+from contracts.errors import UserError
+from worker.asks import StandingAsk
+from worker.chain_errors import CHAIN_TROUBLE
+from worker.lease_run import MARKET_SECONDS, LeaseRun
+from worker.leases import discover
+from worker.offer import Offer
+from worker.store import LeaseFolder, Store
+from worker.trouble import Trouble
+
+log = structlog.get_logger()
+SLICE_SECONDS = 0.2  # within which a signal is noticed
+SENDER_SECONDS = 60.0  # for a transaction to be mined
+HURRY_SHARE = 0.4  # of the grace time, left for transactions alone
+
+
+class Agent:
+    """Runs until `stop`, or until the first lease is over with `once`. Neither market nor chain can make it crash."""
+
+    def __init__(self, key: str, offer: Offer, chain: Chain, account: LocalAccount, *, once: bool = False) -> None:
+        self._offer, self._chain, self._account, self._once = offer, chain, account, once
+        self._store = Store(key)
+        self._sender = Sender(chain, account, timeout=SENDER_SECONDS)
+        self._market = MarketClient(offer.market_url, timeout=MARKET_SECONDS, attempts=1)
+        self._ask = StandingAsk(offer, chain, self._sender, self._market, account, self._store)
+        self._runs: dict[str, LeaseRun] = {}
+        self._wake = threading.Event()
+        self._stop_asked: float | None = None  # monotonic
+        self._withdrawn = self._hurried = False
+        self._done = 0
+        self._trouble = Trouble(log.bind(provider=account.address))
+
+    def stop(self) -> None:
+        """Asks to release all leases and to end within the grace time. Safe to call in a signal handler."""
+        if self._stop_asked is None:
+            self._stop_asked = time.monotonic()
+            for run in list(self._runs.values()):
+                run.stop()
+
+    def run(self) -> None:
+        """Returns when it has ended. Raises UserError if another agent works with this key."""
+        lock = FileLock(self._store.folder / "agent.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(
+                f"an agent is running for {self._account.address} already",
+                f"stop that one, or use another key; the lock is {lock.lock_file}",
+            ) from error
+        try:
+            log.info("agent.starts", provider=self._account.address, market=self._offer.market_url)
+            self._resume()
+            while not self._ended():
+                self._round()
+                self._pause()
+        finally:
+            for run in self._runs.values():
+                run.close()
+            self._market.close()
+            lock.release()
+            log.info("agent.ended", leases_done=self._done, leases_left=len(self._runs))
+
+    # ------------------------------------------------------------- rounds
+
+    def _round(self) -> None:
+        if self._stop_asked is None:
+            self._look_for_leases()
+        else:
+            self._wind_up()
+        for run in self._runs.values():
+            self._turn(run)
+        self._clear_up()
+        if self._wants_work():
+            self._guarded("ask", self._ask.renew)
+
+    def _turn(self, run: LeaseRun) -> None:
+        try:
+            run.turn()
+        except Exception:  # one lease's trouble, or a bug, must not cost another lease its money
+            log.exception("lease.crashed", lease=run.folder.lease)
+
+    def _wants_work(self) -> bool:
+        active = sum(run.active for run in self._runs.values())
+        more = not self._once or (not self._runs and not self._done)
+        return self._stop_asked is None and more and active < self._offer.max_active
+
+    def _pause(self) -> None:
+        ends = time.monotonic() + min([self._offer.poll_seconds, *(run.poll_seconds for run in self._runs.values())])
+        stopping = self._stop_asked is not None
+        while (left := ends - time.monotonic()) > 0:
+            if self._wake.wait(min(left, SLICE_SECONDS)):
+                self._wake.clear()
+                return
+            if not stopping and self._stop_asked is not None:
+                return
+
+    def _ended(self) -> bool:
+        if self._stop_asked is not None:
+            idle = self._withdrawn and all(run.idle for run in self._runs.values())
+            return idle or time.monotonic() > self._stop_asked + self._offer.grace_seconds
+        return self._once and self._done > 0 and not self._runs
+
+    # ------------------------------------------------------------- leases
+
+    def _resume(self) -> None:
+        """Goes on with what a former agent left on disk."""
+        for folder in self._store.leases():
+            if folder.file.goal != "over":
+                self._start(folder)
+
+    def _look_for_leases(self) -> None:
+        try:
+            for folder in discover(self._chain, self._account.address, self._store):
+                self._start(folder)
+            self._trouble.over("chain")
+        except CHAIN_TROUBLE as error:
+            self._trouble.at("chain", f"{type(error).__name__}: {error}"[:300])
+        except UserError as error:
+            self._trouble.at("chain", error.message)
+
+    def _start(self, folder: LeaseFolder) -> None:
+        run = LeaseRun(
+            folder, self._offer, self._chain, self._sender, self._offer.market_url, self._account, self._wake.set
+        )
+        self._runs[folder.lease] = run
+        run.start()
+
+    def _clear_up(self) -> None:
+        """Lets go of leases that are over, and of old traces."""
+        for run in [run for run in self._runs.values() if run.over]:
+            run.close()
+            run.folder.drop_bulk()
+            del self._runs[run.folder.lease]
+            self._done += 1
+        for folder in self._store.leases():
+            file = folder.file
+            keep = self._offer.keep_traces_seconds
+            if keep is None:
+                keep = 10 * file.nums.window + 86_400
+            if file.goal == "over" and time.time() > (file.over_since or 0) + keep:
+                self._store.collect(folder)
+
+    # ------------------------------------------------------------- the end
+
+    def _wind_up(self) -> None:
+        """No new lease; towards the end of the grace time, no waiting for anybody either."""
+        if not self._withdrawn:
+            self._withdrawn = self._guarded("ask", self._ask.withdraw)
+        assert self._stop_asked is not None
+        hurry_at = self._stop_asked + (1 - HURRY_SHARE) * self._offer.grace_seconds
+        if not self._hurried and time.monotonic() > hurry_at:
+            self._hurried = True
+            for run in self._runs.values():
+                run.hurry()
+
+    def _guarded(self, what: str, act: Callable[[], None]) -> bool:
+        """Whether it worked; trouble is logged, and it may be tried again."""
+        try:
+            act()
+        except CHAIN_TROUBLE as error:
+            self._trouble.at(what, f"{type(error).__name__}: {error}"[:300])
+            return False
+        except UserError as error:
+            self._trouble.at(what, error.message)
+            return False
+        return True

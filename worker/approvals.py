@@ -1,0 +1,82 @@
+"""Listens for the approver's word on a lease, in a thread: neither training nor the chain's clock waits for it."""
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from contracts.api.bodies import ApprovalIn, LeaseOut, RejectionIn
+from contracts.api.client import MarketClient
+from contracts.errors import UserError
+from contracts.orders import Domain
+from worker.store import LeaseFolder
+from worker.trouble import Trouble
+
+
+class Approvals(threading.Thread):
+    """Asks the market every `poll` seconds while a word is due. What is proven to be the approver's is kept."""
+
+    def __init__(
+        self, market: MarketClient, domain: Domain, folder: LeaseFolder, poll: float, wake: Callable[[], None]
+    ) -> None:
+        super().__init__(name=f"approvals {folder.lease[:10]}", daemon=True)
+        self._market, self._domain, self._folder, self._poll, self._wake = market, domain, folder, poll, wake
+        self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
+        self._trouble = Trouble(self._log)
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def run(self) -> None:
+        while not self._closed.wait(self._poll):
+            try:
+                if self._is_due():
+                    self.take(self._market.lease(self._folder.lease))
+                    self._trouble.over("market")
+            except UserError as error:
+                self._trouble.at("market", error.message)
+            except Exception:  # nothing that the market answers may end this thread
+                self._log.exception("market.crashed")
+
+    def _is_due(self) -> bool:
+        file = self._folder.file
+        return file.reported > file.approved or file.goal != "training"
+
+    def take(self, said: LeaseOut) -> None:
+        """Takes over the newest Approval or Rejection in the market's answer."""
+        before = self._folder.file
+        if said.approval is not None:
+            self._take_approval(said.approval)
+        if said.rejection is not None and before.rejected is None:
+            self._take_rejection(said.rejection)
+        if self._folder.file != before:
+            self._wake()
+
+    def _take_approval(self, said: ApprovalIn) -> None:
+        file, approval = self._folder.file, said.approval
+        old = file.approval.approval if file.approval else None
+        if old is not None and (approval.n, approval.last) <= (old.n, old.last):
+            return
+        signer = approval.signer(self._domain, said.signature)
+        if approval.lease != self._folder.lease or signer != file.parties.approver:
+            problem = f"signed by {signer} for lease {approval.lease}, where {file.parties.approver} approves"
+        elif not self._is_ours(approval.n, approval.tip):
+            problem = f"for tip {approval.tip}, which is not that of our checkpoint {approval.n}"
+        else:
+            self._folder.update(approval=said)
+            self._log.info("checkpoint.approved", n=approval.n, last=approval.last)
+            return
+        self._trouble.at("approval", f"the market shows an Approval of {approval.n} {problem}")
+
+    def _take_rejection(self, said: RejectionIn) -> None:
+        rejection = said.rejection
+        signer = rejection.signer(self._domain, said.signature)
+        if rejection.lease != self._folder.lease or signer != self._folder.file.parties.approver:
+            self._trouble.at("rejection", f"the market shows a Rejection of {rejection.n} signed by {signer}")
+        elif self._is_ours(rejection.n, rejection.tip):  # else of one that has been made anew since
+            self._log.error("checkpoint.rejected", n=rejection.n, reason=rejection.reason)
+            self._folder.update(rejected=rejection.n, reason=rejection.reason)
+
+    def _is_ours(self, n: int, tip: str) -> bool:
+        return self._folder.knows_tip(n) and self._folder.tip(n) == tip

@@ -1,0 +1,113 @@
+"""What a lease needs on disk before it can train: the job's files, and the state to go on from. All of it verified."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from contracts.api.bodies import CheckpointRecord
+from contracts.api.client import MarketClient
+from contracts.commitment import checkpoint_root, next_tip, numerics_class, start_tip
+from contracts.errors import UserError
+from contracts.jobspec import FileRef, JobSpec, check_path, hash_file
+from contracts.types import ZERO_TIP, from_hex, to_hex
+from worker.checkpoints import file_state_root
+from worker.failures import Failure
+from worker.store import Job, LeaseFolder
+
+
+class NoStartState(UserError):
+    """The market has no state that the lease's tip on chain commits to."""
+
+
+def fetch_files(market: MarketClient, spec: JobSpec, folder: Path) -> None:
+    """Downloads the job's files to their places below `folder`, but for those that are there already."""
+    for name, ref in spec.files.items():
+        target = folder / check_path(name)
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"the job's file {name!r} would lie outside its folder")
+        if not _is_there(target, ref):
+            try:
+                market.get_blob(ref, target)
+            except OSError as error:  # such as a file where another path needs a folder
+                raise UserError(f"the job's file {name!r} can't be written: {error}") from error
+
+
+def _is_there(path: Path, ref: FileRef) -> bool:
+    return path.is_file() and path.stat().st_size == ref.size and hash_file(path) == ref
+
+
+def fetch_start_state(market: MarketClient, folder: LeaseFolder, job: Job, disk_mb: int) -> None:
+    """Downloads the state that the lease's base commits to; nothing if the job starts afresh.
+
+    Raises NoStartState if the market has no record with that tip, Failure("state") if the bytes are not it.
+    """
+    file = folder.file
+    if file.base == 0 and job.bid.start_tip == ZERO_TIP:
+        return
+    if file.base == 0:
+        record = _record_of_earlier_job(market, job)
+    else:
+        records = [out.checkpoint for out in market.checkpoints(file.parties.bid)]
+        before = {to_hex(start_tip(job.spec.job_hash(), from_hex(job.bid.start_tip)))} if file.base == 1 else set()
+        before |= {record.tip for record in records if record.index == file.base - 1}
+        record = find_record(records, job.spec, file.base, file.base_tip, before)
+    if record.state.size > disk_mb << 20:
+        raise UserError(f"the state to go on from has {record.state.size >> 20} MB; {disk_mb} MB are allowed")
+    fetch_state(market, record, folder.start_state)
+
+
+def fetch_state(market: MarketClient, record: CheckpointRecord, target: Path) -> None:
+    """A checkpoint's state, checked against its record. Raises Failure("state") if it is not that."""
+    if not is_state(target, record):
+        market.get_blob(record.state, target)
+        root = to_hex(file_state_root(target))
+        if root != record.state_root:
+            target.unlink()
+            raise Failure("state", f"the state of checkpoint {record.index} has root {root}, not {record.state_root}")
+
+
+def is_state(path: Path, record: CheckpointRecord) -> bool:
+    """Whether the file is there and is the state that the record commits to."""
+    try:
+        return path.is_file() and to_hex(file_state_root(path)) == record.state_root
+    except (Failure, OSError):
+        return False
+
+
+def find_record(
+    records: Iterable[CheckpointRecord], spec: JobSpec, index: int, tip: str, before: Iterable[str]
+) -> CheckpointRecord:
+    """The record of checkpoint `index` that hashes to `tip`, on top of one of the tips `before` it.
+
+    What a record says of its root and tip counts for nothing: they are computed from its parts.
+    """
+    previous = [from_hex(one) for one in before]
+    for record in records:
+        if record.index == index and tip in _tips(record, spec, previous):
+            return record
+    raise NoStartState(
+        f"the market has no checkpoint {index} that leads to tip {tip}, which is the chain's",
+        "its client or the provider before may still have it; without it nobody can go on",
+    )
+
+
+def _tips(record: CheckpointRecord, spec: JobSpec, before: Iterable[bytes]) -> Iterator[str]:
+    root = checkpoint_root(
+        spec.job_hash(),
+        record.index,
+        record.index * spec.checkpoint_every,
+        from_hex(record.state_root),
+        from_hex(record.trace_root),
+        numerics_class(record.numerics),
+    )
+    return (to_hex(next_tip(tip, root)) for tip in before)
+
+
+def _record_of_earlier_job(market: MarketClient, job: Job) -> CheckpointRecord:
+    """The checkpoint that a Bid with a startTip goes on from: of another job of the same client."""
+    for other in market.jobs(client=job.bid.client):
+        records = [out.checkpoint for out in market.checkpoints(other.id)]
+        for last in (record for record in records if record.tip == job.bid.start_tip):
+            first = to_hex(start_tip(other.spec.job_hash(), from_hex(other.bid.start_tip)))
+            before = {first} if last.index == 1 else {one.tip for one in records if one.index == last.index - 1}
+            return find_record(records, other.spec, last.index, last.tip, before)
+    raise NoStartState(f"the Bid goes on from tip {job.bid.start_tip}, which no job of {job.bid.client} here has")

@@ -1,0 +1,237 @@
+"""One lease from its opening to its end: training, reports and money side by side, and when to stop early."""
+
+import time
+from collections.abc import Callable
+
+import structlog
+from eth_account.signers.local import LocalAccount
+
+from contracts.api.client import MarketClient
+from contracts.chain.client import Chain
+from contracts.chain.lookup import MarketLied
+from contracts.chain.sender import Sender
+from contracts.errors import UserError
+from contracts.terms import Flag, Phase
+from worker.approvals import Approvals
+from worker.failures import Failure
+from worker.messages import Done
+from worker.offer import Offer
+from worker.reporting import Reporter, send_report
+from worker.schedule import Action, Timing, must_give_up
+from worker.settlement import Settlement, Turn
+from worker.store import LeaseFolder
+from worker.training import Machine, Training
+from worker.trouble import Trouble
+
+STOPPED = "the provider stops"
+MARKET_SECONDS = 10.0  # for an answer, where the chain's clock runs
+
+
+class LeaseRun:
+    """Drives one lease; `turn` is called again and again until it is over, and never blocks for long.
+
+    Training, uploads and the approver's answers have threads of their own. All progress is on disk: another
+    LeaseRun of the same folder goes on from it.
+    """
+
+    def __init__(
+        self,
+        folder: LeaseFolder,
+        offer: Offer,
+        chain: Chain,
+        sender: Sender,
+        market_url: str,
+        account: LocalAccount,
+        wake: Callable[[], None],
+    ) -> None:
+        self.folder, self._offer, self._chain, self._account, self._wake = folder, offer, chain, account, wake
+        self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
+        self._trouble = Trouble(self._log)
+        timeout = folder.file.nums.timeout
+        self.poll_seconds = min(offer.poll_seconds, timeout / 20)
+        self._timing = Timing.of(
+            timeout,
+            redeem_every=offer.redeem_every,
+            patience=offer.patience,
+            margin=offer.margin,
+            release_wait=offer.release_wait,
+        )
+        self._clients = {name: MarketClient(market_url) for name in ("training", "reports")}
+        self._clients |= {
+            name: MarketClient(market_url, timeout=MARKET_SECONDS, attempts=1) for name in ("approvals", "main")
+        }
+        self.settlement = Settlement(chain, sender, folder, self._timing)
+        self.reporter = Reporter(self._clients["reports"], account, chain.domain, folder)
+        self.approvals = Approvals(self._clients["approvals"], chain.domain, folder, self.poll_seconds, wake)
+        machine = Machine(
+            offer.resources, offer.device, offer.threads, offer.disk_mb, offer.hang_seconds, offer.trusted
+        )
+        self.training = Training(chain, self._clients["training"], folder, machine, self._news)
+        self._next_report = 0.0  # monotonic
+        self._stopping = False
+        self._last: Turn | None = None
+
+    def start(self) -> None:
+        file = self.folder.file
+        if file.goal == "training" and file.made == file.nums.end:
+            self.folder.update(goal="finished")
+        self._log.info("lease.starts", goal=self.folder.file.goal, **self._place())
+        if self.folder.file.goal == "training":
+            self.training.start()
+        self.reporter.start()
+        self.approvals.start()
+
+    def close(self) -> None:
+        """Ends all threads; what has not been done yet is done by the next LeaseRun."""
+        self.training.kill()
+        self.reporter.close()
+        self.approvals.close()
+        for thread in (self.reporter, self.approvals):
+            thread.join(timeout=1)
+        for client in self._clients.values():
+            client.close()
+
+    def stop(self) -> None:
+        """Stops at a step or a checkpoint close by, then releases the lease. Safe to call in a signal handler."""
+        self._stopping = True
+        self.training.stop(self._offer.finish_seconds)
+
+    def hurry(self) -> None:
+        """There is no time left to finish a step, or to wait for the approver."""
+        self.training.kill()
+        if self.folder.file.goal == "training":
+            self.folder.release(STOPPED, since=0)
+        elif self.folder.file.goal == "releasing":
+            self.folder.update(releasing_since=0)
+
+    @property
+    def over(self) -> bool:
+        return self.folder.file.goal == "over"
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left to do but to wait for a window to pass."""
+        last = self._last
+        waits = last is not None and last.action == Action.WAIT and last.state.phase == Phase.CLOSING
+        return self.over or (waits and not self.training.is_alive())
+
+    @property
+    def active(self) -> bool:
+        """Whether it counts for the Ask's limit on leases at a time."""
+        last = self._last
+        return not self.over and (last is None or last.state.phase in (Phase.ACTIVE, Phase.CHALLENGED))
+
+    def turn(self) -> None:
+        """One look at everything."""
+        self._heed_training()
+        self._heed_rejection()
+        self._tell_trouble()
+        self._last = self.settlement.turn()
+        if self._last is not None:
+            self._heed_clock(self._last)
+        self.reporter.wake()
+
+    # ------------------------------------------------------------- why to stop early
+
+    def _heed_training(self) -> None:
+        """What the end of training means for the lease."""
+        ended, file = self.training.ended, self.folder.file
+        if ended is None or file.goal != "training":
+            return
+        if isinstance(ended, Done):
+            self._log.info("training.done", n=file.made)
+            self.folder.update(goal="finished")
+        elif isinstance(ended, MarketLied):
+            # Whoever approves for such a market is not worth waiting for. Ending now costs nothing.
+            self._log.error("lease.refused", problem=ended.message)
+            self.folder.release(f"the market lied: {ended.message}", since=0)
+        elif isinstance(ended, UserError):
+            self._log.error("training.failed", problem=ended.message, hint=ended.hint)
+            self._release(_reason(ended), failed=True)
+        elif self._stopping:
+            self._release(STOPPED)
+
+    def _heed_rejection(self) -> None:
+        file = self.folder.file
+        if file.rejected is not None and file.goal in ("training", "finished"):
+            self.training.stop()
+            self._release(f"the approver rejected checkpoint {file.rejected}: {file.reason}", failed=True)
+
+    def _heed_clock(self, turn: Turn) -> None:
+        """Ends training that the chain has no use for any more, or that would come too late."""
+        file = self.folder.file
+        if file.goal == "training" and turn.state.phase == Phase.CLOSING:
+            by_client = bool(turn.state.flags & Flag.BY_CLIENT)
+            self._log.warning("lease.ended_by_other", by_client=by_client, **self._place())
+            self.training.stop()
+            self._release("its client ended it" if by_client else "its time ran out")
+        left = self.training.seconds_left()
+        if file.goal == "training" and must_give_up(
+            turn.state, file.nums, self.settlement.progress(), self._timing, turn.now, left
+        ):
+            self._log.warning("lease.gives_up", seconds_to_checkpoint=left and round(left, 1), **self._place())
+            self.training.stop()
+            self._release("the next checkpoint would come after the deadline")
+
+    def _release(self, reason: str, *, failed: bool = False) -> None:
+        self.folder.release(reason, since=time.time())
+        self.folder.update(failed=failed)
+        self._log.info("lease.releases", reason=reason, **self._place())
+
+    # ------------------------------------------------------------- reports
+
+    def _tell_trouble(self) -> None:
+        """Tells the approver why the lease stops, and asks for its last word until there is one."""
+        file = self.folder.file
+        if file.goal != "releasing" or file.releasing_since == 0 or time.monotonic() < self._next_report:
+            return
+        if file.told and self._is_answered():
+            return
+        kind = "failed" if file.failed and not file.told else "release"
+        if kind == "release" and file.reported < file.made and not self._waited_for_reports():
+            return
+        index = min(file.made, (file.rejected or file.made + 1) - 1)
+        try:
+            send_report(
+                self._clients["main"],
+                self._account,
+                self._chain.domain,
+                self.folder.lease,
+                index + 1 if kind == "failed" else index,
+                kind,
+                self._text(kind),
+            )
+            self.folder.update(told=True)
+            self._log.info("report.sent", kind=kind)
+            self._trouble.over("report")
+        except UserError as error:
+            self._trouble.at("report", error.message)
+        # An answer may have crossed with a checkpoint that came in late: ask again.
+        self._next_report = time.monotonic() + max(1.0, self._timing.release_wait / 3)
+
+    def _waited_for_reports(self) -> bool:
+        """Half of the wait for the approver may go by until all checkpoints are with the market."""
+        since = self.folder.file.releasing_since or 0
+        return time.time() > since + self._timing.release_wait / 2
+
+    def _is_answered(self) -> bool:
+        progress = self.settlement.progress()
+        return progress.last and progress.approved >= progress.claimable
+
+    def _text(self, kind: str) -> str:
+        reason = self.folder.file.reason
+        return f"{self.training.log_tail()}\n{reason}" if kind == "failed" else reason
+
+    def _news(self) -> None:
+        """Training has made a checkpoint, or has ended."""
+        self.reporter.wake()
+        self._wake()
+
+    def _place(self) -> dict[str, int]:
+        file = self.folder.file
+        return {"made": file.made, "accepted": file.accepted, "end": file.nums.end}
+
+
+def _reason(error: UserError) -> str:
+    kind = f"{error.kind}: " if isinstance(error, Failure) else ""
+    return f"{kind}{error.message}" + (f" ({error.hint})" if error.hint else "")

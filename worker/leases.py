@@ -1,0 +1,89 @@
+"""Finds this provider's leases on chain, and checks what the market says about them before a byte of it is used."""
+
+from collections.abc import Iterator
+
+from contracts.api.bodies import AskResources
+from contracts.api.client import MarketClient
+from contracts.chain.client import Chain
+from contracts.chain.events import Opened
+from contracts.chain.lookup import opened_by, verify_lease
+from contracts.errors import UserError
+from contracts.jobspec import JobSpec
+from contracts.terms import Phase, StateWord
+from worker.environment import check_environment
+from worker.store import Job, LeaseFile, LeaseFolder, Store
+
+LIVE = (Phase.ACTIVE, Phase.CLOSING, Phase.CHALLENGED)
+REORG_BLOCKS = 64  # looked at again, in case the chain has rolled back
+
+
+class Unfit(UserError):
+    """This machine can't do the job, whatever the market thought."""
+
+
+def discover(chain: Chain, provider: str, store: Store) -> Iterator[LeaseFolder]:
+    """Makes a folder for each live lease of this provider that has none yet."""
+    newest = int(chain.w3.eth.block_number)
+    followed = int(store.read_state().get("followed", 0))
+    first = max(chain.settings.deploy_block, min(followed, newest) - REORG_BLOCKS)
+    for event in opened_by(chain, provider, first, newest):
+        if store.load(event.lease) is None and not store.is_over(event.lease):
+            state = chain.state(event.lease)
+            if state.phase in LIVE:
+                yield store.create(event.lease, lease_file(event, state))
+    if newest != followed:
+        store.write_state(followed=newest)
+
+
+def lease_file(event: Opened, state: StateWord) -> LeaseFile:
+    """How a lease stands that this machine knows nothing of: as far as it is claimed on chain.
+
+    That is its start, unless an earlier folder was lost. Raises UserError if the event doesn't prove its id.
+    """
+    if event.terms.lease != event.lease:
+        raise UserError(f"the terms in the event of lease {event.lease} have the id {event.terms.lease}")
+    # While it is challenged the chain keeps the tip at the accepted index, not at the claimed one.
+    base = state.accepted if state.phase == Phase.CHALLENGED else state.claimed
+    return LeaseFile(
+        provider=event.terms.provider,
+        nums=event.terms.nums,
+        parties=event.terms.parties,
+        tip=event.tip,
+        opened_block=event.at.block,
+        opened_time=event.at.timestamp,
+        base=base,
+        base_tip=state.tip_hex,
+        made=base,
+        reported=base,
+        accepted=state.accepted,
+        settled=state.settled,
+        goal="finished" if base == event.terms.nums.end else "training",
+    )
+
+
+def verified_job(chain: Chain, market: MarketClient, folder: LeaseFolder) -> Job:
+    """Bid, JobSpec and rules of a lease, as the market gives them and the chain proves them.
+
+    Raises MarketLied if they are not what the terms on chain commit to; Problem and Unreachable pass through.
+    """
+    file = folder.file
+    said = market.lease(folder.lease)
+    verify_lease(chain, said, file.as_event(folder.lease))
+    return Job(bid=said.bid, spec=said.spec, rules=said.rules)
+
+
+def check_fit(spec: JobSpec, have: AskResources, disk_mb: int) -> None:
+    """Raises Unfit or UserError if the job needs what this machine has not offered."""
+    check_environment(spec.environment)
+    need = spec.resources
+    wants = [
+        ("GPUs", need.gpus, have.gpus),
+        ("MB of GPU memory", need.vram_mb if need.gpus else 0, have.vram_mb),
+        ("MB of memory", need.memory_mb, have.memory_mb),
+        ("MB of disk for its files", sum(ref.size for ref in spec.files.values()) >> 20, disk_mb),
+    ]
+    for what, needed, there in wants:
+        if needed > there:
+            raise Unfit(f"the job needs {needed} {what}; this machine offers {there}")
+    if need.devices and have.device not in need.devices:
+        raise Unfit(f"the job wants one of {', '.join(need.devices)}; this machine has {have.device!r}")

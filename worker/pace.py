@@ -1,0 +1,24 @@
+"""How long the next checkpoint will take. Pure."""
+
+
+class Pace:
+    """Estimates from the steps of one run. Times are seconds of any one clock."""
+
+    def __init__(self, checkpoint_every: int, started: float, first: int = 1) -> None:
+        """The run starts with checkpoint `first`."""
+        self._every = checkpoint_every
+        self._start_step, self._started = (first - 1) * checkpoint_every, started
+        self._step, self._at = self._start_step, started
+
+    def step(self, step: int, now: float) -> None:
+        """Training step `step` is done."""
+        self._step, self._at = step, now
+
+    def seconds_left(self, now: float) -> float | None:
+        """To the end of the next checkpoint's last step; None before the first step is done."""
+        done = self._step - self._start_step
+        if done == 0:
+            return None
+        per_step = (self._at - self._started) / done
+        left = self._every - self._step % self._every
+        return max(0.0, left * per_step - (now - self._at))

@@ -1,0 +1,100 @@
+"""Tells the market of a lease's checkpoints and of its troubles, in a thread: uploads are slow, money must not wait."""
+
+import hashlib
+import threading
+import time
+
+import structlog
+from eth_account.signers.local import LocalAccount
+
+from contracts.api.bodies import ProgressIn, ReportIn
+from contracts.api.client import MarketClient
+from contracts.api.problems import Code, Problem
+from contracts.errors import UserError
+from contracts.orders import Claim, Domain, Report
+from worker.store import LeaseFolder
+
+MAX_TEXT = 20_000  # of a report, in characters
+RETRY_SECONDS = (0.5, 30.0)
+
+
+class Reporter(threading.Thread):
+    """Uploads each checkpoint that is made and posts the Claim to it, in order, until closed."""
+
+    def __init__(self, market: MarketClient, account: LocalAccount, domain: Domain, folder: LeaseFolder) -> None:
+        super().__init__(name=f"reports {folder.lease[:10]}", daemon=True)
+        self._market, self._account, self._domain, self._folder = market, account, domain, folder
+        self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def wake(self) -> None:
+        """There is a new checkpoint."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends the thread after what it is at."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def run(self) -> None:
+        pause, longest = RETRY_SECONDS
+        while not self._closed:
+            try:
+                self._report_all()
+                pause = RETRY_SECONDS[0]
+                self._wait_for_news(longest)
+            except Exception as error:  # nothing that the market answers may end this thread
+                self._log_trouble(error, pause)
+                self._sleep(pause)
+                pause = min(2 * pause, longest)
+
+    def _report_all(self) -> None:
+        while not self._closed and (index := self._folder.file.reported + 1) <= self._folder.file.made:
+            self._post(index)
+            # Unless training went back to an earlier checkpoint meanwhile.
+            self._folder.update(reported=min(index, self._folder.file.made))
+            self._log.info("checkpoint.reported", n=index)
+
+    def _post(self, index: int) -> None:
+        record = self._folder.checkpoint(index)
+        self._market.put_blob(self._folder.state_path(index))
+        claim = Claim(lease=self._folder.lease, n=index, tip=record.tip)
+        signature = claim.sign(self._domain, self._account)
+        self._market.post_progress(ProgressIn(claim=claim, signature=signature, checkpoint=record))
+
+    def _log_trouble(self, error: Exception, pause: float) -> None:
+        if isinstance(error, UserError):
+            self._log.warning("report.waits", problem=error.message, retry_in=pause)
+        else:
+            self._log.exception("report.crashed", retry_in=pause)
+
+    def _wait_for_news(self, seconds: float) -> None:
+        with self._changed:
+            if not self._closed and self._folder.file.reported >= self._folder.file.made:
+                self._changed.wait(seconds)
+
+    def _sleep(self, seconds: float) -> None:
+        """Whatever is new: the market was in trouble a moment ago."""
+        ends = time.monotonic() + seconds
+        with self._changed:
+            while not self._closed and (left := ends - time.monotonic()) > 0:
+                self._changed.wait(left)
+
+
+def send_report(
+    market: MarketClient, account: LocalAccount, domain: Domain, lease: str, n: int, kind: str, text: str
+) -> bool:
+    """Posts a Report now; False if the market says that there is no use in it. Raises what the market raises."""
+    text = text[-MAX_TEXT:]
+    content = "0x" + hashlib.sha256(text.encode()).hexdigest()
+    report = Report(lease=lease, n=n, kind=kind, content=content, time=int(time.time()))
+    try:
+        market.post_report(ReportIn(report=report, signature=report.sign(domain, account), text=text))
+    except Problem as problem:
+        if problem.code in (Code.LEASE_NOT_LIVE, Code.REPORT_STALE):
+            return False
+        raise
+    return True

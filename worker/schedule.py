@@ -1,0 +1,166 @@
+"""What to do next about a lease's money and its clock. Pure: the chain's state, progress and the time come in."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from contracts.terms import Flag, Nums, Phase, StateWord
+
+
+class Action(StrEnum):
+    WAIT = "wait"
+    REDEEM = "redeem"  # the newest approval
+    CLAIM = "claim"  # on chain, all that is made
+    COLLECT = "collect"  # what a passed window has accepted
+    END = "end"
+    CLOSE = "close"
+    RESOLVE = "resolve"  # a challenge, if the arbiter has ruled or stayed silent for too long
+    OVER = "over"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds; `of` derives them from a lease's timeout where the provider set none."""
+
+    redeem_every: float  # an approval is redeemed when the chain's clock is this old
+    patience: float  # how long the approver may be silent about a checkpoint
+    claim_before: float  # deadline: then what it was silent about is claimed on chain
+    margin: float  # to the deadline, for a transaction to get in
+    release_wait: float  # for Approval(last), before the slow path
+
+    @classmethod
+    def of(
+        cls,
+        timeout: int,
+        *,
+        redeem_every: float | None = None,
+        patience: float | None = None,
+        margin: float | None = None,
+        release_wait: float | None = None,
+    ) -> "Timing":
+        quarter = timeout / 4
+        return cls(
+            redeem_every=timeout / 2 if redeem_every is None else min(redeem_every, timeout / 2),
+            patience=quarter if patience is None else patience,
+            claim_before=quarter,
+            margin=min(timeout / 10, 300) if margin is None else margin,
+            release_wait=min(timeout / 10, 60) if release_wait is None else release_wait,
+        )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the worker stands. Indices are absolute; times UTC seconds."""
+
+    claimable: int  # newest checkpoint made, or the one before the first that the approver rejected
+    approved: int  # newest Approval's index; 0 if there is none
+    last: bool  # that Approval lets the lease be closed
+    waiting_since: float | None  # when the oldest checkpoint beyond the approved was made
+    finished: bool  # all checkpoints are made
+    releasing_since: float | None  # None: not releasing
+
+
+def synced(state: StateWord, nums: Nums, now: float) -> StateWord:
+    """The state as the next transaction will find it: a passed window has accepted what was pending."""
+    live = state.phase in (Phase.ACTIVE, Phase.CLOSING)
+    if live and state.claimed > state.accepted and now >= state.t + nums.window:
+        return state._replace(accepted=state.claimed)
+    return state
+
+
+def deadline(state: StateWord, nums: Nums) -> int:
+    """From when on anyone may end an Active lease, and the provider loses one checkpoint's price."""
+    pending = state.claimed > state.accepted
+    return state.t + (max(nums.window, nums.timeout) if pending else nums.timeout)
+
+
+def next_action(stored: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
+    """What to send now. What it says is right again after it has been done, or could not be done."""
+    state = synced(stored, nums, now)
+    match state.phase:
+        case Phase.NONE | Phase.CLOSED:
+            return Action.OVER
+        case Phase.CHALLENGED:
+            return Action.RESOLVE
+        case Phase.CLOSING:
+            return _closing(state, nums, progress, timing, now)
+    if state.accepted > state.settled and state.accepted >= progress.approved:
+        return Action.COLLECT
+    if progress.releasing_since is not None:
+        return _releasing(state, nums, progress, timing, now)
+    return _active(state, nums, progress, timing, now)
+
+
+def _redeemable(state: StateWord, progress: Progress) -> bool:
+    return progress.approved > state.accepted and progress.approved >= state.claimed
+
+
+def _closable(state: StateWord, progress: Progress) -> bool:
+    return progress.last and progress.approved >= max(state.accepted, state.claimed)
+
+
+def _active(state: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
+    if _redeemable(state, progress) and (progress.approved == nums.end or now >= state.t + timing.redeem_every):
+        return Action.REDEEM
+    if _unanswered(state, progress):
+        left = deadline(state, nums) - now
+        near = left <= timing.claim_before or progress.finished
+        # A checkpoint that was made shortly before the deadline can't wait for the approver at all.
+        if left <= 2 * timing.margin or (near and _silent(progress, timing, now)):
+            return Action.CLAIM
+    return Action.WAIT
+
+
+def _releasing(state: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
+    """What the approver signs, for a while; then a claim of what it left open, and `end`."""
+    assert progress.releasing_since is not None
+    unanswered = _unanswered(state, progress)
+    if _closable(state, progress) and not unanswered:
+        return Action.REDEEM
+    redeemable = _redeemable(state, progress)
+    if redeemable and progress.approved == nums.end:
+        return Action.REDEEM
+    if now < progress.releasing_since + timing.release_wait:
+        return Action.WAIT
+    if redeemable and not (unanswered and progress.last):  # that would close, and lose what is unanswered
+        return Action.REDEEM
+    return Action.CLAIM if unanswered else Action.END
+
+
+def _closing(state: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
+    unanswered = _unanswered(state, progress)
+    if _closable(state, progress) and not unanswered:
+        return Action.REDEEM
+    if _redeemable(state, progress) and not (unanswered and progress.last):
+        return Action.REDEEM
+    if now >= state.t + nums.window:
+        return Action.CLOSE
+    # Half a window for the approver, half for the transaction.
+    soon = _silent(progress, timing, now) or now >= state.t + nums.window / 2
+    if unanswered and soon and not state.flags & Flag.CLAIMED_IN_CLOSING:
+        return Action.CLAIM
+    return Action.WAIT
+
+
+def _unanswered(state: StateWord, progress: Progress) -> bool:
+    """Whether there are checkpoints that are neither approved nor claimed."""
+    return progress.claimable > max(state.claimed, progress.approved)
+
+
+def _silent(progress: Progress, timing: Timing, now: float) -> bool:
+    return progress.waiting_since is not None and now >= progress.waiting_since + timing.patience
+
+
+def must_give_up(
+    state: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float, seconds_left: float | None
+) -> bool:
+    """Whether the next checkpoint would come too late: better to end now, at no cost.
+
+    `seconds_left` is the estimated time to it, None if nothing is known yet. While anything that is made is not
+    on chain yet, redeeming or claiming it moves the deadline: then there is no hurry.
+    """
+    if state.phase != Phase.ACTIVE or progress.finished or progress.releasing_since is not None:
+        return False
+    current = synced(state, nums, now)
+    if max(progress.approved, progress.claimable) > current.claimed:
+        return False
+    return now + (seconds_left or 0.0) > deadline(current, nums) - timing.margin

@@ -1,0 +1,153 @@
+"""A lease's money: sees to the chain's clock, redeems, claims, ends, collects."""
+
+import time
+from dataclasses import dataclass
+
+import structlog
+from web3.contract.contract import ContractFunction
+
+from contracts.chain.client import Chain
+from contracts.chain.errors import EscrowError
+from contracts.chain.events import Approved, Closed, Settled
+from contracts.chain.lookup import lease_events
+from contracts.chain.sender import Sender
+from contracts.errors import UserError
+from contracts.terms import Phase, StateWord
+from worker.chain_errors import CHAIN_TROUBLE
+from worker.schedule import Action, Progress, Timing, next_action, synced
+from worker.store import LeaseFolder
+from worker.trouble import Trouble
+
+LONGEST_PAUSE = 15.0  # seconds between two tries of what was refused
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How a lease stood at one look at the chain, and what was due."""
+
+    now: float  # the chain's time
+    state: StateWord
+    action: Action
+
+
+class Settlement:
+    """One lease's dealings with the escrow. One thread calls `turn` again and again."""
+
+    def __init__(self, chain: Chain, sender: Sender, folder: LeaseFolder, timing: Timing) -> None:
+        self._chain, self._sender, self._folder, self._timing = chain, sender, folder, timing
+        self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
+        self._trouble = Trouble(self._log)
+        self._not_before = 0.0  # monotonic
+        self._refusals = 0
+        self._missing_since: float | None = None
+
+    def turn(self) -> Turn | None:
+        """Looks at the chain and does what is due. None if the chain does not answer."""
+        file = self._folder.file
+        try:
+            # A chain without traffic lags behind the wall clock; a devnet may run ahead of it.
+            now = max(time.time(), self._chain.now())
+            state = self._chain.state(self._folder.lease)
+            self._note(state, now)
+            action = next_action(state, file.nums, self.progress(), self._timing, now)
+            if action == Action.OVER:
+                action = self._finish(now)
+            elif self._may_act(action):
+                self._do(action, now, state)
+            self._trouble.over("chain")
+        except CHAIN_TROUBLE as error:
+            self._trouble.at("chain", f"{type(error).__name__}: {error}"[:300])
+            return None
+        return Turn(now, state, action)
+
+    def progress(self) -> Progress:
+        """Where the worker stands, by its files."""
+        file = self._folder.file
+        claimable = file.made if file.rejected is None else min(file.made, file.rejected - 1)
+        first_open = max(file.approved, file.base) + 1
+        return Progress(
+            claimable=claimable,
+            approved=file.approval.approval.n if file.approval else 0,
+            last=bool(file.approval and file.approval.approval.last),
+            waiting_since=self._folder.made_at(first_open) if first_open <= claimable else None,
+            finished=file.made == file.nums.end,
+            releasing_since=file.releasing_since,
+        )
+
+    def _note(self, state: StateWord, now: float) -> None:
+        """Remembers what the chain says, while it says something."""
+        if state.phase in (Phase.NONE, Phase.CLOSED):
+            return
+        accepted = synced(state, self._folder.file.nums, now).accepted
+        if accepted > self._folder.file.accepted:
+            self._log.info("checkpoint.accepted", n=accepted)
+        self._folder.update(accepted=accepted, settled=state.settled)
+        self._folder.drop_old_states()
+
+    def _may_act(self, action: Action) -> bool:
+        if action == Action.RESOLVE and self._folder.file.job is None:  # its rules are not known yet
+            return False
+        return action != Action.WAIT and time.monotonic() >= self._not_before
+
+    def _do(self, action: Action, now: float, state: StateWord) -> None:
+        call, facts = self._call(action, state)
+        try:
+            receipt = self._sender.send(call)
+        except EscrowError as error:
+            if action != Action.RESOLVE:  # the arbiter may take its time
+                self._trouble.at(action, error.message)
+            self._pause()
+        except UserError as error:  # no money for gas, or not mined
+            self._trouble.at(action, error.message)
+            self._pause()
+        else:
+            self._trouble.over(action)
+            self._refusals = 0
+            self._log.info(f"lease.{action}", transaction=receipt["transactionHash"].to_0x_hex(), **facts)
+            self._note(self._chain.state(self._folder.lease), now)
+
+    def _pause(self) -> None:
+        self._refusals = min(self._refusals + 1, 10)
+        self._not_before = time.monotonic() + min(0.25 * 2**self._refusals, LONGEST_PAUSE)
+
+    def _call(self, action: Action, state: StateWord) -> tuple[ContractFunction, dict[str, object]]:
+        """The call, and what to log of it."""
+        file, chain, progress = self._folder.file, self._chain, self.progress()
+        if action == Action.REDEEM:
+            assert file.approval is not None
+            call = chain.redeem(file.terms, file.approval.approval, file.approval.signature)
+            return call, {"n": progress.approved, "last": progress.last}
+        if action == Action.CLAIM:
+            roots = self._folder.roots(state.claimed, progress.claimable)
+            return chain.claim(file.terms, roots), {"n": progress.claimable}
+        if action == Action.RESOLVE:
+            assert file.job is not None
+            return chain.resolve(file.terms, file.job.rules), {}
+        simple = {Action.COLLECT: chain.collect, Action.END: chain.end, Action.CLOSE: chain.close}
+        return simple[action](file.terms), {}
+
+    def _finish(self, now: float) -> Action:
+        """The escrow has no such lease any more: its events say how it came out."""
+        file = self._folder.file
+        reached, penalty, proven = file.nums.start, 0, False
+        for event in lease_events(self._chain, self._folder.lease, file.opened_block):
+            match event:
+                case Approved(n=n) | Settled(n=n):
+                    reached = max(reached, n)
+                    proven |= n == file.nums.end
+                case Closed(accepted=accepted, penalty=lost):
+                    reached, penalty, proven = max(reached, accepted), lost, True
+        if not proven and not self._missing_for_long(now):
+            return Action.WAIT
+        file = self._folder.update(
+            goal="over", accepted=reached, settled=reached, penalty=penalty, over_since=file.over_since or time.time()
+        )
+        log = self._log.warning if penalty or not proven else self._log.info
+        log("lease.over", paid=reached - file.nums.start, of=file.nums.end - file.nums.start, penalty=penalty)
+        return Action.OVER
+
+    def _missing_for_long(self, now: float) -> bool:
+        """A node may lag behind, or the chain may have been rolled back: then the lease comes again, or never."""
+        self._missing_since = self._missing_since or now
+        self._trouble.at("chain", "the node knows nothing of this lease; has the chain been rolled back?")
+        return now > self._missing_since + self._folder.file.nums.timeout

@@ -1,0 +1,275 @@
+"""The agent's durable state: a folder for each lease, from which a restart goes on.
+
+    home()/provider/KEY/provider.toml, agent.json, agent.lock
+                       /leases/0x.../lease.json          terms, and how far it has come
+                                    /job/                the job's files
+                                    /start.safetensors   the state that the lease starts from
+                                    /work/               checkpoints with their traces and records, the log
+                       /over/0x....json                  leases that are over and collected
+
+Every file is replaced atomically. Checkpoint n exists from the moment its record does.
+"""
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contracts.api.bodies import ApprovalIn, CheckpointRecord
+from contracts.chain.events import Opened, Place
+from contracts.errors import UserError
+from contracts.jobspec import JobSpec
+from contracts.orders import Bid, Rules
+from contracts.settings import home
+from contracts.terms import Nums, Parties, Terms
+from worker.checkpoints import checkpoint_name, trace_name
+
+LEASE_FILE = "lease.json"
+STATE_FILE = "agent.json"
+
+# training: making checkpoints. finished: all are made. releasing: stops early, `reason` says why. over: nothing left.
+Goal = Literal["training", "finished", "releasing", "over"]
+
+
+class Job(BaseModel):
+    """What the market says about a lease, after it has been verified against the chain."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bid: Bid
+    spec: JobSpec
+    rules: Rules
+
+
+class LeaseFile(BaseModel):
+    """lease.json. Indices are absolute, as on chain."""
+
+    provider: str
+    nums: Nums
+    parties: Parties
+    tip: str  # at the lease's start
+    opened_block: int
+    opened_time: int
+    job: Job | None = None
+    goal: Goal = "training"
+    reason: str = ""
+    base: int  # the checkpoint that this machine went on from: the lease's start, or later if the folder was lost
+    base_tip: str
+    made: int
+    reported: int  # to the market
+    approval: ApprovalIn | None = None  # the newest
+    rejected: int | None = None  # the first checkpoint that the approver refused
+    accepted: int  # on chain, as last seen
+    settled: int
+    failed: bool = False  # releases because the next checkpoint can't be made
+    told: bool = False  # market and approver know that it releases
+    releasing_since: float | None = None  # UTC seconds
+    penalty: int = 0
+    over_since: float | None = None
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.provider, self.nums, self.parties)
+
+    def as_event(self, lease: str) -> Opened:
+        """What opened the lease, as far as it was kept."""
+        place = Place(self.opened_block, "", 0, "", self.opened_time)
+        return Opened(place, lease, self.provider, self.parties.client, "", self.terms, self.tip)
+
+    @property
+    def approved(self) -> int:
+        """The highest index that the approver has accepted, on chain or off."""
+        return max(self.accepted, self.approval.approval.n if self.approval else 0)
+
+    @property
+    def earned(self) -> int:
+        return (self.settled - self.nums.start) * self.nums.price
+
+
+class LeaseFolder:
+    """One lease's folder. Methods may be called from any thread."""
+
+    def __init__(self, folder: Path, file: LeaseFile) -> None:
+        self.folder = folder
+        self._file = file
+        self._lock = threading.RLock()
+
+    @property
+    def lease(self) -> str:
+        return self.folder.name
+
+    @property
+    def file(self) -> LeaseFile:
+        """How things stand; a snapshot, never changed in place."""
+        return self._file
+
+    @property
+    def job_folder(self) -> Path:
+        return self.folder / "job"
+
+    @property
+    def work_folder(self) -> Path:
+        return self.folder / "work"
+
+    @property
+    def start_state(self) -> Path:
+        return self.folder / "start.safetensors"
+
+    def update(self, **changes: Any) -> LeaseFile:
+        """Changes fields of lease.json; they are on disk when this returns."""
+        with self._lock:
+            changed = self._file.model_copy(update=changes)
+            if changed != self._file:
+                write_atomically(self.folder / LEASE_FILE, changed.model_dump_json(indent=1).encode())
+                self._file = changed
+            return changed
+
+    def release(self, reason: str, since: float) -> None:
+        """Sets the goal to stop early, unless another reason came first. `since` 0: don't wait for the approver."""
+        with self._lock:
+            if self._file.goal in ("training", "finished"):
+                self.update(goal="releasing", reason=reason, releasing_since=since)
+
+    # ------------------------------------------------------------- checkpoints
+
+    def add_checkpoint(self, record: CheckpointRecord) -> None:
+        """Its files are in the work folder already; from now on it is made."""
+        with self._lock:
+            write_atomically(self._record_path(record.index), record.model_dump_json().encode())
+            self.update(made=record.index)
+
+    def checkpoint(self, index: int) -> CheckpointRecord:
+        return CheckpointRecord.model_validate_json(self._record_path(index).read_bytes())
+
+    def made_at(self, index: int) -> float:
+        """UTC seconds."""
+        return self._record_path(index).stat().st_mtime
+
+    def state_path(self, index: int) -> Path:
+        """The state after checkpoint `index`; that of the base for the base's index."""
+        if index == self._file.base:
+            return self.start_state
+        return self.work_folder / checkpoint_name(index)
+
+    def tip(self, index: int) -> str:
+        """The chain of tips at `index`, which is at least the base's and at most the newest made."""
+        if index == self._file.nums.start:
+            return self._file.tip
+        return self._file.base_tip if index == self._file.base else self.checkpoint(index).tip
+
+    def knows_tip(self, index: int) -> bool:
+        return index == self._file.nums.start or self._file.base <= index <= self._file.made
+
+    def roots(self, after: int, until: int) -> list[str]:
+        return [self.checkpoint(index).root for index in range(after + 1, until + 1)]
+
+    def step_back(self, index: int) -> None:
+        """Forgets the checkpoints after `index`: their files turned out to be damaged."""
+        with self._lock:
+            self.update(made=index, reported=min(index, self._file.reported))
+
+    def drop_old_states(self) -> None:
+        """Deletes the states that neither a resume nor the market needs. Traces and records stay."""
+        file = self._file
+        spare = min(file.made - 1, file.reported, file.accepted)
+        for index in range(spare, file.base, -1):
+            path = self.state_path(index)
+            if not path.exists():
+                return
+            path.unlink()
+
+    def _record_path(self, index: int) -> Path:
+        return self.work_folder / checkpoint_name(index).replace(".safetensors", ".json")
+
+    # ------------------------------------------------------------- afterwards
+
+    def drop_bulk(self) -> None:
+        """When the lease is over: keeps the traces and the records, for whoever may still ask."""
+        shutil.rmtree(self.job_folder, ignore_errors=True)
+        for path in (self.start_state, *self.work_folder.glob("*.safetensors")):
+            path.unlink(missing_ok=True)
+
+
+class Store:
+    """All that one provider key's agent keeps on disk."""
+
+    def __init__(self, key: str) -> None:
+        self.folder = provider_folder(key)
+        self._leases = self.folder / "leases"
+        self._over = self.folder / "over"
+        self._leases.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def leases(self) -> Iterator[LeaseFolder]:
+        """Those that are not collected yet, oldest first."""
+        found = (self.load(path.name) for path in sorted(self._leases.iterdir()) if (path / LEASE_FILE).exists())
+        yield from sorted((lease for lease in found if lease), key=lambda lease: lease.file.opened_time)
+
+    def load(self, lease: str) -> LeaseFolder | None:
+        """The lease's folder; None if there is none. Raises UserError if it can't be read."""
+        path = self._leases / lease / LEASE_FILE
+        try:
+            return LeaseFolder(path.parent, LeaseFile.model_validate_json(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise UserError(
+                f"can't read {path}: {str(error).splitlines()[0]}",
+                "if it is beyond repair, move the lease's folder away: the agent then goes on from the chain's state",
+            ) from error
+
+    def create(self, lease: str, file: LeaseFile) -> LeaseFolder:
+        folder = LeaseFolder(self._leases / lease, file)
+        for path in (folder.job_folder, folder.work_folder):
+            path.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder.folder / LEASE_FILE, file.model_dump_json(indent=1).encode())
+        return folder
+
+    def collect(self, folder: LeaseFolder) -> None:
+        """Deletes the folder of a lease that is over; its lease.json stays, for the totals."""
+        self._over.mkdir(exist_ok=True)
+        write_atomically(self._over / f"{folder.lease}.json", folder.file.model_dump_json().encode())
+        shutil.rmtree(folder.folder)
+
+    def is_over(self, lease: str) -> bool:
+        return (self._over / f"{lease}.json").exists()
+
+    def ended(self) -> Iterator[tuple[str, LeaseFile]]:
+        """Leases that are over and collected."""
+        for path in sorted(self._over.glob("0x*.json")):
+            yield path.stem, LeaseFile.model_validate_json(path.read_bytes())
+
+    # ------------------------------------------------------------- the agent's own
+
+    def read_state(self) -> dict[str, Any]:
+        """Small facts of the agent itself: `followed` (block), the newest `ask`."""
+        try:
+            state: dict[str, Any] = json.loads((self.folder / STATE_FILE).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return state
+
+    def write_state(self, **changes: Any) -> None:
+        write_atomically(self.folder / STATE_FILE, json.dumps(self.read_state() | changes).encode())
+
+
+def provider_folder(key: str) -> Path:
+    return home() / "provider" / key
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """The file is either as it was or whole and new, and on disk when this returns."""
+    partial = path.with_name(f".{path.name}.{threading.get_ident()}.partial")
+    with open(partial, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def trace_path(folder: LeaseFolder, index: int) -> Path:
+    return folder.work_folder / trace_name(index)

@@ -1,0 +1,228 @@
+"""One lease's training: a thread that fetches what is needed, runs the recipe, and commits to its checkpoints."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from contracts.api.bodies import AskResources, CheckpointRecord
+from contracts.api.client import MarketClient, Unreachable
+from contracts.api.problems import Problem
+from contracts.chain.client import Chain
+from contracts.commitment import checkpoint_root, next_tip, numerics_class
+from contracts.errors import UserError
+from contracts.jobspec import hash_file
+from contracts.types import ZERO_TIP, from_hex, to_hex
+from worker.chain_errors import CHAIN_TROUBLE
+from worker.checkpoints import TakenCheckpoint
+from worker.environment import Device
+from worker.failures import Failure
+from worker.inputs import fetch_files, fetch_start_state, fetch_state, is_state
+from worker.leases import check_fit, verified_job
+from worker.messages import Checkpoint, Done, Failed, Ready, Step, Stopped
+from worker.pace import Pace
+from worker.runner import Runner
+from worker.store import Job, LeaseFolder
+from worker.usage import Limits
+
+UNITS_TOLERANCE = 1.01  # of what the Bid says; docs/protocol.md section 1
+POLL_SECONDS = 0.2
+RETRY_SECONDS = (1.0, 30.0)  # first and longest pause while market or chain don't answer
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a training run may use of this machine."""
+
+    resources: AskResources
+    device: Device = "cpu"
+    threads: int = 1
+    disk_mb: int = 20_480
+    hang_seconds: float = 600
+    trusted: bool = False  # the owner's word that recipes need no sandbox
+
+
+class Training(threading.Thread):
+    """Trains a lease from its newest checkpoint on. `ended` says how that came out; None while it lasts.
+
+    It never raises, and never waits for market or chain once training has begun.
+    """
+
+    def __init__(
+        self, chain: Chain, market: MarketClient, folder: LeaseFolder, machine: Machine, wake: Callable[[], None]
+    ) -> None:
+        super().__init__(name=f"training {folder.lease[:10]}", daemon=True)
+        self._chain, self._market, self._folder, self._machine, self._wake = chain, market, folder, machine, wake
+        self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
+        self._stop_at: float | None = None  # monotonic; for a checkpoint that comes before it training goes on
+        self._killed = threading.Event()
+        self._runner: Runner | None = None
+        self.ended: Done | Stopped | UserError | None = None
+        self.pace: Pace | None = None
+
+    # ------------------------------------------------------------- from other threads
+
+    def stop(self, wait: float = 0) -> None:
+        """Asks to stop at the next checkpoint if that comes within `wait` seconds, else after this step."""
+        if self._stop_at is None:
+            self._stop_at = time.monotonic() + wait
+
+    def kill(self) -> None:
+        """Ends training at once, and waits until the process is gone."""
+        self._killed.set()
+        if self.is_alive():
+            self.join(timeout=30)
+
+    def seconds_left(self) -> float | None:
+        """Estimated time to the next checkpoint; None while nothing is known."""
+        return self.pace.seconds_left(time.monotonic()) if self.pace else None
+
+    def log_tail(self) -> str:
+        return self._runner.log_tail() if self._runner else ""
+
+    # ------------------------------------------------------------- the thread
+
+    def run(self) -> None:
+        try:
+            job = self._retried(self._prepare)
+            self.ended = self._train(job) if job else Stopped(step=0)
+        except UserError as error:
+            self.ended = error
+        except Exception as error:  # a bug of ours must end the lease, not leave it hanging
+            self._log.exception("training.crashed")
+            self.ended = Failure("exit", f"the worker failed: {type(error).__name__}: {error}")
+        self._wake()
+
+    def _retried(self, prepare: Callable[[], Job]) -> Job | None:
+        """Tries until market and chain answer; None if it was told to stop before."""
+        pause, longest = RETRY_SECONDS
+        while not self._must_stop():
+            try:
+                return prepare()
+            except (Unreachable, *CHAIN_TROUBLE) as error:
+                self._log.warning("lease.waits", problem=str(error), retry_in=pause)
+            except Problem as problem:
+                # The market follows the chain a little later than we do; a blob may still be on its way.
+                self._log.warning("lease.waits", problem=problem.message, code=problem.code, retry_in=pause)
+            self._killed.wait(pause if not self._must_stop() else 0)
+            pause = min(2 * pause, longest)
+        return None
+
+    def _must_stop(self) -> bool:
+        return self._killed.is_set() or self._stop_at is not None
+
+    def _prepare(self) -> Job:
+        """Verifies the job against the chain; fetches and verifies files and state."""
+        folder, machine = self._folder, self._machine
+        job = folder.file.job or verified_job(self._chain, self._market, folder)
+        folder.update(job=job)
+        check_fit(job.spec, machine.resources, machine.disk_mb)
+        fetch_files(self._market, job.spec, folder.job_folder)
+        self._newest_whole_checkpoint()
+        if folder.file.made == folder.file.base:
+            fetch_start_state(self._market, folder, job, machine.disk_mb)
+        return job
+
+    def _newest_whole_checkpoint(self) -> None:
+        """Makes sure of the state to go on from: of disk, else of the market; else goes back to the one before."""
+        folder = self._folder
+        for index in range(folder.file.made, folder.file.base, -1):
+            record = folder.checkpoint(index)
+            if is_state(folder.state_path(index), record):
+                return
+            try:
+                fetch_state(self._market, record, folder.state_path(index))
+                return
+            except (Problem, Failure) as error:
+                self._log.warning("checkpoint.lost", n=index, problem=error.message)
+                folder.step_back(index - 1)
+
+    def _train(self, job: Job) -> Done | Stopped | UserError:
+        folder, machine, made = self._folder, self._machine, self._folder.file.made
+        fresh = made == 0 and job.bid.start_tip == ZERO_TIP
+        limits = Limits(
+            memory_mb=job.spec.resources.memory_mb or Limits().memory_mb,
+            disk_mb=machine.disk_mb,
+            hang_seconds=machine.hang_seconds,
+        )
+        runner = Runner(
+            job.spec,
+            folder.job_folder,
+            folder.work_folder,
+            first=made + 1,
+            last=folder.file.nums.end,
+            state=None if fresh else folder.state_path(made),
+            threads=machine.threads,
+            device=machine.device,
+            limits=limits,
+            trusted=machine.trusted,
+        )
+        self._runner = runner
+        self._log.info("training.starts", after=made, until=folder.file.nums.end, sandbox=runner.sandbox)
+        with runner:
+            return self._follow(runner, job)
+
+    def _follow(self, run: Runner, job: Job) -> Done | Stopped | UserError:
+        numerics: dict[str, str | int] = {}
+        asked = False
+        while not self._killed.is_set():
+            if not asked and self._stop_now():
+                run.stop()
+                asked = True
+            match run.next_message(timeout=POLL_SECONDS):
+                case Ready() as ready:
+                    _check_units(ready.units, job.bid.units)
+                    numerics = ready.numerics
+                    self.pace = Pace(job.spec.checkpoint_every, time.monotonic(), run.first)
+                    run.go()
+                case Step() as step if self.pace:
+                    self.pace.step(step.step, time.monotonic())
+                case Checkpoint() as made:
+                    self._commit(run.take(made), job, numerics)
+                case (Done() | Stopped()) as ended:
+                    return ended
+                case Failed() as failed:
+                    return failed.failure()
+        return Stopped(step=0)
+
+    def _stop_now(self) -> bool:
+        if self._stop_at is None:
+            return False
+        left = self.seconds_left()
+        return left is None or time.monotonic() + left > self._stop_at
+
+    def _commit(self, taken: TakenCheckpoint, job: Job, numerics: dict[str, str | int]) -> None:
+        """Computes root and tip of a checkpoint, from its bytes where the recipe can't reach them any more."""
+        state_root = taken.state_root()
+        root = checkpoint_root(
+            job.spec.job_hash(), taken.index, taken.step, state_root, taken.trace_root, numerics_class(numerics)
+        )
+        tip = next_tip(from_hex(self._folder.tip(taken.index - 1)), root)
+        record = CheckpointRecord(
+            index=taken.index,
+            step=taken.step,
+            state_root=to_hex(state_root),
+            trace_root=to_hex(taken.trace_root),
+            numerics=numerics,
+            root=to_hex(root),
+            tip=to_hex(tip),
+            state=hash_file(taken.path),
+            metrics=taken.metrics,
+            seconds=taken.seconds,
+        )
+        self._folder.add_checkpoint(record)
+        self._log.info("checkpoint.made", n=taken.index, tip=record.tip, seconds=round(taken.seconds, 3))
+        if self._stop_at is not None:  # it was the one to wait for
+            self._stop_at = 0.0
+        self._wake()
+
+
+def _check_units(counted: int, signed: int) -> None:
+    if counted > UNITS_TOLERANCE * signed:
+        raise Failure(
+            "units",
+            f"the job's work is {counted} units a checkpoint by this worker's count, its Bid says {signed}",
+            "`gpumarket recipe measure` counts them; sign a Bid with that number",
+        )
