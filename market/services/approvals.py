@@ -37,7 +37,7 @@ def _check_index(session: Session, approval: Approval, lease: LeaseRow) -> None:
         raise Problem(
             409,
             Code.PROGRESS_OUT_OF_ORDER,
-            f"an Approval of checkpoint {approval.n} comes too late or too early: {lowest} to {lease.end} can be approved",
+            f"checkpoint {approval.n} can't be approved for lease {lease.id}: {lowest} to {lease.end} can",
             "Approvals are cumulative; sign the newest checkpoint that was reported.",
             lowest=lowest,
             highest=lease.end,

@@ -1,0 +1,77 @@
+"""The market's HTTP API. `create_app()` alone gives an app without a market behind it, for its schema."""
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from market.api.errors import PROBLEMS, ProblemBody, add_handlers
+from market.api.middleware import BodyLimit, RequestLog
+from market.api.routes import blobs, epochs, info, jobs, leases, orders, progress
+from market.context import Context
+
+DESCRIPTION = """A decentralized marketplace for GPU training: escrowed jobs, checkpointed work, paid by the checkpoint.
+
+Nothing here needs a login: orders, claims, approvals and reports carry signatures (EIP-712), and the money is in a
+contract that checks them again. Posting the same message twice is the same as once. Money is decimal text in the
+token's smallest unit, times are RFC 3339, hashes 0x-hex."""
+
+
+def create_app(context: Context | None = None) -> FastAPI:
+    app = FastAPI(
+        title="gpumarket",
+        version=version("gpumarket"),
+        summary="Market of GPU training",
+        description=DESCRIPTION,
+        generate_unique_id_function=_operation_id,
+        # Two schemas for one body would only differ in what may be left out.
+        separate_input_output_schemas=False,
+    )
+    app.state.context = context
+    v1 = APIRouter(prefix="/v1", responses=PROBLEMS)
+    for room in (info, orders, jobs, leases, progress, epochs, blobs):
+        v1.include_router(room.router)
+    app.include_router(v1)
+    app.get("/healthz", tags=["market"], status_code=204, responses={503: {"description": "Not ready"}})(healthz(app))
+    add_handlers(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestLog)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def healthz(app: FastAPI) -> Any:
+    def get_health() -> Response:
+        """204 once the market follows the chain."""
+        context: Context = app.state.context
+        return Response(status_code=204 if context.caught_up.is_set() else 503)
+
+    return get_health
+
+
+def _operation_id(route: APIRoute) -> str:
+    return f"{route.name}_head" if "HEAD" in (route.methods or ()) else route.name
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's schema, with problem bodies where it would put its own validation errors."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=app.description,
+            routes=app.routes,
+            separate_input_output_schemas=False,
+        )
+        components = schema["components"]["schemas"]
+        components.pop("HTTPValidationError", None)
+        components.pop("ValidationError", None)
+        components["ProblemBody"] = ProblemBody.model_json_schema()
+        for path in schema["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,120 @@
+"""Every refusal is `application/problem+json` (RFC 9457) with one of our codes."""
+
+import json
+from typing import Any
+
+import requests
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+from web3.exceptions import Web3Exception
+
+from contracts.api.problems import Code, Problem
+from contracts.errors import UserError
+
+log = structlog.get_logger()
+
+_CODES = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}
+
+
+class ProblemBody(BaseModel):
+    """What went wrong, for people (`detail`, `hint`) and programs (`code`, and the values in question)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str | None = None
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": "Refused",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemBody"}}},
+    }
+    for status in ("4XX", "5XX")
+}
+
+
+def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    body = json.dumps(problem.body()).encode()
+    return Response(body, problem.status, headers, media_type="application/problem+json")
+
+
+def add_handlers(app: FastAPI) -> None:
+    @app.exception_handler(Problem)
+    def refused(request: Request, problem: Problem) -> Response:
+        log.info("api.refused", path=request.url.path, status=problem.status, code=problem.code, detail=problem.message)
+        return problem_response(problem)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> Response:
+        return problem_response(_from_validation(error))
+
+    @app.exception_handler(HTTPException)
+    def from_framework(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers) if error.headers else None
+        return problem_response(_from_framework(request, error), headers)
+
+    @app.exception_handler(requests.RequestException)
+    def no_node(request: Request, error: requests.RequestException) -> Response:
+        return _chain_silent(request, error)
+
+    @app.exception_handler(Web3Exception)
+    def node_failed(request: Request, error: Web3Exception) -> Response:
+        return _chain_silent(request, error)
+
+    @app.exception_handler(UserError)
+    def user_error(request: Request, error: UserError) -> Response:
+        log.warning("api.user_error", path=request.url.path, problem=error.message)
+        return problem_response(Problem(500, Code.INTERNAL, error.message, error.hint))
+
+
+def internal(path: str) -> Problem:
+    """For a bug: the log has the traceback, the client only learns that it is not to blame."""
+    return Problem(500, Code.INTERNAL, f"the market failed at {path}; its log says why", "Tell the market's operator.")
+
+
+def _chain_silent(request: Request, error: Exception) -> Response:
+    log.warning("api.chain_silent", path=request.url.path, problem=str(error)[:300])
+    detail = "the market's Ethereum node does not answer, so nothing can be checked now; nothing was stored"
+    return problem_response(Problem(503, Code.MARKET_NOT_READY, detail, "Try again in a moment."))
+
+
+def _from_validation(error: RequestValidationError) -> Problem:
+    """The first problem as a sentence with field and value; all of them as `errors`."""
+    problems = list(error.errors())
+    first = problems[0]
+    said = [{"field": _field(item["loc"]), "message": _message(item)} for item in problems[:20]]
+    if first["type"] == "json_invalid":
+        detail = f"the body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}"
+    else:
+        given = first.get("input")
+        shown = f" (got {str(given)[:80]!r})" if isinstance(given, str | int | float) else ""
+        shown = "" if shown and str(given)[:80] in said[0]["message"] else shown
+        detail = f"{said[0]['field']}: {said[0]['message']}{shown}"
+    return Problem(422, Code.VALIDATION_FAILED, detail, errors=said)
+
+
+def _field(location: tuple[Any, ...]) -> str:
+    """Without FastAPI's first part: `body`, `query` or `path`."""
+    inner = location[1:] if location and location[0] in ("body", "query", "path") and len(location) > 1 else location
+    return ".".join(str(part) for part in inner)
+
+
+def _message(item: dict[str, Any]) -> str:
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
+def _from_framework(request: Request, error: HTTPException) -> Problem:
+    code = _CODES.get(error.status_code, Code.VALIDATION_FAILED if error.status_code < 500 else Code.INTERNAL)
+    if error.status_code == 404:
+        return Problem(404, code, f"there is nothing at {request.url.path}", "The API is described at /docs.")
+    if error.status_code == 405:
+        return Problem(405, code, f"{request.method} is not possible at {request.url.path}")
+    return Problem(error.status_code, code, str(error.detail))

@@ -1,0 +1,82 @@
+"""Around every request: an id, one log line, a limit on the body, and no traceback to the client."""
+
+import time
+import uuid
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from contracts.api.problems import Code, Problem
+from market.api.errors import internal, problem_response
+
+MAX_BODY = 4 << 20  # bytes of a JSON body; blobs have a limit of their own
+ID_HEADER = "x-request-id"
+
+log = structlog.get_logger()
+
+
+class RequestLog:
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        id = uuid.uuid4().hex[:12]
+        answer: dict[str, int] = {}
+        started = time.monotonic()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answer["status"] = message["status"]
+                MutableHeaders(scope=message)[ID_HEADER] = id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request=id):
+            try:
+                await self.app(scope, receive, send_with_id)
+            except Exception:
+                log.exception("api.failed", method=scope["method"], path=scope["path"])
+                if answer:
+                    raise  # the answer had begun: only a broken connection can tell the client
+                await problem_response(internal(scope["path"]))(scope, receive, send_with_id)
+            finally:
+                took = round((time.monotonic() - started) * 1000, 1)
+                log.debug(
+                    "api.request", method=scope["method"], path=scope["path"], status=answer.get("status"), ms=took
+                )
+
+
+class BodyLimit:
+    """Refuses bodies that no order could need, before they fill the memory. Not for blobs, which are streamed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/v1/blobs/"):
+            await self.app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isascii() and announced.isdigit() and int(announced) > MAX_BODY:
+            await problem_response(too_large())(scope, receive, send)
+            return
+        size = 0
+
+        async def receive_some() -> MutableMapping[str, Any]:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY:
+                raise too_large()
+            return message
+
+        await self.app(scope, receive_some, send)
+
+
+def too_large() -> Problem:
+    return Problem(413, Code.VALIDATION_FAILED, f"the body has more than {MAX_BODY} bytes", "Files go to /v1/blobs.")

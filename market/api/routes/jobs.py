@@ -1,0 +1,38 @@
+"""Jobs, with their checkpoints and reports."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from contracts.api.bodies import CheckpointOut, JobOut, JobStatus, Page, ReportOut
+from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, Limit, Market
+from market.services import jobs, progress, reports
+
+router = APIRouter(tags=["jobs"], prefix="/jobs")
+
+
+@router.get("")
+def list_jobs(
+    market: Market,
+    client: AddressQuery = None,
+    status: Annotated[JobStatus | None, Query()] = None,
+    after: After = None,
+    limit: Limit = DEFAULT,
+) -> Page[JobOut]:
+    return jobs.list_jobs(market, client, status, after, limit)
+
+
+@router.get("/{id}")
+def get_job(market: Market, id: HashPath) -> JobOut:
+    return jobs.get_job(market, id)
+
+
+@router.get("/{id}/checkpoints")
+def list_checkpoints(market: Market, id: HashPath, after: After = None, limit: Limit = DEFAULT) -> Page[CheckpointOut]:
+    """By index, the reported ones too."""
+    return progress.list_checkpoints(market, id, after, limit)
+
+
+@router.get("/{id}/reports")
+def list_job_reports(market: Market, id: HashPath, after: After = None, limit: Limit = DEFAULT) -> Page[ReportOut]:
+    return reports.list_job_reports(market, id, after, limit)

@@ -1,0 +1,189 @@
+"""A market as one process: the API, and threads that follow the chain, clear the auction and keep leases moving.
+
+A thread that dies takes the process with it: a market that answers but no longer clears would be worse than none.
+"""
+
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+import uvicorn
+from sqlalchemy.engine import make_url
+
+from contracts import keys
+from contracts.api.bodies import RuleSet
+from contracts.chain.client import Chain, connect
+from contracts.chain.sender import Sender
+from contracts.errors import UserError
+from contracts.orders import Rules
+from contracts.settings import Settings
+from market import indexer
+from market.api.app import create_app
+from market.blobs import BlobStore
+from market.context import Context
+from market.db import Database
+from market.models import RuleSetRow
+from market.settings import MarketSettings
+
+STOP_SECONDS = 5.0  # for threads and open requests, when the process is told to stop
+
+Work = Callable[[Context, threading.Event], None]
+
+log = structlog.get_logger()
+
+
+def open_context(settings: MarketSettings, chain_settings: Settings, sender: Sender | None = None) -> Context:
+    """Connects to the chain and checks it, opens database and blobs. Raises UserError.
+
+    Without `sender`, the matcher's key is decrypted, which may ask for a password.
+    """
+    chain = connect(chain_settings)
+    chain_settings.require("epoch_log")
+    rules = offered_rules(chain, chain_settings)
+    if sender is None:
+        sender = Sender(chain, keys.load(keys.choose(settings.key)))
+    db = open_database(settings)
+    return Context(
+        settings=settings,
+        chain=chain,
+        db=db,
+        blobs=BlobStore(settings.blob_dir, settings.max_blob_bytes),
+        matcher=sender.address,
+        rules=rules,
+        rules_by_hash=remember_rules(db, rules),
+        sender=sender,
+    )
+
+
+def open_database(settings: MarketSettings) -> Database:
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "sqlite" and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    db = Database(settings.database_url)
+    db.upgrade()
+    return db
+
+
+def offered_rules(chain: Chain, chain_settings: Settings) -> dict[str, RuleSet]:
+    """The rule-sets of config.toml. UserError if the escrow would refuse one."""
+    bounds = chain.bounds()
+    found = {}
+    for name, rules in chain_settings.require("rules").items():
+        for what, value, lowest, highest in (
+            (
+                "checkpointTimeout",
+                rules.checkpoint_timeout,
+                bounds.min_checkpoint_timeout,
+                bounds.max_checkpoint_timeout,
+            ),
+            ("window", rules.window, bounds.min_window, bounds.max_window),
+            ("arbiterTimeout", rules.arbiter_timeout, bounds.min_arbiter_timeout, bounds.max_arbiter_timeout),
+        ):
+            if not lowest <= value <= highest:
+                raise UserError(
+                    f"{what} of the rule-set '{name}' is {value} s; this escrow takes {lowest} to {highest}",
+                    "correct it in config.toml",
+                )
+        found[name] = RuleSet(name=name, hash=rules.struct_hash(), rules=rules)
+    return found
+
+
+def remember_rules(db: Database, offered: dict[str, RuleSet]) -> dict[str, RuleSet]:
+    """All rule-sets that this market has ever offered, by hash: leases outlive an operator's change of mind."""
+    with db.session() as session:
+        for rules in offered.values():
+            session.merge(
+                RuleSetRow(hash=rules.hash, name=rules.name, rules=rules.rules.model_dump(mode="json", by_alias=True))
+            )
+        session.flush()
+        rows = session.query(RuleSetRow).all()
+    return {row.hash: RuleSet(name=row.name, hash=row.hash, rules=Rules.model_validate(row.rules)) for row in rows}
+
+
+class Server:
+    """The API and the threads beside it. `run` blocks until a signal, `halt`, or until a thread dies."""
+
+    def __init__(self, context: Context, works: dict[str, Work]) -> None:
+        """Takes the port. UserError if it is not to be had."""
+        self.context = context
+        self.stop = threading.Event()
+        self.dead: str | None = None  # name of the thread that ended before it was told to
+        self._socket = _listen(context.settings)
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(name, work), name=name, daemon=True)
+            for name, work in works.items()
+        ]
+        config = uvicorn.Config(
+            create_app(context),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=int(STOP_SECONDS),
+        )
+        self._uvicorn = uvicorn.Server(config)
+
+    @property
+    def url(self) -> str:
+        host, port = self._socket.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def run(self) -> int:
+        """Returns the exit code: 0 if it was told to stop, 1 if something died."""
+        # uvicorn has handlers of its own while it runs, and passes the signal on to these when it has stopped.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: self.halt())
+        for thread in self._threads:
+            thread.start()
+        try:
+            self._uvicorn.run(sockets=[self._socket])
+        finally:
+            self.stop.set()
+            for thread in self._threads:
+                thread.join(STOP_SECONDS)
+            self._socket.close()
+            self.context.db.close()
+        late = [thread.name for thread in self._threads if thread.is_alive()]
+        if late:
+            log.warning("market.cut_off", threads=late)
+        if self.dead is not None:
+            log.error("market.died", part=self.dead)
+        return 0 if self.dead is None else 1
+
+    def halt(self) -> None:
+        """Stop in an orderly way. From any thread."""
+        self.stop.set()
+        self._uvicorn.should_exit = True
+
+    def _guarded(self, name: str, work: Work) -> None:
+        try:
+            work(self.context, self.stop)
+        except BaseException:
+            log.exception("market.thread_failed", thread=name)
+        if not self.stop.is_set():
+            self.dead = name
+            self._uvicorn.should_exit = True
+
+
+def _listen(settings: MarketSettings) -> socket.socket:
+    try:
+        return socket.create_server(
+            (settings.host, settings.port),
+            family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET,
+            backlog=2048,
+        )
+    except OSError as error:
+        raise UserError(
+            f"can't listen on {settings.host} port {settings.port}: {error.strerror}",
+            "choose another with --host and --port; 0 takes a free port",
+        ) from error
+
+
+def works() -> dict[str, Work]:
+    """What a market does beside answering: follow the chain, clear, keep."""
+    from market import clearing, keeper
+
+    return {"indexer": indexer.run, "clearing": clearing.run, "keeper": keeper.run}
