@@ -256,6 +256,11 @@ class Chain:
         log = self._contract("EpochLog", self.settings.require("epoch_log"))
         return log.functions.publish(epoch, from_hex(root))
 
+    def newest_epoch(self, market: str) -> int:
+        """The newest epoch that a market has published; 0 if none."""
+        log = self._contract("EpochLog", self.settings.require("epoch_log"))
+        return int(log.functions.newest(market).call())
+
     def rule(self, arbiter: str, dispute: str, verdict: int) -> ContractFunction:
         """Decides a dispute at an OperatorArbiter; for its operator. 1: the claim is true, 2: it is false."""
         return self._contract("OperatorArbiter", arbiter).functions.rule(from_hex(dispute), verdict)

@@ -83,8 +83,8 @@ class Sender:
         balance = self.chain.w3.eth.get_balance(self.account.address)
         if balance < needed:
             raise UserError(
-                f"{self.address} has {_ether(balance)} ETH, {_ether(needed - balance)} short of the "
-                f"{_ether(needed)} that this may cost in gas",
+                f"{self.address} has {format_ether(balance)} ETH, {format_ether(needed - balance)} short of the "
+                f"{format_ether(needed)} that this may cost in gas",
                 "on a devnet: gpumarket wallet faucet; elsewhere send it some of the chain's coin",
             )
 
@@ -168,7 +168,7 @@ def _raised(fee: Wei | str) -> int:
     return -(-int(fee) * FEE_BUMP[0] // FEE_BUMP[1])
 
 
-def _ether(wei: int) -> str:
+def format_ether(wei: int) -> str:
     """An amount of ETH in decimal, rounded up to six digits after the point."""
     millionths = -(-wei // 10**12)
     return f"{millionths // 10**6}.{millionths % 10**6:06}"

@@ -1,0 +1,234 @@
+"""`gpumarket wallet`: keys, and tokens in and out of the escrow. Amounts are whole tokens as decimals."""
+
+import json
+import sys
+from enum import StrEnum
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+from rich.table import Table
+from web3.contract.contract import ContractFunction
+from web3.exceptions import ContractLogicError, Web3Exception
+from web3.types import RPCEndpoint
+
+from contracts import keys
+from contracts.amounts import format_amount, parse_amount
+from contracts.chain import devnet
+from contracts.chain.client import Chain, connect
+from contracts.chain.sender import Sender, format_ether
+from contracts.errors import UserError
+from contracts.settings import Settings, load_settings
+from contracts.types import Address
+
+PERMIT_SECONDS = 3600
+FAUCET_ETHER = 10
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Make and use encrypted keys.")
+
+
+class Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+KeyOption = Annotated[str | None, typer.Option("--key", help="Which key. Not needed if there is only one.")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen and its cost; send nothing.")]
+Amount = Annotated[str, typer.Argument(help="Whole tokens, such as 12.5", metavar="AMOUNT")]
+
+
+class Step(NamedTuple):
+    """One transaction of a command."""
+
+    what: str
+    call: ContractFunction
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="What to call it: letters, digits, '-', '_'.")],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Make a new key, encrypted with a password."""
+    address = keys.create(name)
+    _show([{"name": name, "address": address}], output)
+
+
+@app.command()
+def show(
+    name: Annotated[str | None, typer.Argument(help="Which key; all of them without it.", show_default=False)] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show keys with what they hold. Needs no password."""
+    found = {name: keys.address(name)} if name else keys.list_keys()
+    if not found:
+        raise UserError("there is no key yet", "make one: gpumarket wallet new NAME")
+    settings = load_settings()
+    if settings.escrow is None:
+        typer.echo("no chain is set, so there are no balances to show (`gpumarket devnet` starts one)", err=True)
+        _show([{"name": name, "address": address} for name, address in found.items()], output)
+        return
+    chain = connect(settings)
+    _show([_balances(chain, name, address) for name, address in found.items()], output)
+
+
+@app.command()
+def deposit(
+    amount: Amount, key: KeyOption = None, dry_run: DryRun = False, output: OutputOption = Output.TABLE
+) -> None:
+    """Move tokens into the escrow, where orders can be paid from."""
+    chain, name = _open(key)
+    wanted = parse_amount(amount, chain.decimals)
+    address = keys.address(name)
+    held = chain.token_balance(address)
+    if held < wanted:
+        raise UserError(
+            f"{name} holds {_tokens(chain, held)}, {_tokens(chain, wanted - held)} short of {_tokens(chain, wanted)}",
+            f"send tokens to {address}; on a devnet: gpumarket wallet faucet --key {name}",
+        )
+    sender = Sender(chain, keys.load(name))
+    _carry_out(sender, _deposit_steps(sender, wanted), wanted, dry_run, output)
+
+
+@app.command()
+def withdraw(
+    amount: Amount,
+    to: Annotated[str | None, typer.Option(help="Address that gets them; the key's own without it.")] = None,
+    key: KeyOption = None,
+    dry_run: DryRun = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Move free tokens out of the escrow."""
+    chain, name = _open(key)
+    wanted = parse_amount(amount, chain.decimals)
+    address = keys.address(name)
+    free = chain.account(address).free
+    if free < wanted:
+        raise UserError(
+            f"{name} has {_tokens(chain, free)} free in the escrow, {_tokens(chain, wanted - free)} short of "
+            f"{_tokens(chain, wanted)}",
+            "what leases hold becomes free when they end",
+        )
+    target = _address(to) if to else address
+    sender = Sender(chain, keys.load(name))
+    steps = [Step(f"withdraw {_tokens(chain, wanted)} to {target}", chain.withdraw(target, wanted))]
+    _carry_out(sender, steps, wanted, dry_run, output)
+
+
+@app.command()
+def faucet(
+    amount: Amount = "1000", key: KeyOption = None, dry_run: DryRun = False, output: OutputOption = Output.TABLE
+) -> None:
+    """Get play tokens and gas money. On devnets only. Needs no password."""
+    chain, name = _open(key)
+    version = chain.w3.client_version
+    if not version.startswith("anvil/"):
+        raise UserError(
+            f"there is no faucet here: {chain.settings.rpc_url} is {version}, not a devnet",
+            "start one with `gpumarket devnet`; on other chains tokens must be sent to you",
+        )
+    address = keys.address(name)
+    wanted = parse_amount(amount, chain.decimals)
+    # Anyone may call the faucet, so a devnet account does: a new key has no gas money yet.
+    sender = Sender(chain, devnet.accounts()[-1])
+    call = chain.faucet(address, wanted)
+    try:
+        chain.dry_run(call, sender.address)
+    except ContractLogicError as error:
+        raise UserError(f"the token {chain.token.address} has no faucet", "this is not a devnet's token") from error
+    if not dry_run and chain.w3.eth.get_balance(chain.w3.to_checksum_address(address)) < FAUCET_ETHER * 10**18:
+        chain.w3.provider.make_request(RPCEndpoint("anvil_setBalance"), [address, hex(FAUCET_ETHER * 10**18)])
+    _carry_out(sender, [Step(f"give {_tokens(chain, wanted)} to {address}", call)], wanted, dry_run, output)
+
+
+def _open(key: str | None) -> tuple[Chain, str]:
+    settings: Settings = load_settings(key=key)
+    name = keys.choose(settings.key)
+    return connect(settings), name
+
+
+def _deposit_steps(sender: Sender, amount: int) -> list[Step]:
+    """One transaction where the token knows permits or the allowance is there; else an approval before it."""
+    chain = sender.chain
+    into = f"deposit {_tokens(chain, amount)} for {sender.address}"
+    if chain.allowance(sender.address) >= amount:
+        return [Step(into, chain.deposit(sender.address, amount))]
+    try:
+        permitted = chain.deposit_with_permit(sender.account, amount, chain.now() + PERMIT_SECONDS)
+        return [Step(f"{into}, with a permit", permitted)]
+    except Web3Exception:
+        approval = Step(f"let the escrow take {_tokens(chain, amount)}", chain.approve(amount))
+        return [approval, Step(into, chain.deposit(sender.address, amount))]
+
+
+def _carry_out(sender: Sender, steps: list[Step], amount: int, dry_run: bool, output: Output) -> None:
+    done = [_estimate(sender, step) if dry_run else _send(sender, step) for step in steps]
+    if output is Output.JSON:
+        print(json.dumps({"amount": str(amount), "dry_run": dry_run, "transactions": done}, indent=2))
+        return
+    for row in done:
+        if dry_run:
+            typer.echo(f"would {row['what']}; gas: at most {format_ether(int(row['max_cost_wei']))} ETH")
+        else:
+            typer.echo(f"{row['what']}: done in block {row['block']}, {row['transaction']}")
+    if dry_run:
+        typer.echo("nothing was sent")
+
+
+def _estimate(sender: Sender, step: Step) -> dict[str, Any]:
+    return {"what": step.what, "max_cost_wei": str(sender.cost(step.call))}
+
+
+def _send(sender: Sender, step: Step) -> dict[str, Any]:
+    receipt = sender.send(step.call)
+    cost = receipt["gasUsed"] * receipt["effectiveGasPrice"]
+    return {
+        "what": step.what,
+        "transaction": receipt["transactionHash"].to_0x_hex(),
+        "block": receipt["blockNumber"],
+        "cost_wei": str(cost),
+    }
+
+
+def _balances(chain: Chain, name: str, address: str) -> dict[str, str]:
+    account = chain.account(address)
+    wei = chain.w3.eth.get_balance(chain.w3.to_checksum_address(address))
+    return {
+        "name": name,
+        "address": address,
+        "held": format_amount(chain.token_balance(address), chain.decimals),
+        "free": format_amount(account.free, chain.decimals),
+        "token": chain.symbol,
+        "gas_ether": format_ether(wei),
+        "active_leases": str(account.active),
+        "page": str(account.page),
+    }
+
+
+def _show(rows: list[dict[str, str]], output: Output) -> None:
+    if output is Output.JSON:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), no_wrap=True)
+    for row in rows:
+        table.add_row(*row.values())
+    # Not cut to the terminal's width: an address must be whole.
+    Console(file=sys.stdout, width=max(200, Console().width)).print(table)
+
+
+def _tokens(chain: Chain, amount: int) -> str:
+    return f"{format_amount(amount, chain.decimals)} {chain.symbol}"
+
+
+def _address(text: str) -> str:
+    try:
+        checked: str = TypeAdapter(Address).validate_python(text)
+        return checked
+    except ValidationError as error:
+        raise UserError(
+            f"'{text}' is not an address", "0x and 40 hex digits; mixed case must be its checksum"
+        ) from error
