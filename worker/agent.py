@@ -49,6 +49,10 @@ class Agent:
             for run in list(self._runs.values()):
                 run.stop()
 
+    @property
+    def stopping(self) -> bool:
+        return self._stop_asked is not None
+
     def run(self) -> None:
         """Returns when it has ended. Raises UserError if another agent works with this key."""
         lock = FileLock(self._store.folder / "agent.lock")
@@ -94,16 +98,16 @@ class Agent:
     def _wants_work(self) -> bool:
         active = sum(run.active for run in self._runs.values())
         more = not self._once or (not self._runs and not self._done)
-        return self._stop_asked is None and more and active < self._offer.max_active
+        return not self.stopping and more and active < self._offer.max_active
 
     def _pause(self) -> None:
         ends = time.monotonic() + min([self._offer.poll_seconds, *(run.poll_seconds for run in self._runs.values())])
-        stopping = self._stop_asked is not None
+        stopping = self.stopping
         while (left := ends - time.monotonic()) > 0:
             if self._wake.wait(min(left, SLICE_SECONDS)):
                 self._wake.clear()
                 return
-            if not stopping and self._stop_asked is not None:
+            if self.stopping and not stopping:
                 return
 
     def _ended(self) -> bool:

@@ -1,0 +1,119 @@
+"""What `gpumarket provider register` finds out and does: rules, hardware, speed, stake."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from contracts import keys
+from contracts.amounts import format_amount
+from contracts.api.bodies import AskResources, Info, RuleSet
+from contracts.chain.client import Chain
+from contracts.chain.sender import Sender
+from contracts.errors import UserError
+from worker import sandbox
+from worker.environment import Device, environment_id
+from worker.hardware import Machine, Throughput, measure_throughput
+
+DEFAULT_KEY = "provider"
+
+
+class Needed(NamedTuple):
+    """What a deposit takes, in the token's smallest unit."""
+
+    deposit: int
+    missing: int  # tokens that the key does not hold
+
+
+def choose_rules(info: Info, name: str | None) -> RuleSet:
+    """A rule-set of the market by name; its only one, or its first, without. Raises UserError."""
+    known = {one.name: one for one in info.rules}
+    if not known:
+        raise UserError("the market offers no rules, so that no order can be signed")
+    if name is not None and name not in known:
+        raise UserError(f"the market has no rules named '{name}'", f"it has: {', '.join(known)}")
+    chosen = known[name] if name else info.rules[0]
+    if chosen.rules.struct_hash() != chosen.hash:
+        raise UserError(f"the market's rules '{chosen.name}' do not have the hash that it gives for them")
+    return chosen
+
+
+def check_environments(wanted: Sequence[str]) -> tuple[str, ...]:
+    """The environments to offer: those wanted, which must be there. Raises UserError."""
+    here = environment_id()
+    for one in wanted:
+        if one != here:
+            raise UserError(f"the environment {one!r} is not installed here", f"this installation is {here!r}")
+    return (here,)
+
+
+def describe(machine: Machine, environments: tuple[str, ...], region: str) -> AskResources:
+    """The machine as an Ask sells it: all its GPUs, of the first one's model."""
+    first = machine.processors[0]
+    gpus = [one for one in machine.processors if one.kind == "cuda" and one.model == first.model]
+    return AskResources(
+        device=first.model,
+        gpus=len(gpus),
+        vram_mb=min((one.memory_mb for one in gpus), default=0),
+        memory_mb=machine.memory_mb,
+        environments=environments,
+        sandbox="none" if sandbox.bubblewrap_problem() else "bubblewrap",
+        region=region,
+    )
+
+
+def device_of(machine: Machine) -> Device:
+    return machine.processors[0].kind
+
+
+def measured(seconds: float, device: Device, threads: int, watch: Callable[[], Any], tick: float = 0.1) -> Throughput:
+    """`measure_throughput`, with calls of `watch` meanwhile."""
+    found: list[Throughput | Exception] = []
+
+    def measure() -> None:
+        try:
+            found.append(measure_throughput(seconds, device=device, threads=threads))
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=measure, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        watch()
+        thread.join(tick)
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
+
+
+def find_key(name: str | None) -> tuple[str, str | None]:
+    """The key's name and address; no address if it has to be made."""
+    known = keys.list_keys()
+    if name is None:
+        name = keys.choose(None) if known else DEFAULT_KEY
+    return name, known.get(name)
+
+
+def needed(chain: Chain, address: str | None, stake: int) -> Needed:
+    """What is left to deposit so that `stake` is free in the escrow, or locked in leases from before."""
+    if address is None:
+        return Needed(stake, stake)
+    deposit = max(0, stake - chain.account(address).free)
+    return Needed(deposit, max(0, deposit - chain.token_balance(address)))
+
+
+def how_to_get_tokens(chain: Chain, key: str, address: str | None, need: Needed) -> UserError:
+    amount = f"{format_amount(need.missing, chain.decimals)} {chain.symbol}"
+    to = f"send them to {address}" if address else "make the key first (gpumarket wallet new) and send them to it"
+    return UserError(
+        f"key '{key}' is {amount} short of its stake, of which "
+        f"{format_amount(need.deposit, chain.decimals)} {chain.symbol} are to be deposited",
+        f"{to}, with some of the chain's coin for gas; on a devnet: gpumarket wallet faucet --key {key}",
+    )
+
+
+def deposit(sender: Sender, amount: int) -> None:
+    """Moves tokens of the sender into its free balance. Raises EscrowError, UserError."""
+    chain = sender.chain
+    if chain.allowance(sender.address) < amount:
+        sender.send(chain.approve(amount))
+    sender.send(chain.deposit(sender.address, amount))
