@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,23 +132,19 @@ def sample(state: Mapping[str, Tensor], seed: int, step: int) -> bytes:
     `state` is flat and ordered by name. Only the drawn elements leave the device.
     """
     tensors = list(state.values())
-    ends = torch.tensor([tensor.numel() for tensor in tensors], dtype=torch.int64).cumsum(0)
-    total = int(ends[-1]) if tensors else 0
-    drawn = torch.tensor(sample_positions(seed, step, total), dtype=torch.int64)
-    if not len(drawn):
-        return b""
-    owners = torch.searchsorted(ends, drawn, right=True)
-    offsets = drawn - (ends - torch.tensor([tensor.numel() for tensor in tensors]))[owners]
-    order = torch.argsort(owners, stable=True)
-    touched, counts = torch.unique_consecutive(owners[order], return_counts=True)
-    elements: list[bytes] = []
-    for owner, where in zip(touched.tolist(), offsets[order].split(counts.tolist()), strict=True):
+    ends = np.cumsum([tensor.numel() for tensor in tensors], dtype=np.int64)
+    drawn = np.array(sample_positions(seed, step, int(ends[-1]) if tensors else 0), dtype=np.int64)
+    owners = np.searchsorted(ends, drawn, side="right")
+    elements = [b""] * len(drawn)
+    for owner in np.unique(owners):
         tensor = tensors[owner]
-        picked = as_bytes(tensor.reshape(-1)[where.to(tensor.device)]).cpu().numpy().tobytes()
+        places = np.flatnonzero(owners == owner)
+        offsets = torch.from_numpy(drawn[places] - (ends[owner] - tensor.numel()))
+        picked = as_bytes(tensor.reshape(-1)[offsets.to(tensor.device)]).cpu().numpy().tobytes()
         size = tensor.element_size()
-        elements += [picked[at : at + size] for at in range(0, len(picked), size)]
-    in_order = sorted(zip(order.tolist(), elements, strict=True))
-    return b"".join(element for _, element in in_order)
+        for number, place in enumerate(places):
+            elements[place] = picked[number * size : (number + 1) * size]
+    return b"".join(elements)
 
 
 def _write_trace(path: Path, trace: list[bytes]) -> None:

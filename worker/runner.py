@@ -87,6 +87,7 @@ class Runner:
         self._end: Message | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._writing = threading.Lock()
+        self._started = threading.Event()
         self._due: float | None = time.monotonic() + self.limits.start_seconds  # for its next message
         self._made = self._taken = self.first - 1  # numbers of checkpoints
         # Linux lets a child die with its parent *thread*: so one that outlives the child has to start it.
@@ -94,6 +95,7 @@ class Runner:
 
     def __enter__(self) -> Self:
         self._supervisor.start()
+        self._started.wait()
         return self
 
     def __exit__(
@@ -159,36 +161,44 @@ class Runner:
 
     def _supervise(self) -> None:
         try:
-            process = subprocess.Popen(
-                self._command(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=self._environment() if self.sandbox == "none" else {"PATH": os.environ.get("PATH", os.defpath)},
-                cwd=self._output,
-                start_new_session=True,
-            )
+            process = self._start()
         except OSError as error:
-            self._fail(Failure("exit", f"can't start the training process: {error}"))
-            return
-        assert process.stdin and process.stdout and process.stderr
+            return self._fail(Failure("exit", f"can't start the training process: {error}"))
+        finally:
+            self._started.set()
+        assert process.stdout and process.stderr
         readers = [
             threading.Thread(target=self._listen, args=(process.stdout,), daemon=True),
             threading.Thread(target=self._keep_log, args=(process.stderr,), daemon=True),
         ]
         for reader in readers:
             reader.start()
+        try:
+            self._watch(process)
+        finally:
+            _kill_tree(process)
+            for reader in readers:
+                reader.join(GRACE_SECONDS)
+            self._log.close()
+            self._finish(self._why_it_ended(process.returncode))
+            if not any(reader.is_alive() for reader in readers):
+                _close_pipes(process)
+        return None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        bare = {"PATH": os.environ.get("PATH", os.defpath)}  # bubblewrap sets the rest inside
+        process = subprocess.Popen(
+            self._command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=bare if self.sandbox == "bubblewrap" else self._environment(),
+            cwd=self._output,
+            start_new_session=True,
+        )
         self._process = process
         self._write(self._config().model_dump_json().encode())
-        self._watch(process)
-        _kill_tree(process)
-        for reader in readers:
-            reader.join()
-        self._log.close()
-        self._finish(self._why_it_ended(process.returncode))
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            with contextlib.suppress(OSError):  # closing flushes what could not be written
-                pipe.close()
+        return process
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Returns when the process has ended, or must be killed."""
@@ -357,3 +367,10 @@ def _kill_tree(process: subprocess.Popen[bytes]) -> None:
             member.kill()
     process.wait()
     psutil.wait_procs(family, timeout=GRACE_SECONDS)
+
+
+def _close_pipes(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # closing flushes what could not be written
+                pipe.close()

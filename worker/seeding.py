@@ -24,4 +24,7 @@ def seed_everything(seed: int, step: int) -> None:
     value = step_seed(seed, step)
     random.seed(value)
     np.random.seed([value & 0xFFFFFFFF, value >> 32])
-    torch.manual_seed(value)
+    # What torch.manual_seed does for these devices; it takes 0.2 ms for others that are not here.
+    torch.default_generator.manual_seed(value)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(value)

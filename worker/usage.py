@@ -1,5 +1,6 @@
 """What a training process and its children take of this machine, and the limits on that."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ MB = 1 << 20
 # Address space that torch and its threads reserve beside what a recipe asks for: 190 MB were measured after
 # an import and a first backward pass on the CPU, with room for thread stacks and the allocator's arenas.
 BASE_DATA_MB = 1024
+
+ENTRY_BYTES = 4096  # that a file takes beside its content
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,22 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 def folder_bytes(folder: Path, enough: int) -> int:
-    """Disk space of the files under a folder; counting ends once it is over `enough`. Follows no links."""
+    """Disk space of what is under a folder; counting ends once it is over `enough`. Follows no links.
+
+    Raises Failure("disk") for a folder that can't be looked into.
+    """
     total = 0
     folders = [os.fspath(folder)]
     while folders and total <= enough:
         try:
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512 + 512
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-        except FileNotFoundError:  # renamed or removed meanwhile
+                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512 + ENTRY_BYTES
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(entry.path)
+        except FileNotFoundError:
             continue
+        except OSError as error:
+            raise Failure("disk", f"the output folder has a folder that hides its content: {error}") from error
     return total

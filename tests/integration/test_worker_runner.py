@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.worker_jobs import toy_job
-from worker import recipes, sandbox
+from worker import sandbox
 from worker.checkpoints import TakenCheckpoint
 from worker.failures import Failure
 from worker.messages import Checkpoint, Done, Failed, Message, Ready, Step, Stopped
@@ -237,14 +237,30 @@ def _until(condition: Callable[[], object], seconds: float) -> None:
         time.sleep(0.1)
 
 
-def test_shipped_recipes_train_without_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "bubblewrap_problem", lambda: "bubblewrap is not installed")
-    monkeypatch.setattr(recipes, "SHIPPED", frozenset())
-    spec = toy_job(tmp_path / "job")
-    monkeypatch.setattr(sandbox, "SHIPPED", frozenset({spec.files["recipe.py"].sha256}))
-    # What could be imported in place of a library, if the job's folder were searched for modules.
-    (tmp_path / "job" / "colorama.py").write_text("raise SystemExit('a stranger ran')")
-    runner = Runner(spec, tmp_path / "job", tmp_path / "work")
-    said, taken = train(runner)
-    assert runner.sandbox == "none"
+def test_a_shipped_recipe_without_a_sandbox_imports_nothing_of_the_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = toy_job(tmp_path / "job", "ImportsSibling")
+    (tmp_path / "job" / "sibling.py").write_text("")
+    spec = spec.model_copy(update={"files": spec.files | {"sibling.py": spec.files["recipe.py"]}})
+    said, taken = train(Runner(spec, tmp_path / "job", tmp_path / "inside"))
     assert isinstance(said[-1], Done) and len(taken) == 5
+
+    monkeypatch.setattr(sandbox, "bubblewrap_problem", lambda: "bubblewrap is not installed")
+    monkeypatch.setattr(sandbox, "SHIPPED", frozenset({spec.files["recipe.py"].sha256}))
+    runner = Runner(spec, tmp_path / "job", tmp_path / "outside")
+    assert runner.sandbox == "none"
+    said, _ = train(runner)
+    assert isinstance(said[-1], Failed) and "No module named 'sibling'" in said[-1].message
+
+
+def test_shipped_recipes_train_without_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = Runner(toy_job(tmp_path / "job"), tmp_path / "job", tmp_path / "inside")
+    _, expected = train(inside)
+    monkeypatch.setattr(sandbox, "bubblewrap_problem", lambda: "bubblewrap is not installed")
+    monkeypatch.setattr(sandbox, "SHIPPED", frozenset({inside.spec.files["recipe.py"].sha256}))
+    outside = Runner(inside.spec, tmp_path / "job", tmp_path / "outside")
+    assert (inside.sandbox, outside.sandbox) == ("bubblewrap", "none")
+    said, taken = train(outside)
+    assert isinstance(said[-1], Done)
+    assert [c.state_root() for c in taken] == [c.state_root() for c in expected]

@@ -57,6 +57,12 @@ class Forgetful(Toy):
         self.model.load_state_dict(state["model"])
 
 
+class ImportsSibling(Toy):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        import sibling  # noqa: F401
+
+
 class At(Toy):
     """Does something bad at step `config["at"]`."""
 
