@@ -1,0 +1,170 @@
+"""Follows the contracts' events block by block, through reorganisations of the chain.
+
+The follower keeps nothing: where it stands is in a `BlockStore`, and each `poll` returns steps that its owner applies
+there together with whatever it derives from the events (a database does both in one transaction). After a crash
+between two steps the next poll goes on from the last one that was applied.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from eth_typing import BlockNumber
+from web3.exceptions import BlockNotFound, Web3RPCError
+from web3.types import BlockData, FilterParams, LogReceipt
+
+from contracts.chain.client import Chain
+from contracts.chain.events import Event, decode
+from contracts.errors import UserError
+from contracts.types import to_hex
+
+KEPT_BLOCKS = 128  # what a store must remember: the deepest reorganisation that can be followed
+NEAR_BLOCKS = 64  # this close to the head, each block is read by its hash
+RANGE_BLOCKS = 2_000  # further away, so many are asked for at once
+STEPS_PER_POLL = 512
+
+
+@dataclass(frozen=True)
+class BlockRef:
+    number: int
+    hash: str
+    parent: str
+
+
+@dataclass(frozen=True)
+class Block(BlockRef):
+    """A block to apply. Far behind the head, blocks without events may be left out between two."""
+
+    timestamp: int  # UTC seconds
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Blocks above `to_block` are not in the chain any more: undo what came from them."""
+
+    to_block: int
+
+
+Step = Rollback | Block
+
+
+class BlockStore(Protocol):
+    def recent(self) -> Sequence[BlockRef]:
+        """The newest applied blocks, oldest first: KEPT_BLOCKS of them, or all if there are fewer."""
+
+
+class MemoryStore:
+    """A BlockStore for processes that start from the beginning, and for tests."""
+
+    def __init__(self) -> None:
+        self.blocks: list[BlockRef] = []
+
+    def recent(self) -> Sequence[BlockRef]:
+        return self.blocks
+
+    def apply(self, step: Step) -> None:
+        if isinstance(step, Rollback):
+            self.blocks = [block for block in self.blocks if block.number <= step.to_block]
+        else:
+            self.blocks = [*self.blocks, step][-KEPT_BLOCKS:]
+
+
+class HistoryLost(UserError):
+    """The chain was replaced further back than the store remembers."""
+
+
+class Follower:
+    def __init__(
+        self, chain: Chain, store: BlockStore, *, near: int = NEAR_BLOCKS, range_blocks: int = RANGE_BLOCKS
+    ) -> None:
+        """Starts at the settings' deploy_block. The epoch log's events are followed if the settings name one."""
+        self.chain = chain
+        self.store = store
+        self.start = chain.settings.deploy_block
+        self.near = near
+        self.range_blocks = range_blocks
+        self.addresses = [chain.escrow.address]
+        if chain.settings.epoch_log is not None:
+            self.addresses.append(chain.w3.to_checksum_address(chain.settings.epoch_log))
+
+    def poll(self) -> list[Step]:
+        """The steps from where the store stands towards the head; empty at the head. Apply all, in order, then poll
+        again. Raises HistoryLost."""
+        known = self.store.recent()
+        head = self.chain.w3.eth.get_block("latest")
+        if known and known[-1].hash == to_hex(head["hash"]):
+            return []
+        last = self._common_ancestor(known)
+        steps: list[Step] = []
+        if known and last is not known[-1]:
+            steps.append(Rollback(last.number if last else self.start - 1))
+        while len(steps) < STEPS_PER_POLL:
+            following = last.number + 1 if last else self.start
+            blocks = self._read(following, head["number"], last)
+            if not blocks:
+                break
+            steps += blocks
+            last = blocks[-1]
+        return steps
+
+    def _common_ancestor(self, known: Sequence[BlockRef]) -> BlockRef | None:
+        """The newest known block that the chain still has; None: start from the beginning."""
+        for block in reversed(known):
+            header = self._header(block.number)
+            if header is not None and to_hex(header["hash"]) == block.hash:
+                return block
+        if len(known) < KEPT_BLOCKS:
+            return None  # the store remembers everything
+        raise HistoryLost(
+            f"the node at {self.chain.settings.rpc_url} has another chain than the one followed so far: "
+            f"they differ from block {known[0].number} or before",
+            "if the node is right, delete what was derived from the chain and follow it from the start again",
+        )
+
+    def _read(self, number: int, head: int, last: BlockRef | None) -> list[Block]:
+        """The next blocks; none at the head, and none if the chain has just changed (the next poll sees how)."""
+        if number > head:
+            return []
+        if head - number >= self.near:
+            return self._read_range(number, min(number + self.range_blocks - 1, head - self.near))
+        header = self._header(number)
+        if header is None or (last is not None and to_hex(header["parentHash"]) != last.hash):
+            return []
+        return [self._block(header, self._logs({"blockHash": header["hash"]}))]
+
+    def _read_range(self, first: int, end: int) -> list[Block]:
+        """The blocks of a range that have events, and its last one."""
+        while True:
+            try:
+                logs = self._logs({"fromBlock": BlockNumber(first), "toBlock": BlockNumber(end)})
+                break
+            except Web3RPCError:
+                # Nodes limit how much one answer may hold, each in its own words.
+                if end == first:
+                    raise
+                end = first + (end - first) // 2
+        numbers = sorted({log["blockNumber"] for log in logs} | {end})
+        blocks: list[Block] = []
+        for number in numbers:
+            header = self._header(number)
+            own = [log for log in logs if log["blockNumber"] == number]
+            if header is None or any(log["blockHash"] != header["hash"] for log in own):
+                break
+            blocks.append(self._block(header, own))
+        return blocks
+
+    def _header(self, number: int) -> BlockData | None:
+        try:
+            return self.chain.w3.eth.get_block(BlockNumber(number))
+        except BlockNotFound:
+            return None
+
+    def _logs(self, which: FilterParams) -> list[LogReceipt]:
+        return self.chain.w3.eth.get_logs({**which, "address": self.addresses})
+
+    def _block(self, header: BlockData, logs: Iterable[Any]) -> Block:
+        timestamp = int(header["timestamp"])
+        ordered = sorted(logs, key=lambda log: log["logIndex"])
+        events = tuple(event for event in (decode(log, timestamp) for log in ordered) if event is not None)
+        return Block(header["number"], to_hex(header["hash"]), to_hex(header["parentHash"]), timestamp, events)
