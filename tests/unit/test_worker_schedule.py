@@ -1,0 +1,236 @@
+"""What is due about a lease's money, at any state of chain and progress."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.terms import Flag, Nums, Phase, StateWord
+from worker.pace import Pace
+from worker.schedule import Action, Progress, Timing, deadline, must_give_up, next_action, synced
+
+NUMS = Nums(start=0, end=10, window=30, timeout=100, price=5, fee=0)
+TIMING = Timing.of(100)
+
+
+def state(
+    phase: Phase = Phase.ACTIVE,
+    accepted: int = 0,
+    claimed: int | None = None,
+    *,
+    settled: int | None = None,
+    t: int = 1000,
+    flags: int = 0,
+) -> StateWord:
+    settled, claimed = accepted if settled is None else settled, accepted if claimed is None else claimed
+    return StateWord(phase | flags, settled, accepted, claimed, t, 7)
+
+
+def progress(claimable: int = 0, approved: int = 0, **fields: Any) -> Progress:
+    given: dict[str, Any] = {
+        "last": False,
+        "waiting_since": None,
+        "finished": claimable == NUMS.end,
+        "releasing_since": None,
+    }
+    return Progress(claimable=claimable, approved=approved, **(given | fields))
+
+
+def due(state: StateWord, progress: Progress, now: float, nums: Nums = NUMS) -> Action:
+    return next_action(state, nums, progress, TIMING, now)
+
+
+def test_the_defaults_follow_from_the_timeout() -> None:
+    assert Timing.of(100) == Timing(redeem_every=50, patience=25, claim_before=25, margin=10, release_wait=10)
+    assert Timing.of(100_000).margin == 300
+    assert Timing.of(100_000).release_wait == 60
+
+
+def test_redeeming_less_often_than_every_half_timeout_is_not_to_be_had() -> None:
+    assert Timing.of(100, redeem_every=80).redeem_every == 50
+    assert Timing.of(100, redeem_every=8).redeem_every == 8
+
+
+def test_an_approval_is_redeemed_at_half_the_timeout() -> None:
+    assert due(state(), progress(2, 2), 1049) == Action.WAIT
+    assert due(state(), progress(2, 2), 1050) == Action.REDEEM
+
+
+def test_nothing_is_redeemed_twice() -> None:
+    assert due(state(accepted=2), progress(2, 2), 1050) == Action.WAIT
+
+
+def test_the_last_checkpoint_is_redeemed_at_once() -> None:
+    assert due(state(), progress(10, 10), 1001) == Action.REDEEM
+
+
+def test_an_approval_below_what_is_claimed_waits_for_the_window() -> None:
+    assert due(state(accepted=1, claimed=4), progress(4, 3), 1029) == Action.WAIT
+    assert due(state(accepted=1, claimed=4), progress(4, 3), 1030) == Action.COLLECT
+
+
+def test_a_silent_approver_is_passed_by_near_the_deadline_only() -> None:
+    waits = progress(2, 0, waiting_since=1010)
+    assert due(state(), waits, 1074) == Action.WAIT
+    assert due(state(), waits, 1075) == Action.CLAIM
+
+
+def test_an_approver_that_was_silent_for_a_moment_only_gets_its_time() -> None:
+    assert due(state(), progress(2, 0, waiting_since=1070), 1079) == Action.WAIT
+
+
+def test_a_checkpoint_made_just_before_the_deadline_is_claimed_at_once() -> None:
+    assert due(state(), progress(2, 0, waiting_since=1079), 1080) == Action.CLAIM
+
+
+def test_when_all_is_made_only_patience_counts() -> None:
+    assert due(state(), progress(10, 4, waiting_since=1000), 1024) == Action.WAIT
+    assert due(state(), progress(10, 4, waiting_since=1000), 1025) == Action.CLAIM
+
+
+def test_what_is_claimed_is_not_claimed_again() -> None:
+    assert due(state(claimed=2), progress(2, 0, waiting_since=1000), 1029) == Action.WAIT
+
+
+def test_a_passed_window_is_collected() -> None:
+    assert due(state(claimed=2), progress(3, 0, waiting_since=1000), 1030) == Action.COLLECT
+    assert due(state(accepted=2), progress(3, 0), 1030) == Action.WAIT
+
+
+def test_a_release_waits_for_the_approver_then_ends() -> None:
+    releasing = progress(2, 2, releasing_since=1000)
+    assert due(state(accepted=2), releasing, 1009) == Action.WAIT
+    assert due(state(accepted=2), releasing, 1010) == Action.END
+
+
+def test_a_release_redeems_the_last_word_at_once() -> None:
+    assert due(state(), progress(2, 2, last=True, releasing_since=1000), 1001) == Action.REDEEM
+    # Nothing new is accepted by it: it only closes.
+    assert due(state(accepted=2), progress(2, 2, last=True, releasing_since=1000), 1001) == Action.REDEEM
+
+
+def test_a_release_without_an_approver_claims_and_ends() -> None:
+    releasing = progress(3, 1, waiting_since=1000, releasing_since=1000)
+    assert due(state(), releasing, 1010) == Action.REDEEM
+    assert due(state(accepted=1), releasing, 1010) == Action.CLAIM
+    assert due(state(accepted=1, claimed=3), releasing, 1010) == Action.END
+
+
+def test_a_last_word_that_leaves_something_out_is_not_redeemed() -> None:
+    """It would close the lease, and lose the rest."""
+    releasing = progress(3, 2, last=True, waiting_since=1000, releasing_since=1000)
+    assert due(state(), releasing, 1005) == Action.WAIT
+    assert due(state(), releasing, 1010) == Action.CLAIM
+
+
+def test_a_release_that_waits_for_nobody_ends_at_once() -> None:
+    assert due(state(), progress(releasing_since=0), 1000) == Action.END
+
+
+def test_closing_redeems_claims_once_and_closes() -> None:
+    closing = state(Phase.CLOSING)
+    assert due(closing, progress(2, 2), 1001) == Action.REDEEM
+    assert due(closing, progress(2, 0, waiting_since=1000), 1014) == Action.WAIT
+    assert due(closing, progress(2, 0, waiting_since=1000), 1015) == Action.CLAIM
+    claimed = state(Phase.CLOSING, claimed=2, flags=Flag.CLAIMED_IN_CLOSING)
+    assert due(claimed, progress(3, 0, waiting_since=1000), 1029) == Action.WAIT
+    assert due(claimed, progress(3, 0, waiting_since=1000), 1030) == Action.CLOSE
+
+
+def test_the_last_word_closes_a_closing_lease_before_its_window() -> None:
+    closing = state(Phase.CLOSING, accepted=2)
+    assert due(closing, progress(2, 2, last=True), 1001) == Action.REDEEM
+    assert due(closing, progress(2, 2), 1001) == Action.WAIT
+
+
+@pytest.mark.parametrize("phase", [Phase.NONE, Phase.CLOSED])
+def test_over_is_over(phase: Phase) -> None:
+    assert due(state(phase), progress(2, 2), 1001) == Action.OVER
+
+
+def test_a_challenge_is_resolved_when_it_can_be() -> None:
+    assert due(state(Phase.CHALLENGED, claimed=2), progress(2), 1001) == Action.RESOLVE
+
+
+def test_a_pending_claim_moves_the_deadline_to_the_longer_of_window_and_timeout() -> None:
+    slow = NUMS._replace(window=500)
+    assert deadline(state(claimed=2), slow) == 1500
+    assert deadline(state(accepted=2), slow) == 1100
+    assert deadline(state(claimed=2), NUMS) == 1100
+
+
+# ------------------------------------------------------------------ the deadline guard
+
+
+def gives_up(state: StateWord, progress: Progress, now: float, left: float | None) -> bool:
+    return must_give_up(state, NUMS, progress, TIMING, now, left)
+
+
+def test_a_checkpoint_that_would_come_too_late_is_given_up() -> None:
+    assert not gives_up(state(), progress(), 1000, 89)
+    assert gives_up(state(), progress(), 1000, 91)
+
+
+def test_an_unknown_pace_gets_all_the_time_there_is() -> None:
+    assert not gives_up(state(), progress(), 1090, None)
+    assert gives_up(state(), progress(), 1091, None)
+
+
+def test_nothing_is_given_up_while_something_made_can_move_the_clock() -> None:
+    assert not gives_up(state(), progress(1, 0), 1091, 50)
+    assert not gives_up(state(), progress(1, 1), 1091, 50)
+    assert gives_up(state(claimed=1), progress(1, 0), 1081, 50)
+
+
+@pytest.mark.parametrize("fields", [{"finished": True}, {"releasing_since": 1.0}])
+def test_what_does_not_train_gives_up_nothing(fields: dict[str, Any]) -> None:
+    assert not gives_up(state(), progress(**fields), 1099, 50)
+
+
+@given(st.integers(0, 10), st.integers(0, 10), st.integers(0, 10), st.booleans(), st.integers(0, 140))
+def test_no_lease_is_lost_by_waiting(claimed: int, made: int, approved: int, pending: bool, age: int) -> None:
+    """At the deadline less its margin: either something was sent before, or training is given up."""
+    accepted = 0 if pending else claimed
+    made, approved = max(made, claimed), min(approved, max(made, claimed))
+    now = 1000 + 90
+    stands = state(accepted=accepted, claimed=claimed)
+    worker = progress(made, approved, waiting_since=1000 + age if made > approved else None)
+    action = due(stands, worker, now)
+    quiet = synced(stands, NUMS, now)
+    if action == Action.WAIT and quiet.claimed == quiet.accepted and not worker.finished:
+        assert gives_up(stands, worker, now + 1, None)
+
+
+@given(st.integers(0, 10), st.integers(0, 10), st.integers(0, 10), st.integers(0, 300), st.booleans())
+def test_redeems_and_claims_are_such_as_the_escrow_takes(
+    accepted: int, claimed: int, made: int, late: int, last: bool
+) -> None:
+    claimed, made = max(accepted, claimed), max(accepted, claimed, made)
+    for approved in range(made + 1):
+        for releasing in (None, 1000.0):
+            for phase in (Phase.ACTIVE, Phase.CLOSING):
+                stands = state(phase, accepted, claimed)
+                worker = progress(made, approved, waiting_since=1000, last=last, releasing_since=releasing)
+                action = due(stands, worker, 1000 + late)
+                now_claimed = synced(stands, NUMS, 1000 + late)
+                if action == Action.REDEEM:
+                    assert approved >= now_claimed.claimed
+                    assert approved > now_claimed.accepted or last
+                if action == Action.CLAIM:
+                    assert now_claimed.claimed < made
+
+
+# ------------------------------------------------------------------ the pace
+
+
+def test_the_pace_is_unknown_before_the_first_step() -> None:
+    assert Pace(10, started=0).seconds_left(5) is None
+
+
+def test_the_pace_counts_down() -> None:
+    pace = Pace(10, started=100, first=3)
+    pace.step(24, now=108)
+    assert pace.seconds_left(108) == 12
+    assert pace.seconds_left(113) == 7
+    assert pace.seconds_left(200) == 0

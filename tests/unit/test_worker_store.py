@@ -1,0 +1,108 @@
+"""The agent's files: what is written is there after any crash, and nothing else is."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import UserError
+from tests.agent_world import add_checkpoints, make_folder, make_spec
+from worker.store import LeaseFolder, Store, write_atomically
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def folder() -> LeaseFolder:
+    return make_folder()
+
+
+def again(folder: LeaseFolder) -> LeaseFolder:
+    """As a restarted agent finds it."""
+    found = Store("rig").load(folder.lease)
+    assert found is not None
+    return found
+
+
+def test_a_restart_finds_the_lease_as_it_was(folder: LeaseFolder) -> None:
+    add_checkpoints(folder, make_spec(), 3)
+    folder.update(reported=2, accepted=1, goal="releasing", reason="the provider stops")
+    assert again(folder).file == folder.file
+    assert again(folder).file.terms.lease == folder.lease
+    assert again(folder).tip(2) == folder.checkpoint(2).tip
+
+
+def test_a_checkpoint_is_made_when_its_record_is_there(folder: LeaseFolder) -> None:
+    records = add_checkpoints(folder, make_spec(), 2)
+    assert folder.file.made == 2
+    assert folder.roots(0, 2) == [record.root for record in records]
+    assert folder.knows_tip(2) and not folder.knows_tip(3)
+
+
+def test_a_write_that_fails_leaves_the_old_file(folder: LeaseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = folder.file
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        folder.update(reported=4)
+    assert folder.file == before == again(folder).file
+
+
+def test_a_damaged_lease_file_says_what_to_do(folder: LeaseFolder) -> None:
+    write_atomically(folder.folder / "lease.json", b"{")
+    with pytest.raises(UserError, match=r"can't read .*lease\.json") as caught:
+        again(folder)
+    assert caught.value.hint is not None
+
+
+def test_a_restart_carries_on_from_a_base_after_the_start(home: Path) -> None:
+    folder = make_folder(start=2, base=3, base_tip="0x" + "33" * 20, made=3, reported=3)
+    assert folder.tip(2) == folder.file.tip
+    assert folder.tip(3) == "0x" + "33" * 20
+    assert folder.state_path(3) == folder.start_state
+    assert not folder.knows_tip(1)
+
+
+def test_only_the_first_reason_to_release_counts(folder: LeaseFolder) -> None:
+    folder.release("one", since=5)
+    folder.release("two", since=6)
+    assert (folder.file.reason, folder.file.releasing_since) == ("one", 5)
+
+
+def test_old_states_go_when_the_market_and_the_chain_have_them(folder: LeaseFolder) -> None:
+    add_checkpoints(folder, make_spec(), 4)
+    folder.update(reported=4, accepted=2)
+    folder.drop_old_states()
+    assert [folder.state_path(index).exists() for index in (1, 2, 3, 4)] == [False, False, True, True]
+    folder.update(accepted=4)
+    folder.drop_old_states()
+    assert [folder.state_path(index).exists() for index in (3, 4)] == [False, True]  # the newest is to resume from
+    assert [folder.checkpoint(index).index for index in (1, 2, 3, 4)] == [1, 2, 3, 4]
+
+
+def test_a_lease_that_is_over_keeps_traces_then_its_totals(folder: LeaseFolder) -> None:
+    add_checkpoints(folder, make_spec(), 1)
+    trace = folder.work_folder / "checkpoint-00001.trace"
+    trace.write_bytes(bytes(32))
+    folder.update(goal="over", settled=1, accepted=1)
+    folder.drop_bulk()
+    assert trace.exists() and not folder.state_path(1).exists() and not folder.job_folder.exists()
+
+    store = Store("rig")
+    store.collect(folder)
+    assert store.load(folder.lease) is None and store.is_over(folder.lease)
+    assert [(lease, file.earned) for lease, file in store.ended()] == [(folder.lease, 10)]
+
+
+def test_small_facts_are_kept_side_by_side() -> None:
+    store = Store("rig")
+    assert store.read_state() == {}
+    store.write_state(followed=7)
+    store.write_state(ask_valid_until=9)
+    assert Store("rig").read_state() == {"followed": 7, "ask_valid_until": 9}
