@@ -122,6 +122,12 @@ class JobSpec(BaseModel):
             raise ValueError(f"recipe {self.recipe!r} must be 'file.py:Class'")
         if match["path"] not in self.files:
             raise ValueError(f"recipe {self.recipe!r} names {match['path']!r}, which is not among the files")
+        for path in self.files:
+            folder = path.rpartition("/")[0]
+            while folder:
+                if folder in self.files:
+                    raise ValueError(f"{folder!r} is among the files, and {path!r} needs it to be a folder")
+                folder = folder.rpartition("/")[0]
         try:
             rfc8785.dumps(self.config)
         except Exception as error:

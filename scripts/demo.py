@@ -15,17 +15,20 @@ from demo_parties import Failure, Stage
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from web3.types import RPCEndpoint
 
-from contracts.amounts import format_amount
+from contracts.amounts import format_amount, parse_amount
 from contracts.api.bodies import JobOut, JobStatus
 from contracts.api.client import MarketClient, Unreachable
+from contracts.chain import devnet
 from contracts.chain.client import Chain, connect
+from contracts.chain.sender import Sender
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".demo"
 CLIENTS = {"alice": "digits", "bob": "chargpt"}
 PROVIDERS = {"hydro": "0.60", "solar": "0.75", "wind": "0.90"}  # tokens per hour
-DEPOSIT, STAKE = "200", "100"  # tokens
+PLAY_MONEY, DEPOSIT, STAKE = "500", "200", "100"  # tokens
 VICTIM_JOB = "alice"
 KILL_AFTER = 2  # accepted checkpoints; the kill comes in the middle of the next one
 PATIENCE = 240  # seconds for everything after set-up
@@ -53,33 +56,30 @@ class Demo:
     # ------------------------------------------------------------- set the stage
 
     def start_chain(self) -> None:
-        devnet = self.stage.party("devnet")
-        devnet.start("chain", "devnet", "--port", "0", "--block-time", "1", "--fast")
-        config = devnet.home / "config.toml"
-        self.stage.wait_for("the chain", lambda: config.is_file(), devnet)
+        party = self.stage.party("devnet")
+        party.start("chain", "devnet", "--port", "0", "--block-time", "1", "--fast")
+        config = party.home / "config.toml"
+        self.stage.wait_for("the chain", config.is_file, party)
         self.stage.config = config
         self.chain = connect(self.stage.settings())
         self.say(f"chain {self.chain.settings.rpc_url}, escrow {self.chain.domain.verifying_contract}")
 
     def make_parties(self) -> None:
-        """Keys for everyone, money for the clients, gas for all; jobs from the recipes that ship."""
-        with ThreadPoolExecutor(3) as pool:
-            tasks = [pool.submit(self._make_party, name, None) for name in ("operator", "approver")]
-            tasks += [pool.submit(self._make_party, name, DEPOSIT) for name in CLIENTS]
-            tasks += [pool.submit(self._make_job, client, recipe) for client, recipe in CLIENTS.items()]
-            tasks += [pool.submit(self._make_party, name, None) for name in PROVIDERS]
+        """Keys for everyone, play money and gas for all; jobs from the recipes that ship."""
+        names = ["operator", "approver", *CLIENTS, *PROVIDERS]
+        with ThreadPoolExecutor(2) as pool:
+            tasks = [pool.submit(self._make_job, client, recipe) for client, recipe in CLIENTS.items()]
+            tasks += [pool.submit(self.stage.party(name).run, "wallet", "new", name) for name in names]
             for task in tasks:
                 task.result()
-        names = ["operator", "approver", *CLIENTS, *PROVIDERS]
+        purse = Sender(self.chain, devnet.accounts()[-1])
+        for name in names:
+            purse.send(self.chain.faucet(self.address(name), parse_amount(PLAY_MONEY, self.chain.decimals)))
+            self.chain.w3.provider.make_request(RPCEndpoint("anvil_setBalance"), [self.address(name), hex(10**19)])
         self.before = {name: self.wealth(name) for name in names}
+        for client in CLIENTS:
+            self.stage.party(client).run("wallet", "deposit", DEPOSIT, "--key", client)
         self.say(f"keys and money for {', '.join(names)}")
-
-    def _make_party(self, name: str, deposit: str | None) -> None:
-        party = self.stage.party(name)
-        party.run("wallet", "new", name)
-        party.run("wallet", "faucet", "500", "--key", name)
-        if deposit:
-            party.run("wallet", "deposit", deposit, "--key", name)
 
     def _make_job(self, client: str, recipe: str) -> None:
         party = self.stage.party(client)
@@ -91,10 +91,11 @@ class Demo:
         port = self.stage.free_port()
         self.stage.market_url = f"http://127.0.0.1:{port}"
         approver_address = self.address("approver")
-        operator.start(
-            "market", "market", "serve", "--port", str(port), "--key", "operator", "--epoch-seconds", "1",
-            "--fee", "1000", "--approver", approver_address,
-        )  # fmt: skip
+        settings = {"key": "operator", "port": port, "fee": 1000, "epoch_seconds": 1, "poll_seconds": 0.5}
+        settings["approver"] = approver_address
+        lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
+        (operator.home / "market.toml").write_text("".join(lines))
+        operator.start("market", "market", "serve")
         self.market = MarketClient(self.stage.market_url, attempts=1)
         self.stage.wait_for("the market", self._market_answers, operator)
         approver.start("approver", "approver", "start", "--key", "approver", "--poll", "0.5")
@@ -208,14 +209,15 @@ class Demo:
         party = self.stage.party(client)
         result = party.home / "uninterrupted.json"
         party.run("recipe", "run", str(party.home / CLIENTS[client]), "--json", str(result))
-        again = {one["index"]: one for one in json.loads(result.read_text())["checkpoints"]}
+        record_of_run = json.loads(result.read_text())
+        again = {one["index"]: one for one in record_of_run["checkpoints"]}
         # A checkpoint that the killed provider had made but not handed in was made again: take what was accepted.
         made = {one.checkpoint.index: one.checkpoint for one in self.market.checkpoints(job.id)
                 if one.status == "approved"}  # fmt: skip
         table = Table("checkpoint", "trained in the market", "trained again, uninterrupted", "same bits", box=None)
         same = len(made) == len(again) == job.bid.checkpoints
         for index, record in sorted(made.items()):
-            other = again[index]
+            other = again[index] | {"metrics": record_of_run["metrics"][str(record.step)]}
             equal = (record.metrics, record.state_root, record.trace_root, record.tip) == (
                 other["metrics"], other["state_root"], other["trace_root"], other["tip"],
             )  # fmt: skip

@@ -206,7 +206,8 @@ def _start_anvil(
     command = [str(find_anvil()), "--host", "127.0.0.1", "--port", str(port), "--chain-id", str(CHAIN_ID)]
     command += ["--mnemonic", MNEMONIC, "--accounts", str(ACCOUNTS)]
     if block_time is not None:
-        command += ["--block-time", f"{block_time:g}"]
+        # Transactions are mined at once; the interval keeps the chain's clock going between them.
+        command += ["--block-time", f"{block_time:g}", "--mixed-mining"]
     if state is not None:
         command += ["--state", str(state)]
     log: IO[bytes]

@@ -19,7 +19,7 @@ app = typer.Typer(pretty_exceptions_enable=False)
 def devnet(
     port: Annotated[int, typer.Option(help="Port on loopback; 0 takes a free one.", min=0, max=65535)] = 8545,
     block_time: Annotated[
-        float | None, typer.Option(help="Seconds per block. Without it, every transaction makes one.", min=0.1)
+        float | None, typer.Option(help="Seconds between blocks without transactions; a transaction makes one at once.", min=0.1)
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Windows and timeouts of seconds, to watch them pass.")] = False,
     window: Annotated[int | None, typer.Option(help="Acceptance window of the rule-sets, seconds.", min=1)] = None,

@@ -93,6 +93,13 @@ def test_the_hash_covers_every_field() -> None:
     assert set().union(*changes) | {"files", "version"} == set(JobSpec.model_fields)
 
 
+def test_a_file_is_not_a_folder_too() -> None:
+    ref = FileRef(sha256="0x" + "00" * 32, size=1)
+    files = {"r.py": ref, "a": ref, "a/b/c": ref}
+    with pytest.raises(ValueError, match="'a' is among the files, and 'a/b/c' needs it to be a folder"):
+        JobSpec(environment="t", recipe="r.py:R", files=files, seed=0, steps=1, checkpoint_every=1)
+
+
 def test_a_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no job file at"):
         read_job(tmp_path)
