@@ -93,7 +93,7 @@ def make_folder(spec: JobSpec | None = None, start: int = 0, key: str = "rig", *
     return Store(key).create(terms.lease, lease_file(terms, **fields))
 
 
-def lease_out(spec: JobSpec, bid: Bid, terms: Terms, **fields: Any) -> LeaseOut:
+def lease_out(spec: JobSpec, bid: Bid, terms: Terms, /, **fields: Any) -> LeaseOut:
     """What an honest market says."""
     state = LeaseState(phase="active", flags=[], settled=0, accepted=0, claimed=0, t=0, tip="0x" + "00" * 20)
     given: dict[str, Any] = {
