@@ -38,33 +38,33 @@ library OrderLib {
     }
 
     function hash(Rules memory rules) internal pure returns (bytes32) {
-        uint256 at;
+        uint256 pointer;
         assembly ("memory-safe") {
-            at := rules
+            pointer := rules
         }
-        return _hash(RULES_TYPEHASH, at, 0xc0);
+        return _hash(RULES_TYPEHASH, pointer, 0xc0);
     }
 
     function hash(Bid memory bid) internal pure returns (bytes32) {
-        uint256 at;
+        uint256 pointer;
         assembly ("memory-safe") {
-            at := bid
+            pointer := bid
         }
-        return _hash(BID_TYPEHASH, at, 0x1a0);
+        return _hash(BID_TYPEHASH, pointer, 0x1a0);
     }
 
     function hash(Ask memory ask) internal pure returns (bytes32) {
-        uint256 at;
+        uint256 pointer;
         assembly ("memory-safe") {
-            at := ask
+            pointer := ask
         }
-        return _hash(ASK_TYPEHASH, at, 0x180);
+        return _hash(ASK_TYPEHASH, pointer, 0x180);
     }
 
     /// @dev The type hash stands in the word before the struct for as long as it takes.
-    function _hash(bytes32 typeHash, uint256 at, uint256 length) private pure returns (bytes32 result) {
+    function _hash(bytes32 typeHash, uint256 pointer, uint256 length) private pure returns (bytes32 result) {
         assembly ("memory-safe") {
-            let start := sub(at, 0x20)
+            let start := sub(pointer, 0x20)
             let word := mload(start)
             mstore(start, typeHash)
             result := keccak256(start, add(length, 0x20))

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.28;
+
+import {Escrow} from "../../src/Escrow.sol";
+import {
+    Approval,
+    Ask,
+    Bid,
+    Bounds,
+    IEscrow,
+    Match,
+    Parties,
+    Reason,
+    Redemption,
+    Rules,
+    Terms
+} from "../../src/interfaces/IEscrow.sol";
+import {DevToken} from "../../src/periphery/DevToken.sol";
+import {ScriptedArbiter} from "./Arbiters.sol";
+import {Test} from "./Test.sol";
+
+/// @notice An escrow with funded parties, orders that match, and every move as a function.
+/// @dev Terms, tips and nums are computed here from the protocol's text, not with the escrow's libraries.
+abstract contract EscrowTest is Test {
+    uint8 internal constant ACTIVE = 1;
+    uint8 internal constant CLOSING = 2;
+    uint8 internal constant CLOSED = 3;
+    uint8 internal constant CHALLENGED = 4;
+    uint8 internal constant FROM_CLOSING = 0x08;
+    uint8 internal constant BY_CLIENT = 0x10;
+    uint8 internal constant LATE = 0x20;
+    uint8 internal constant MORE = 0x40;
+    uint8 internal constant CLAIMED_IN_CLOSING = 0x80;
+
+    uint256 internal constant START_TIME = 1_800_000_000;
+    uint32 internal constant WINDOW = 1 hours;
+    uint32 internal constant TIMEOUT = 3 hours;
+    uint32 internal constant ARBITER_TIMEOUT = 1 days;
+    uint96 internal constant ARBITER_FEE = 5e6;
+    uint96 internal constant PRICE = 2e6;
+    uint64 internal constant FEE = 1e5;
+    uint96 internal constant STAKE = 50e6;
+    uint16 internal constant CHECKPOINTS = 6;
+    uint256 internal constant FUNDS = 1_000e6;
+    bytes32 internal constant JOB = keccak256("job");
+
+    DevToken internal token;
+    Escrow internal escrow;
+    ScriptedArbiter internal arbiter;
+
+    address internal client;
+    address internal provider;
+    address internal matcher;
+    address internal approver;
+    address internal challenger;
+    address internal stranger;
+    mapping(address => uint256) internal keyOf;
+
+    Rules internal rules;
+
+    function setUp() public virtual {
+        vm.warp(START_TIME);
+        token = new DevToken();
+        escrow = new Escrow(token, _bounds());
+        arbiter = new ScriptedArbiter();
+        client = _actor("client");
+        provider = _actor("provider");
+        matcher = _actor("matcher");
+        approver = _actor("approver");
+        challenger = _actor("challenger");
+        stranger = _actor("stranger");
+        _fund(client, FUNDS);
+        _fund(provider, FUNDS);
+        _fund(challenger, FUNDS);
+        rules = Rules({
+            arbiter: address(arbiter),
+            arbiterFee: ARBITER_FEE,
+            arbiterTimeout: ARBITER_TIMEOUT,
+            checkpointTimeout: TIMEOUT,
+            window: WINDOW,
+            verification: keccak256("verification")
+        });
+    }
+
+    // ---------------------------------------------------------------- parties
+
+    function _bounds() internal pure returns (Bounds memory) {
+        return Bounds({
+            minCheckpointTimeout: 1 minutes,
+            maxCheckpointTimeout: 7 days,
+            minWindow: 1 minutes,
+            maxWindow: 1 days,
+            minArbiterTimeout: 1 hours,
+            maxArbiterTimeout: 30 days
+        });
+    }
+
+    function _actor(string memory name) internal returns (address actor) {
+        uint256 privateKey = uint256(keccak256(bytes(name)));
+        actor = vm.addr(privateKey);
+        keyOf[actor] = privateKey;
+        vm.label(actor, name);
+    }
+
+    function _fund(address owner, uint256 amount) internal {
+        token.faucet(address(this), amount);
+        token.approve(address(escrow), amount);
+        escrow.deposit(owner, amount);
+    }
+
+    /// @dev 64 bytes, as in EIP-2098. `signer` may be a wallet whose owner's key is known under its address.
+    function _sign(address signer, bytes32 digest) internal view returns (bytes memory) {
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(keyOf[signer], digest);
+        return abi.encodePacked(r, bytes32(uint256(s) | (uint256(v - 27) << 255)));
+    }
+
+    function _free(address owner) internal view returns (uint256 free) {
+        (free,,,) = escrow.account(owner);
+    }
+
+    function _active(address owner) internal view returns (uint256 active) {
+        (, active,,) = escrow.account(owner);
+    }
+
+    // ---------------------------------------------------------------- orders
+
+    function _bid() internal view returns (Bid memory) {
+        return Bid({
+            client: client,
+            matcher: matcher,
+            approver: approver,
+            job: JOB,
+            rules: escrow.hashRules(rules),
+            startTip: 0,
+            checkpoints: CHECKPOINTS,
+            units: 1_000_000,
+            maxPrice: PRICE + FEE,
+            fee: FEE,
+            stake: STAKE,
+            validUntil: uint40(START_TIME + 10 days),
+            nonce: 0
+        });
+    }
+
+    function _ask() internal view returns (Ask memory) {
+        return Ask({
+            provider: provider,
+            matcher: matcher,
+            resources: keccak256("resources"),
+            rules: escrow.hashRules(rules),
+            pricePerHour: PRICE,
+            unitsPerHour: 1_000_000,
+            maxStake: STAKE,
+            maxActive: 2,
+            maxCheckpoints: 100,
+            validFrom: uint40(START_TIME),
+            validUntil: uint40(START_TIME + 20 days),
+            page: 0
+        });
+    }
+
+    function _match(Bid memory bid, Ask memory ask) internal view returns (Match memory item) {
+        item.bid = bid;
+        item.ask = ask;
+        item.price = PRICE;
+        _resign(item);
+    }
+
+    function _continue(Bid memory bid, Ask memory ask, Terms memory prev) internal view returns (Match memory item) {
+        item = _match(bid, ask);
+        item.prevProvider = prev.provider;
+        item.prevNums = prev.nums;
+        item.prevPrev = prev.parties.prev;
+    }
+
+    function _resign(Match memory item) internal view {
+        item.bidSignature = _sign(item.bid.client, escrow.hashBid(item.bid));
+        item.askSignature = _sign(item.ask.provider, escrow.hashAsk(item.ask));
+    }
+
+    // ---------------------------------------------------------------- terms, tips
+
+    /// @dev The terms that the protocol gives to a match, from the index `start`.
+    function _terms(Match memory item, uint256 start) internal view returns (Terms memory terms) {
+        Bid memory bid = item.bid;
+        uint256 end = start + item.ask.maxCheckpoints;
+        if (end > bid.checkpoints) end = bid.checkpoints;
+        terms.provider = item.ask.provider;
+        terms.nums = _nums(start, end, item.price, bid.fee);
+        bytes32 prev = _prev(item);
+        terms.parties = Parties({
+            bid: escrow.hashBid(bid),
+            job: bid.job,
+            prev: prev,
+            rules: bid.rules,
+            client: bid.client,
+            approver: bid.approver == address(0) ? bid.client : bid.approver,
+            feeTo: bid.matcher,
+            stake: bid.stake
+        });
+    }
+
+    function _prev(Match memory item) private view returns (bytes32) {
+        if (item.prevProvider == address(0)) return 0;
+        Bid memory bid = item.bid;
+        Parties memory parties = Parties({
+            bid: escrow.hashBid(bid),
+            job: bid.job,
+            prev: item.prevPrev,
+            rules: bid.rules,
+            client: bid.client,
+            approver: bid.approver == address(0) ? bid.client : bid.approver,
+            feeTo: bid.matcher,
+            stake: bid.stake
+        });
+        return keccak256(abi.encode(item.prevProvider, item.prevNums, keccak256(abi.encode(parties))));
+    }
+
+    function _nums(uint256 start, uint256 end, uint96 price, uint64 fee) internal view returns (uint256) {
+        return uint256(
+            bytes32(
+                abi.encodePacked(
+                    uint16(start), uint16(end), rules.window, rules.checkpointTimeout, price, fee
+                )
+            )
+        );
+    }
+
+    function _id(Terms memory terms) internal pure returns (bytes32) {
+        return keccak256(abi.encode(terms.provider, terms.nums, keccak256(abi.encode(terms.parties))));
+    }
+
+    function _root(uint256 i) internal pure returns (bytes32) {
+        return keccak256(abi.encode("root", i));
+    }
+
+    /// @dev Roots with indices from..to.
+    function _roots(uint256 from, uint256 to) internal pure returns (bytes32[] memory roots) {
+        roots = new bytes32[](to + 1 - from);
+        for (uint256 i = from; i <= to; ++i) {
+            roots[i - from] = _root(i);
+        }
+    }
+
+    function _tip(uint256 n) internal pure returns (bytes20 tip) {
+        return _tipFrom(bytes20(JOB), 0, n);
+    }
+
+    function _tipFrom(bytes20 tip, uint256 start, uint256 n) internal pure returns (bytes20) {
+        for (uint256 i = start + 1; i <= n; ++i) {
+            tip = bytes20(keccak256(abi.encodePacked(tip, _root(i))));
+        }
+        return tip;
+    }
+
+    // ---------------------------------------------------------------- moves
+
+    function _open(Match memory item) internal returns (Terms memory terms) {
+        return _openFrom(item, 0);
+    }
+
+    function _openFrom(Match memory item, uint256 start) internal returns (Terms memory terms) {
+        terms = _terms(item, start);
+        vm.prank(matcher);
+        escrow.open(rules, item);
+    }
+
+    /// @dev A lease on all of the default Bid.
+    function _opened() internal returns (Terms memory) {
+        return _open(_match(_bid(), _ask()));
+    }
+
+    /// @dev A lease on the first `maxCheckpoints` of the default Bid.
+    function _openedFor(uint16 maxCheckpoints) internal returns (Terms memory) {
+        Ask memory ask = _ask();
+        ask.maxCheckpoints = maxCheckpoints;
+        return _open(_match(_bid(), ask));
+    }
+
+    function _claim(Terms memory terms, uint256 from, uint256 to) internal {
+        vm.prank(terms.provider);
+        escrow.claim(terms.provider, terms.nums, keccak256(abi.encode(terms.parties)), _roots(from, to));
+    }
+
+    function _approval(Terms memory terms, uint16 n, bool last) internal view returns (Redemption memory item) {
+        item.terms = terms;
+        item.approval = Approval({n: n, tip: _tip(n), last: last});
+        _resign(item);
+    }
+
+    function _resign(Redemption memory item) internal view {
+        item.signature =
+            _sign(item.terms.parties.approver, escrow.hashApproval(_id(item.terms), item.approval));
+    }
+
+    function _redeem(Terms memory terms, uint16 n) internal {
+        escrow.redeem(_approval(terms, n, false));
+    }
+
+    /// @dev The provider stops with an Approval(last).
+    function _redeemLast(Terms memory terms, uint16 n) internal {
+        Redemption memory item = _approval(terms, n, true);
+        vm.prank(terms.provider);
+        escrow.redeem(item);
+    }
+
+    function _end(Terms memory terms, address by) internal {
+        vm.prank(by);
+        escrow.end(terms);
+    }
+
+    function _closeAfterWindow(Terms memory terms) internal {
+        vm.warp(block.timestamp + WINDOW);
+        escrow.close(terms);
+    }
+
+    /// @dev Disputes root k of the claim that reaches from `accepted` to `claimed`.
+    function _challenge(Terms memory terms, uint256 accepted, uint256 claimed, uint16 k) internal {
+        vm.prank(challenger);
+        escrow.challenge(terms, rules, _tip(accepted), _roots(accepted + 1, claimed), k, 0);
+    }
+
+    /// @dev The arbiter's verdict, if it is not 0, and its application.
+    function _resolve(Terms memory terms, uint8 verdict) internal {
+        (bytes32 id,,,) = escrow.dispute(_id(terms));
+        arbiter.rule(id, verdict);
+        if (verdict == 0) vm.warp(block.timestamp + ARBITER_TIMEOUT);
+        escrow.resolve(terms, rules);
+    }
+
+    // ---------------------------------------------------------------- expectations
+
+    function _expectRefusal(Reason reason) internal {
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_Refused.selector, reason));
+    }
+
+    function _expectWrongPhase(bytes32 lease, uint8 status) internal {
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_WrongPhase.selector, lease, status));
+    }
+
+    function _assertState(bytes32 lease, uint8 status, uint256 settled, uint256 accepted, uint256 claimed, bytes20 tip)
+        internal
+        view
+    {
+        (uint8 gotStatus, uint16 gotSettled, uint16 gotAccepted, uint16 gotClaimed,, bytes20 gotTip) =
+            escrow.state(lease);
+        assertEq(gotStatus, status, "status");
+        assertEq(gotSettled, settled, "settled");
+        assertEq(gotAccepted, accepted, "accepted");
+        assertEq(gotClaimed, claimed, "claimed");
+        assertEq(bytes32(gotTip), bytes32(tip), "tip");
+    }
+
+    function _assertTime(bytes32 lease, uint256 expected) internal view {
+        (,,,, uint40 t,) = escrow.state(lease);
+        assertEq(t, expected, "t");
+    }
+
+    function _assertGone(bytes32 lease) internal view {
+        _assertState(lease, 0, 0, 0, 0, 0);
+        _assertTime(lease, 0);
+    }
+}
