@@ -21,6 +21,7 @@ class Head:
 
     number: int
     timestamp: int  # UTC seconds
+    hash: str = ""
 
 
 @dataclass

@@ -35,9 +35,7 @@ class Database:
                 "give a file: sqlite:////path/to/market.sqlite3",
             )
         if self.is_sqlite:
-            self.engine = create_engine(
-                url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}
-            )
+            self.engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:

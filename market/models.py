@@ -148,6 +148,7 @@ class ChainEvent(SQLModel, table=True):
     name: str = Field(index=True, sa_type=String(40))
     lease: str | None = Field(default=None, index=True, sa_type=HASH)
     account: str | None = Field(default=None, index=True, sa_type=ADDRESS)  # of balance and page events
+    continues: str | None = Field(default=None, index=True, sa_type=HASH)  # of Opened: the lease before
     data: dict[str, Any] = Field(sa_type=JSON)
 
 

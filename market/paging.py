@@ -61,14 +61,15 @@ class Keyset:
 
     @staticmethod
     def _typed(value: Any, column: Any) -> Any:
-        if isinstance(column.type, UtcTime):
-            moment = datetime.fromisoformat(value)
-            if moment.tzinfo is None:
-                raise ValueError("a time without a zone")
-            return moment
-        if not isinstance(value, column.type.python_type) or isinstance(value, bool):
+        is_time = isinstance(column.type, UtcTime)
+        if type(value) is not (str if is_time else column.type.python_type):
             raise ValueError("a value of another type")
-        return value
+        if not is_time:
+            return value
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return moment
 
 
 def read_page(

@@ -87,10 +87,12 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=40), nullable=False),
         sa.Column("lease", sa.String(length=66), nullable=True),
         sa.Column("account", sa.String(length=42), nullable=True),
+        sa.Column("continues", sa.String(length=66), nullable=True),
         sa.Column("data", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("block_hash", "log_index"),
     )
     op.create_index(op.f("ix_chain_event_account"), "chain_event", ["account"], unique=False)
+    op.create_index(op.f("ix_chain_event_continues"), "chain_event", ["continues"], unique=False)
     op.create_index(op.f("ix_chain_event_lease"), "chain_event", ["lease"], unique=False)
     op.create_index(op.f("ix_chain_event_name"), "chain_event", ["name"], unique=False)
     op.create_index("ix_chain_event_order", "chain_event", ["block_number", "log_index"], unique=False)
@@ -264,6 +266,7 @@ def downgrade() -> None:
     op.drop_index("ix_chain_event_order", table_name="chain_event")
     op.drop_index(op.f("ix_chain_event_name"), table_name="chain_event")
     op.drop_index(op.f("ix_chain_event_lease"), table_name="chain_event")
+    op.drop_index(op.f("ix_chain_event_continues"), table_name="chain_event")
     op.drop_index(op.f("ix_chain_event_account"), table_name="chain_event")
     op.drop_table("chain_event")
     op.drop_table("chain_block")

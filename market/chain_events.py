@@ -1,0 +1,46 @@
+"""Chain events as rows of the database, and back."""
+
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from contracts.chain import events
+from contracts.chain.events import Event, Opened, Place
+from contracts.types import ZERO_HASH
+from market.models import ChainEvent
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Event]:
+    return TypeAdapter(getattr(events, name))
+
+
+def event_row(event: Event) -> ChainEvent:
+    name = type(event).__name__
+    at = event.at
+    return ChainEvent(
+        block_hash=at.block_hash,
+        log_index=at.log_index,
+        block_number=at.block,
+        tx_hash=at.transaction,
+        timestamp=at.timestamp,
+        name=name,
+        lease=getattr(event, "lease", None),
+        account=getattr(event, "account", None),
+        continues=continued(event),
+        data=_adapter(name).dump_python(event, mode="json", exclude={"at"}),
+    )
+
+
+def continued(event: Event) -> str | None:
+    """The lease that one opened by this event continues."""
+    if not isinstance(event, Opened) or event.terms.parties.prev == ZERO_HASH:
+        return None
+    return event.terms.parties.prev
+
+
+def event_of(row: ChainEvent) -> Event:
+    at = Place(row.block_number, row.block_hash, row.log_index, row.tx_hash, row.timestamp)
+    fields: dict[str, Any] = {"at": at, **row.data}
+    return _adapter(row.name).validate_python(fields)

@@ -1,0 +1,118 @@
+"""A market without a chain or sockets: the whole API on a database, with accounts as a test sets them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func
+from sqlmodel import select
+from starlette.testclient import TestClient
+
+from contracts.api.client import MarketClient
+from contracts.api.problems import Code, Problem
+from contracts.orders import Domain, Rules, new_account
+from contracts.terms import AccountWord
+from market.api.app import create_app
+from market.context import Context
+from market.models import AskRow, BidRow, LeaseRow
+from tests.market_world import (
+    RECIPE,
+    STATE,
+    FakeChain,
+    make_ask,
+    make_bid,
+    make_context,
+    make_lease,
+    make_spec,
+    sha256,
+    signed_ask,
+    signed_bid,
+)
+
+DOMAIN = Domain(chain_id=31337, verifying_contract="0x5FbDB2315678afecb367f032d93F642f64180aa3")
+RULES = Rules(
+    arbiter="0x00000000000000000000000000000000000a4B17",
+    arbiter_fee=1_000_000,
+    arbiter_timeout=30,
+    checkpoint_timeout=20,
+    window=4,
+    verification="0x" + "22" * 32,
+)
+
+
+class LocalClient(MarketClient):
+    """MarketClient on an app in the same process."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__("http://market.test")
+        self._http = TestClient(create_app(context), base_url="http://market.test", raise_server_exceptions=False)
+
+
+@dataclass
+class World:
+    """A market, a client and a provider with money, and orders that the market takes."""
+
+    context: Context
+    chain: FakeChain
+    api: LocalClient
+
+    def __post_init__(self) -> None:
+        self.client, self.provider, self.stranger = new_account(), new_account(), new_account()
+        self.spec = make_spec()
+        self.set_account(self.client.address, free=100_000_000)
+        self.set_account(self.provider.address, free=100_000_000)
+        for data in (RECIPE, STATE):
+            self.context.blobs.put(sha256(data), [data])
+
+    def set_account(self, address: str, free: int = 0, active: int = 0, page: int = 0, used: int = 0) -> None:
+        self.chain.words[address] = AccountWord(free, active, page, used)
+        self.context._accounts.clear()
+
+    def ask(self, **changes: Any) -> Any:
+        return signed_ask(make_ask(self.provider, self.context.matcher, RULES, **changes), DOMAIN, self.provider)
+
+    def bid(self, **changes: Any) -> Any:
+        spec = changes.pop("spec", self.spec)
+        bid = make_bid(self.client, self.context.matcher, RULES, spec, **changes)
+        return signed_bid(bid, DOMAIN, self.client, spec)
+
+    def lease(self, **changes: Any) -> LeaseRow:
+        """A live lease of the (posted) standard job, as the indexer would store it."""
+        body = changes.pop("bid", None) or self.bid()
+        self.api.post_bid(body)
+        row = make_lease(body.bid, DOMAIN, self.provider.address, **changes)
+        with self.context.db.session() as session:
+            session.add(row)
+        return row
+
+    def update_lease(self, id: str, **changes: Any) -> None:
+        with self.context.db.session() as session:
+            row = session.get_one(LeaseRow, id)
+            for name, value in changes.items():
+                setattr(row, name, value)
+            session.add(row)
+
+    def count(self, model: Any) -> int:
+        with self.context.db.reading() as session:
+            return session.exec(select(func.count()).select_from(model)).one()
+
+    def refuses(self, call: Callable[[], object], status: int, code: Code) -> Problem:
+        """The call is refused, as a problem with a detail, and stores no order."""
+        before = [self.count(model) for model in (AskRow, BidRow)]
+        with pytest.raises(Problem) as caught:
+            call()
+        assert (caught.value.status, caught.value.code) == (status, code)
+        assert caught.value.message
+        assert [self.count(model) for model in (AskRow, BidRow)] == before
+        return caught.value
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    chain = FakeChain(DOMAIN)
+    context = make_context(tmp_path, chain, new_account().address, {"audited": RULES}, max_blob_bytes=100_000)
+    with LocalClient(context) as api:
+        yield World(context, chain, api)
+    context.db.close()
