@@ -1,0 +1,255 @@
+"""Compares chain, database and blobs, and tells every difference. Reads only.
+
+The chain is read twice in ways that share nothing: as the fold of all events, and as the escrow's own views.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlmodel import Session, col, select
+
+from contracts import commitment
+from contracts.api.bodies import CheckpointRecord
+from contracts.chain.client import Chain
+from contracts.chain.events import Event
+from contracts.chain.follower import Block, Follower, MemoryStore, Rollback
+from contracts.jobspec import FileRef, JobSpec, hash_file
+from contracts.ledger import LeaseView, Ledger
+from contracts.orders import Approval, Claim
+from contracts.types import from_hex, to_hex
+from market.blobs import BlobStore
+from market.db import Database
+from market.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, MatchRow
+
+LOOKS = 4
+SECONDS_BETWEEN = 1.0
+
+
+@dataclass
+class Check:
+    """One comparison: how many things were compared, and what differs."""
+
+    name: str
+    compared: int = 0
+    differences: list[str] = field(default_factory=list)
+
+    def equal(self, what: str, expected: object, found: object) -> None:
+        self.compared += 1
+        if expected != found:
+            self.differences.append(f"{what}: expected {expected}, found {found}")
+
+
+@dataclass(frozen=True)
+class Books:
+    """The chain as the fold of its events."""
+
+    ledger: Ledger
+    events: list[Event]
+
+
+def read_books(chain: Chain) -> Books:
+    """All events of the escrow since its deployment, folded."""
+    store = MemoryStore()
+    follower = Follower(chain, store)
+    events: list[Event] = []
+    while steps := follower.poll():
+        for step in steps:
+            store.apply(step)
+            if isinstance(step, Rollback):
+                events = [event for event in events if event.at.block <= step.to_block]
+            elif isinstance(step, Block):
+                events += step.events
+    ledger = Ledger(arbiters={rules.struct_hash(): rules.arbiter for rules in chain.settings.rules.values()})
+    ledger.apply_all(events)
+    return Books(ledger, events)
+
+
+def reconcile(chain: Chain, db: Database, blobs: BlobStore) -> list[Check]:
+    """All checks. On a market that runs, what is told differs still after several looks, each at a later moment."""
+    checks = _look(chain, db, blobs)
+    for _ in range(LOOKS - 1):
+        if not any(check.differences for check in checks):
+            break
+        time.sleep(SECONDS_BETWEEN)
+        checks = _look(chain, db, blobs)
+    return checks
+
+
+def _look(chain: Chain, db: Database, blobs: BlobStore) -> list[Check]:
+    books = read_books(chain)
+    checks = [check_accounts(chain, books), check_tokens(chain, books), check_leases(chain, books)]
+    checks.append(check_payments(books))
+    with db.reading() as session:
+        checks += [
+            check_events(session, books),
+            check_lease_rows(session, books),
+            check_matches(session, books),
+            check_approvals(session, chain),
+        ]
+        bids = session.exec(select(BidRow)).all()
+        records = [CheckpointRecord.model_validate(row.record) for row in _approved(session)]
+    return [*checks, check_job_files(bids, blobs), check_checkpoints(records, blobs)]
+
+
+# ------------------------------------------------------------------ the chain against itself
+
+
+def check_accounts(chain: Chain, books: Books) -> Check:
+    check = Check("balances: events against the escrow's accounts")
+    for owner, expected in sorted(books.ledger.accounts.items()):
+        found = chain.account(owner)
+        check.equal(
+            f"account {owner} (free, active, page)",
+            (expected.free, expected.active, expected.page),
+            (found.free, found.active, found.page),
+        )
+    return check
+
+
+def check_tokens(chain: Chain, books: Books) -> Check:
+    """More than it owes is no fault: anyone can send tokens to the escrow unasked."""
+    check = Check("tokens: what the escrow owes against what it holds", compared=1)
+    owed, held = books.ledger.held, chain.token_balance(chain.escrow.address)
+    if held < owed:
+        check.differences.append(f"the escrow owes {owed} and holds {held}: {owed - held} are missing")
+    return check
+
+
+def check_leases(chain: Chain, books: Books) -> Check:
+    check = Check("leases: events against the escrow's states")
+    for lease in books.ledger.leases.values():
+        check.compared += 1
+        found = chain.state(lease.id)
+        if not lease.agrees(found):
+            check.differences.append(f"lease {lease.id}: expected {lease.state}, found {found}")
+    return check
+
+
+def check_payments(books: Books) -> Check:
+    """Each index of a Bid is paid at most once, and the indices are paid in order."""
+    check = Check("payments: each checkpoint of each job paid exactly once")
+    by_bid: dict[str, list[LeaseView]] = {}
+    for lease in books.ledger.leases.values():
+        by_bid.setdefault(lease.terms.parties.bid, []).append(lease)
+    for bid, leases in by_bid.items():
+        reached = 0
+        for lease in sorted(leases, key=lambda lease: lease.opened):
+            start, price = lease.terms.nums.start, lease.terms.nums.price
+            check.equal(f"start of lease {lease.id} of bid {bid}", reached, start)
+            reached = start + lease.paid // price
+            check.equal(f"payment of lease {lease.id}", (reached - start) * price, lease.paid)
+    return check
+
+
+# ------------------------------------------------------------------ the database against the chain
+
+
+def check_events(session: Session, books: Books) -> Check:
+    check = Check("events: database against chain")
+    on_chain = {(event.at.block_hash, event.at.log_index) for event in books.events}
+    stored = {(row.block_hash, row.log_index) for row in session.exec(select(ChainEvent))}
+    for name, keys in (("missing in the database", on_chain - stored), ("not on chain", stored - on_chain)):
+        check.differences += [f"event {log} of block {block} is {name}" for block, log in sorted(keys)]
+    check.compared = len(on_chain | stored)
+    return check
+
+
+def check_lease_rows(session: Session, books: Books) -> Check:
+    check = Check("leases: database against chain")
+    rows = {row.id: row for row in session.exec(select(LeaseRow))}
+    views = books.ledger.leases
+    for id in sorted(rows.keys() | views.keys()):
+        if id not in rows or id not in views:
+            check.compared += 1
+            check.differences.append(f"lease {id} is {'not on chain' if id in rows else 'missing in the database'}")
+            continue
+        row, view = rows[id], views[id]
+        expected = (view.terms.parties.bid, view.terms.provider, view.exit is not None, view.continuable)
+        check.equal(
+            f"lease {id} (bid, provider, over, continuable)",
+            expected,
+            (row.bid, row.provider, row.finished is not None, row.continuable),
+        )
+        money = (view.paid, view.fees, view.refunded, view.penalty)
+        check.equal(
+            f"lease {id} (paid, fees, refunded, penalty)", money, (row.paid, row.fees, row.refunded, row.penalty)
+        )
+    return check
+
+
+def check_matches(session: Session, books: Books) -> Check:
+    check = Check("matches: database against chain")
+    for row in session.exec(select(MatchRow).where(col(MatchRow.lease).is_not(None))):
+        lease = books.ledger.leases.get(row.lease or "")
+        found = (lease.terms.parties.bid, lease.ask, lease.terms.nums.price) if lease else None
+        check.equal(f"match of bid {row.bid} in epoch {row.epoch}", (row.bid, row.ask, row.price), found)
+    return check
+
+
+def _approved(session: Session) -> Iterable[CheckpointRow]:
+    return session.exec(
+        select(CheckpointRow)
+        .where(CheckpointRow.status == "approved")
+        .order_by(col(CheckpointRow.lease), col(CheckpointRow.n))
+    )
+
+
+def check_approvals(session: Session, chain: Chain) -> Check:
+    """Signatures of claims and approvals, and each lease's chain of tips."""
+    check = Check("approvals: signatures and the chain of tips")
+    leases = {row.id: row for row in session.exec(select(LeaseRow))}
+    tips = {id: row.start_tip for id, row in leases.items()}
+    by_index: dict[tuple[str, int], str] = {}
+    for row in _approved(session):
+        lease, record = leases.get(row.lease), CheckpointRecord.model_validate(row.record)
+        if lease is None:
+            check.differences.append(f"checkpoint {row.n} is approved for the unknown lease {row.lease}")
+            continue
+        claim = Claim(lease=row.lease, n=row.n, tip=row.tip)
+        check.equal(f"claim {row.n} of lease {row.lease}", lease.provider, claim.signer(chain.domain, row.signature))
+        tip = to_hex(commitment.next_tip(from_hex(tips[row.lease]), from_hex(record.root)))
+        check.equal(f"tip {row.n} of lease {row.lease}", tip, row.tip)
+        tips[row.lease] = by_index[row.lease, row.n] = row.tip
+    for approved in session.exec(select(ApprovalRow)):
+        approval = Approval(lease=approved.lease, n=approved.n, tip=approved.tip, last=approved.last)
+        lease = leases.get(approved.lease)
+        what = f"approval {approved.n} of lease {approved.lease}"
+        check.equal(what, lease.approver if lease else None, approval.signer(chain.domain, approved.signature))
+        if lease and approved.n > lease.start:
+            check.equal(f"tip of {what}", by_index.get((approved.lease, approved.n)), approved.tip)
+    return check
+
+
+# ------------------------------------------------------------------ the blobs against the database
+
+
+def check_job_files(bids: Iterable[BidRow], blobs: BlobStore) -> Check:
+    check = Check("blobs: the files of jobs")
+    for bid in bids:
+        for path, ref in JobSpec.model_validate(bid.spec).files.items():
+            check.compared += 1
+            check.differences += _wrong(blobs.path(ref.sha256), ref, f"{path} of job {bid.id}")
+    return check
+
+
+def check_checkpoints(records: Iterable[CheckpointRecord], blobs: BlobStore) -> Check:
+    check = Check("blobs: approved checkpoints, bytes and state roots")
+    for record in records:
+        check.compared += 1
+        path, what = blobs.path(record.state.sha256), f"checkpoint {record.index} with tip {record.tip}"
+        wrong = _wrong(path, record.state, what)
+        if not wrong:
+            root = to_hex(commitment.state_root(commitment.tensors_from_safetensors(path.read_bytes())))
+            if root != record.state_root:
+                wrong = [f"{what}: state root is {root}, approved was {record.state_root}"]
+        check.differences += wrong
+    return check
+
+
+def _wrong(path: Path, ref: FileRef, what: str) -> list[str]:
+    if not path.is_file():
+        return [f"{what}: blob {ref.sha256} is missing"]
+    found = hash_file(path)
+    return [] if found == ref else [f"{what}: blob {ref.sha256} holds {found.size} bytes that hash to {found.sha256}"]

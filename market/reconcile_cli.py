@@ -1,0 +1,59 @@
+"""`gpumarket reconcile`: chain against database against blobs."""
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from contracts.chain.client import connect
+from contracts.settings import load_settings
+from market import reconcile as comparing
+from market.blobs import BlobStore
+from market.db import Database
+from market.settings import load_market_settings
+
+app = typer.Typer(add_completion=False, help="Compare chain, database and files; change nothing.")
+console = Console()
+
+
+class Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+@app.command()
+def reconcile(
+    database: Annotated[str | None, typer.Option(help="SQLAlchemy URL; default: the market's")] = None,
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")
+    ] = Output.TABLE,
+) -> None:
+    """Compare chain, database and files. Reads only. The exit code is 1 if anything differs."""
+    settings = load_market_settings(database_url=database)
+    chain = connect(load_settings())
+    db = Database(settings.database_url)
+    try:
+        with console.status("comparing"):
+            checks = comparing.reconcile(chain, db, BlobStore(settings.blob_dir, settings.max_blob_bytes))
+    finally:
+        db.close()
+    if output is Output.JSON:
+        fields = [{"name": c.name, "compared": c.compared, "differences": c.differences} for c in checks]
+        typer.echo(json.dumps(fields, indent=2))
+    else:
+        _show(checks)
+    if any(check.differences for check in checks):
+        raise typer.Exit(1)
+
+
+def _show(checks: list[comparing.Check]) -> None:
+    table = Table("check", "compared", "differences", box=None, pad_edge=False)
+    for check in checks:
+        table.add_row(check.name, str(check.compared), str(len(check.differences) or "none"))
+    console.print(table)
+    for check in checks:
+        for difference in check.differences:
+            console.print(f"[red]differs[/]  {difference}", highlight=False, soft_wrap=True)
