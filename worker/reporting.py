@@ -63,7 +63,13 @@ class Reporter(threading.Thread):
         self._market.put_blob(self._folder.state_path(index))
         claim = Claim(lease=self._folder.lease, n=index, tip=record.tip)
         signature = claim.sign(self._domain, self._account)
-        self._market.post_progress(ProgressIn(claim=claim, signature=signature, checkpoint=record))
+        try:
+            self._market.post_progress(ProgressIn(claim=claim, signature=signature, checkpoint=record))
+        except Problem as problem:
+            # Accepted on chain while the market was away: it takes no report of that any more.
+            if problem.code != Code.PROGRESS_OUT_OF_ORDER or index > self._folder.file.accepted:
+                raise
+            self._log.warning("checkpoint.not_reported", n=index, problem=problem.message)
 
     def _log_trouble(self, error: Exception, pause: float) -> None:
         if isinstance(error, UserError):

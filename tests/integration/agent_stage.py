@@ -1,0 +1,229 @@
+"""A whole market for tests of the worker agent: a real chain and market, an approver that can be sent away, agents."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from eth_account.signers.local import LocalAccount
+
+from contracts import keys
+from contracts.api.bodies import AskResources, BidIn, JobOut, LeaseOut
+from contracts.api.client import MarketClient
+from contracts.chain.client import Chain, connect
+from contracts.chain.sender import Sender
+from contracts.jobspec import JobSpec, hash_file
+from contracts.orders import Bid, Rules
+from contracts.settings import Settings, write_config
+from contracts.types import to_hex
+from market.approver.memory import Memory
+from market.approver.service import Approver
+from market.serve import Server, open_context, works
+from market.settings import MarketSettings
+from worker.agent import Agent
+from worker.environment import environment_id
+from worker.offer import Offer, write_offer
+from worker.store import LeaseFolder, Store
+
+TOKEN = 1_000_000
+PRICE = TOKEN  # per checkpoint
+STAKE = 20 * TOKEN
+UNITS = 1_000
+PASSWORD = "for tests"
+KEY = "rig"
+SLOW = Path(__file__).parents[1] / "worker_jobs" / "slow.py"
+RESOURCES = AskResources(
+    device="Test CPU", gpus=0, vram_mb=0, memory_mb=4096, environments=(environment_id(),), sandbox="bubblewrap"
+)
+
+
+class Stage:
+    """One client, one provider, one market. Leave it as a context manager: everything is stopped."""
+
+    def __init__(
+        self, chain: Chain, home: Path, rules: Rules, matcher: LocalAccount, client: LocalAccount,
+        provider: LocalAccount, approver: LocalAccount,
+    ) -> None:  # fmt: skip
+        self.home, self.rules = home, rules
+        self.settings: Settings = chain.settings.model_copy(update={"rules": {"test": rules}})
+        self.chain = connect(self.settings)
+        self.client, self.provider, self.approver = client, provider, approver
+        write_config(home / "config.toml", self.settings, "For a test.")
+        keys.save(KEY, provider, PASSWORD, scrypt_n=2)
+        self._matcher = matcher
+        self._stack = contextlib.ExitStack()
+        self._approving = threading.Event()
+        self._port = 0
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> "Stage":
+        self.start_market()
+        self.market = self._stack.enter_context(MarketClient(f"http://127.0.0.1:{self._port}"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        self.stop_market()
+        self._stack.close()
+
+    # ------------------------------------------------------------- the market and the approver
+
+    def start_market(self) -> None:
+        """On the port it had before, if it had one."""
+        settings = MarketSettings(
+            database_url=f"sqlite:///{self.home}/market.sqlite3",
+            blob_dir=self.home / "blobs",
+            port=self._port,
+            epoch_seconds=0.2,
+            poll_seconds=0.1,
+        )
+        context = open_context(settings, self.settings, Sender(self.chain, self._matcher))
+        self.server = Server(context, works())
+        self._port = int(self.server.url.rsplit(":", 1)[1])
+        self._serving = threading.Thread(target=self.server.run, daemon=True)
+        self._serving.start()
+        wait_for("the market", context.caught_up.is_set)
+
+    def stop_market(self) -> None:
+        self.server.halt()
+        self._serving.join(10)
+
+    @contextlib.contextmanager
+    def approving(self) -> Iterator[Approver]:
+        """While inside, there is an approver."""
+        stop = threading.Event()
+        with MarketClient(self.market.url, attempts=1) as market:
+            approver = Approver(market, connect(self.settings), self.approver, Memory(self.home / "approver"))
+            thread = threading.Thread(target=approver.run, args=(stop, 0.1), daemon=True)
+            thread.start()
+            try:
+                yield approver
+            finally:
+                stop.set()
+                thread.join(10)
+
+    # ------------------------------------------------------------- the client
+
+    def submit(self, *, checkpoints: int = 3, pause: float = 0.0, units: int = UNITS, **config: Any) -> str:
+        """A job of so many checkpoints, four steps each. Returns its id."""
+        folder = self.home / "job"
+        folder.mkdir(exist_ok=True)
+        (folder / "recipe.py").write_bytes(SLOW.read_bytes())
+        spec = JobSpec(
+            environment=environment_id(),
+            recipe="recipe.py:Slow",
+            config={"pause": pause, **config},
+            files={"recipe.py": hash_file(folder / "recipe.py")},
+            seed=7,
+            steps=4 * checkpoints,
+            checkpoint_every=4,
+        )
+        self.market.put_blob(folder / "recipe.py")
+        info = self.market.info()
+        bid = Bid(
+            client=self.client.address,
+            matcher=info.matcher,
+            approver=self.approver.address,
+            job=to_hex(spec.job_hash()),
+            rules=self.rules.struct_hash(),
+            checkpoints=checkpoints,
+            units=units,
+            max_price=2 * PRICE,
+            fee=info.fee,
+            stake=STAKE,
+            valid_until=2**40 - 1,
+            nonce=0,
+        )
+        signature = bid.sign(self.chain.domain, self.client)
+        return self.market.post_bid(BidIn(bid=bid, signature=signature, spec=spec)).id
+
+    def job(self, id: str) -> JobOut:
+        return self.market.job(id)
+
+    def leases(self, job: str) -> list[LeaseOut]:
+        return [lease for lease in self.market.leases() if lease.job == job]
+
+    def free(self, account: LocalAccount) -> int:
+        return self.chain.account(account.address).free
+
+    # ------------------------------------------------------------- the provider
+
+    def offer(self, **changes: Any) -> Offer:
+        given: dict[str, Any] = {
+            "market_url": self.market.url,
+            "price_per_hour": 3600 * PRICE,
+            "units_per_hour": 3600 * UNITS,
+            "max_stake": STAKE,
+            "rules_name": "test",
+            "rules": self.rules,
+            "resources": RESOURCES,
+            "poll_seconds": 0.1,
+        }
+        offer = Offer.model_validate(given | changes)
+        write_offer(KEY, offer)
+        return offer
+
+    @contextlib.contextmanager
+    def agent(self, *, once: bool = False, **changes: Any) -> Iterator[threading.Thread]:
+        """An agent in a thread, stopped without ceremony at the end."""
+        offer = self.offer(**{"grace_seconds": 8.0, **changes})
+        agent = Agent(KEY, offer, connect(self.settings), self.provider, once=once)
+        thread = threading.Thread(target=agent.run, daemon=True)
+        thread.start()
+        try:
+            yield thread
+        finally:
+            agent.stop()
+            thread.join(30)
+            assert not thread.is_alive()
+
+    def agent_process(self, **changes: Any) -> subprocess.Popen[bytes]:
+        """`gpumarket provider start` in a process of its own; its log goes to `home`/agent.log."""
+        self.offer(**changes)
+        environment = os.environ | {"GPUMARKET_HOME": str(self.home), "GPUMARKET_PASSWORD": PASSWORD}
+        with open(self.home / "agent.log", "ab") as log:
+            process = subprocess.Popen(
+                [str(Path(sys.executable).with_name("gpumarket")), "provider", "start", "--key", KEY],
+                env=environment,
+                stderr=log,
+                stdout=log,
+            )
+        self.processes.append(process)
+        return process
+
+    def log(self) -> str:
+        return (self.home / "agent.log").read_text()
+
+    def folder(self) -> LeaseFolder:
+        """Of the provider's only lease."""
+        (found,) = Store(KEY).leases()
+        return found
+
+    def made(self) -> int:
+        """Checkpoints of the provider's only lease, if it has one."""
+        folders = list(Store(KEY).leases())
+        return folders[0].file.made if folders else 0
+
+
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = 40) -> Any:
+    """The first true value of the condition."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+def terminate(process: subprocess.Popen[bytes], seconds: float) -> int:
+    process.send_signal(signal.SIGTERM)
+    return process.wait(seconds)

@@ -1,0 +1,220 @@
+"""The worker agent on a real chain, with a real market: every way a lease can go, and who has the money then."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.api.bodies import JobStatus, RejectionIn
+from contracts.chain.client import Chain
+from contracts.chain.lookup import MarketLied
+from contracts.errors import UserError
+from contracts.orders import Rejection
+from contracts.terms import Phase
+from tests.integration.agent_stage import KEY, PRICE, TOKEN, Stage, terminate, wait_for
+from tests.integration.conftest import Funded
+from worker.agent import Agent
+from worker.local_run import train_locally
+
+StageOf = Callable[..., Stage]
+FREE = 100 * TOKEN
+
+
+@pytest.fixture
+def stage_of(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StageOf]:
+    """`stage_of(timeout=20, window=4)`: a stage whose rules have these seconds."""
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    stages: list[Stage] = []
+
+    def make(*, timeout: int = 30, window: int = 3) -> Stage:
+        rules = chain.settings.rule_set("audited").model_copy(
+            update={"checkpoint_timeout": timeout, "window": window, "arbiter_fee": 1}
+        )
+        matcher, approver = funded(2)
+        client, provider = funded(2, free=FREE)
+        stages.append(Stage(chain, tmp_path, rules, matcher, client, provider, approver).__enter__())
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        stage.__exit__()
+
+
+def paid(stage: Stage) -> tuple[int, int]:
+    """What the provider has gained and the client has spent, in checkpoints' prices."""
+    gained, spent = stage.free(stage.provider) - FREE, FREE - stage.free(stage.client)
+    assert gained % PRICE == 0 and spent % PRICE == 0
+    return gained // PRICE, spent // PRICE
+
+
+def test_a_lease_from_open_to_complete(stage_of: StageOf) -> None:
+    stage = stage_of()
+    job = stage.submit(checkpoints=3)
+    with stage.approving(), stage.agent(once=True) as agent:
+        agent.join(40)
+        assert not agent.is_alive()
+    assert paid(stage) == (3, 3)
+    wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
+    folder = stage.folder()
+    assert (folder.file.goal, folder.file.made, folder.file.settled) == ("over", 3, 3)
+    assert len(list(folder.work_folder.glob("*.trace"))) == 3
+    # One transaction paid for all of it: approvals are redeemed once per half timeout, and at the end.
+    (lease,) = stage.leases(job)
+    assert lease.finished == "completed"
+
+
+def test_a_job_that_is_killed_goes_on_from_its_newest_checkpoint(stage_of: StageOf, tmp_path: Path) -> None:
+    stage = stage_of()
+    job = stage.submit(checkpoints=5, pause=0.2)
+    with stage.approving():
+        process = stage.agent_process()
+        wait_for("two checkpoints", lambda: stage.made() >= 2)
+        process.kill()
+        process.wait()
+        before = stage.folder().file
+        assert 2 <= before.made < 5
+        again = stage.agent_process()
+        wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
+        assert terminate(again, 15) == 0
+    assert paid(stage) == (5, 5)
+    assert f"after={before.made}" in stage.log()
+    spec = stage.job(job).spec
+    record = train_locally(spec, stage.home / "job", tmp_path / "whole")
+    tips = [one.checkpoint.tip for one in stage.market.checkpoints(job)]
+    assert tips == [one["tip"] for one in record.checkpoints]
+
+
+def test_a_stopped_provider_hands_over_and_another_goes_on(stage_of: StageOf) -> None:
+    stage = stage_of()
+    job = stage.submit(checkpoints=4, pause=0.25)
+    with stage.approving():
+        process = stage.agent_process(finish_seconds=5)
+        wait_for("a checkpoint", lambda: stage.made() >= 1)
+        assert terminate(process, 20) == 0
+        folder = stage.folder()
+        assert folder.file.goal == "over", stage.log()
+        done = folder.file.made
+        assert 1 <= done < 4
+        assert paid(stage) == (done, done)  # the stake and the rest of the client's money are free again
+        assert stage.chain.account(stage.provider.address).page == 1  # no new lease on the old Ask
+        (lease,) = wait_for("the market", lambda: [one for one in stage.leases(job) if one.finished])
+        assert lease.finished == "closed"
+
+        with stage.agent(once=True) as agent:
+            agent.join(40)
+            assert not agent.is_alive()
+    assert paid(stage) == (4, 4)
+    wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
+
+
+def test_a_silent_approver_is_passed_by_on_chain(stage_of: StageOf) -> None:
+    stage = stage_of(timeout=12, window=3)
+    job = stage.submit(checkpoints=2)
+    with stage.agent(once=True, patience=0.5) as agent:
+        agent.join(40)
+        assert not agent.is_alive()
+    assert paid(stage) == (2, 2)
+    wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
+    assert stage.folder().file.approval is None
+
+
+def test_stopping_without_an_approver_claims_and_ends(stage_of: StageOf) -> None:
+    stage = stage_of(window=4)
+    stage.submit(checkpoints=5, pause=0.2)
+    process = stage.agent_process(finish_seconds=2, release_wait=1)
+    wait_for("a checkpoint", lambda: stage.made() >= 1)
+    assert terminate(process, 20) == 0
+    folder = stage.folder()
+    state = stage.chain.state(folder.lease)
+    assert (state.phase, state.claimed) == (Phase.CLOSING, folder.file.made)
+    # After its window anyone closes it; here the market's keeper, or the provider at its next start.
+    wait_for("the window", lambda: stage.chain.state(folder.lease).phase == Phase.CLOSED)
+    assert paid(stage) == (folder.file.made, folder.file.made)
+
+
+def test_a_failing_recipe_is_reported_and_costs_nobody_more_than_what_was_made(stage_of: StageOf) -> None:
+    stage = stage_of()
+    job = stage.submit(checkpoints=3, fail_at=6)
+    with stage.approving(), stage.agent(once=True) as agent:
+        agent.join(40)
+        assert not agent.is_alive()
+    assert paid(stage) == (1, 1)
+    reports = list(stage.market.reports(job))
+    assert [(one.report.kind, one.report.n) for one in reports[:1]] == [("failed", 2)]
+    assert "no luck at step 6" in reports[0].text
+
+
+def test_a_bid_that_understates_its_work_is_refused(stage_of: StageOf) -> None:
+    stage = stage_of()
+    job = stage.submit(checkpoints=3, units=1)
+    with stage.approving(), stage.agent(once=True, price_per_hour=3600 * 1000 * PRICE) as agent:
+        agent.join(40)
+        assert not agent.is_alive()
+    assert paid(stage) == (0, 0)
+    (report, *_) = stage.market.reports(job)
+    assert report.report.kind == "failed" and "its Bid says 1" in report.text
+
+
+def test_a_checkpoint_that_would_come_too_late_is_given_up_at_no_cost(stage_of: StageOf) -> None:
+    stage = stage_of(timeout=8)
+    stage.submit(checkpoints=2, pause=3)
+    with stage.approving(), stage.agent(once=True) as agent:
+        agent.join(40)
+        assert not agent.is_alive()
+    assert paid(stage) == (0, 0)
+    assert stage.folder().file.penalty == 0
+
+
+def test_a_rejected_checkpoint_is_not_claimed(stage_of: StageOf) -> None:
+    stage = stage_of(window=2)
+    job = stage.submit(checkpoints=8, pause=0.1)
+    with stage.agent(once=True, release_wait=2) as agent:
+        first = wait_for("a report", lambda: list(stage.market.checkpoints(job)))[0]
+        rejection = Rejection(lease=first.lease, n=1, tip=first.checkpoint.tip, reason="too good to be true")
+        signature = rejection.sign(stage.chain.domain, stage.approver)
+        stage.market.post_rejection(RejectionIn(rejection=rejection, signature=signature))
+        agent.join(40)
+        assert not agent.is_alive()
+    assert paid(stage) == (0, 0)
+    assert stage.folder().file.rejected == 1
+    assert "too good to be true" in next(iter(stage.market.reports(job))).text
+
+
+def test_training_goes_on_while_the_market_is_away(stage_of: StageOf) -> None:
+    stage = stage_of()
+    job = stage.submit(checkpoints=6, pause=0.15)
+    with stage.approving(), stage.agent(once=True) as agent:
+        wait_for("a checkpoint", lambda: stage.made() >= 1)
+        stage.stop_market()
+        made = stage.made()
+        wait_for("two more", lambda: stage.made() >= made + 2)
+        stage.start_market()
+        agent.join(60)
+        assert not agent.is_alive()
+    assert paid(stage) == (6, 6)
+    wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
+
+
+def test_a_market_that_lies_gets_no_training(stage_of: StageOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = stage_of(window=2)
+    stage.submit(checkpoints=2)
+
+    def lie(*_: object) -> None:
+        raise MarketLied("the job on chain is 0x01, but the market gives 0x02")
+
+    monkeypatch.setattr("worker.leases.verify_lease", lie)
+    with stage.agent(once=True) as agent:
+        agent.join(40)
+        assert not agent.is_alive()
+    assert paid(stage) == (0, 0)
+    assert stage.folder().file.reason.startswith("the market lied")
+    assert not list(stage.folder().work_folder.glob("log.txt"))
+
+
+def test_one_agent_a_key(stage_of: StageOf) -> None:
+    stage = stage_of()
+    with stage.agent():
+        wait_for("the Ask", lambda: list(stage.market.asks()))
+        second = Agent(KEY, stage.offer(), stage.chain, stage.provider)
+        with pytest.raises(UserError, match="running for .* already"):
+            second.run()

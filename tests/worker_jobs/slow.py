@@ -1,0 +1,36 @@
+"""A recipe that takes its time: config["pause"] seconds a step. It may fail at step config["fail_at"]."""
+
+import time
+
+import torch
+from torch import nn
+
+from worker.state import load_optimizer_state, optimizer_state
+
+
+class Slow:
+    def __init__(self, config, data):
+        self.config = config
+        self.model = nn.Linear(64, 64)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
+        self.steps = 0
+
+    def step(self, i):
+        self.steps += 1
+        # Step 1 is run once more, before training, to count its work.
+        time.sleep(self.config["pause"] if i > 1 else 0)
+        if i == self.config.get("fail_at"):
+            raise ValueError(f"no luck at step {i}")
+        x = torch.randn(32, 64)
+        loss = (self.model(x) - x).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss.item()}
+
+    def state_dict(self):
+        return {"model": self.model.state_dict(), "optimizer": optimizer_state(self.optimizer, self.model)}
+
+    def load_state_dict(self, state):
+        self.model.load_state_dict(state["model"])
+        load_optimizer_state(self.optimizer, self.model, state["optimizer"])
