@@ -19,10 +19,11 @@ from web3.types import RPCEndpoint
 
 from contracts.amounts import format_amount, parse_amount
 from contracts.api.bodies import JobOut, JobStatus
-from contracts.api.client import MarketClient, Unreachable
+from contracts.api.client import MarketClient
 from contracts.chain import devnet
 from contracts.chain.client import Chain, connect
 from contracts.chain.sender import Sender
+from contracts.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".demo"
@@ -104,27 +105,31 @@ class Demo:
     def _market_answers(self) -> bool:
         try:
             self.market.info()
-        except Unreachable:
+        except UserError:  # not listening yet, or still reading the chain
             return False
         return True
 
-    def start_providers(self) -> None:
-        """One after the other: each measures its speed, and should have the machine to itself for that."""
-        for name, price in PROVIDERS.items():
-            party = self.stage.party(name)
-            party.run(
-                "provider", "register", "--key", name, "--price", price, "--stake", STAKE, "--rules", "audited",
-                "--measure-seconds", "1", "--yes",
-            )  # fmt: skip
-            party.start("agent", "provider", "start", "--key", name)
-            self.say(f"provider {name} {self.address(name)} asks {price} an hour")
+    def start_provider(self, name: str) -> None:
+        party, price = self.stage.party(name), PROVIDERS[name]
+        party.run(
+            "provider", "register", "--key", name, "--price", price, "--stake", STAKE, "--rules", "audited",
+            "--measure-seconds", "1", "--yes",
+        )  # fmt: skip
+        party.start("agent", "provider", "start", "--key", name)
+        self.say(f"provider {name} {self.address(name)} asks {price} an hour")
 
-    def submit_jobs(self) -> None:
-        for client, recipe in CLIENTS.items():
-            party = self.stage.party(client)
-            text = party.run("job", "submit", str(party.home / recipe), "--key", client, "--yes", "-o", "json")
-            self.jobs[client] = json.loads(text)["id"]
-            self.say(f"{client} hands in {recipe}: job {self.jobs[client][:12]}")
+    def submit_job(self, client: str) -> None:
+        party, recipe = self.stage.party(client), CLIENTS[client]
+        text = party.run("job", "submit", str(party.home / recipe), "--key", client, "--yes", "-o", "json")
+        self.jobs[client] = json.loads(text)["id"]
+        self.say(f"{client} hands in {recipe}: job {self.jobs[client][:12]}")
+
+    def open_the_market(self) -> None:
+        """Two providers, two jobs, and one more provider that comes later. Speeds are measured side by side."""
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(self.start_provider, list(PROVIDERS)[:-1]))
+            list(pool.map(self.submit_job, CLIENTS))
+        self.start_provider(list(PROVIDERS)[-1])
 
     # ------------------------------------------------------------- the play
 
@@ -248,8 +253,7 @@ def play(demo: Demo) -> dict[str, Any]:
     demo.start_chain()
     demo.make_parties()
     demo.start_services()
-    demo.start_providers()
-    demo.submit_jobs()
+    demo.open_the_market()
     jobs = demo.watch()
     demo.say("both jobs are over: " + ", ".join(f"{job.name} {job.status}" for job in jobs.values()))
     demo.stage.wait_for("the leases to end", demo.leases_are_over, patience=30)
