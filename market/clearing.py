@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import structlog
 from eth_utils.crypto import keccak
+from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, select
 
 from contracts.api.bodies import AskResources
@@ -21,7 +22,7 @@ from contracts.types import from_hex, to_hex
 from market.context import Context
 from market.leases import terms_of
 from market.matching import AskOffer, BidOffer, Book, Match, Result, clear
-from market.models import AskRow, BidRow, EpochRow, LeaseRow, MatchRow, ReportRow, UnmatchedRow
+from market.models import AskRow, BidRow, ChainEvent, EpochRow, LeaseRow, MatchRow, ReportRow, UnmatchedRow
 
 log = structlog.get_logger()
 
@@ -47,7 +48,7 @@ def clear_epoch(context: Context) -> EpochRow | None:
         bids, previous = waiting_bids(session, now)
         asks = standing_asks(session, now)
         signatures = _signatures(session, bids, asks)
-    book = _with_balances(context, bids, asks)
+    book = _with_balances(context, bids, previous, asks)
     result = clear(book)
     if not result.matches:
         _note_waiting(context, result)
@@ -96,20 +97,34 @@ def waiting_bids(session: Session, now: int) -> tuple[list[BidOffer], dict[str, 
 def _let_down(session: Session, bid: str, past: Sequence[LeaseRow]) -> frozenset[str]:
     """Providers that went silent on this job, or whose worker failed at it."""
     failed = session.exec(select(ReportRow.provider).where(ReportRow.bid == bid, ReportRow.kind == "failed")).all()
-    return frozenset(failed) | {lease.provider for lease in past if lease.status & Flag.LATE}
+    late = _ended_late(session, col(ChainEvent.lease).in_([lease.id for lease in past])) if past else []
+    return frozenset(failed) | {provider for provider, _ in late}
 
 
 def standing_asks(session: Session, now: int) -> list[AskOffer]:
     """Asks in force, but for those of a provider that has gone silent since it posted them."""
-    silent_since: dict[str, int] = {}
-    for lease in session.exec(select(LeaseRow).where(col(LeaseRow.status).bitwise_and(Flag.LATE.value) != 0)):
-        silent_since[lease.provider] = max(silent_since.get(lease.provider, 0), lease.t)
     rows = session.exec(select(AskRow).where(AskRow.valid_from <= now, AskRow.valid_until >= now)).all()
+    if not rows:
+        return []
+    oldest = int(min(row.received for row in rows).timestamp())
+    silent_since: dict[str, int] = {}
+    for provider, moment in _ended_late(session, col(ChainEvent.timestamp) >= oldest):
+        silent_since[provider] = max(silent_since.get(provider, 0), moment)
     return [
         AskOffer(row.id, Ask.model_validate(row.ask), AskResources.model_validate(row.resources))
         for row in rows
         if row.received > datetime.fromtimestamp(silent_since.get(row.provider, 0), UTC)
     ]
+
+
+def _ended_late(session: Session, which: ColumnElement[bool]) -> list[tuple[str, int]]:
+    """Providers whose lease was ended because they were silent, and when. The flag may be forgiven later."""
+    ended = session.exec(
+        select(LeaseRow.provider, ChainEvent.timestamp, ChainEvent.data)
+        .join(LeaseRow, col(LeaseRow.id) == col(ChainEvent.lease))
+        .where(ChainEvent.name == events.Ended.__name__, which)
+    ).all()
+    return [(provider, moment) for provider, moment, data in ended if data["status"] & Flag.LATE]
 
 
 def _signatures(session: Session, bids: Sequence[BidOffer], asks: Sequence[AskOffer]) -> dict[str, str]:
@@ -118,12 +133,14 @@ def _signatures(session: Session, bids: Sequence[BidOffer], asks: Sequence[AskOf
     return {row.id: row.signature for row in bid_rows} | {row.id: row.signature for row in ask_rows}
 
 
-def _with_balances(context: Context, bids: Sequence[BidOffer], asks: Sequence[AskOffer]) -> Book:
+def _with_balances(
+    context: Context, bids: Sequence[BidOffer], previous: dict[str, LeaseRow], asks: Sequence[AskOffer]
+) -> Book:
     """The book with what the chain says of its parties; cancelled and used orders left out."""
     owners = {bid.bid.client for bid in bids} | {ask.ask.provider for ask in asks}
-    accounts = {owner: context.chain.account(owner) for owner in sorted(owners)}
+    accounts = context.accounts(owners)
     return Book(
-        bids=tuple(bid for bid in bids if bid.start > 0 or _usable(bid, accounts[bid.bid.client])),
+        bids=tuple(bid for bid in bids if bid.id in previous or _usable(bid, accounts[bid.bid.client])),
         asks=tuple(ask for ask in asks if ask.ask.page == accounts[ask.ask.provider].page),
         free={owner: account.free for owner, account in accounts.items()},
         active={owner: account.active for owner, account in accounts.items()},
@@ -131,6 +148,7 @@ def _with_balances(context: Context, bids: Sequence[BidOffer], asks: Sequence[As
 
 
 def _usable(bid: BidOffer, account: AccountWord) -> bool:
+    """Whether a Bid may open its first lease; later ones don't look at the nonce."""
     return bid.bid.page == account.page and not account.used >> bid.bid.bit & 1
 
 
