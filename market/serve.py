@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 from sqlalchemy.engine import make_url
+from sqlmodel import select
 
 from contracts import keys
 from contracts.api.bodies import RuleSet
@@ -87,7 +88,11 @@ def offered_rules(chain: Chain, chain_settings: Settings) -> dict[str, RuleSet]:
                     f"{what} of the rule-set '{name}' is {value} s; this escrow takes {lowest} to {highest}",
                     "correct it in config.toml",
                 )
-        found[name] = RuleSet(name=name, hash=rules.struct_hash(), rules=rules)
+        description = (
+            f"{rules.checkpoint_timeout} s from one checkpoint to the next, {rules.window} s to challenge one; "
+            f"the arbiter {rules.arbiter} takes {rules.arbiter_fee} (smallest units)"
+        )
+        found[name] = RuleSet(name=name, hash=rules.struct_hash(), rules=rules, description=description)
     return found
 
 
@@ -99,7 +104,7 @@ def remember_rules(db: Database, offered: dict[str, RuleSet]) -> dict[str, RuleS
                 RuleSetRow(hash=rules.hash, name=rules.name, rules=rules.rules.model_dump(mode="json", by_alias=True))
             )
         session.flush()
-        rows = session.query(RuleSetRow).all()
+        rows = session.exec(select(RuleSetRow)).all()
     return {row.hash: RuleSet(name=row.name, hash=row.hash, rules=Rules.model_validate(row.rules)) for row in rows}
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from contracts.orders import Domain, Rules, new_account
 from contracts.terms import AccountWord
 from market.api.app import create_app
 from market.context import Context
+from market.db import Database
 from market.models import AskRow, BidRow, LeaseRow
 from tests.market_world import (
     RECIPE,
@@ -109,9 +112,23 @@ class World:
         return caught.value
 
 
+@cache
+def blank_database() -> bytes:
+    """The file of a new database: migrating takes longer than most tests."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "blank.sqlite3"
+        database = Database(f"sqlite:///{path}")
+        database.upgrade()
+        with database.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.close()
+        return path.read_bytes()
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     chain = FakeChain(DOMAIN)
+    (tmp_path / "market.sqlite3").write_bytes(blank_database())
     context = make_context(tmp_path, chain, new_account().address, {"audited": RULES}, max_blob_bytes=100_000)
     with LocalClient(context) as api:
         yield World(context, chain, api)

@@ -1,0 +1,100 @@
+"""`gpumarket market serve` as a process: it starts, answers, stops on a signal, and goes on where it was."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from contracts import keys
+from contracts.api.client import MarketClient
+from contracts.chain.client import Chain
+from contracts.chain.devnet import Devnet
+from contracts.settings import CONFIG_NAME
+from tests.integration.conftest import rpc
+
+
+@pytest.fixture
+def home(chain: Chain, devnet: Devnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own, with the devnet's config and a key for the matcher."""
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    monkeypatch.setenv("GPUMARKET_PASSWORD", "open sesame")
+    (tmp_path / CONFIG_NAME).write_bytes((devnet.home / CONFIG_NAME).read_bytes())
+    keys.create("market", scrypt_n=2)
+    return tmp_path
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The running command and its URL."""
+    command = [sys.executable, "-m", "contracts.cli", "market", "serve", "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("market "), process.communicate()[1]
+        yield process, line.split()[1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until_ready(api: MarketClient) -> None:
+    deadline = time.monotonic() + 30
+    while api._http.get("/healthz").status_code != 204:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_and_stop(home: Path, number: signal.Signals) -> None:
+    with serving() as (process, url), MarketClient(url) as api:
+        wait_until_ready(api)
+        assert api.info().matcher == keys.address("market")
+        started = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(10) == 0
+        assert time.monotonic() - started < 8
+    assert (home / "market" / "market.sqlite3").exists()
+
+
+def test_a_restart_goes_on(home: Path, chain: Chain) -> None:
+    blocks = []
+    for _ in range(2):
+        with serving() as (process, url), MarketClient(url) as api:
+            wait_until_ready(api)
+            blocks.append(api.info().block)
+            process.kill()
+        rpc(chain, "anvil_mine", 3)
+    assert blocks[1] == blocks[0] + 3
+
+
+def test_a_wrong_chain_id(home: Path) -> None:
+    command = [sys.executable, "-m", "contracts.cli", "market", "serve"]
+    environment = {**os.environ, "GPUMARKET_CHAIN_ID": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "has chain id 31337, expected 1" in done.stderr
+    assert "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (home / "market").exists()
+
+
+def test_a_port_that_is_taken(home: Path) -> None:
+    with serving() as (_, url):
+        command = [sys.executable, "-m", "contracts.cli", "market", "serve", "--port", url.rpartition(":")[2]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Address already in use" in done.stderr
+    assert "hint: choose another" in done.stderr
+
+
+def test_rebuild(home: Path) -> None:
+    command = [sys.executable, "-m", "contracts.cli", "market", "rebuild"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "0 leases\n"), done.stderr

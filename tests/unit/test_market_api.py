@@ -1,0 +1,170 @@
+"""The API's frame: problems for all that goes wrong, limits, blobs over HTTP, the schema without a market."""
+
+from pathlib import Path
+
+import pytest
+import requests
+
+from contracts.api.problems import Code, Problem
+from contracts.jobspec import FileRef
+from market.api.app import create_app
+from market.models import BlobRow, EpochRow, MatchRow, UnmatchedRow
+from tests.market_fixtures import World, world
+from tests.market_world import RECIPE, file_ref, sha256
+
+__all__ = ["world"]
+
+HASH = "0x" + "ab" * 32
+
+
+def test_the_schema_needs_no_market() -> None:
+    schema = create_app().openapi()
+    assert schema["openapi"].startswith("3.1")
+    assert {"/v1/info", "/v1/bids", "/v1/blobs/{sha256}", "/healthz"} <= schema["paths"].keys()
+    assert "HTTPValidationError" not in str(schema)
+    identifiers = [operation["operationId"] for path in schema["paths"].values() for operation in path.values()]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_info(world: World) -> None:
+    info = world.api.info()
+    assert info.chain_id == 31337
+    assert info.matcher == world.context.matcher
+    assert [rules.name for rules in info.rules] == ["audited"]
+    assert info.max_blob_bytes == 100_000
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing", 404, Code.NOT_FOUND),
+        ("GET", "/v1/nothing", 404, Code.NOT_FOUND),
+        ("DELETE", "/v1/asks", 405, Code.METHOD_NOT_ALLOWED),
+        ("GET", f"/v1/asks/{HASH}", 404, Code.NOT_FOUND),
+        ("GET", f"/v1/jobs/{HASH}", 404, Code.NOT_FOUND),
+        ("GET", f"/v1/jobs/{HASH}/checkpoints", 404, Code.NOT_FOUND),
+        ("GET", f"/v1/jobs/{HASH}/reports", 404, Code.NOT_FOUND),
+        ("GET", f"/v1/leases/{HASH}", 404, Code.NOT_FOUND),
+        ("GET", "/v1/epochs/7", 404, Code.NOT_FOUND),
+        ("GET", f"/v1/blobs/{HASH}", 404, Code.NOT_FOUND),
+        ("GET", "/v1/asks/0x12", 422, Code.VALIDATION_FAILED),
+        ("GET", "/v1/asks?status=fine", 422, Code.VALIDATION_FAILED),
+        ("GET", "/v1/asks?limit=0", 422, Code.VALIDATION_FAILED),
+        ("GET", "/v1/asks?limit=501", 422, Code.VALIDATION_FAILED),
+        ("GET", "/v1/accounts/0x12", 422, Code.VALIDATION_FAILED),
+        ("GET", "/v1/epochs/99999999999999999999", 422, Code.VALIDATION_FAILED),
+        ("POST", "/v1/bids", 422, Code.VALIDATION_FAILED),
+    ],
+)
+def test_every_refusal_is_a_problem(world: World, method: str, path: str, status: int, code: Code) -> None:
+    response = world.api._http.request(method, path)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert len(response.headers["x-request-id"]) == 12
+    body = response.json()
+    assert (body["status"], body["code"], body["type"]) == (status, code, f"urn:gpumarket:problem:{code}")
+    assert body["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "detail"),
+    [
+        ("{", "the body is not JSON"),
+        ('{"client": "0x12"}', "client: expected an address"),
+        ('{"client": "0x00000000000000000000000000000000000000AA", "units": 1.5}', "spec: Field required"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_a_sentence(world: World, content: str, detail: str) -> None:
+    response = world.api._http.post("/v1/quote", content=content, headers={"content-type": "application/json"})
+    assert response.json()["detail"].startswith(detail)
+    assert response.json()["code"] == "validation_failed"
+
+
+def test_a_body_that_is_too_large(world: World) -> None:
+    response = world.api._http.post("/v1/quote", content=b" " * ((4 << 20) + 1))
+    assert (response.status_code, response.json()["code"]) == (413, "validation_failed")
+
+
+def test_a_bug_is_not_shown_to_the_client(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(address: str) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(world.context, "account", crash)
+    response = world.api._http.get("/v1/accounts/0x00000000000000000000000000000000000000AA")
+    assert (response.status_code, response.json()["code"]) == (500, "internal")
+    assert "secret" not in response.text
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_silent_node(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(address: str) -> None:
+        raise requests.ConnectionError("refused")
+
+    monkeypatch.setattr(world.context, "account", silent)
+    body = world.bid()
+    world.refuses(lambda: world.api.post_bid(body), 503, Code.MARKET_NOT_READY)
+
+
+def test_until_the_chain_is_followed(world: World) -> None:
+    assert world.api._http.get("/healthz").status_code == 204
+    world.context.caught_up.clear()
+    assert world.api._http.get("/healthz").status_code == 503
+    world.refuses(world.api.info, 503, Code.MARKET_NOT_READY)
+
+
+# ------------------------------------------------------------------ blobs
+
+
+def test_blobs_there_and_back(world: World, tmp_path: Path) -> None:
+    source = tmp_path / "data"
+    source.write_bytes(bytes(range(256)) * 300)
+    ref = world.api.put_blob(source)
+    assert world.api.has_blob(ref.sha256)
+    assert world.api.put_blob(source) == ref
+    assert world.api.get_blob(ref, tmp_path / "copy").read_bytes() == source.read_bytes()
+    assert world.count(BlobRow) == 1
+    part = world.api._http.get(f"/v1/blobs/{ref.sha256}", headers={"range": "bytes=256-259"})
+    assert (part.status_code, part.content) == (206, b"\0\1\2\3")
+
+
+def test_a_blob_under_another_name(world: World) -> None:
+    response = world.api._http.put(f"/v1/blobs/{HASH}", content=RECIPE)
+    assert (response.status_code, response.json()["code"]) == (400, "blob_mismatch")
+    assert not world.api.has_blob(HASH)
+    assert world.count(BlobRow) == 0
+    assert not any(path.is_file() for path in (world.context.blobs.folder / "incoming").iterdir())
+
+
+def test_a_blob_that_is_too_large(world: World) -> None:
+    data = bytes(100_001)
+    for content in (data, iter([data])):  # announced, and found out on the way
+        response = world.api._http.put(f"/v1/blobs/{sha256(data)}", content=content)
+        assert (response.status_code, response.json()["code"]) == (413, "blob_too_large")
+    assert not world.api.has_blob(sha256(data))
+
+
+def test_a_market_that_lies_about_a_blob(world: World, tmp_path: Path) -> None:
+    ref = file_ref(RECIPE)
+    world.context.blobs.path(ref.sha256).write_bytes(b"other bytes")
+    with pytest.raises(Problem, match="not what its name says"):
+        world.api.get_blob(FileRef(sha256=ref.sha256, size=11), tmp_path / "copy")
+    assert list(tmp_path.glob("*copy*")) == []
+
+
+# ------------------------------------------------------------------ epochs
+
+
+def test_epochs_newest_first(world: World) -> None:
+    with world.context.db.session() as session:
+        for number in (1, 2, 5):
+            session.add(EpochRow(number=number, order_root=HASH))
+        session.flush()
+        session.add(MatchRow(epoch=5, bid=HASH, ask=HASH, price=1 << 80, note="skipped"))
+        session.add(UnmatchedRow(epoch=5, bid="0x" + "cd" * 32, reason="there are no open asks"))
+    assert [epoch.number for epoch in world.api.epochs()] == [5, 2, 1]
+    page = world.api._http.get("/v1/epochs", params={"limit": 2}).json()
+    rest = world.api._http.get("/v1/epochs", params={"limit": 2, "after": page["next"]}).json()
+    assert [item["number"] for item in rest["items"]] == [1]
+    epoch = world.api.epoch(5)
+    assert [(match.price, match.lease, match.note) for match in epoch.matches] == [(1 << 80, None, "skipped")]
+    assert [left.reason for left in epoch.unmatched] == ["there are no open asks"]
