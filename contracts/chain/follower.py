@@ -89,8 +89,10 @@ class Follower:
             self.addresses.append(chain.w3.to_checksum_address(chain.settings.epoch_log))
 
     def poll(self) -> list[Step]:
-        """The steps from where the store stands towards the head; empty at the head. Apply all, in order, then poll
-        again. Raises HistoryLost."""
+        """The next steps from where the store stands; none at the head. Apply all, in order, before the next poll.
+
+        Stops early if the chain changes meanwhile: then the next poll rolls back. Raises HistoryLost.
+        """
         known = self.store.recent()
         head = self.chain.w3.eth.get_block("latest")
         if known and known[-1].hash == to_hex(head["hash"]):
@@ -131,7 +133,14 @@ class Follower:
         header = self._header(number)
         if header is None or (last is not None and to_hex(header["parentHash"]) != last.hash):
             return []
-        return [self._block(header, self._logs({"blockHash": header["hash"]}))]
+        try:
+            logs = self._logs({"blockHash": header["hash"]})
+        except Web3RPCError:
+            again = self._header(number)
+            if again is None or again["hash"] != header["hash"]:
+                return []  # "unknown block": it has been replaced since
+            raise
+        return [self._block(header, logs)]
 
     def _read_range(self, first: int, end: int) -> list[Block]:
         """The blocks of a range that have events, and its last one."""

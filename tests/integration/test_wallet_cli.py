@@ -1,0 +1,111 @@
+"""`gpumarket wallet` against a real chain."""
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from contracts import keys
+from contracts.chain.client import Chain
+from contracts.cli import app
+from contracts.errors import UserError
+from contracts.settings import write_config
+from tests.integration.conftest import TOKEN, rpc
+
+
+class Wallet:
+    def __init__(self) -> None:
+        self.runner = CliRunner()
+
+    def run(self, *arguments: str) -> str:
+        result = self.runner.invoke(app, ["wallet", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "-o", "json"))
+
+    def has(self, name: str) -> None:
+        """Makes a key as `wallet new` does, but cheap to open."""
+        keys.create(name, scrypt_n=2)
+
+    def fails(self, *arguments: str) -> str:
+        result = self.runner.invoke(app, ["wallet", *arguments])
+        assert result.exit_code == 1, result.output
+        assert not isinstance(result.exception, UserError)
+        return result.stderr
+
+
+@pytest.fixture
+def wallet(chain: Chain, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Wallet:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("GPUMARKET_HOME", str(home))
+    monkeypatch.setenv("GPUMARKET_PASSWORD", "correct horse")
+    write_config(home / "config.toml", chain.settings, "a test's")
+    return Wallet()
+
+
+def balances(wallet: Wallet, name: str) -> tuple[str, str]:
+    [row] = wallet.json("show", name)
+    return row["held"], row["free"]
+
+
+def test_from_a_new_key_to_a_deposit_and_back(wallet: Wallet, chain: Chain) -> None:
+    [made] = wallet.json("new", "alice")
+    assert made == {"name": "alice", "address": keys.address("alice")}
+    assert wallet.json("faucet")["transactions"][0]["what"] == f"give 1000 tUSD to {made['address']}"
+    assert balances(wallet, "alice") == ("1000", "0")
+
+    done = wallet.json("deposit", "12.5")
+    assert (done["amount"], len(done["transactions"])) == ("12500000", 1)
+    assert balances(wallet, "alice") == ("987.5", "12.5")
+    assert chain.account(made["address"]).free == 12_500_000
+
+    assert "done in block" in wallet.run("withdraw", "0.000001", "--key", "alice")
+    assert balances(wallet, "alice") == ("987.500001", "12.499999")
+    elsewhere = "0x000000000000000000000000000000000000dEaD"
+    wallet.run("withdraw", "2", "--to", elsewhere)
+    assert chain.token_balance(elsewhere) == 2 * TOKEN
+    assert "987.500001  10.499999  tUSD" in wallet.run("show")
+
+
+def test_a_dry_run_sends_nothing(wallet: Wallet, chain: Chain) -> None:
+    wallet.has("alice")
+    wallet.run("faucet")
+    block = chain.w3.eth.block_number
+    shown = wallet.json("deposit", "5", "--dry-run")
+    assert shown["dry_run"] and int(shown["transactions"][0]["max_cost_wei"]) > 0
+    assert "nothing was sent" in wallet.run("deposit", "5", "--dry-run")
+    assert "would give 3 tUSD" in wallet.run("faucet", "3", "--dry-run")
+    assert chain.w3.eth.block_number == block
+
+
+def test_what_is_missing(wallet: Wallet, chain: Chain) -> None:
+    assert "there is no key" in wallet.fails("deposit", "1")
+    wallet.has("alice")
+    wallet.has("bob")
+    assert "which key?" in wallet.fails("deposit", "1")
+    assert "there is no key named 'carol'" in wallet.fails("deposit", "1", "--key", "carol")
+    wallet.run("faucet", "10", "--key", "alice")
+    assert "alice holds 10 tUSD, 2.5 tUSD short of 12.5 tUSD" in wallet.fails("deposit", "12.5", "--key", "alice")
+    assert "0 tUSD free in the escrow, 1 tUSD short of 1 tUSD" in wallet.fails("withdraw", "1", "--key", "alice")
+    assert "7 digits after the point" in wallet.fails("deposit", "0.0000001", "--key", "alice")
+    assert "'1e3' is not an amount" in wallet.fails("deposit", "1e3", "--key", "alice")
+    rpc(chain, "anvil_setBalance", keys.address("alice"), "0x1")
+    assert "short of the" in wallet.fails("deposit", "1", "--key", "alice")
+
+
+def test_a_wrong_password(wallet: Wallet, monkeypatch: pytest.MonkeyPatch) -> None:
+    wallet.has("alice")
+    wallet.run("faucet")
+    monkeypatch.setenv("GPUMARKET_PASSWORD", "wrong")
+    assert "wrong password for key 'alice'" in wallet.fails("deposit", "1")
+    assert "there is a key named 'alice' already" in wallet.fails("new", "alice")
+
+
+def test_no_faucet_where_the_node_is_not_anvil(wallet: Wallet, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    wallet.has("alice")
+    monkeypatch.setattr(type(chain.w3), "client_version", "Geth/v1.16.0")
+    assert "there is no faucet here" in wallet.fails("faucet")
