@@ -13,6 +13,7 @@ from contracts.chain.client import Chain
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from worker.asks import StandingAsk
+from worker.chain_clock import ChainClock
 from worker.chain_errors import CHAIN_TROUBLE
 from worker.lease_run import MARKET_SECONDS, LeaseRun
 from worker.leases import discover
@@ -31,7 +32,7 @@ class Agent:
 
     def __init__(self, key: str, offer: Offer, chain: Chain, account: LocalAccount, *, once: bool = False) -> None:
         self._offer, self._chain, self._account, self._once = offer, chain, account, once
-        self._store = Store(key)
+        self._store, self._clock = Store(key), ChainClock(chain)
         self._sender = Sender(chain, account, timeout=SENDER_SECONDS)
         self._market = MarketClient(offer.market_url, timeout=MARKET_SECONDS, attempts=1)
         self._ask = StandingAsk(offer, chain, self._sender, self._market, account, self._store)
@@ -136,7 +137,13 @@ class Agent:
 
     def _start(self, folder: LeaseFolder) -> None:
         run = LeaseRun(
-            folder, self._offer, self._chain, self._sender, self._offer.market_url, self._account, self._wake.set
+            folder,
+            self._offer,
+            self._chain,
+            self._clock,
+            self._sender,
+            self._account,
+            self._wake.set,
         )
         self._runs[folder.lease] = run
         run.start()

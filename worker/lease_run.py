@@ -13,6 +13,7 @@ from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from contracts.terms import Flag, Phase
 from worker.approvals import Approvals
+from worker.chain_clock import ChainClock
 from worker.failures import Failure
 from worker.messages import Done
 from worker.offer import Offer
@@ -39,8 +40,8 @@ class LeaseRun:
         folder: LeaseFolder,
         offer: Offer,
         chain: Chain,
+        clock: ChainClock,
         sender: Sender,
-        market_url: str,
         account: LocalAccount,
         wake: Callable[[], None],
     ) -> None:
@@ -56,11 +57,11 @@ class LeaseRun:
             margin=offer.margin,
             release_wait=offer.release_wait,
         )
-        self._clients = {name: MarketClient(market_url) for name in ("training", "reports")}
+        self._clients = {name: MarketClient(offer.market_url) for name in ("training", "reports")}
         self._clients |= {
-            name: MarketClient(market_url, timeout=MARKET_SECONDS, attempts=1) for name in ("approvals", "main")
+            name: MarketClient(offer.market_url, timeout=MARKET_SECONDS, attempts=1) for name in ("approvals", "main")
         }
-        self.settlement = Settlement(chain, sender, folder, self._timing)
+        self.settlement = Settlement(chain, clock, sender, folder, self._timing)
         self.reporter = Reporter(self._clients["reports"], account, chain.domain, folder)
         self.approvals = Approvals(self._clients["approvals"], chain.domain, folder, self.poll_seconds, wake)
         machine = Machine(

@@ -49,14 +49,14 @@ class Timing:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the worker stands. Indices are absolute; times UTC seconds."""
+    """Where the worker stands. Indices are absolute, times seconds that have passed."""
 
     claimable: int  # newest checkpoint made, or the one before the first that the approver rejected
     approved: int  # newest Approval's index; 0 if there is none
     last: bool  # that Approval lets the lease be closed
-    waiting_since: float | None  # when the oldest checkpoint beyond the approved was made
+    waited: float | None  # for a word on the oldest checkpoint beyond the approved; None: there is none
     finished: bool  # all checkpoints are made
-    releasing_since: float | None  # None: not releasing
+    releasing: float | None  # since it was decided to stop early; None: it was not
 
 
 def synced(state: StateWord, nums: Nums, now: float) -> StateWord:
@@ -74,7 +74,7 @@ def deadline(state: StateWord, nums: Nums) -> int:
 
 
 def next_action(stored: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
-    """What to send now. What it says is right again after it has been done, or could not be done."""
+    """What to send now; `now` is the chain's time. It is right again after that was done, or could not be done."""
     state = synced(stored, nums, now)
     match state.phase:
         case Phase.NONE | Phase.CLOSED:
@@ -85,8 +85,8 @@ def next_action(stored: StateWord, nums: Nums, progress: Progress, timing: Timin
             return _closing(state, nums, progress, timing, now)
     if state.accepted > state.settled and state.accepted >= progress.approved:
         return Action.COLLECT
-    if progress.releasing_since is not None:
-        return _releasing(state, nums, progress, timing, now)
+    if progress.releasing is not None:
+        return _releasing(state, nums, progress, timing)
     return _active(state, nums, progress, timing, now)
 
 
@@ -105,21 +105,21 @@ def _active(state: StateWord, nums: Nums, progress: Progress, timing: Timing, no
         left = deadline(state, nums) - now
         near = left <= timing.claim_before or progress.finished
         # A checkpoint that was made shortly before the deadline can't wait for the approver at all.
-        if left <= 2 * timing.margin or (near and _silent(progress, timing, now)):
+        if left <= 2 * timing.margin or (near and _silent(progress, timing)):
             return Action.CLAIM
     return Action.WAIT
 
 
-def _releasing(state: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
+def _releasing(state: StateWord, nums: Nums, progress: Progress, timing: Timing) -> Action:
     """What the approver signs, for a while; then a claim of what it left open, and `end`."""
-    assert progress.releasing_since is not None
+    assert progress.releasing is not None
     unanswered = _unanswered(state, progress)
     if _closable(state, progress) and not unanswered:
         return Action.REDEEM
     redeemable = _redeemable(state, progress)
     if redeemable and progress.approved == nums.end:
         return Action.REDEEM
-    if now < progress.releasing_since + timing.release_wait:
+    if progress.releasing < timing.release_wait:
         return Action.WAIT
     if redeemable and not (unanswered and progress.last):  # that would close, and lose what is unanswered
         return Action.REDEEM
@@ -135,7 +135,7 @@ def _closing(state: StateWord, nums: Nums, progress: Progress, timing: Timing, n
     if now >= state.t + nums.window:
         return Action.CLOSE
     # Half a window for the approver, half for the transaction.
-    soon = _silent(progress, timing, now) or now >= state.t + nums.window / 2
+    soon = _silent(progress, timing) or now >= state.t + nums.window / 2
     if unanswered and soon and not state.flags & Flag.CLAIMED_IN_CLOSING:
         return Action.CLAIM
     return Action.WAIT
@@ -146,8 +146,8 @@ def _unanswered(state: StateWord, progress: Progress) -> bool:
     return progress.claimable > max(state.claimed, progress.approved)
 
 
-def _silent(progress: Progress, timing: Timing, now: float) -> bool:
-    return progress.waiting_since is not None and now >= progress.waiting_since + timing.patience
+def _silent(progress: Progress, timing: Timing) -> bool:
+    return progress.waited is not None and progress.waited >= timing.patience
 
 
 def must_give_up(
@@ -158,7 +158,7 @@ def must_give_up(
     `seconds_left` is the estimated time to it, None if nothing is known yet. While anything that is made is not
     on chain yet, redeeming or claiming it moves the deadline: then there is no hurry.
     """
-    if state.phase != Phase.ACTIVE or progress.finished or progress.releasing_since is not None:
+    if state.phase != Phase.ACTIVE or progress.finished or progress.releasing is not None:
         return False
     current = synced(state, nums, now)
     if max(progress.approved, progress.claimable) > current.claimed:

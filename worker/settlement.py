@@ -13,12 +13,15 @@ from contracts.chain.lookup import lease_events
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from contracts.terms import Phase, StateWord
+from worker.chain_clock import ChainClock
 from worker.chain_errors import CHAIN_TROUBLE
 from worker.schedule import Action, Progress, Timing, next_action, synced
 from worker.store import LeaseFolder
 from worker.trouble import Trouble
 
 LONGEST_PAUSE = 15.0  # seconds between two tries of what was refused
+# Refusals that a later block will take back: its time is not there yet, or the arbiter has not ruled.
+PATIENCE = ("Escrow_TooEarly", "Escrow_NothingPending", "Escrow_NoVerdict")
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,9 @@ class Turn:
 class Settlement:
     """One lease's dealings with the escrow. One thread calls `turn` again and again."""
 
-    def __init__(self, chain: Chain, sender: Sender, folder: LeaseFolder, timing: Timing) -> None:
-        self._chain, self._sender, self._folder, self._timing = chain, sender, folder, timing
+    def __init__(self, chain: Chain, clock: ChainClock, sender: Sender, folder: LeaseFolder, timing: Timing) -> None:
+        self._chain, self._clock, self._sender = chain, clock, sender
+        self._folder, self._timing = folder, timing
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._trouble = Trouble(self._log)
         self._not_before = 0.0  # monotonic
@@ -45,8 +49,7 @@ class Settlement:
         """Looks at the chain and does what is due. None if the chain does not answer."""
         file = self._folder.file
         try:
-            # A chain without traffic lags behind the wall clock; a devnet may run ahead of it.
-            now = max(time.time(), self._chain.now())
+            now = self._clock.now()
             state = self._chain.state(self._folder.lease)
             self._note(state, now)
             action = next_action(state, file.nums, self.progress(), self._timing, now)
@@ -69,9 +72,9 @@ class Settlement:
             claimable=claimable,
             approved=file.approval.approval.n if file.approval else 0,
             last=bool(file.approval and file.approval.approval.last),
-            waiting_since=self._folder.made_at(first_open) if first_open <= claimable else None,
+            waited=_since(self._folder.made_at(first_open)) if first_open <= claimable else None,
             finished=file.made == file.nums.end,
-            releasing_since=file.releasing_since,
+            releasing=None if file.releasing_since is None else _since(file.releasing_since),
         )
 
     def _note(self, state: StateWord, now: float) -> None:
@@ -94,7 +97,7 @@ class Settlement:
         try:
             receipt = self._sender.send(call)
         except EscrowError as error:
-            if action != Action.RESOLVE:  # the arbiter may take its time
+            if error.name not in PATIENCE:
                 self._trouble.at(action, error.message)
             self._pause()
         except UserError as error:  # no money for gas, or not mined
@@ -151,3 +154,8 @@ class Settlement:
         self._missing_since = self._missing_since or now
         self._trouble.at("chain", "the node knows nothing of this lease; has the chain been rolled back?")
         return now > self._missing_since + self._folder.file.nums.timeout
+
+
+def _since(moment: float) -> float:
+    """Seconds from a moment of this machine's clock, which may have been set meanwhile."""
+    return max(0.0, time.time() - moment)

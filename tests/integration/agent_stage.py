@@ -26,6 +26,7 @@ from market.approver.memory import Memory
 from market.approver.service import Approver
 from market.serve import Server, open_context, works
 from market.settings import MarketSettings
+from tests.integration.conftest import rpc
 from worker.agent import Agent
 from worker.environment import environment_id
 from worker.offer import Offer, write_offer
@@ -58,11 +59,15 @@ class Stage:
         keys.save(KEY, provider, PASSWORD, scrypt_n=2)
         self._matcher = matcher
         self._stack = contextlib.ExitStack()
-        self._approving = threading.Event()
+        self._ended = threading.Event()
         self._port = 0
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Stage":
+        ticking = threading.Thread(target=self._tick, daemon=True)
+        ticking.start()
+        self._stack.callback(ticking.join)
+        self._stack.callback(self._ended.set)
         self.start_market()
         self.market = self._stack.enter_context(MarketClient(f"http://127.0.0.1:{self._port}"))
         return self
@@ -74,6 +79,12 @@ class Stage:
                 process.wait()
         self.stop_market()
         self._stack.close()
+
+    def _tick(self) -> None:
+        """Keeps the chain's clock going, as other people's blocks do."""
+        chain = connect(self.settings)
+        while not self._ended.wait(0.5):
+            rpc(chain, "evm_mine")
 
     # ------------------------------------------------------------- the market and the approver
 

@@ -216,5 +216,5 @@ def test_one_agent_a_key(stage_of: StageOf) -> None:
     with stage.agent():
         wait_for("the Ask", lambda: list(stage.market.asks()))
         second = Agent(KEY, stage.offer(), stage.chain, stage.provider)
-        with pytest.raises(UserError, match="running for .* already"):
+        with pytest.raises(UserError, match="running for"):
             second.run()

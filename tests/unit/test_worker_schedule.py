@@ -30,9 +30,9 @@ def state(
 def progress(claimable: int = 0, approved: int = 0, **fields: Any) -> Progress:
     given: dict[str, Any] = {
         "last": False,
-        "waiting_since": None,
+        "waited": None,
         "finished": claimable == NUMS.end,
-        "releasing_since": None,
+        "releasing": None,
     }
     return Progress(claimable=claimable, approved=approved, **(given | fields))
 
@@ -71,47 +71,46 @@ def test_an_approval_below_what_is_claimed_waits_for_the_window() -> None:
 
 
 def test_a_silent_approver_is_passed_by_near_the_deadline_only() -> None:
-    waits = progress(2, 0, waiting_since=1010)
+    waits = progress(2, 0, waited=25)
     assert due(state(), waits, 1074) == Action.WAIT
     assert due(state(), waits, 1075) == Action.CLAIM
 
 
 def test_an_approver_that_was_silent_for_a_moment_only_gets_its_time() -> None:
-    assert due(state(), progress(2, 0, waiting_since=1070), 1079) == Action.WAIT
+    assert due(state(), progress(2, 0, waited=24), 1079) == Action.WAIT
 
 
 def test_a_checkpoint_made_just_before_the_deadline_is_claimed_at_once() -> None:
-    assert due(state(), progress(2, 0, waiting_since=1079), 1080) == Action.CLAIM
+    assert due(state(), progress(2, 0, waited=1), 1080) == Action.CLAIM
 
 
 def test_when_all_is_made_only_patience_counts() -> None:
-    assert due(state(), progress(10, 4, waiting_since=1000), 1024) == Action.WAIT
-    assert due(state(), progress(10, 4, waiting_since=1000), 1025) == Action.CLAIM
+    assert due(state(), progress(10, 4, waited=24), 1024) == Action.WAIT
+    assert due(state(), progress(10, 4, waited=25), 1025) == Action.CLAIM
 
 
 def test_what_is_claimed_is_not_claimed_again() -> None:
-    assert due(state(claimed=2), progress(2, 0, waiting_since=1000), 1029) == Action.WAIT
+    assert due(state(claimed=2), progress(2, 0, waited=29), 1029) == Action.WAIT
 
 
 def test_a_passed_window_is_collected() -> None:
-    assert due(state(claimed=2), progress(3, 0, waiting_since=1000), 1030) == Action.COLLECT
+    assert due(state(claimed=2), progress(3, 0, waited=30), 1030) == Action.COLLECT
     assert due(state(accepted=2), progress(3, 0), 1030) == Action.WAIT
 
 
 def test_a_release_waits_for_the_approver_then_ends() -> None:
-    releasing = progress(2, 2, releasing_since=1000)
-    assert due(state(accepted=2), releasing, 1009) == Action.WAIT
-    assert due(state(accepted=2), releasing, 1010) == Action.END
+    assert due(state(accepted=2), progress(2, 2, releasing=9), 1009) == Action.WAIT
+    assert due(state(accepted=2), progress(2, 2, releasing=10), 1010) == Action.END
 
 
 def test_a_release_redeems_the_last_word_at_once() -> None:
-    assert due(state(), progress(2, 2, last=True, releasing_since=1000), 1001) == Action.REDEEM
+    assert due(state(), progress(2, 2, last=True, releasing=1), 1001) == Action.REDEEM
     # Nothing new is accepted by it: it only closes.
-    assert due(state(accepted=2), progress(2, 2, last=True, releasing_since=1000), 1001) == Action.REDEEM
+    assert due(state(accepted=2), progress(2, 2, last=True, releasing=1), 1001) == Action.REDEEM
 
 
 def test_a_release_without_an_approver_claims_and_ends() -> None:
-    releasing = progress(3, 1, waiting_since=1000, releasing_since=1000)
+    releasing = progress(3, 1, waited=10, releasing=10)
     assert due(state(), releasing, 1010) == Action.REDEEM
     assert due(state(accepted=1), releasing, 1010) == Action.CLAIM
     assert due(state(accepted=1, claimed=3), releasing, 1010) == Action.END
@@ -119,23 +118,22 @@ def test_a_release_without_an_approver_claims_and_ends() -> None:
 
 def test_a_last_word_that_leaves_something_out_is_not_redeemed() -> None:
     """It would close the lease, and lose the rest."""
-    releasing = progress(3, 2, last=True, waiting_since=1000, releasing_since=1000)
-    assert due(state(), releasing, 1005) == Action.WAIT
-    assert due(state(), releasing, 1010) == Action.CLAIM
+    assert due(state(), progress(3, 2, last=True, waited=5, releasing=5), 1005) == Action.WAIT
+    assert due(state(), progress(3, 2, last=True, waited=10, releasing=10), 1010) == Action.CLAIM
 
 
 def test_a_release_that_waits_for_nobody_ends_at_once() -> None:
-    assert due(state(), progress(releasing_since=0), 1000) == Action.END
+    assert due(state(), progress(releasing=1e9), 1000) == Action.END
 
 
 def test_closing_redeems_claims_once_and_closes() -> None:
     closing = state(Phase.CLOSING)
     assert due(closing, progress(2, 2), 1001) == Action.REDEEM
-    assert due(closing, progress(2, 0, waiting_since=1000), 1014) == Action.WAIT
-    assert due(closing, progress(2, 0, waiting_since=1000), 1015) == Action.CLAIM
+    assert due(closing, progress(2, 0, waited=14), 1014) == Action.WAIT
+    assert due(closing, progress(2, 0, waited=15), 1015) == Action.CLAIM
     claimed = state(Phase.CLOSING, claimed=2, flags=Flag.CLAIMED_IN_CLOSING)
-    assert due(claimed, progress(3, 0, waiting_since=1000), 1029) == Action.WAIT
-    assert due(claimed, progress(3, 0, waiting_since=1000), 1030) == Action.CLOSE
+    assert due(claimed, progress(3, 0, waited=29), 1029) == Action.WAIT
+    assert due(claimed, progress(3, 0, waited=30), 1030) == Action.CLOSE
 
 
 def test_the_last_word_closes_a_closing_lease_before_its_window() -> None:
@@ -183,7 +181,7 @@ def test_nothing_is_given_up_while_something_made_can_move_the_clock() -> None:
     assert gives_up(state(claimed=1), progress(1, 0), 1081, 50)
 
 
-@pytest.mark.parametrize("fields", [{"finished": True}, {"releasing_since": 1.0}])
+@pytest.mark.parametrize("fields", [{"finished": True}, {"releasing": 1.0}])
 def test_what_does_not_train_gives_up_nothing(fields: dict[str, Any]) -> None:
     assert not gives_up(state(), progress(**fields), 1099, 50)
 
@@ -195,7 +193,7 @@ def test_no_lease_is_lost_by_waiting(claimed: int, made: int, approved: int, pen
     made, approved = max(made, claimed), min(approved, max(made, claimed))
     now = 1000 + 90
     stands = state(accepted=accepted, claimed=claimed)
-    worker = progress(made, approved, waiting_since=1000 + age if made > approved else None)
+    worker = progress(made, approved, waited=age if made > approved else None)
     action = due(stands, worker, now)
     quiet = synced(stands, NUMS, now)
     if action == Action.WAIT and quiet.claimed == quiet.accepted and not worker.finished:
@@ -208,10 +206,10 @@ def test_redeems_and_claims_are_such_as_the_escrow_takes(
 ) -> None:
     claimed, made = max(accepted, claimed), max(accepted, claimed, made)
     for approved in range(made + 1):
-        for releasing in (None, 1000.0):
+        for releasing in (None, float(late)):
             for phase in (Phase.ACTIVE, Phase.CLOSING):
                 stands = state(phase, accepted, claimed)
-                worker = progress(made, approved, waiting_since=1000, last=last, releasing_since=releasing)
+                worker = progress(made, approved, waited=late, last=last, releasing=releasing)
                 action = due(stands, worker, 1000 + late)
                 now_claimed = synced(stands, NUMS, 1000 + late)
                 if action == Action.REDEEM:
