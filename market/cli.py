@@ -2,9 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from market.serve import Server
 
 app = typer.Typer(no_args_is_help=True, help="Run a market.")
 
@@ -33,32 +36,49 @@ def serve(
         os.environ["GPUMARKET_HOME"] = str(home)
     from contracts.settings import load_settings
     from market.logs import configure_logs
-    from market.serve import Server, open_context, works
+    from market.serve import Server, only_one, open_context, works
     from market.settings import load_market_settings
 
     configure_logs(verbose, json_logs)
-    context = open_context(load_market_settings(host=host, port=port, key=key), load_settings())
-    server = Server(context, works())
-    info = context.info()
+    with only_one():
+        context = open_context(load_market_settings(host=host, port=port, key=key), load_settings())
+        server = Server(context, works())
+        show(server)
+        code = server.run()
+    raise typer.Exit(code)
+
+
+def show(server: "Server") -> None:
+    context, info = server.context, server.context.info()
     typer.echo(f"market    {server.url}")
     typer.echo(f"chain     {info.chain_id}, escrow {info.escrow}")
     typer.echo(f"token     {info.token_symbol} {info.token}")
     typer.echo(f"matcher   {info.matcher}, fee {info.fee} per checkpoint")
     typer.echo(f"rules     {', '.join(rules.name for rules in info.rules)}")
     typer.echo(f"data      {context.db.engine.url}, {context.settings.blob_dir}")
-    raise typer.Exit(server.run())
 
 
 @app.command()
-def rebuild(home: Home = None) -> None:
-    """Compute all leases anew from the stored events. The market must not run meanwhile."""
+def rebuild(
+    home: Home = None,
+    from_chain: Annotated[
+        bool,
+        typer.Option(
+            "--from-chain", help="Forget the events too: the next start follows the chain from its beginning."
+        ),
+    ] = False,
+) -> None:
+    """Compute all leases anew from the stored events. Orders, claims and approvals stay."""
     if home is not None:
         os.environ["GPUMARKET_HOME"] = str(home)
     from market import indexer
-    from market.serve import open_database
+    from market.serve import only_one, open_database
     from market.settings import load_market_settings
 
-    db = open_database(load_market_settings())
-    with db.session() as session:
-        count = indexer.rebuild(session)
+    with only_one():
+        db = open_database(load_market_settings())
+        with db.session() as session:
+            if from_chain:
+                indexer.forget_chain(session)
+            count = indexer.rebuild(session)
     typer.echo(f"{count} leases")

@@ -71,14 +71,14 @@ class Context:
 
     def account(self, address: str) -> AccountWord:
         """An account as the chain has it now. Never call it inside a database session."""
-        word = self.chain.account(address)
-        self._accounts[address] = (self.head, word)
-        return word
+        return self.chain.account(address)
 
     def accounts(self, addresses: Iterable[str]) -> dict[str, AccountWord]:
         """Accounts as of the newest followed block or later. Never call it inside a database session."""
-        words = {}
+        head, words = self.head, {}
         for address in set(addresses):
-            head, word = self._accounts.get(address, (None, None))
-            words[address] = word if word is not None and head == self.head else self.account(address)
+            known = self._accounts.get(address)
+            if known is None or known[0] != head:
+                known = self._accounts[address] = (head, self.account(address))
+            words[address] = known[1]
         return words

@@ -6,11 +6,13 @@ A thread that dies takes the process with it: a market that answers but no longe
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 import uvicorn
+from filelock import FileLock, Timeout
 from sqlalchemy.engine import make_url
 from sqlmodel import select
 
@@ -20,7 +22,7 @@ from contracts.chain.client import Chain, connect
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from contracts.orders import Rules
-from contracts.settings import Settings
+from contracts.settings import Settings, home
 from market import indexer
 from market.api.app import create_app
 from market.blobs import BlobStore
@@ -47,16 +49,36 @@ def open_context(settings: MarketSettings, chain_settings: Settings, sender: Sen
     if sender is None:
         sender = Sender(chain, keys.load(keys.choose(settings.key)))
     db = open_database(settings)
+    blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
+    blobs.clear_incoming()
     return Context(
         settings=settings,
         chain=chain,
         db=db,
-        blobs=BlobStore(settings.blob_dir, settings.max_blob_bytes),
+        blobs=blobs,
         matcher=sender.address,
         rules=rules,
         rules_by_hash=remember_rules(db, rules),
         sender=sender,
     )
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Keeps a second market away from this home. Raises UserError."""
+    folder = home() / "market"
+    lock = FileLock(folder / "serve.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"a market is running on {folder} already", "stop that one, or give this one its own GPUMARKET_HOME"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_database(settings: MarketSettings) -> Database:
@@ -166,6 +188,8 @@ class Server:
     def _guarded(self, name: str, work: Work) -> None:
         try:
             work(self.context, self.stop)
+        except UserError as error:
+            log.error("market.thread_failed", thread=name, problem=error.message, hint=error.hint)
         except BaseException:
             log.exception("market.thread_failed", thread=name)
         if not self.stop.is_set():

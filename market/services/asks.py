@@ -10,7 +10,7 @@ from contracts.orders import Ask
 from contracts.terms import AccountWord
 from market.context import Context
 from market.models import AskRow
-from market.paging import Keyset
+from market.paging import SCAN, Keyset
 from market.services import admission
 
 _BY_RECEPTION = Keyset(col(AskRow.received), col(AskRow.id))
@@ -97,7 +97,7 @@ def list_asks(
         query = query.where(AskRow.valid_until >= context.now())
     # Rows first and then their accounts: the chain is not asked inside a session.
     items: list[AskOut] = []
-    while True:
+    for _ in range(0, SCAN, limit):
         with context.db.reading() as session:
             rows = session.exec(_BY_RECEPTION.after(query, after, limit + 1)).all()
         for row, out in zip(rows[:limit], _outs(context, rows[:limit]), strict=True):
@@ -109,7 +109,8 @@ def list_asks(
         if len(rows) <= limit:
             return Page(items=items)
         if len(items) == limit:
-            return Page(items=items, next=after)
+            break
+    return Page(items=items, next=after)
 
 
 def _outs(context: Context, rows: Sequence[AskRow]) -> Iterator[AskOut]:

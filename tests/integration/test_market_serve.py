@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -82,12 +83,21 @@ def test_a_wrong_chain_id(home: Path) -> None:
     assert "has chain id 31337, expected 1" in done.stderr
     assert "hint: " in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (home / "market").exists()
+    assert not (home / "market" / "market.sqlite3").exists()
+
+
+def test_a_second_market_in_one_home(home: Path) -> None:
+    with serving():
+        command = [sys.executable, "-m", "contracts.cli", "market", "serve", "--port", "0"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "a market is running on" in done.stderr
 
 
 def test_a_port_that_is_taken(home: Path) -> None:
-    with serving() as (_, url):
-        command = [sys.executable, "-m", "contracts.cli", "market", "serve", "--port", url.rpartition(":")[2]]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "contracts.cli", "market", "serve", "--port", str(port)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "Address already in use" in done.stderr
@@ -95,6 +105,6 @@ def test_a_port_that_is_taken(home: Path) -> None:
 
 
 def test_rebuild(home: Path) -> None:
-    command = [sys.executable, "-m", "contracts.cli", "market", "rebuild"]
+    command = [sys.executable, "-m", "contracts.cli", "market", "rebuild", "--from-chain"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "0 leases\n"), done.stderr
