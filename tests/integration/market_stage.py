@@ -1,0 +1,134 @@
+"""A running market on the devnet, and people who use it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth_account.signers.local import LocalAccount
+from sqlalchemy import func
+from sqlmodel import select
+
+from contracts.api.bodies import AskOut, JobOut, LeaseOut
+from contracts.api.client import MarketClient
+from contracts.api.problems import Code, Problem
+from contracts.chain.calls import Match
+from contracts.chain.client import Chain
+from contracts.chain.devnet import Devnet
+from contracts.chain.events import Opened
+from contracts.chain.sender import Sender
+from contracts.orders import Rules
+from contracts.terms import Terms
+from market import indexer
+from market.leases import terms_of
+from market.models import AskRow, BidRow, CheckpointRow, LeaseRow
+from market.serve import Server, open_context
+from market.settings import MarketSettings
+from tests.integration.conftest import TOKEN, Funded
+from tests.market_world import (
+    RECIPE,
+    STATE,
+    make_ask,
+    make_bid,
+    make_spec,
+    signed_ask,
+    signed_bid,
+)
+
+
+@dataclass
+class Stage:
+    """A running market on the devnet, and people who use it."""
+
+    server: Server
+    api: MarketClient
+    chain: Chain
+    sender: Sender  # the matcher's
+    client: LocalAccount
+    provider: LocalAccount
+    rules: Rules
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.context = self.server.context
+        self.domain = self.chain.domain
+        self.spec = make_spec()
+        for name, data in (("recipe.py", RECIPE), ("state", STATE)):
+            (self.folder / name).write_bytes(data)
+            self.api.put_blob(self.folder / name)
+
+    def ask(self, **changes: Any) -> Any:
+        ask = make_ask(self.provider, self.sender.address, self.rules, **changes)
+        return signed_ask(ask, self.domain, self.provider)
+
+    def bid(self, **changes: Any) -> Any:
+        spec = changes.pop("spec", self.spec)
+        bid = make_bid(self.client, self.sender.address, self.rules, spec, **changes)
+        return signed_bid(bid, self.domain, self.client, spec)
+
+    def open(self, job: JobOut, ask: AskOut, prev: Terms | None = None, price: int = 1_000_000) -> LeaseOut:
+        """Open a lease as the clearing does, and wait until the market shows it."""
+        match = Match(job.bid, ask.ask, price, job.signature, ask.signature, prev=prev)
+        receipt = self.sender.send(self.chain.open(self.rules, match))
+        (event,) = [event for event in self.chain.events(receipt) if isinstance(event, Opened)]
+        self.followed()
+        return self.api.lease(event.lease)
+
+    def followed(self) -> None:
+        """Wait until the market has followed the newest block."""
+        head = self.chain.w3.eth.get_block("latest")["hash"].to_0x_hex()
+        deadline = time.monotonic() + 20
+        while self.context.head.hash != head:
+            assert time.monotonic() < deadline, "the indexer does not follow"
+            time.sleep(0.02)
+
+    def send(self, account: LocalAccount, call: Any) -> None:
+        Sender(self.chain, account).send(call)
+        self.followed()
+
+    def terms(self, lease: str) -> Terms:
+        with self.context.db.reading() as session:
+            return terms_of(session.get_one(LeaseRow, lease))
+
+    def count(self, model: Any) -> int:
+        with self.context.db.reading() as session:
+            return session.exec(select(func.count()).select_from(model)).one()
+
+    def refuses(self, call: Callable[[], object], status: int, code: Code) -> Problem:
+        models = (AskRow, BidRow, CheckpointRow)
+        before = [self.count(model) for model in models]
+        with pytest.raises(Problem) as caught:
+            call()
+        assert (caught.value.status, caught.value.code) == (status, code)
+        assert [self.count(model) for model in models] == before
+        return caught.value
+
+
+@pytest.fixture
+def stage(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path) -> Iterator[Stage]:
+    (matcher,) = funded(1)
+    client, provider = funded(2, free=100 * TOKEN)
+    settings = MarketSettings(
+        port=0,
+        database_url=f"sqlite:///{tmp_path}/market.sqlite3",
+        blob_dir=tmp_path / "blobs",
+        poll_seconds=0.05,
+        max_blob_bytes=100_000,
+    )
+    context = open_context(settings, devnet.settings, Sender(chain, matcher))
+    server = Server(context, {"indexer": indexer.run})
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert context.caught_up.wait(20)
+        with MarketClient(server.url) as api:
+            rules = devnet.settings.rules["audited"]
+            assert context.sender is not None
+            yield Stage(server, api, chain, context.sender, client, provider, rules, tmp_path)
+    finally:
+        server.halt()
+        thread.join(20)
+    assert server.dead is None
