@@ -126,7 +126,7 @@ def faucet(
     version = chain.w3.client_version
     if not version.startswith("anvil/"):
         raise UserError(
-            f"there is no faucet here: {chain.settings.rpc_url} is {version}, not a devnet",
+            f"there is no faucet here: the node is {version}, not a devnet's anvil",
             "start one with `gpumarket devnet`; on other chains tokens must be sent to you",
         )
     address = keys.address(name)

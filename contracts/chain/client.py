@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 from eth_account.messages import encode_typed_data
@@ -45,14 +46,14 @@ class Dispute(NamedTuple):
 
 def connect(settings: Settings) -> "Chain":
     """Checks that the node has the right chain, and contracts where the settings say. Raises UserError."""
-    url = settings.rpc_url
+    url = _without_secrets(settings.rpc_url)
     expected = settings.require("chain_id")
-    w3 = Web3(HTTPProvider(url, request_kwargs={"timeout": RPC_TIMEOUT}))
+    w3 = Web3(HTTPProvider(settings.rpc_url, request_kwargs={"timeout": RPC_TIMEOUT}))
     try:
         found = w3.eth.chain_id
     except (requests.RequestException, Web3Exception, ValueError) as error:
         raise UserError(
-            f"no Ethereum node answers at {url}: {_first_line(error)}",
+            f"no Ethereum node answers at {url}: {_why(error)}",
             "start one with `gpumarket devnet`, or set GPUMARKET_RPC_URL",
         ) from error
     if found != expected:
@@ -271,5 +272,15 @@ def _short(terms: Terms) -> tuple[str, int, bytes]:
     return terms.provider, terms.nums.pack(), from_hex(terms.parties.hash())
 
 
-def _first_line(error: Exception) -> str:
+def _without_secrets(url: str) -> str:
+    """Scheme, host and port of a URL: many nodes take their access key in the rest."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, requests.Timeout):
+        return f"it took longer than {RPC_TIMEOUT:g} s"
+    if isinstance(error, requests.ConnectionError):
+        return "nothing accepts connections there"
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

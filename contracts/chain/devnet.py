@@ -126,8 +126,9 @@ def start_devnet(
 ) -> Devnet:
     """Starts anvil on loopback, deploys the contracts, writes config.toml and a log into `home`.
 
-    `port` 0 takes a free one. Without `block_time` (seconds) every transaction makes a block at once. `state` is
-    read at the start if it exists and written at the end. Returns when the chain answers. Raises UserError.
+    `port` 0 takes a free one. Every transaction makes a block at once; with `block_time` (seconds) empty blocks
+    come in between, else the chain's clock stands still from one transaction to the next. `state` is read at the
+    start if it exists and written at the end. Returns when the contracts are there. Raises UserError.
     """
     _check_home(home)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -174,7 +175,7 @@ def _check_home(home: Path) -> None:
     if record is not None:
         raise UserError(
             f"a devnet is running for {home} already: process {record['pid']}, {record['rpc_url']}",
-            "use it, stop it with Ctrl-C where it runs, or give this one its own GPUMARKET_HOME",
+            f"use it, stop it (Ctrl-C where it runs, or kill {record['pid']}), or give this one its own GPUMARKET_HOME",
         )
     config = home / CONFIG_NAME
     if config.exists() and CONFIG_COMMENT not in config.read_text(encoding="utf-8", errors="replace"):

@@ -19,8 +19,8 @@ app = typer.Typer(pretty_exceptions_enable=False)
 def devnet(
     port: Annotated[int, typer.Option(help="Port on loopback; 0 takes a free one.", min=0, max=65535)] = 8545,
     block_time: Annotated[
-        float | None, typer.Option(help="Seconds between blocks without transactions; a transaction makes one at once.", min=0.1)
-    ] = None,
+        float, typer.Option(help="Seconds between empty blocks; a transaction makes its own at once.", min=0.1)
+    ] = 1,
     fast: Annotated[bool, typer.Option("--fast", help="Windows and timeouts of seconds, to watch them pass.")] = False,
     window: Annotated[int | None, typer.Option(help="Acceptance window of the rule-sets, seconds.", min=1)] = None,
     checkpoint_timeout: Annotated[

@@ -119,7 +119,7 @@ class Follower:
         if len(known) < KEPT_BLOCKS:
             return None  # the store remembers everything
         raise HistoryLost(
-            f"the node at {self.chain.settings.rpc_url} has another chain than the one followed so far: "
+            "the node has another chain than the one followed so far: "
             f"they differ from block {known[0].number} or before",
             "if the node is right, delete what was derived from the chain and follow it from the start again",
         )
