@@ -80,10 +80,12 @@ class Agent:
     # ------------------------------------------------------------- rounds
 
     def _round(self) -> None:
-        if self._stop_asked is None:
+        if not self.stopping:
             self._look_for_leases()
-        else:
-            self._wind_up()
+        if self.stopping or (self._once and self._runs):
+            self._withdraw()
+        if self.stopping:
+            self._hurry_at_last()
         for run in self._runs.values():
             self._turn(run)
         self._clear_up()
@@ -146,6 +148,8 @@ class Agent:
             self._wake.set,
         )
         self._runs[folder.lease] = run
+        if self.stopping:
+            run.stop()
         run.start()
 
     def _clear_up(self) -> None:
@@ -165,10 +169,14 @@ class Agent:
 
     # ------------------------------------------------------------- the end
 
-    def _wind_up(self) -> None:
-        """No new lease; towards the end of the grace time, no waiting for anybody either."""
-        if not self._withdrawn:
-            self._withdrawn = self._guarded("ask", self._ask.withdraw)
+    def _withdraw(self) -> None:
+        """No new lease from now on. Done while a lease is still open, as a rule: then none can slip in."""
+        if not self._withdrawn and self._guarded("ask", self._ask.withdraw):
+            self._withdrawn = True
+            self._look_for_leases()  # one may have been opened just before
+
+    def _hurry_at_last(self) -> None:
+        """Towards the end of the grace time there is no waiting for anybody."""
         assert self._stop_asked is not None
         hurry_at = self._stop_asked + (1 - HURRY_SHARE) * self._offer.grace_seconds
         if not self._hurried and time.monotonic() > hurry_at:

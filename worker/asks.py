@@ -15,6 +15,8 @@ from worker.offer import Offer
 from worker.store import Store
 from worker.trouble import Trouble
 
+CLOCK_SLACK = 120  # seconds that the chain's clock may be behind this machine's
+
 log = structlog.get_logger()
 
 
@@ -92,7 +94,7 @@ class StandingAsk:
 
     def withdraw(self) -> None:
         """No new lease from now on: cancels the Ask on chain, if it is still in force. Raises UserError."""
-        if self._valid_until < time.time():
+        if self._valid_until + CLOCK_SLACK < time.time():
             return
         page = self._chain.account(self._account.address).page
         self._sender.send(self._chain.raise_page(page + 1))

@@ -172,7 +172,8 @@ class LeaseRun:
         ):
             self._log.warning("lease.gives_up", seconds_to_checkpoint=left and round(left, 1), **self._place())
             self.training.stop()
-            self._release("the next checkpoint would come after the deadline")
+            # As `failed`, so that the market does not give this machine the same job again.
+            self._release("the next checkpoint would come after the deadline", failed=True)
 
     def _release(self, reason: str, *, failed: bool = False) -> None:
         self.folder.release(reason, since=time.time())

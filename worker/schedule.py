@@ -86,7 +86,7 @@ def next_action(stored: StateWord, nums: Nums, progress: Progress, timing: Timin
     if state.accepted > state.settled and state.accepted >= progress.approved:
         return Action.COLLECT
     if progress.releasing is not None:
-        return _releasing(state, nums, progress, timing)
+        return _releasing(state, nums, progress, timing, now)
     return _active(state, nums, progress, timing, now)
 
 
@@ -110,7 +110,7 @@ def _active(state: StateWord, nums: Nums, progress: Progress, timing: Timing, no
     return Action.WAIT
 
 
-def _releasing(state: StateWord, nums: Nums, progress: Progress, timing: Timing) -> Action:
+def _releasing(state: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
     """What the approver signs, for a while; then a claim of what it left open, and `end`."""
     assert progress.releasing is not None
     unanswered = _unanswered(state, progress)
@@ -119,7 +119,9 @@ def _releasing(state: StateWord, nums: Nums, progress: Progress, timing: Timing)
     redeemable = _redeemable(state, progress)
     if redeemable and progress.approved == nums.end:
         return Action.REDEEM
-    if progress.releasing < timing.release_wait:
+    # Late is late, whoever ends the lease: the approver is not waited for beyond half of the margin.
+    in_time = now <= deadline(state, nums) - timing.margin / 2
+    if progress.releasing < timing.release_wait and in_time:
         return Action.WAIT
     if redeemable and not (unanswered and progress.last):  # that would close, and lose what is unanswered
         return Action.REDEEM

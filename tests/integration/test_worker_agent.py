@@ -108,7 +108,7 @@ def test_a_stopped_provider_hands_over_and_another_goes_on(stage_of: StageOf) ->
 
 
 def test_a_silent_approver_is_passed_by_on_chain(stage_of: StageOf) -> None:
-    stage = stage_of(timeout=12, window=3)
+    stage = stage_of(window=3)
     job = stage.submit(checkpoints=2)
     with stage.agent(once=True, patience=0.5) as agent:
         agent.join(40)
@@ -156,13 +156,14 @@ def test_a_bid_that_understates_its_work_is_refused(stage_of: StageOf) -> None:
 
 
 def test_a_checkpoint_that_would_come_too_late_is_given_up_at_no_cost(stage_of: StageOf) -> None:
-    stage = stage_of(timeout=8)
-    stage.submit(checkpoints=2, pause=3)
+    stage = stage_of(timeout=15)
+    job = stage.submit(checkpoints=2, pause=5)
     with stage.approving(), stage.agent(once=True) as agent:
         agent.join(40)
         assert not agent.is_alive()
     assert paid(stage) == (0, 0)
     assert stage.folder().file.penalty == 0
+    assert [one.report.kind for one in stage.market.reports(job)] == ["failed"]
 
 
 def test_a_rejected_checkpoint_is_not_claimed(stage_of: StageOf) -> None:

@@ -103,6 +103,11 @@ def test_a_release_waits_for_the_approver_then_ends() -> None:
     assert due(state(accepted=2), progress(2, 2, releasing=10), 1010) == Action.END
 
 
+def test_a_release_ends_before_the_deadline_whoever_is_asked() -> None:
+    assert due(state(accepted=2), progress(2, 2, releasing=1), 1095) == Action.WAIT
+    assert due(state(accepted=2), progress(2, 2, releasing=1), 1096) == Action.END
+
+
 def test_a_release_redeems_the_last_word_at_once() -> None:
     assert due(state(), progress(2, 2, last=True, releasing=1), 1001) == Action.REDEEM
     # Nothing new is accepted by it: it only closes.
