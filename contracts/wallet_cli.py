@@ -25,7 +25,9 @@ from contracts.types import Address
 PERMIT_SECONDS = 3600
 FAUCET_ETHER = 10
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Make and use encrypted keys.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Make and use encrypted keys."
+)
 
 
 class Output(StrEnum):

@@ -12,7 +12,7 @@ from contracts.chain.devnet import FAST, MNEMONIC, Devnet, Timing, start_devnet
 from contracts.errors import UserError
 from contracts.settings import CONFIG_NAME, home
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
