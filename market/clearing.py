@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import structlog
 from eth_utils.crypto import keccak
@@ -106,25 +105,25 @@ def standing_asks(session: Session, now: int) -> list[AskOffer]:
     rows = session.exec(select(AskRow).where(AskRow.valid_from <= now, AskRow.valid_until >= now)).all()
     if not rows:
         return []
-    oldest = int(min(row.received for row in rows).timestamp())
     silent_since: dict[str, int] = {}
-    for provider, moment in _ended_late(session, col(ChainEvent.timestamp) >= oldest):
-        silent_since[provider] = max(silent_since.get(provider, 0), moment)
+    oldest = min(row.received_block for row in rows)
+    for provider, block in _ended_late(session, col(ChainEvent.block_number) > oldest):
+        silent_since[provider] = max(silent_since.get(provider, 0), block)
     return [
         AskOffer(row.id, Ask.model_validate(row.ask), AskResources.model_validate(row.resources))
         for row in rows
-        if row.received > datetime.fromtimestamp(silent_since.get(row.provider, 0), UTC)
+        if row.received_block >= silent_since.get(row.provider, 0)
     ]
 
 
 def _ended_late(session: Session, which: ColumnElement[bool]) -> list[tuple[str, int]]:
-    """Providers whose lease was ended because they were silent, and when. The flag may be forgiven later."""
+    """Providers whose lease was ended because they were silent, and in which block. The flag may be forgiven later."""
     ended = session.exec(
-        select(LeaseRow.provider, ChainEvent.timestamp, ChainEvent.data)
+        select(LeaseRow.provider, ChainEvent.block_number, ChainEvent.data)
         .join(LeaseRow, col(LeaseRow.id) == col(ChainEvent.lease))
         .where(ChainEvent.name == events.Ended.__name__, which)
     ).all()
-    return [(provider, moment) for provider, moment, data in ended if data["status"] & Flag.LATE]
+    return [(provider, block) for provider, block, data in ended if data["status"] & Flag.LATE]
 
 
 def _signatures(session: Session, bids: Sequence[BidOffer], asks: Sequence[AskOffer]) -> dict[str, str]:

@@ -82,6 +82,7 @@ class AskRow(SQLModel, table=True):
     valid_from: int = Field(sa_type=BigInteger)
     valid_until: int = Field(sa_type=BigInteger, index=True)
     received: datetime = Field(default_factory=now, sa_type=UtcTime)
+    received_block: int = Field(default=0, sa_type=BigInteger)  # the newest that was followed then
 
 
 class BidRow(SQLModel, table=True):

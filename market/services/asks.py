@@ -34,6 +34,7 @@ def admit_ask(context: Context, body: AskIn) -> tuple[AskOut, bool]:
             page=ask.page,
             valid_from=ask.valid_from,
             valid_until=ask.valid_until,
+            received_block=context.head.number,
         )
         with context.db.session() as session:
             stored = session.get(AskRow, id)

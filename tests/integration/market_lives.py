@@ -1,0 +1,162 @@
+"""A market whose parts are run by hand, one call after the other, on a real chain: nothing happens by itself."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eth_account.signers.local import LocalAccount
+from starlette.testclient import TestClient
+
+from contracts import commitment
+from contracts.api.bodies import CheckpointRecord, JobOut, LeaseOut
+from contracts.api.client import MarketClient
+from contracts.chain.client import Chain
+from contracts.chain.follower import Follower
+from contracts.chain.sender import Sender
+from contracts.orders import Rules
+from contracts.terms import StateWord, Terms
+from contracts.types import to_hex
+from market import indexer
+from market.api.app import create_app
+from market.approver.memory import Memory
+from market.approver.service import Approver
+from market.clearing import clear_epoch
+from market.keeper import keep
+from market.leases import terms_of
+from market.models import EpochRow, LeaseRow
+from tests.integration.conftest import pass_time
+from tests.market_world import (
+    RECIPE,
+    make_ask,
+    make_bid,
+    make_context,
+    make_record,
+    make_spec,
+    sha256,
+    signed_ask,
+    signed_bid,
+    signed_progress,
+    signed_report,
+)
+
+
+class Lives:
+    """Clients, providers, a matcher and an approver around one market."""
+
+    def __init__(self, chain: Chain, folder: Path, people: list[LocalAccount], rules: Rules) -> None:
+        matcher, approver, self.client, *self.providers = people
+        self.chain, self.rules, self.folder, self.approver_key = chain, rules, folder, approver
+        self.context = make_context(folder, chain, matcher.address, {"audited": rules})
+        self.context.sender = Sender(chain, matcher)
+        self.context.caught_up.clear()
+        self.api = MarketClient("http://market.test")
+        self.api._http = TestClient(create_app(self.context), base_url="http://market.test")  # type: ignore[assignment]
+        self.follower = Follower(chain, indexer.DatabaseStore(self.context.db))
+        self.follow()
+        self.context.blobs.put(sha256(RECIPE), [RECIPE])
+        self.approver = self.new_approver()
+        self.spec = make_spec()
+        self.nonce = 0
+
+    def new_approver(self) -> Approver:
+        """An approver as it is after a restart: only what is on disk."""
+        return Approver(self.api, self.chain, self.approver_key, Memory(self.folder / "approver"))
+
+    def follow(self) -> None:
+        while indexer.follow(self.context, self.follower):
+            pass
+
+    # ------------------------------------------------------------- orders
+
+    def post_bid(self, **changes: Any) -> JobOut:
+        fields = {"approver": self.approver_key.address, "nonce": self.nonce} | changes
+        bid = make_bid(self.client, self.context.matcher, self.rules, self.spec, **fields)
+        self.nonce += 1
+        return self.api.post_bid(signed_bid(bid, self.chain.domain, self.client, self.spec))
+
+    def post_ask(self, provider: LocalAccount, **changes: Any) -> None:
+        ask = make_ask(provider, self.context.matcher, self.rules, **changes)
+        self.api.post_ask(signed_ask(ask, self.chain.domain, provider))
+
+    def clear(self) -> EpochRow | None:
+        epoch = clear_epoch(self.context)
+        self.follow()
+        return epoch
+
+    def keep(self) -> None:
+        keep(self.context)
+        self.follow()
+
+    def lease_of(self, job: JobOut) -> LeaseOut:
+        return self.api.lease(self.api.job(job.id).leases[-1].id)
+
+    # ------------------------------------------------------------- what a worker does
+
+    def record(self, lease: LeaseOut, index: int, before: str, **changes: Any) -> CheckpointRecord:
+        """A checkpoint with a real safetensors file, uploaded."""
+        state = safetensors_bytes({"weight": (index + 100 * len(changes)).to_bytes(8, "little")})
+        self.context.blobs.put(sha256(state), [state])
+        root = to_hex(commitment.state_root(commitment.tensors_from_safetensors(state)))
+        return make_record(lease.bid.job, index, before, state, **({"state_root": root} | changes))
+
+    def report(self, lease: LeaseOut, index: int, before: str, **changes: Any) -> CheckpointRecord:
+        record = self.record(lease, index, before, **changes)
+        key = self.key(lease.provider)
+        self.api.post_progress(signed_progress(lease.id, record, self.chain.domain, key))
+        return record
+
+    def make(self, lease: LeaseOut, count: int) -> str:
+        """Report the next `count` checkpoints and have each approved. Returns the tip."""
+        tip = lease.state.tip if lease.approval is None else lease.approval.approval.tip
+        reached = lease.start if lease.approval is None else lease.approval.approval.n
+        for index in range(reached + 1, reached + count + 1):
+            tip = self.report(lease, index, tip).tip
+            self.approver.approve_reported()
+        return tip
+
+    def say(self, lease: LeaseOut, kind: str, n: int, text: str = "why") -> None:
+        report = signed_report(lease.id, n, kind, text, self.context.now(), self.chain.domain, self.key(lease.provider))
+        self.api.post_report(report)
+
+    def redeem(self, lease: LeaseOut) -> None:
+        """As the provider does, with the newest approval."""
+        newest = self.api.lease(lease.id).approval
+        assert newest is not None
+        call = self.chain.redeem(self.terms(lease), newest.approval, newest.signature)
+        Sender(self.chain, self.key(lease.provider)).send(call)
+        self.follow()
+
+    def key(self, address: str) -> LocalAccount:
+        return next(key for key in self.providers if key.address == address)
+
+    def terms(self, lease: LeaseOut) -> Terms:
+        with self.context.db.reading() as session:
+            return terms_of(session.get_one(LeaseRow, lease.id))
+
+    def state(self, lease: LeaseOut) -> StateWord:
+        return self.chain.state(lease.id)
+
+    def pass_time(self, seconds: int) -> None:
+        pass_time(self.chain, seconds)
+        self.follow()
+
+
+def safetensors_bytes(tensors: dict[str, bytes]) -> bytes:
+    """A file of one-dimensional byte tensors: length of the header, header, data."""
+    header, at = {}, 0
+    for name, data in tensors.items():
+        header[name] = {"dtype": "U8", "shape": [len(data)], "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + b"".join(tensors.values())
+
+
+@contextmanager
+def lives(chain: Chain, folder: Path, people: list[LocalAccount], rules: Rules) -> Iterator[Lives]:
+    made = Lives(chain, folder, people, rules)
+    try:
+        yield made
+    finally:
+        made.context.db.close()
