@@ -1,0 +1,65 @@
+"""The demo as a newcomer runs it: everything it says about itself must hold."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    file = tmp_path_factory.mktemp("demo") / "outcome.json"
+    done = subprocess.run(
+        [ROOT / "scripts" / "demo", "--json", file],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    result: dict[str, Any] = json.loads(file.read_text())
+    return result
+
+
+def test_both_jobs_are_done(outcome: dict[str, Any]) -> None:
+    assert [(job["name"], job["status"]) for job in outcome["jobs"]] == [("digits", "done"), ("chargpt", "done")]
+    assert all(job["checkpoints"] == job["wanted"] > 1 for job in outcome["jobs"])
+
+
+def test_the_killed_providers_job_moved_from_its_last_accepted_checkpoint(outcome: dict[str, Any]) -> None:
+    (moved,) = [job for job in outcome["jobs"] if outcome["killed"] in {lease["provider"] for lease in job["leases"]}]
+    first = next(lease for lease in moved["leases"] if lease["provider"] == outcome["killed"])
+    after = moved["leases"][moved["leases"].index(first) + 1]
+    assert first["finished"] == "closed" and first["start"] < first["state"]["accepted"] < first["end"]
+    assert after["start"] == first["state"]["accepted"] and after["provider"] != outcome["killed"]
+
+
+def test_everybody_was_paid_for_exactly_what_was_accepted(outcome: dict[str, Any]) -> None:
+    earned: dict[str, int] = {}
+    for job in outcome["jobs"]:
+        assert sum(int(lease["paid"]) for lease in job["leases"]) == int(job["paid"]) > 0
+        for lease in job["leases"]:
+            accepted = lease["state"]["accepted"] - lease["start"]
+            assert int(lease["paid"]) == accepted * int(lease["price"])
+            rest = lease["end"] - lease["state"]["accepted"]
+            assert int(lease["refunded"]) == rest * (int(lease["price"]) + int(lease["fee"]))
+            earned[lease["provider"]] = earned.get(lease["provider"], 0) + int(lease["paid"])
+    parties = outcome["parties"]
+    for name in ("hydro", "solar", "wind"):
+        party = parties[name]
+        assert int(party["after"]) - int(party["before"]) == earned.get(party["address"], 0)
+    for client, job in zip(("alice", "bob"), outcome["jobs"], strict=True):
+        spent = int(parties[client]["before"]) - int(parties[client]["after"])
+        assert spent == int(job["paid"]) + int(job["fees"])
+    assert int(parties["operator"]["after"]) - int(parties["operator"]["before"]) == sum(
+        int(job["fees"]) for job in outcome["jobs"]
+    )
+
+
+def test_the_books_agree_and_the_bits_do(outcome: dict[str, Any]) -> None:
+    assert outcome["reconciled"] is True
+    assert outcome["bit_identical"] is True
