@@ -99,6 +99,18 @@ contract RedeemTest is EscrowTest {
         _assertPaid(3);
     }
 
+    function test_AfterAPassedWindow_LastAtTheEnd() external {
+        _claim(terms, 1, CHECKPOINTS);
+        vm.warp(START_TIME + WINDOW);
+        Redemption memory item = _approvalOf(CHECKPOINTS, true);
+        vm.expectEmit(address(escrow));
+        emit IEscrow.Settled(lease, CHECKPOINTS);
+        vm.prank(provider);
+        escrow.redeem(item);
+        _assertGone(lease);
+        _assertPaid(CHECKPOINTS);
+    }
+
     function test_BeyondEnd() external {
         _refused(_approval(terms, CHECKPOINTS + 1, false), Reason.IndexTooHigh);
         _refused(_approval(terms, type(uint16).max, false), Reason.IndexTooHigh);

@@ -61,7 +61,7 @@ contract ResolveTest is EscrowTest {
         _challenge(terms, 1, 3, 2);
         vm.warp(block.timestamp + ARBITER_TIMEOUT);
         (bool success, bytes memory answer) =
-            address(escrow).call{gas: 115_000}(abi.encodeCall(IEscrow.resolve, (terms, rules)));
+            address(escrow).call{gas: 105_000}(abi.encodeCall(IEscrow.resolve, (terms, rules)));
         assertTrue(!success, "must fail");
         assertEq(bytes32(bytes4(answer)), bytes32(IEscrow.Escrow_GasTooLow.selector), "error");
     }

@@ -9,19 +9,13 @@ interface Vm {
     function warp(uint256 timestamp) external;
     function chainId(uint256 id) external;
     function etch(address target, bytes calldata code) external;
-    function load(address target, bytes32 slot) external view returns (bytes32);
     function store(address target, bytes32 slot, bytes32 value) external;
     function prank(address sender) external;
-    function startPrank(address sender) external;
-    function stopPrank() external;
     function assume(bool condition) external pure;
     function expectRevert() external;
     function expectRevert(bytes calldata data) external;
     function expectRevert(bytes4 selector) external;
     function expectEmit(address emitter) external;
-    function expectCall(address target, bytes calldata data) external;
-    function recordLogs() external;
-    function getRecordedLogs() external returns (Log[] memory);
     function toString(address value) external pure returns (string memory);
     function toString(bytes32 value) external pure returns (string memory);
     function toString(uint256 value) external pure returns (string memory);
@@ -33,10 +27,4 @@ interface Vm {
     function parseJsonAddress(string calldata json, string calldata key) external pure returns (address);
     function parseJsonBool(string calldata json, string calldata key) external pure returns (bool);
     function keyExistsJson(string calldata json, string calldata key) external view returns (bool);
-
-    struct Log {
-        bytes32[] topics;
-        bytes data;
-        address emitter;
-    }
 }
