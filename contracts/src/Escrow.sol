@@ -403,6 +403,8 @@ contract Escrow is IEscrow, EIP712 {
             s = s.withAccepted(n).withClaimed(n).withTip(item.approval.tip);
             s = s.isIn(Phase.Active) ? s.withTimeNow() : s.without(StateLib.LATE);
             emit Approved(lease, uint16(n), item.approval.tip);
+        } else if (n != s.settled()) {
+            emit Settled(lease, uint16(n));
         }
         _payAccepted(terms, lease, s, last);
         return Reason.Ok;
