@@ -25,7 +25,7 @@ from worker.training import Machine, Training
 from worker.trouble import Trouble
 
 STOPPED = "the provider stops"
-MARKET_SECONDS = 10.0  # for an answer, where the chain's clock runs
+MARKET_SECONDS = 10.0  # for an answer
 
 
 class LeaseRun:
@@ -58,8 +58,10 @@ class LeaseRun:
             release_wait=offer.release_wait,
         )
         self._clients = {name: MarketClient(offer.market_url) for name in ("training", "reports")}
+        # These two run beside the chain's clock: a market that hangs may cost a part of the margin only.
+        patience = min(MARKET_SECONDS, max(1.0, self._timing.margin / 4))
         self._clients |= {
-            name: MarketClient(offer.market_url, timeout=MARKET_SECONDS, attempts=1) for name in ("approvals", "main")
+            name: MarketClient(offer.market_url, timeout=patience, attempts=1) for name in ("approvals", "main")
         }
         self.settlement = Settlement(chain, clock, sender, folder, self._timing)
         self.reporter = Reporter(self._clients["reports"], account, chain.domain, folder)

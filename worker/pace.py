@@ -9,16 +9,20 @@ class Pace:
         self._every = checkpoint_every
         self._start_step, self._started = (first - 1) * checkpoint_every, started
         self._step, self._at = self._start_step, started
+        self._due = first * checkpoint_every  # the step that ends the checkpoint in the making
 
     def step(self, step: int, now: float) -> None:
         """Training step `step` is done."""
         self._step, self._at = step, now
 
+    def checkpoint(self, index: int) -> None:
+        """Checkpoint `index` is made; its last step was done some time before."""
+        self._due = (index + 1) * self._every
+
     def seconds_left(self, now: float) -> float | None:
-        """To the end of the next checkpoint's last step; None before the first step is done."""
+        """To the end of the last step of the checkpoint in the making; None before the first step is done."""
         done = self._step - self._start_step
         if done == 0:
             return None
         per_step = (self._at - self._started) / done
-        left = self._every - self._step % self._every
-        return max(0.0, left * per_step - (now - self._at))
+        return max(0.0, (self._due - self._step) * per_step - (now - self._at))

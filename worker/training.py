@@ -181,6 +181,8 @@ class Training(threading.Thread):
                     self.pace.step(step.step, time.monotonic())
                 case Checkpoint() as made:
                     self._commit(run.take(made), job, numerics)
+                    if self.pace:
+                        self.pace.checkpoint(made.index)
                 case (Done() | Stopped()) as ended:
                     return ended
                 case Failed() as failed:

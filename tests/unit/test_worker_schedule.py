@@ -237,3 +237,13 @@ def test_the_pace_counts_down() -> None:
     assert pace.seconds_left(108) == 12
     assert pace.seconds_left(113) == 7
     assert pace.seconds_left(200) == 0
+
+
+def test_a_checkpoint_counts_when_it_is_made_not_when_its_last_step_is_done() -> None:
+    pace = Pace(10, started=100)
+    pace.step(10, now=110)
+    assert pace.seconds_left(110) == 0
+    pace.checkpoint(1)
+    assert pace.seconds_left(110) == 10
+    pace.step(12, now=112)
+    assert pace.seconds_left(112) == 8

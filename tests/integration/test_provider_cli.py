@@ -1,0 +1,104 @@
+"""`gpumarket provider register` and `status`, against a real chain and market."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts import keys
+from contracts.chain.client import Chain
+from tests.integration.agent_stage import KEY, PASSWORD, TOKEN, Stage
+from tests.integration.conftest import Funded
+from worker.offer import offer_path, read_offer
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    provider, matcher, approver = funded(3)
+    (client,) = funded(free=100 * TOKEN)
+    with Stage(chain, tmp_path, chain.settings.rule_set("audited"), matcher, client, provider, approver) as stage:
+        yield stage
+
+
+@pytest.fixture
+def run(stage: Stage) -> Run:
+    def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        variables = {"GPUMARKET_HOME": str(stage.home), "GPUMARKET_PASSWORD": PASSWORD, "COLUMNS": "200"}
+        command = [str(Path(sys.executable).with_name("gpumarket")), "provider", *arguments]
+        done = subprocess.run(
+            command, env=os.environ | variables, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=100
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def register(stage: Stage, *more: str, key: str = KEY) -> list[str]:
+    return [
+        "register", "--key", key, "--market", stage.market.url, "--price", "0.8", "--stake", "100",
+        "--units-per-hour", "3600000", *more,
+    ]  # fmt: skip
+
+
+def test_registering_deposits_what_is_missing_and_writes_the_offer(stage: Stage, run: Run) -> None:
+    shown = run(*register(stage, "--max-stake", "50", "--yes")).stdout
+    offer = read_offer(KEY)
+    assert (offer.price_per_hour, offer.units_per_hour, offer.max_stake) == (800_000, 3_600_000, 50 * TOKEN)
+    assert (offer.rules_name, offer.rules, offer.market_url) == ("test", stage.rules, stage.market.url)
+    assert stage.free(stage.provider) == 100 * TOKEN
+    for word in (stage.provider.address, "0.8 ", "at most 50 ", "deposited 100 ", "provider start"):
+        assert word in shown
+    assert not list(stage.market.asks())  # only a running agent offers work
+
+    assert "nothing, the stake is there" in run(*register(stage, "--yes")).stdout
+    assert stage.free(stage.provider) == 100 * TOKEN
+
+
+def test_a_dry_run_changes_nothing(stage: Stage, run: Run) -> None:
+    shown = run(*register(stage, "--dry-run", key="fresh")).stdout
+    assert "a new key" in shown and "nothing was made, sent or written" in shown
+    assert "fresh" not in keys.list_keys() and not offer_path("fresh").exists()
+
+
+def test_a_new_key_is_made_and_told_how_to_get_tokens(stage: Stage, run: Run) -> None:
+    done = run(*register(stage, "--yes", key="fresh"), code=1)
+    assert keys.address("fresh") in done.stdout
+    assert "100" in done.stderr and "short of its stake" in done.stderr
+    assert "gpumarket wallet faucet --key fresh" in done.stderr
+
+
+def test_errors_name_the_value_and_the_way_out(stage: Stage, run: Run) -> None:
+    for more, problem, hint in (
+        (["--rules", "nosuch"], "no rules named 'nosuch'", "it has: test"),
+        (["--environment", "torch-1.0"], "'torch-1.0' is not installed", "torch-2.13"),
+        (["--max-stake", "1e3"], "'1e3' is not an amount", "12.5"),
+    ):
+        done = run(*register(stage, "--yes", *more), code=1)
+        assert problem in done.stderr and hint in done.stderr
+    done = run("start", "--key", KEY, code=1)
+    assert "not registered" in done.stderr and f"register --key {KEY}" in done.stderr
+
+
+def test_status_shows_money_and_leases(stage: Stage, run: Run) -> None:
+    run(*register(stage, "--yes"))
+    report = json.loads(run("status", "--key", KEY, "-o", "json").stdout)
+    assert (report["free"], report["earned"], report["agent"]) == (str(100 * TOKEN), "0", "stopped")
+    assert report["live"] == report["ended"] == []
+
+    stage.submit(checkpoints=2)
+    with stage.approving(), stage.agent(once=True) as agent:
+        agent.join(60)
+    report = json.loads(run("status", "--key", KEY, "-o", "json").stdout)
+    (lease,) = report["ended"]
+    assert (lease["made"], lease["redeemed"], lease["earned"]) == (2, 2, str(2 * TOKEN))
+    assert report["earned"] == str(2 * TOKEN)
+    table = run("status", "--key", KEY).stdout
+    assert stage.provider.address in table and "1-2" in table
