@@ -89,7 +89,6 @@ class Demo:
     def _make_job(self, client: str, recipe: str) -> None:
         party = self.stage.party(client)
         party.run("recipe", "new", recipe, str(party.home / recipe))
-        party.run("recipe", "measure", str(party.home / recipe))
 
     def start_services(self) -> None:
         operator, approver = self.stage.party("operator"), self.stage.party("approver")

@@ -59,7 +59,7 @@ def new(
         made = make_data(name, folder)
     files = ", ".join(["recipe.py", "job.yaml", *(file.name for file in made)])
     say(f"{folder}: {files}")
-    say(f"next: gpumarket recipe measure {folder}")
+    say(f"next: change what you like, gpumarket recipe measure {folder}, gpumarket job submit {folder}")
 
 
 def make_data(name: str, folder: Path) -> list[Path]:
