@@ -5,6 +5,7 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 
 import {IArbiter, Question} from "./interfaces/IArbiter.sol";
 import {
@@ -144,9 +145,11 @@ contract Escrow is IEscrow, EIP712 {
 
     /// @dev What `_open` works on. Made once for all items of a batch, so that memory does not grow with it.
     struct Opening {
+        bytes32 domain;
         Bid bid;
         Ask ask;
         Parties parties;
+        uint256 price;
         Account client;
         Account provider;
         uint256 end;
@@ -157,6 +160,7 @@ contract Escrow is IEscrow, EIP712 {
     /// @inheritdoc IEscrow
     function open(Rules calldata rules, Match calldata item) external returns (bytes32 lease) {
         Opening memory o;
+        o.domain = _domainSeparatorV4();
         Reason reason = Reason.RulesDiffer;
         if (item.rules == 0) (reason, lease) = _open(_checkRules(rules), item, o);
         if (reason != Reason.Ok) revert Escrow_Refused(reason);
@@ -169,6 +173,7 @@ contract Escrow is IEscrow, EIP712 {
             checked[i] = _checkRules(rules[i]);
         }
         Opening memory o;
+        o.domain = _domainSeparatorV4();
         reasons = new Reason[](items.length);
         for (uint256 i; i < items.length; ++i) {
             uint256 index = items[i].rules;
@@ -216,10 +221,12 @@ contract Escrow is IEscrow, EIP712 {
             o.client = o.client.use(uint8(bid.nonce));
         }
         if (o.provider.page() != ask.page) return (Reason.AskCancelled, 0);
-        reason = _checkLimits(rules, bid, ask, item.price);
+        o.price = item.price;
+        reason = _checkLimits(rules, bid, ask, o.price);
         if (reason != Reason.Ok) return (reason, 0);
 
         Parties memory parties = o.parties;
+        parties.bid = MessageHashUtils.toTypedDataHash(o.domain, bid.hash());
         _setParties(parties, bid);
         uint256 start;
         if (first) {
@@ -229,13 +236,13 @@ contract Escrow is IEscrow, EIP712 {
             if (!prev.isIn(Phase.Closed)) return (Reason.PrevNotContinuable, 0);
             (start, o.tip) = (prev.accepted(), prev.tip());
         }
-        reason = _lockBalances(bid, ask, o, start, item.price);
+        reason = _lockBalances(bid, ask, o, start);
         if (reason != Reason.Ok) return (reason, 0);
-        o.askId = _hashTypedDataV4(ask.hash());
+        o.askId = MessageHashUtils.toTypedDataHash(o.domain, ask.hash());
         if (!SignatureLib.isValid(bid.client, parties.bid, item.bidSignature)) return (Reason.BidSignatureInvalid, 0);
         if (!SignatureLib.isValid(ask.provider, o.askId, item.askSignature)) return (Reason.AskSignatureInvalid, 0);
 
-        Nums nums = NumsLib.pack(start, o.end, rules.window, rules.checkpointTimeout, item.price, bid.fee);
+        Nums nums = NumsLib.pack(start, o.end, rules.window, rules.checkpointTimeout, o.price, bid.fee);
         lease = TermsLib.id(ask.provider, Nums.unwrap(nums), parties.hashMemory());
         if (!first) _states[parties.prev] = State.wrap(0);
         _states[lease] = StateLib.start(start, o.tip, o.end < bid.checkpoints);
@@ -279,8 +286,7 @@ contract Escrow is IEscrow, EIP712 {
         }
     }
 
-    function _setParties(Parties memory parties, Bid memory bid) private view {
-        parties.bid = _hashTypedDataV4(bid.hash());
+    function _setParties(Parties memory parties, Bid memory bid) private pure {
         parties.job = bid.job;
         parties.prev = 0;
         parties.rules = bid.rules;
@@ -298,7 +304,7 @@ contract Escrow is IEscrow, EIP712 {
     }
 
     /// @dev Sums can't overflow: prices and fees have 96 and 64 bits, indices 16.
-    function _lockBalances(Bid memory bid, Ask memory ask, Opening memory o, uint256 start, uint256 price)
+    function _lockBalances(Bid memory bid, Ask memory ask, Opening memory o, uint256 start)
         private
         pure
         returns (Reason)
@@ -307,7 +313,7 @@ contract Escrow is IEscrow, EIP712 {
             if (o.provider.active() >= ask.maxActive) return Reason.ProviderBusy;
             o.end = start + ask.maxCheckpoints;
             if (o.end > bid.checkpoints) o.end = bid.checkpoints;
-            uint256 cost = (price + bid.fee) * (o.end - start);
+            uint256 cost = (o.price + bid.fee) * (o.end - start);
             if (o.client.free() < cost) return Reason.BalanceShort;
             o.client = o.client.debit(cost);
             if (bid.client == ask.provider) o.provider = o.client;

@@ -11,6 +11,7 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  * ├── n is accepted already
  * │   ├── not last, or not by the provider: IndexTooLow
  * │   └── last, by the provider: closes, the accepted tip stays
+ * │       └── a passed window had accepted it: that is paid, and told
  * ├── n is beyond the lease's end: IndexTooHigh
  * ├── the signature is not the approver's, or of another index, tip or last: ApprovalSignatureInvalid
  * ├── the approver is a contract: ApprovalSignatureInvalid
@@ -94,12 +95,18 @@ contract RedeemTest is EscrowTest {
     function test_AfterAPassedWindow_Last() external {
         _claim(terms, 1, 3);
         vm.warp(START_TIME + WINDOW);
-        _redeemLast(terms, 3);
+        Redemption memory item = _approvalOf(3, true);
+        vm.expectEmit(address(escrow));
+        emit IEscrow.Settled(lease, 3);
+        vm.expectEmit(address(escrow));
+        emit IEscrow.Closed(lease, 3, 0, true);
+        vm.prank(provider);
+        escrow.redeem(item);
         _assertState(lease, CLOSED, 3, 3, 3, _tip(3));
         _assertPaid(3);
     }
 
-    function test_AfterAPassedWindow_LastAtTheEnd() external {
+    function test_AfterAPassedWindow_LastCompletes() external {
         _claim(terms, 1, CHECKPOINTS);
         vm.warp(START_TIME + WINDOW);
         Redemption memory item = _approvalOf(CHECKPOINTS, true);
