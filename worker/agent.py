@@ -18,12 +18,13 @@ from worker.chain_errors import CHAIN_TROUBLE
 from worker.lease_run import MARKET_SECONDS, LeaseRun
 from worker.leases import discover
 from worker.offer import Offer
-from worker.store import LeaseFolder, Store
+from worker.store import LeaseFile, LeaseFolder, Store
 from worker.trouble import Trouble
 
 log = structlog.get_logger()
 SLICE_SECONDS = 0.2  # within which a signal is noticed
 SENDER_SECONDS = 60.0  # for a transaction to be mined
+COLLECT_SECONDS = 600.0  # between two looks for old traces
 HURRY_SHARE = 0.4  # of the grace time, left for transactions alone
 
 
@@ -33,7 +34,7 @@ class Agent:
     def __init__(self, key: str, offer: Offer, chain: Chain, account: LocalAccount, *, once: bool = False) -> None:
         self._offer, self._chain, self._account, self._once = offer, chain, account, once
         self._store, self._clock = Store(key), ChainClock(chain)
-        self._sender = Sender(chain, account, timeout=SENDER_SECONDS)
+        self._sender = Sender(chain, account, timeout=min(SENDER_SECONDS, max(5.0, offer.grace_seconds / 3)))
         self._market = MarketClient(offer.market_url, timeout=MARKET_SECONDS, attempts=1)
         self._ask = StandingAsk(offer, chain, self._sender, self._market, account, self._store)
         self._runs: dict[str, LeaseRun] = {}
@@ -41,6 +42,7 @@ class Agent:
         self._stop_asked: float | None = None  # monotonic
         self._withdrawn = self._hurried = False
         self._done = 0
+        self._collect_at = 0.0  # monotonic
         self._trouble = Trouble(log.bind(provider=account.address))
 
     def stop(self) -> None:
@@ -68,7 +70,10 @@ class Agent:
             log.info("agent.starts", provider=self._account.address, market=self._offer.market_url)
             self._resume()
             while not self._ended():
-                self._round()
+                try:
+                    self._round()
+                except Exception:  # a full disk, or a bug: leases that run must be looked after all the same
+                    log.exception("agent.round_failed")
                 self._pause()
         finally:
             for run in self._runs.values():
@@ -153,19 +158,23 @@ class Agent:
         run.start()
 
     def _clear_up(self) -> None:
-        """Lets go of leases that are over, and of old traces."""
+        """Lets go of leases that are over, and now and then of old traces."""
         for run in [run for run in self._runs.values() if run.over]:
             run.close()
             run.folder.drop_bulk()
             del self._runs[run.folder.lease]
             self._done += 1
-        for folder in self._store.leases():
-            file = folder.file
-            keep = self._offer.keep_traces_seconds
-            if keep is None:
-                keep = 10 * file.nums.window + 86_400
-            if file.goal == "over" and time.time() > (file.over_since or 0) + keep:
-                self._store.collect(folder)
+        if time.monotonic() > self._collect_at:
+            self._collect_at = time.monotonic() + COLLECT_SECONDS
+            for folder in self._store.leases():
+                if folder.file.goal == "over" and self._is_old(folder.file):
+                    self._store.collect(folder)
+
+    def _is_old(self, file: LeaseFile) -> bool:
+        keep = self._offer.keep_traces_seconds
+        if keep is None:
+            keep = 10 * file.nums.window + 86_400
+        return time.time() > (file.over_since or 0) + keep
 
     # ------------------------------------------------------------- the end
 
