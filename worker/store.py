@@ -27,7 +27,7 @@ from contracts.jobspec import JobSpec
 from contracts.orders import Bid, Rules
 from contracts.settings import home
 from contracts.terms import Nums, Parties, Terms
-from worker.checkpoints import checkpoint_name, trace_name
+from worker.checkpoints import checkpoint_name
 
 LEASE_FILE = "lease.json"
 STATE_FILE = "agent.json"
@@ -269,7 +269,3 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-
-
-def trace_path(folder: LeaseFolder, index: int) -> Path:
-    return folder.work_folder / trace_name(index)
