@@ -547,8 +547,7 @@ contract Escrow is IEscrow, EIP712 {
 
     function _file(bytes32 lease, uint256 bond, bytes20 claimedTip) private returns (bytes32) {
         uint64 number = ++_disputeCount;
-        _disputes[lease] =
-            Dispute({challenger: msg.sender, bond: uint96(bond), claimedTip: claimedTip, number: number});
+        _disputes[lease] = Dispute({challenger: msg.sender, bond: uint96(bond), claimedTip: claimedTip, number: number});
         return _disputeId(number);
     }
 
@@ -688,9 +687,7 @@ contract Escrow is IEscrow, EIP712 {
         returns (uint8 status, uint16 settled, uint16 accepted, uint16 claimed, uint40 t, bytes20 tip)
     {
         State s = _states[lease];
-        return (
-            s.status(), uint16(s.settled()), uint16(s.accepted()), uint16(s.claimed()), uint40(s.t()), s.tip()
-        );
+        return (s.status(), uint16(s.settled()), uint16(s.accepted()), uint16(s.claimed()), uint40(s.t()), s.tip());
     }
 
     /// @inheritdoc IEscrow

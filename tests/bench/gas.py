@@ -7,7 +7,7 @@ before. The ERC-20's approve is not counted. Keys, times and prices are fixed, s
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from json import dumps, loads
@@ -311,9 +311,8 @@ def anvil() -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    command = [ROOT / "node_modules/.bin/anvil", "--port", str(port), "--timestamp", str(GENESIS)]
-    command += ["--auto-impersonate", "--quiet"]
-    with subprocess.Popen(command) as process:
+    options = ["--port", str(port), "--timestamp", str(GENESIS), "--auto-impersonate", "--quiet"]
+    with subprocess.Popen([str(ROOT / "node_modules/.bin/anvil"), *options]) as process:
         try:
             wait_for(Web3(HTTPProvider(url)).is_connected, f"anvil at {url}")
             yield url
@@ -339,11 +338,11 @@ def main(json: bool) -> None:
         print_table(gas)
 
 
-def print_table(gas: dict[str, int], names: Sequence[str] | None = None) -> None:
+def print_table(gas: dict[str, int]) -> None:
     print("| call | gas | must | stretch |\n|---|---:|---:|---:|")
-    for name in names or gas:
+    for name, value in gas.items():
         goals = [f"{goal:,}" for goal in GOALS.get(name, ())] or ["", ""]
-        print(f"| `{name}` | {gas[name]:,} | {' | '.join(goals)} |")
+        print(f"| `{name}` | {value:,} | {' | '.join(goals)} |")
 
 
 if __name__ == "__main__":

@@ -284,10 +284,7 @@ interface IEscrow {
     function token() external view returns (address);
     function bounds() external view returns (Bounds memory);
     /// @notice Tokens held for all accounts and leases together are at least this and at most the token balance.
-    function account(address owner)
-        external
-        view
-        returns (uint96 free, uint16 active, uint32 page, uint112 used);
+    function account(address owner) external view returns (uint96 free, uint16 active, uint32 page, uint112 used);
     /// @notice The stored state, as it is before the next call's sync.
     function state(bytes32 lease)
         external

@@ -14,9 +14,7 @@ library NumsLib {
         pure
         returns (Nums)
     {
-        return Nums.wrap(
-            (start_ << 240) | (end_ << 224) | (window_ << 192) | (timeout_ << 160) | (price_ << 64) | fee_
-        );
+        return Nums.wrap((start_ << 240) | (end_ << 224) | (window_ << 192) | (timeout_ << 160) | (price_ << 64) | fee_);
     }
 
     function start(Nums nums) internal pure returns (uint256) {

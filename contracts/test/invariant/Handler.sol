@@ -85,7 +85,8 @@ contract Handler is Test {
     /// @notice All that a game is made of; what moves leases on comes up more often.
     function moves() external pure returns (bytes4[] memory m) {
         m = new bytes4[](21);
-        (m[0], m[1], m[2], m[3]) = (this.deposit.selector, this.withdraw.selector, this.donate.selector, this.warp.selector);
+        (m[0], m[1], m[2], m[3]) =
+        (this.deposit.selector, this.withdraw.selector, this.donate.selector, this.warp.selector);
         (m[4], m[5], m[6]) = (this.open.selector, this.open.selector, this.continueLease.selector);
         (m[7], m[8], m[9]) = (this.claim.selector, this.claim.selector, this.claim.selector);
         (m[10], m[11], m[12]) = (this.redeem.selector, this.collect.selector, this.end.selector);
@@ -261,9 +262,7 @@ contract Handler is Test {
         Rules memory r = rules[item.rules];
         terms.provider = item.ask.provider;
         terms.nums = uint256(
-            bytes32(
-                abi.encodePacked(uint16(start), uint16(end_), r.window, r.checkpointTimeout, item.price, bid.fee)
-            )
+            bytes32(abi.encodePacked(uint16(start), uint16(end_), r.window, r.checkpointTimeout, item.price, bid.fee))
         );
         address approver = bid.approver == address(0) ? bid.client : bid.approver;
         terms.parties = Parties(
@@ -331,8 +330,8 @@ contract Handler is Test {
         if (n > _lastIndex(l.terms.nums) + 1) n = _lastIndex(l.terms.nums) + 1;
         bool byProvider = how % 2 == 0;
         bool stop = byProvider && how % 3 == 0;
-        bool ok = (l.phase == Phase.Active || l.phase == Phase.Closing) && n >= l.claimed
-            && (n > l.accepted || stop) && n <= _lastIndex(l.terms.nums);
+        bool ok = (l.phase == Phase.Active || l.phase == Phase.Closing) && n >= l.claimed && (n > l.accepted || stop)
+            && n <= _lastIndex(l.terms.nums);
         bytes20 tip = n == l.claimed ? l.claimedTip : bytes20(keccak256(abi.encode("tip", which, n)));
         _snapshot();
         _redeem(l, Approval(uint16(n), tip, how % 3 == 0), byProvider, how % 5 < 2, ok);
@@ -354,8 +353,7 @@ contract Handler is Test {
         Redemption[] memory items = new Redemption[](1);
         items[0].terms = l.terms;
         items[0].approval = approval;
-        items[0].signature =
-            _sign(l.terms.parties.approver, escrow.hashApproval(_id(l.terms), approval));
+        items[0].signature = _sign(l.terms.parties.approver, escrow.hashApproval(_id(l.terms), approval));
         address sender = byProvider ? l.terms.provider : address(this);
         if (batch) {
             vm.prank(sender);
@@ -438,8 +436,7 @@ contract Handler is Test {
         uint256 pending = l.claimed - l.accepted;
         uint256 bond = rules[l.rules].arbiterFee + _price(l.terms.nums) * pending;
         address challenger = _actor(who, 0);
-        bool ok = (l.phase == Phase.Active || l.phase == Phase.Closing) && pending != 0
-            && balances[challenger] >= bond;
+        bool ok = (l.phase == Phase.Active || l.phase == Phase.Closing) && pending != 0 && balances[challenger] >= bond;
         k = l.accepted + 1 + (pending == 0 ? 0 : k % pending);
         _snapshot();
         bytes memory input = abi.encodeCall(

@@ -76,8 +76,7 @@ contract PackingTest is Test {
     }
 
     function testFuzz_State_Start(uint16 index, bytes20 tip, bool more) external view {
-        StateFields memory expected =
-            StateFields(more ? 0x41 : 1, index, index, index, uint40(block.timestamp), tip);
+        StateFields memory expected = StateFields(more ? 0x41 : 1, index, index, index, uint40(block.timestamp), tip);
         _same(_pack(StateLib.start(index, tip, more)), expected, "start");
     }
 
@@ -147,9 +146,10 @@ contract PackingTest is Test {
     }
 
     function _pack(State s) private pure returns (StateFields memory) {
-        return StateFields(
-            s.status(), uint16(s.settled()), uint16(s.accepted()), uint16(s.claimed()), uint40(s.t()), s.tip()
-        );
+        return
+            StateFields(
+                s.status(), uint16(s.settled()), uint16(s.accepted()), uint16(s.claimed()), uint40(s.t()), s.tip()
+            );
     }
 
     function _same(StateFields memory got, StateFields memory expected, string memory what) private pure {

@@ -80,9 +80,7 @@ contract BalancesTest is EscrowTest {
     }
 
     function test_Deposit_RevertWhen_TokenRefuses() external {
-        vm.expectRevert(
-            abi.encodeWithSelector(IERC20Errors.ERC20InsufficientAllowance.selector, address(escrow), 0, 5)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IERC20Errors.ERC20InsufficientAllowance.selector, address(escrow), 0, 5));
         vm.prank(stranger);
         escrow.deposit(stranger, 5);
     }
@@ -127,9 +125,7 @@ contract BalancesTest is EscrowTest {
         other.depositWithPermit(client, 4, START_TIME, 27, 0, 0);
         (uint96 free,,,) = other.account(client);
         assertEq(free, 4, "credited");
-        vm.expectRevert(
-            abi.encodeWithSelector(IERC20Errors.ERC20InsufficientAllowance.selector, address(other), 0, 4)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IERC20Errors.ERC20InsufficientAllowance.selector, address(other), 0, 4));
         other.depositWithPermit(client, 4, START_TIME, 27, 0, 0);
     }
 
@@ -152,9 +148,7 @@ contract BalancesTest is EscrowTest {
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BalanceShort.selector, client, free, FUNDS));
         vm.prank(client);
         escrow.withdraw(client, FUNDS);
-        vm.expectRevert(
-            abi.encodeWithSelector(IEscrow.Escrow_BalanceShort.selector, client, free, type(uint256).max)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BalanceShort.selector, client, free, type(uint256).max));
         vm.prank(client);
         escrow.withdraw(client, type(uint256).max);
     }

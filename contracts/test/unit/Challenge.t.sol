@@ -65,9 +65,7 @@ contract ChallengeTest is EscrowTest {
     function test_RevertWhen_TooLate() external {
         vm.warp(START_TIME + WINDOW);
         vm.expectRevert(
-            abi.encodeWithSelector(
-                IEscrow.Escrow_TooLate.selector, START_TIME + WINDOW, START_TIME + WINDOW - 1
-            )
+            abi.encodeWithSelector(IEscrow.Escrow_TooLate.selector, START_TIME + WINDOW, START_TIME + WINDOW - 1)
         );
         _challenge(terms, 1, 3, 2);
         vm.warp(START_TIME + WINDOW - 1);
@@ -122,9 +120,7 @@ contract ChallengeTest is EscrowTest {
     function test_RevertWhen_BondShort() external {
         vm.prank(challenger);
         escrow.withdraw(challenger, FUNDS - BOND + 1);
-        vm.expectRevert(
-            abi.encodeWithSelector(IEscrow.Escrow_BalanceShort.selector, challenger, BOND - 1, BOND)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BalanceShort.selector, challenger, BOND - 1, BOND));
         _challenge(terms, 1, 3, 2);
     }
 

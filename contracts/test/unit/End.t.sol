@@ -72,9 +72,7 @@ contract EndTest is EscrowTest {
         _redeem(terms, 1); // restarts the clock
         vm.warp(START_TIME + TIMEOUT + 6);
         vm.expectRevert(
-            abi.encodeWithSelector(
-                IEscrow.Escrow_TooEarly.selector, START_TIME + TIMEOUT + 6, START_TIME + TIMEOUT + 7
-            )
+            abi.encodeWithSelector(IEscrow.Escrow_TooEarly.selector, START_TIME + TIMEOUT + 6, START_TIME + TIMEOUT + 7)
         );
         _end(terms, stranger);
     }
@@ -87,9 +85,7 @@ contract EndTest is EscrowTest {
         _claim(terms, 1, 1);
         vm.warp(START_TIME + TIMEOUT);
         vm.expectRevert(
-            abi.encodeWithSelector(
-                IEscrow.Escrow_TooEarly.selector, START_TIME + TIMEOUT, START_TIME + 5 hours
-            )
+            abi.encodeWithSelector(IEscrow.Escrow_TooEarly.selector, START_TIME + TIMEOUT, START_TIME + 5 hours)
         );
         _end(terms, challenger);
         vm.warp(START_TIME + 5 hours);

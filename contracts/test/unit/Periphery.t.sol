@@ -61,30 +61,22 @@ contract PeripheryTest is EscrowTest {
     }
 
     function test_OperatorArbiter_RevertWhen_NotOperator() external {
-        vm.expectRevert(
-            abi.encodeWithSelector(OperatorArbiter.OperatorArbiter_NotOperator.selector, address(this))
-        );
+        vm.expectRevert(abi.encodeWithSelector(OperatorArbiter.OperatorArbiter_NotOperator.selector, address(this)));
         operated.rule(0, 1);
-        vm.expectRevert(
-            abi.encodeWithSelector(OperatorArbiter.OperatorArbiter_NotOperator.selector, address(this))
-        );
+        vm.expectRevert(abi.encodeWithSelector(OperatorArbiter.OperatorArbiter_NotOperator.selector, address(this)));
         operated.withdraw(operator, 1);
     }
 
     function test_OperatorArbiter_RevertWhen_VerdictUnknown() external {
         for (uint8 verdict; verdict <= 3; verdict += 3) {
-            vm.expectRevert(
-                abi.encodeWithSelector(OperatorArbiter.OperatorArbiter_BadVerdict.selector, verdict)
-            );
+            vm.expectRevert(abi.encodeWithSelector(OperatorArbiter.OperatorArbiter_BadVerdict.selector, verdict));
             vm.prank(operator);
             operated.rule(0, verdict);
         }
     }
 
     function test_OperatorArbiter_RevertWhen_NeverAsked() external {
-        vm.expectRevert(
-            abi.encodeWithSelector(OperatorArbiter.OperatorArbiter_UnknownQuestion.selector, bytes32("x"))
-        );
+        vm.expectRevert(abi.encodeWithSelector(OperatorArbiter.OperatorArbiter_UnknownQuestion.selector, bytes32("x")));
         vm.prank(operator);
         operated.rule("x", 1);
     }

@@ -81,9 +81,7 @@ contract ResolveTest is EscrowTest {
         _challenge(terms, 1, 3, 2);
         (bytes32 id,,,) = escrow.dispute(lease);
         vm.warp(START_TIME + ARBITER_TIMEOUT - 1);
-        vm.expectRevert(
-            abi.encodeWithSelector(IEscrow.Escrow_NoVerdict.selector, id, START_TIME + ARBITER_TIMEOUT)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_NoVerdict.selector, id, START_TIME + ARBITER_TIMEOUT));
         escrow.resolve(terms, rules);
     }
 
@@ -235,9 +233,7 @@ contract ResolveTest is EscrowTest {
         ];
         for (uint256 i; i < moods.length; ++i) {
             arbiter.setMood(moods[i]);
-            vm.expectRevert(
-                abi.encodeWithSelector(IEscrow.Escrow_NoVerdict.selector, id, START_TIME + ARBITER_TIMEOUT)
-            );
+            vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_NoVerdict.selector, id, START_TIME + ARBITER_TIMEOUT));
             escrow.resolve(terms, rules);
         }
         vm.warp(START_TIME + ARBITER_TIMEOUT);

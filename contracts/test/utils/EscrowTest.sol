@@ -218,11 +218,7 @@ abstract contract EscrowTest is Test {
 
     function _nums(uint256 start, uint256 end, uint96 price, uint64 fee) internal view returns (uint256) {
         return uint256(
-            bytes32(
-                abi.encodePacked(
-                    uint16(start), uint16(end), rules.window, rules.checkpointTimeout, price, fee
-                )
-            )
+            bytes32(abi.encodePacked(uint16(start), uint16(end), rules.window, rules.checkpointTimeout, price, fee))
         );
     }
 
@@ -289,8 +285,7 @@ abstract contract EscrowTest is Test {
     }
 
     function _resign(Redemption memory item) internal view {
-        item.signature =
-            _sign(item.terms.parties.approver, escrow.hashApproval(_id(item.terms), item.approval));
+        item.signature = _sign(item.terms.parties.approver, escrow.hashApproval(_id(item.terms), item.approval));
     }
 
     function _redeem(Terms memory terms, uint16 n) internal {
