@@ -74,9 +74,10 @@ contract RandomGames is Game {
         for (uint256 i; i < MOVES; ++i) {
             seed = uint256(keccak256(abi.encode(seed)));
             // Each move takes up to three numbers.
-            bytes memory input = abi.encodePacked(
-                moves[seed % moves.length], keccak256(abi.encode(seed, 1)), keccak256(abi.encode(seed, 2)), seed
+            bytes memory numbers = abi.encode(
+                keccak256(abi.encode(seed, 1)), keccak256(abi.encode(seed, 2)), keccak256(abi.encode(seed, 3))
             );
+            bytes memory input = bytes.concat(moves[seed % moves.length], numbers);
             (bool ok, bytes memory output) = address(handler).call(input);
             if (!ok) _fail(output);
             if (i % 10 == 0) _check();
