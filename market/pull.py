@@ -8,7 +8,7 @@ from contracts import commitment
 from contracts.api.bodies import CheckpointOut, JobOut
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
-from contracts.chain.lookup import opened
+from contracts.chain.lookup import lease_events, opened, tips_of
 from contracts.errors import UserError
 from contracts.types import from_hex, to_hex
 
@@ -54,18 +54,24 @@ def _follows(reported: CheckpointOut, job: JobOut, index: int, before: bytes) ->
 
 
 def check_against_chain(chain: Chain, job: JobOut, records: list[CheckpointOut]) -> None:
-    """Each lease must have started from the tip that the records lead to. Raises Unverified."""
+    """Every tip that the chain has shown of the job's leases must be the records'. Raises Unverified."""
     tips = {0: to_hex(commitment.start_tip(from_hex(job.bid.job), from_hex(job.bid.start_tip)))}
     tips |= {record.checkpoint.index: record.checkpoint.tip for record in records}
+    shown = 0
     for lease in job.leases:
         event = opened(chain, lease.id)
         if event.terms.parties.bid != job.id:
             raise Unverified(f"lease {lease.id} is of another job on chain")
-        if tips.get(event.terms.nums.start) != event.tip:
-            raise Unverified(
-                f"lease {lease.id} started at checkpoint {event.terms.nums.start} from tip {event.tip} on chain; the "
-                f"records lead to {tips.get(event.terms.nums.start)}"
-            )
+        events = lease_events(chain, lease.id, event.at.block)
+        for index, tip in tips_of(event.terms.nums.start, event.tip, events).items():
+            if index <= job.accepted and tips.get(index) != tip:
+                raise Unverified(
+                    f"checkpoint {index} has the tip {tip} on chain (lease {lease.id}), the records lead to "
+                    f"{tips.get(index)}"
+                )
+            shown = max(shown, index)
+    if shown < job.accepted:
+        raise Unverified(f"the market says {job.accepted} checkpoints are accepted, the chain has seen {shown}")
 
 
 def pull(
@@ -81,7 +87,11 @@ def pull(
         record = reported.checkpoint
         path = target / f"checkpoint-{record.index:05d}.safetensors"
         market.get_blob(record.state, path)
-        root = to_hex(commitment.state_root(commitment.tensors_from_safetensors(path.read_bytes())))
+        try:
+            root = to_hex(commitment.state_root(commitment.tensors_from_safetensors(path.read_bytes())))
+        except ValueError as error:
+            path.unlink()
+            raise Unverified(f"the state of checkpoint {record.index} is {error}; it is not kept") from error
         if root != record.state_root:
             path.unlink()
             raise Unverified(f"checkpoint {record.index} has the state root {root}, accepted was {record.state_root}")

@@ -1,14 +1,16 @@
 """A lease as the chain has it, and whether a market says the same."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from eth_utils.crypto import keccak
 
 from contracts.api.bodies import LeaseOut
 from contracts.chain.client import Chain
-from contracts.chain.events import Event, Opened, decode
+from contracts.chain.events import Approved, Challenged, Claimed, Closed, Event, Opened, Resolved, Settled, decode
+from contracts.commitment import next_tip
 from contracts.errors import UserError
-from contracts.types import to_hex
+from contracts.terms import Phase
+from contracts.types import from_hex, to_hex
 
 _OPENED_TOPIC = to_hex(
     keccak(
@@ -75,6 +77,40 @@ def lease_events(chain: Chain, lease: str, first_block: int) -> list[Event]:
     return [event for event in found if event is not None]
 
 
+def accepted_tips(chain: Chain, opening: Opened) -> dict[int, str]:
+    """What the chain itself says a lease has accepted: index -> tip, for all indices that it knows the tip of.
+
+    The newest accepted one is always among them. After an Approval those claimed before it are not: an approver may
+    have accepted others in their place.
+    """
+    accepted = opening.terms.nums.start
+    tips, claimed = {accepted: opening.tip}, dict[int, str]()
+    tip = before_challenge = opening.tip
+    for event in lease_events(chain, opening.lease, opening.at.block):
+        match event:
+            case Claimed():
+                for n, root in enumerate(event.roots, event.n - len(event.roots) + 1):
+                    tip = to_hex(next_tip(from_hex(tip), from_hex(root)))
+                    claimed[n] = tip
+            case Approved():
+                accepted, tip = max(accepted, event.n), event.tip
+                tips[event.n] = tip
+                claimed.clear()
+            case Settled():
+                accepted = max(accepted, event.n)
+            case Closed():
+                accepted = max(accepted, event.accepted)
+            case Challenged():
+                before_challenge, tip = tip, event.accepted_tip
+            case Resolved(verdict=1):
+                tip = before_challenge
+    state = chain.state(opening.lease)
+    accepted = max(accepted, state.accepted)
+    if state.phase in (Phase.ACTIVE, Phase.CLOSING) and chain.now() >= state.t + opening.terms.nums.window:
+        accepted = max(accepted, state.claimed)
+    return {n: known for n, known in (claimed | tips).items() if n <= accepted}
+
+
 def verify_lease(chain: Chain, lease: LeaseOut, event: Opened) -> None:
     """Raises MarketLied unless the market's Bid, JobSpec and rules are those that the lease on chain commits to."""
     parties = event.terms.parties
@@ -94,3 +130,15 @@ def verify_lease(chain: Chain, lease: LeaseOut, event: Opened) -> None:
             f"the Bid of lease {event.lease} is for {lease.bid.checkpoints} checkpoints, its job has "
             f"{lease.spec.checkpoints}"
         )
+
+
+def tips_of(start: int, start_tip: str, events: Iterable[Event]) -> dict[int, str]:
+    """The tips that a lease's events show, by index; the newest word on each. Pure. `events` in the chain's order."""
+    tips = {start: start_tip}
+    for event in events:
+        if isinstance(event, Approved):
+            tips[event.n] = event.tip
+        elif isinstance(event, Claimed):
+            for index, root in enumerate(event.roots, start=event.n - len(event.roots) + 1):
+                tips[index] = to_hex(next_tip(from_hex(tips[index - 1]), from_hex(root)))
+    return tips

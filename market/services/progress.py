@@ -8,12 +8,14 @@ from sqlmodel import Session, col, delete, select
 from contracts import commitment
 from contracts.api.bodies import CheckpointOut, CheckpointRecord, CheckpointStatus, Page, ProgressIn
 from contracts.api.problems import Code, Problem
+from contracts.chain.lookup import tips_of
 from contracts.jobspec import JobSpec
 from contracts.orders import Claim
 from contracts.terms import Phase
 from contracts.types import from_hex, to_hex
+from market.chain_events import event_of
 from market.context import Context
-from market.models import ApprovalRow, BidRow, CheckpointRow, LeaseRow, now
+from market.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, now
 from market.paging import Keyset, read_page
 from market.services.jobs import find_job
 from market.services.leases import find_lease, find_live_lease, newest_approval, phase_of, state_now
@@ -27,7 +29,7 @@ def report_progress(context: Context, body: ProgressIn) -> CheckpointOut:
     """Store a claim of the next checkpoint, or one in place of the last that was not approved."""
     claim = body.claim
     with context.db.reading() as session:
-        lease, job = find_live_lease(session, claim.lease)
+        lease, job = find_lease(session, claim.lease)
     if not is_signed_by(context.chain, claim, lease.provider, body.signature):
         raise Problem(
             422,
@@ -37,10 +39,12 @@ def report_progress(context: Context, body: ProgressIn) -> CheckpointOut:
         )
     _check_record(context, body, JobSpec.model_validate(job.spec))
     with context.db.session() as session:
-        lease, job = find_live_lease(session, claim.lease)
+        lease, job = find_lease(session, claim.lease)
         stored = session.get(CheckpointRow, (claim.lease, claim.n))
         if stored is None or stored.tip != claim.tip:
-            _check_place(session, lease, claim, stored)
+            if not _is_accepted_on_chain(session, lease, claim):
+                find_live_lease(session, claim.lease)
+                _check_place(session, lease, claim, stored)
             _check_commitment(session, lease, body)
             if stored is not None:
                 _drop_from(session, claim)
@@ -84,6 +88,18 @@ def _check_record(context: Context, body: ProgressIn, spec: JobSpec) -> None:
             "Upload it to /v1/blobs/{sha256} first.",
             missing={"state": record.state.sha256},
         )
+
+
+def _is_accepted_on_chain(session: Session, lease: LeaseRow, claim: Claim) -> bool:
+    """Whether this was claimed on chain and accepted, while the market was away: a record is welcome however late."""
+    if claim.n > lease.accepted:
+        return False
+    rows = session.exec(
+        select(ChainEvent)
+        .where(ChainEvent.lease == lease.id)
+        .order_by(col(ChainEvent.block_number), col(ChainEvent.log_index))
+    ).all()
+    return tips_of(lease.start, lease.start_tip, map(event_of, rows)).get(claim.n) == claim.tip
 
 
 def _check_place(session: Session, lease: LeaseRow, claim: Claim, stored: CheckpointRow | None) -> None:

@@ -10,7 +10,7 @@ from eth_account.signers.local import LocalAccount
 from starlette.testclient import TestClient
 
 from contracts import commitment
-from contracts.api.bodies import CheckpointRecord, JobOut, LeaseOut
+from contracts.api.bodies import CheckpointOut, CheckpointRecord, JobOut, LeaseOut
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.follower import Follower
@@ -103,9 +103,11 @@ class Lives:
 
     def report(self, lease: LeaseOut, index: int, before: str, **changes: Any) -> CheckpointRecord:
         record = self.record(lease, index, before, **changes)
-        key = self.key(lease.provider)
-        self.api.post_progress(signed_progress(lease.id, record, self.chain.domain, key))
+        self.hand_in(lease, record)
         return record
+
+    def hand_in(self, lease: LeaseOut, record: CheckpointRecord) -> CheckpointOut:
+        return self.api.post_progress(signed_progress(lease.id, record, self.chain.domain, self.key(lease.provider)))
 
     def make(self, lease: LeaseOut, count: int) -> str:
         """Report the next `count` checkpoints and have each approved. Returns the tip."""

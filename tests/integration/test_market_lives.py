@@ -8,8 +8,10 @@ import pytest
 from sqlmodel import select
 
 from contracts.api.bodies import JobOut
+from contracts.api.problems import Code, Problem
 from contracts.chain.client import Chain
 from contracts.chain.devnet import Devnet
+from contracts.chain.sender import Sender
 from contracts.terms import Phase
 from market.approver.memory import Signed
 from market.clearing import order_set_root
@@ -22,6 +24,7 @@ from market.models import (
     MatchRow,
     UnmatchedRow,
 )
+from market.pull import Unverified, accepted_chain, pull
 from market.reconcile import reconcile
 from tests.integration.conftest import TOKEN, Funded
 from tests.integration.market_lives import Lives, lives
@@ -194,6 +197,28 @@ def test_silence_costs_one_price(market: Lives) -> None:
     assert differences(market) == []
 
 
+def test_records_of_what_was_accepted_on_chain_are_welcome_however_late(market: Lives) -> None:
+    """The worker could not reach the market, claimed on chain, and was paid after the window."""
+    job = one_lease(market)
+    lease = market.lease_of(job)
+    records = [market.record(lease, 1, lease.state.tip)]
+    records.append(market.record(lease, 2, records[0].tip))
+    claim = market.chain.claim(market.terms(lease), [record.root for record in records])
+    Sender(market.chain, market.providers[0]).send(claim)
+    market.follow()
+    market.pass_time(lease.window)
+    Sender(market.chain, market.providers[0]).send(market.chain.collect(market.terms(lease)))
+    market.follow()
+    assert market.api.lease(lease.id).state.accepted == 2
+    other = market.record(lease, 1, lease.state.tip, trace_root="0x" + "44" * 32)
+    with pytest.raises(Problem) as refused:
+        market.hand_in(lease, other)
+    assert refused.value.code == Code.PROGRESS_OUT_OF_ORDER
+    for record in records:
+        assert market.hand_in(lease, record).status == "approved"
+    assert [one.checkpoint for one in accepted_chain(market.api, market.api.job(job.id))] == records
+
+
 # ------------------------------------------------------------------ what an approver refuses
 
 
@@ -248,6 +273,48 @@ def test_a_failed_checkpoint_is_tried_three_times(market: Lives) -> None:
     failed = market.api.job(job.id)
     assert failed.status == "failed" and "attempt 2" in failed.reason
     assert market.chain.account(market.client.address).free == 100 * TOKEN  # its money is free
+
+
+# ------------------------------------------------------------------ what a client's pull believes
+
+
+def pulled(market: Lives, job: JobOut, folder: Path, **lies: Any) -> list[str]:
+    told = market.api.job(job.id).model_copy(update=lies)
+    return [one.path.name for one in pull(market.api, market.chain, told, folder, True, lambda _: None)]
+
+
+def test_pull_verifies_tip_by_tip(market: Lives, tmp_path: Path) -> None:
+    job = one_lease(market)
+    lease = market.lease_of(job)
+    market.make(lease, 3)
+    market.redeem(lease)
+    assert pulled(market, job, tmp_path / "all") == [f"checkpoint-{index:05d}.safetensors" for index in (1, 2, 3)]
+    with pytest.raises(Unverified, match="no record of checkpoint 4 follows"):
+        pulled(market, job, tmp_path / "more", accepted=4)
+    with pytest.raises(Unverified, match="Bid or JobSpec is not that of job"):
+        pulled(market, job, tmp_path / "bid", bid=job.bid.model_copy(update={"units": 1}))
+    tamper_blob(market)
+    with pytest.raises(Problem, match="not what its name says"):
+        pulled(market, job, tmp_path / "blob")
+    assert sorted(path.name for path in (tmp_path / "blob").iterdir()) == [
+        f"checkpoint-{n:05d}.safetensors" for n in (1, 2)
+    ]
+
+
+def test_pull_compares_with_the_chain(market: Lives, tmp_path: Path) -> None:
+    """A market that made up a chain of checkpoints of its own, which fits together but was never accepted."""
+    job = one_lease(market)
+    lease = market.lease_of(job)
+    market.make(lease, 2)
+    market.redeem(lease)
+    first = market.record(lease, 1, lease.state.tip, trace_root="0x" + "66" * 32)
+    second = market.record(lease, 2, first.tip)
+    with market.context.db.session() as session:
+        for record in (first, second):
+            row = session.get_one(CheckpointRow, (lease.id, record.index))
+            row.record, row.tip = record.model_dump(mode="json"), record.tip
+    with pytest.raises(Unverified, match=r"checkpoint [12] has the tip .* on chain"):
+        pulled(market, job, tmp_path / "made-up")
 
 
 # ------------------------------------------------------------------ reconcile finds each lie
