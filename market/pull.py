@@ -8,7 +8,7 @@ from contracts import commitment
 from contracts.api.bodies import CheckpointOut, JobOut
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
-from contracts.chain.lookup import lease_events, opened, tips_of
+from contracts.chain.lookup import accepted_tips, opened
 from contracts.errors import UserError
 from contracts.types import from_hex, to_hex
 
@@ -54,24 +54,26 @@ def _follows(reported: CheckpointOut, job: JobOut, index: int, before: bytes) ->
 
 
 def check_against_chain(chain: Chain, job: JobOut, records: list[CheckpointOut]) -> None:
-    """Every tip that the chain has shown of the job's leases must be the records'. Raises Unverified."""
+    """Every tip that the chain has accepted must be the records', and the newest record's among them.
+
+    A tip commits to all that came before it, so the newest vouches for all. Raises Unverified.
+    """
     tips = {0: to_hex(commitment.start_tip(from_hex(job.bid.job), from_hex(job.bid.start_tip)))}
     tips |= {record.checkpoint.index: record.checkpoint.tip for record in records}
-    shown = 0
+    accepted = {0: tips[0]}
     for lease in job.leases:
         event = opened(chain, lease.id)
         if event.terms.parties.bid != job.id:
             raise Unverified(f"lease {lease.id} is of another job on chain")
-        events = lease_events(chain, lease.id, event.at.block)
-        for index, tip in tips_of(event.terms.nums.start, event.tip, events).items():
-            if index <= job.accepted and tips.get(index) != tip:
-                raise Unverified(
-                    f"checkpoint {index} has the tip {tip} on chain (lease {lease.id}), the records lead to "
-                    f"{tips.get(index)}"
-                )
-            shown = max(shown, index)
-    if shown < job.accepted:
-        raise Unverified(f"the market says {job.accepted} checkpoints are accepted, the chain has seen {shown}")
+        accepted |= accepted_tips(chain, event)
+    for index, tip in sorted(accepted.items()):
+        if index in tips and tips[index] != tip:
+            raise Unverified(f"checkpoint {index} has the tip {tip} on chain, the records lead to {tips[index]}")
+    if job.accepted not in accepted:
+        raise Unverified(
+            f"the market says {job.accepted} checkpoints are accepted, the chain has accepted {max(accepted)}",
+            "if it was just now, try again: the node may be behind the market",
+        )
 
 
 def pull(
