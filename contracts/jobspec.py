@@ -46,9 +46,7 @@ def check_path(path: str) -> str:
         or len(path.encode()) > 255
     )
     if bad:
-        raise ValueError(
-            f"path {path!r} is not a plain relative path inside the job (no '..', no leading '/')"
-        )
+        raise ValueError(f"path {path!r} is not a plain relative path inside the job (no '..', no leading '/')")
     return path
 
 
@@ -161,9 +159,7 @@ def check_steps(steps: int, every: int) -> None:
         nearest = " or ".join(str(n) for n in (below, below + every) if n)
         raise ValueError(f"checkpoint_every {every} does not divide steps {steps}; try steps {nearest}")
     if steps // every > MAX_CHECKPOINTS:
-        raise ValueError(
-            f"{steps // every} checkpoints are more than {MAX_CHECKPOINTS}; raise checkpoint_every"
-        )
+        raise ValueError(f"{steps // every} checkpoints are more than {MAX_CHECKPOINTS}; raise checkpoint_every")
 
 
 class JobFile(BaseModel):
@@ -183,9 +179,7 @@ class JobFile(BaseModel):
     interruptible: bool = True
     deadline: Annotated[str | None, BeforeValidator(_as_text_time)] = None
     # The offer. Amounts are whole tokens, as text, so that no float ever holds money.
-    units: int | None = Field(
-        default=None, ge=1, description="work units per checkpoint; `recipe measure` fills it"
-    )
+    units: int | None = Field(default=None, ge=1, description="work units per checkpoint; `recipe measure` fills it")
     max_price: Annotated[str | None, BeforeValidator(lambda v: v if v is None else str(v))] = Field(
         default=None, description="tokens per checkpoint at most, fee included"
     )
@@ -247,13 +241,9 @@ def pack(job: JobFile, folder: Path) -> JobSpec:
     for name in job.files:
         path = folder / name
         if not path.is_file():
-            raise UserError(
-                f"file {name!r} of the job is not in {folder}", "Put it there or take it out of `files`."
-            )
+            raise UserError(f"file {name!r} of the job is not in {folder}", "Put it there or take it out of `files`.")
         if path.resolve() != root / name:
-            raise UserError(
-                f"file {name!r} of the job is, or lies behind, a link", "Put the file itself there."
-            )
+            raise UserError(f"file {name!r} of the job is, or lies behind, a link", "Put the file itself there.")
         refs[name] = hash_file(path)
     fields = job.model_dump(
         include={

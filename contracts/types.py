@@ -44,9 +44,7 @@ def _hex_bytes(size: int) -> Any:
             value = "0x" + bytes(value).hex()
         text = str(value).lower()
         digits = text[2:]
-        if not (
-            text.startswith("0x") and len(digits) == 2 * size and all(c in "0123456789abcdef" for c in digits)
-        ):
+        if not (text.startswith("0x") and len(digits) == 2 * size and all(c in "0123456789abcdef" for c in digits)):
             raise ValueError(f"expected 0x and {2 * size} hex digits, got {str(value)[:80]!r}")
         return text
 
@@ -56,9 +54,7 @@ def _hex_bytes(size: int) -> Any:
 
 def _address(value: str) -> str:
     if not is_address(value):
-        raise ValueError(
-            f"expected an address (0x and 40 hex digits, checksum right if mixed case), got {value!r}"
-        )
+        raise ValueError(f"expected an address (0x and 40 hex digits, checksum right if mixed case), got {value!r}")
     return to_checksum_address(value)
 
 
@@ -78,12 +74,8 @@ Uint96 = _uint(96)
 Uint256 = _uint(256)
 Bytes20 = _hex_bytes(20)
 Bytes32 = _hex_bytes(32)
-Address = Annotated[
-    str, AfterValidator(_address), WithJsonSchema({"type": "string", "pattern": "^0x[0-9a-fA-F]{40}$"})
-]
-Signature = Annotated[
-    str, AfterValidator(_signature), WithJsonSchema({"type": "string", "pattern": "^0x[0-9a-f]*$"})
-]
+Address = Annotated[str, AfterValidator(_address), WithJsonSchema({"type": "string", "pattern": "^0x[0-9a-fA-F]{40}$"})]
+Signature = Annotated[str, AfterValidator(_signature), WithJsonSchema({"type": "string", "pattern": "^0x[0-9a-f]*$"})]
 
 ZERO_ADDRESS = "0x" + "0" * 40
 ZERO_HASH = "0x" + "0" * 64

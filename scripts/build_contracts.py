@@ -37,9 +37,7 @@ def inputs_hash() -> str:
     locked = json.loads((ROOT / "package-lock.json").read_text())["packages"]
     inputs = {
         "contracts": CONTRACTS,
-        "sources": {
-            str(path.relative_to(ROOT)): sha256(path.read_bytes()) for path in sorted(SOURCES.rglob("*.sol"))
-        },
+        "sources": {str(path.relative_to(ROOT)): sha256(path.read_bytes()) for path in sorted(SOURCES.rglob("*.sol"))},
         "settings": compiler_settings(),
         "packages": {name: locked[f"node_modules/{name}"]["integrity"] for name in NPM_PACKAGES},
     }
@@ -121,9 +119,7 @@ def stale() -> str | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="only compare hashes")
     mode.add_argument("--rebuild-check", action="store_true", help="compile again and compare bytes")

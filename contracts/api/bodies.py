@@ -189,9 +189,7 @@ class AccountOut(Body):
     free: Uint96
     active: Uint16
     page: Uint32
-    next_nonce: Uint40 | None = Field(
-        description="for a Bid; None: all of this page are used, raise the page"
-    )
+    next_nonce: Uint40 | None = Field(description="for a Bid; None: all of this page are used, raise the page")
 
 
 # ------------------------------------------------------------------ quote
@@ -214,20 +212,14 @@ class QuoteOut(Body):
     job: Bytes32
     checkpoints: Uint16
     matching_asks: int
-    lowest_price: Uint96 | None = Field(
-        description="per checkpoint at the cheapest matching ask, without fee"
-    )
+    lowest_price: Uint96 | None = Field(description="per checkpoint at the cheapest matching ask, without fee")
     seconds_per_checkpoint: float | None = Field(description="at that ask's measured speed")
     likely_cost: Uint96 | None = Field(description="all checkpoints at the lowest price, fees included")
     highest_cost: Uint96 = Field(description="checkpoints x max_price: what can be spent at most")
     free: Uint96 = Field(description="the client's free balance in the escrow")
-    missing: Uint96 = Field(
-        description="to deposit before the job can start at highest_cost; 0 if it is there"
-    )
+    missing: Uint96 = Field(description="to deposit before the job can start at highest_cost; 0 if it is there")
     bid: Bid
-    typed_data: dict[str, Any] = Field(
-        description="ready for eth_signTypedData_v4 or `cast wallet sign --data`"
-    )
+    typed_data: dict[str, Any] = Field(description="ready for eth_signTypedData_v4 or `cast wallet sign --data`")
     warnings: list[str]
 
 

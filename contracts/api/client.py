@@ -1,4 +1,4 @@
-"""Typed client of the market's HTTP API. Raises Problem for what the market refuses, UserError if it can't be reached."""
+"""Typed client of the market's HTTP API. Raises Problem for what the market refuses, Unreachable without an answer."""
 
 import hashlib
 import os

@@ -36,9 +36,7 @@ class Code(StrEnum):
 class Problem(UserError):
     """A refusal by the market. `extra` holds the values in question (such as `missing`), as JSON."""
 
-    def __init__(
-        self, status: int, code: Code | str, detail: str, hint: str | None = None, **extra: Any
-    ) -> None:
+    def __init__(self, status: int, code: Code | str, detail: str, hint: str | None = None, **extra: Any) -> None:
         super().__init__(detail, hint)
         self.status = status
         self.code = str(code)
@@ -60,6 +58,4 @@ class Problem(UserError):
     def from_body(cls, status: int, body: dict[str, Any]) -> "Problem":
         known = {"type", "title", "status", "detail", "code", "hint"}
         extra = {key: value for key, value in body.items() if key not in known}
-        return cls(
-            status, body.get("code", "internal"), body.get("detail", "no detail"), body.get("hint"), **extra
-        )
+        return cls(status, body.get("code", "internal"), body.get("detail", "no detail"), body.get("hint"), **extra)

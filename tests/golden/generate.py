@@ -21,8 +21,7 @@ from contracts.types import from_hex, to_hex
 HERE = Path(__file__).parent
 DOMAIN = Domain(chain_id=31337, verifying_contract="0x5FbDB2315678afecb367f032d93F642f64180aa3")
 CLIENT, PROVIDER, APPROVER, MATCHER = (
-    Account.from_key(keccak(b"gpumarket golden " + name))
-    for name in (b"client", b"provider", b"approver", b"matcher")
+    Account.from_key(keccak(b"gpumarket golden " + name)) for name in (b"client", b"provider", b"approver", b"matcher")
 )
 
 
@@ -85,8 +84,7 @@ def checkpoint_vectors(job: bytes) -> dict[str, Any]:
         ]
         steps = [2 * index - 1, 2 * index]
         digests = [
-            commitment.step_digest(step, {"loss": 1.5 / step, "accuracy": 0.25}, bytes([step]) * 1024)
-            for step in steps
+            commitment.step_digest(step, {"loss": 1.5 / step, "accuracy": 0.25}, bytes([step]) * 1024) for step in steps
         ]
         state, trace = commitment.state_root(tensors), commitment.trace_root(digests)
         root = commitment.checkpoint_root(job, index, 2 * index, state, trace, numerics_class)
@@ -96,8 +94,7 @@ def checkpoint_vectors(job: bytes) -> dict[str, Any]:
                 "index": index,
                 "step": 2 * index,
                 "tensors": [
-                    {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "data": bytes(t.data)}
-                    for t in tensors
+                    {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "data": bytes(t.data)} for t in tensors
                 ],
                 "steps": [
                     {
@@ -164,9 +161,7 @@ def order_vectors(job: bytes, tip: str) -> dict[str, Any]:
         page=7,
     )
     price = ask.lowest_price(bid.units)
-    nums = Nums(
-        start=0, end=4, window=rules.window, timeout=rules.checkpoint_timeout, price=price, fee=bid.fee
-    )
+    nums = Nums(start=0, end=4, window=rules.window, timeout=rules.checkpoint_timeout, price=price, fee=bid.fee)
     parties = Parties(
         bid=bid.digest(DOMAIN),
         job=bid.job,
@@ -197,9 +192,7 @@ def order_vectors(job: bytes, tip: str) -> dict[str, Any]:
         "ask": signed(ask, PROVIDER),
         "claim": signed(Claim(lease=terms.lease, n=3, tip=tip), PROVIDER),
         "approval": signed(Approval(lease=terms.lease, n=3, tip=tip, last=True), APPROVER),
-        "report": signed(
-            Report(lease=terms.lease, n=3, kind="release", content=content, time=1_800_000_000), PROVIDER
-        ),
+        "report": signed(Report(lease=terms.lease, n=3, kind="release", content=content, time=1_800_000_000), PROVIDER),
         "lowestPrice": price,
         "lease": {
             "provider": terms.provider,
@@ -220,9 +213,7 @@ def vectors() -> dict[str, str]:
     checkpoints = checkpoint_vectors(job["job"])
     orders = order_vectors(job["job"], to_hex(checkpoints["checkpoints"][-1]["tip"]))
     files = {"job.json": job, "checkpoints.json": checkpoints, "orders.json": orders}
-    return {
-        name: json.dumps(texts(value), indent=1, ensure_ascii=False) + "\n" for name, value in files.items()
-    }
+    return {name: json.dumps(texts(value), indent=1, ensure_ascii=False) + "\n" for name, value in files.items()}
 
 
 if __name__ == "__main__":

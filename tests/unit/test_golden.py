@@ -125,26 +125,18 @@ def test_lease_id_and_packed_words() -> None:
     )
     nums = Nums(*(int(entry[name]) for name in Nums._fields))
     parties_hash = keccak(
-        b"".join(
-            raw(p[k]).rjust(32, b"\0") for k in ("bid", "job", "prev", "rules", "client", "approver", "feeTo")
-        )
+        b"".join(raw(p[k]).rjust(32, b"\0") for k in ("bid", "job", "prev", "rules", "client", "approver", "feeTo"))
         + int(p["stake"]).to_bytes(32, "big")
     )
     assert parties_hash == raw(entry["partiesHash"]) == raw(parties.hash())
-    assert keccak(raw(entry["provider"]).rjust(32, b"\0") + raw(entry["nums"]) + parties_hash) == raw(
-        entry["id"]
-    )
+    assert keccak(raw(entry["provider"]).rjust(32, b"\0") + raw(entry["nums"]) + parties_hash) == raw(entry["id"])
     assert Terms(entry["provider"], nums, parties).lease == entry["id"]
-    word = (
-        f"{nums.start:04x}{nums.end:04x}{nums.window:08x}{nums.timeout:08x}{nums.price:024x}{nums.fee:016x}"
-    )
+    word = f"{nums.start:04x}{nums.end:04x}{nums.window:08x}{nums.timeout:08x}{nums.price:024x}{nums.fee:016x}"
     assert entry["nums"] == "0x" + word
     assert Nums.unpack(nums.pack()) == nums
 
     s = golden["state"]
-    state = StateWord(
-        *(int(s[k]) for k in ("status", "settled", "accepted", "claimed", "t")), int(s["tip"], 16)
-    )
+    state = StateWord(*(int(s[k]) for k in ("status", "settled", "accepted", "claimed", "t")), int(s["tip"], 16))
     assert f"0x{state.pack():064x}" == s["word"]
     assert s["word"] == "0x" + f"{0x42:02x}{1:04x}{2:04x}{3:04x}{1_800_000_000:010x}" + s["tip"][2:]
     assert StateWord.unpack(state.pack()) == state
@@ -182,9 +174,7 @@ def test_checkpoint_roots_and_tips() -> None:
         for t in sorted(c["tensors"], key=lambda t: t["name"].encode()):
             data, name, dtype = raw(t["data"]), t["name"].encode(), t["dtype"].encode()
             leaves = [sha(b"\0", data[i : i + 1024]) for i in range(0, len(data), 1024)]
-            header = (
-                len(name).to_bytes(2, "big") + name + bytes([len(dtype)]) + dtype + bytes([len(t["shape"])])
-            )
+            header = len(name).to_bytes(2, "big") + name + bytes([len(dtype)]) + dtype + bytes([len(t["shape"])])
             header += b"".join(int(d).to_bytes(8, "big") for d in t["shape"]) + len(data).to_bytes(8, "big")
             headers.append(sha(b"\2", header, plain_merkle(leaves)))
         state = sha(b"\3", len(headers).to_bytes(4, "big"), plain_merkle(headers))
@@ -195,8 +185,8 @@ def test_checkpoint_roots_and_tips() -> None:
             encode(
                 ["bytes32", "bytes32", "uint256", "uint256", "bytes32", "bytes32", "bytes32"],
                 [
-                    keccak(b"gpumarket checkpoint 1"), raw(golden["job"]), int(c["index"]), int(c["step"]), state, trace,
-                    raw(golden["numericsClass"]),
+                    keccak(b"gpumarket checkpoint 1"), raw(golden["job"]), int(c["index"]), int(c["step"]), state,
+                    trace, raw(golden["numericsClass"]),
                 ],
             )
         )  # fmt: skip
@@ -255,8 +245,5 @@ def test_job_hash() -> None:
     spec = JobSpec.model_validate(spec_json)
     assert spec.canonical().decode() == golden["canonical"]
     # sorted keys, no spaces, UTF-8: what RFC 8785 says, for values that json writes the same way
-    assert (
-        json.dumps(spec_json, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        == golden["canonical"]
-    )
+    assert json.dumps(spec_json, sort_keys=True, separators=(",", ":"), ensure_ascii=False) == golden["canonical"]
     assert keccak(text=golden["canonical"]) == raw(golden["job"]) == spec.job_hash()

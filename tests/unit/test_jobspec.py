@@ -71,19 +71,21 @@ def test_links_are_refused(tmp_path: Path) -> None:
         read_job(folder)
 
 
-@pytest.mark.parametrize(
-    "path", ["", "/a", "a/../b", "..", "./a", "a//b", "a/", "a\\b", "a\0b", ".", "x" * 256]
-)
+@pytest.mark.parametrize("path", ["", "/a", "a/../b", "..", "./a", "a//b", "a/", "a\\b", "a\0b", ".", "x" * 256])
 def test_paths_that_leave_the_job_are_refused(path: str) -> None:
     with pytest.raises(ValueError, match="not a plain relative path"):
         check_path(path)
 
 
 def test_the_hash_covers_every_field() -> None:
-    base: dict[str, Any] = dict(
-        environment="torch-2.13", recipe="r.py:R", files={"r.py": FileRef(sha256="0x" + "00" * 32, size=1)},
-        seed=1, steps=4, checkpoint_every=2,
-    )  # fmt: skip
+    base: dict[str, Any] = {
+        "environment": "torch-2.13",
+        "recipe": "r.py:R",
+        "files": {"r.py": FileRef(sha256="0x" + "00" * 32, size=1)},
+        "seed": 1,
+        "steps": 4,
+        "checkpoint_every": 2,
+    }
     changes: list[dict[str, Any]] = [
         {}, {"environment": "torch-2.14"}, {"recipe": "r.py:Q"}, {"config": {"a": 1}}, {"seed": 2}, {"steps": 6},
         {"checkpoint_every": 4}, {"interruptible": False}, {"deadline": "2030-01-31T12:00:00Z"},

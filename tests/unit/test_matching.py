@@ -68,16 +68,35 @@ def test_a_provider_that_let_the_job_down_comes_last_but_comes() -> None:
     assert clear(Book((bid,), (cheap,), RICH)).matches[0].ask is cheap
 
 
-bids = st.builds(
-    lambda n, c, u, p, f, s, k, r: (n, dict(client=PARTIES[c], units=u, max_price=p + f, fee=f, stake=s, checkpoints=k, rules=RULES[r])),
-    st.integers(1, 10**6), st.integers(0, 5), st.integers(1, 5000), st.integers(1, 400), st.integers(0, 20),
-    st.integers(1, 150), st.integers(1, 20), st.integers(0, 1),
-)  # fmt: skip
-asks = st.builds(
-    lambda n, p, h, u, s, a, c, r: (n, dict(provider=PARTIES[p], price_per_hour=h, units_per_hour=u, max_stake=s, max_active=a, max_checkpoints=c, rules=RULES[r])),
-    st.integers(1, 10**6), st.integers(0, 5), st.integers(1, 9000), st.integers(1, 90_000), st.integers(1, 200),
-    st.integers(1, 3), st.integers(1, 12), st.integers(0, 1),
-)  # fmt: skip
+IDS = st.integers(1, 10**6)
+bids = st.tuples(
+    IDS,
+    st.fixed_dictionaries(
+        {
+            "client": st.sampled_from(PARTIES),
+            "units": st.integers(1, 5000),
+            "max_price": st.integers(21, 420),
+            "fee": st.integers(0, 20),
+            "stake": st.integers(1, 150),
+            "checkpoints": st.integers(1, 20),
+            "rules": st.sampled_from(RULES),
+        }
+    ),
+)
+asks = st.tuples(
+    IDS,
+    st.fixed_dictionaries(
+        {
+            "provider": st.sampled_from(PARTIES),
+            "price_per_hour": st.integers(1, 9000),
+            "units_per_hour": st.integers(1, 90_000),
+            "max_stake": st.integers(1, 200),
+            "max_active": st.integers(1, 3),
+            "max_checkpoints": st.integers(1, 12),
+            "rules": st.sampled_from(RULES),
+        }
+    ),
+)
 books = st.tuples(
     st.lists(bids, max_size=8, unique_by=lambda b: b[0]),
     st.lists(asks, max_size=8, unique_by=lambda a: a[0]),
@@ -112,7 +131,5 @@ def test_every_match_keeps_both_limits_and_all_of_them_open_together(raw: tuple)
     shuffled_bids, shuffled_asks = list(offers), list(machines)
     random.shuffle(shuffled_bids)
     random.shuffle(shuffled_asks)
-    again = clear(
-        Book(tuple(shuffled_bids), tuple(shuffled_asks), dict(zip(PARTIES, balances, strict=True)), {})
-    )
+    again = clear(Book(tuple(shuffled_bids), tuple(shuffled_asks), dict(zip(PARTIES, balances, strict=True)), {}))
     assert again == result
