@@ -449,9 +449,10 @@ contract Escrow is IEscrow, EIP712 {
             return;
         }
         if (!s.isIn(Phase.Active)) revert Escrow_WrongPhase(lease, s.status());
+        // Who has a claim pending is not silent: a window longer than the timeout has to pass first.
         uint256 silentFrom = s.t() + nums.timeout();
         if (s.isPending() && nums.window() > nums.timeout()) silentFrom = s.t() + nums.window();
-        bool late = !s.isPending() && block.timestamp >= silentFrom;
+        bool late = block.timestamp >= silentFrom;
         if (!late && msg.sender != terms.provider && msg.sender != terms.parties.client) {
             revert Escrow_TooEarly(block.timestamp, silentFrom);
         }
