@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,9 @@ from contracts.jobspec import FileRef, hash_file
 M = TypeVar("M", bound=BaseModel)
 CHUNK = 1 << 20
 
+# What was in vain is told once, by the exception in the end: not by a log line for each try.
+stamina.instrumentation.set_on_retry_hooks(())
+
 
 class Unreachable(UserError):
     """The market did not answer; the same call may work later."""
@@ -46,6 +50,10 @@ class MarketClient:
 
     def __init__(self, url: str, timeout: float = 30.0, attempts: int = 3) -> None:
         self.url = url.rstrip("/")
+        if not re.match(r"https?://[^/]", self.url):
+            raise UserError(
+                f"{url!r} is not a market's address", "give it with http:// or https://, such as http://127.0.0.1:8600"
+            )
         self._http = httpx2.Client(base_url=self.url, timeout=timeout)
         self._attempts = attempts
 
@@ -240,8 +248,14 @@ def _raise_problem(response: httpx2.Response) -> None:
     try:
         body = response.json()
     except ValueError:
-        body = {"detail": f"the market answered {response.status_code} without a problem body"}
-    raise Problem.from_body(response.status_code, body if isinstance(body, dict) else {})
+        body = None
+    if not isinstance(body, dict) or "code" not in body:
+        where = f"{response.request.url.scheme}://{response.request.url.netloc.decode()}"
+        body = {
+            "detail": f"{where} answered {response.status_code}, but not as a market does",
+            "hint": "Is this the market's address? Something else may listen there, or stand in between.",
+        }
+    raise Problem.from_body(response.status_code, body)
 
 
 def _parse(model: type[M], response: httpx2.Response) -> M:
