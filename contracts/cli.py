@@ -6,6 +6,7 @@ where they are not installed. As everywhere in Typer, an app with one command an
 command: `gpumarket reconcile`, not `gpumarket reconcile run`.
 """
 
+import sys
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Any
 
@@ -42,6 +43,17 @@ def load(entry_point: EntryPoint) -> Any:
     return typer.main.get_command(app)
 
 
+def explain(error: Exception) -> UserError | None:
+    """An error as the user should see it; None if it is a bug, whose traceback is needed."""
+    if isinstance(error, UserError):
+        return error
+    if "web3" not in sys.modules:  # then no node was asked anything; and importing it takes a second
+        return None
+    from contracts.chain.errors import explain_node
+
+    return explain_node(error)
+
+
 class LazyGroup(TyperGroup):
     """A group whose commands are placeholders (enough for help, completion and spelling) until one is run."""
 
@@ -59,12 +71,13 @@ class LazyGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except UserError as error:
-            if ctx.params["debug"]:
+        except Exception as error:
+            explained = explain(error)
+            if explained is None or ctx.params["debug"]:
                 raise
-            typer.secho(f"error: {error.message}", fg=typer.colors.RED, err=True)
-            if error.hint:
-                typer.secho(f"hint: {error.hint}", err=True)
+            typer.secho(f"error: {explained.message}", fg=typer.colors.RED, err=True)
+            if explained.hint:
+                typer.secho(f"hint: {explained.hint}", err=True)
             raise typer.Exit(1) from error
 
 

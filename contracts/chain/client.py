@@ -275,12 +275,19 @@ def _short(terms: Terms) -> tuple[str, int, bytes]:
 def _without_secrets(url: str) -> str:
     """Scheme, host and port of a URL: many nodes take their access key in the rest."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else repr(url)
 
 
 def _why(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
         return f"it took longer than {RPC_TIMEOUT:g} s"
+    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.MissingSchema):
+        return "that is not a URL, such as http://127.0.0.1:8545"
+    if isinstance(error, requests.exceptions.InvalidSchema):
+        return "its address must begin with http:// or https://"
     if isinstance(error, requests.ConnectionError):
         return "nothing accepts connections there"
+    # An HTTPError's own text has the whole URL, with the key that may be in it.
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"it answers with HTTP status {error.response.status_code}"
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

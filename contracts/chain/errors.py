@@ -9,6 +9,7 @@ from enum import IntEnum
 from functools import cache
 from typing import Any
 
+import requests
 from eth_abi.abi import decode as abi_decode
 from eth_abi.exceptions import DecodingError
 from eth_utils.abi import collapse_if_tuple
@@ -213,6 +214,19 @@ def from_exception(error: Exception) -> EscrowError | None:
             return decoded
     if isinstance(error, ContractLogicError):
         return EscrowError("Error", {"message": error.message or "no reason given"})
+    return None
+
+
+def explain_node(error: Exception) -> UserError | None:
+    """A contract's refusal, or what the node failed with, for whoever asked it; None if it is something else."""
+    refusal = from_exception(error)
+    if refusal is not None:
+        return refusal
+    if isinstance(error, requests.RequestException):
+        return UserError("the Ethereum node stopped answering", "look whether it runs, and try again")
+    if isinstance(error, Web3RPCError):
+        said = (str(error.message or error).splitlines() or ["nothing"])[0][:200]
+        return UserError(f"the Ethereum node refused: {said}", "--debug before the command shows where")
     return None
 
 

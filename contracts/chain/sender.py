@@ -60,7 +60,8 @@ class Sender:
         return receipt
 
     def cost(self, call: ContractFunction, *, value: int = 0) -> int:
-        """The most that sending this call would take of the account now, in wei."""
+        """The most that sending this call would take of the account now, in wei. Raises as `send` does."""
+        self.chain.dry_run(call, self.address, value)
         transaction = self._prepare(call, value)
         return transaction["gas"] * int(transaction["maxFeePerGas"]) + value
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+import requests
 from typer.testing import CliRunner
 
 from contracts import keys
@@ -109,3 +110,40 @@ def test_no_faucet_where_the_node_is_not_anvil(wallet: Wallet, chain: Chain, mon
     wallet.has("alice")
     monkeypatch.setattr(type(chain.w3), "client_version", "Geth/v1.16.0")
     assert "there is no faucet here" in wallet.fails("faucet")
+
+
+def test_refusals_have_no_traceback(wallet: Wallet, monkeypatch: pytest.MonkeyPatch) -> None:
+    wallet.has("alice")
+    wallet.run("faucet")
+    wallet.run("deposit", "5")
+    for command in ("deposit", "withdraw", "faucet"):
+        assert "'0' is no amount to move" in wallet.fails(command, "0")
+    nobody = "0x" + "00" * 20
+    for options in ([], ["--dry-run"]):
+        assert "error: the address must not be 0" in wallet.fails("withdraw", "1", "--to", nobody, *options)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:1/v3/secret", "no Ethereum node answers at http://127.0.0.1:1: nothing accepts connections"),
+        ("nonsense", "no Ethereum node answers at 'nonsense': that is not a URL"),
+        ("ftp://127.0.0.1:1", "must begin with http:// or https://"),
+    ],
+)
+def test_no_node(wallet: Wallet, url: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wallet.has("alice")
+    monkeypatch.setenv("GPUMARKET_RPC_URL", url)
+    error = wallet.fails("show")
+    assert said in error
+    assert "secret" not in error
+
+
+def test_a_node_that_goes_away(wallet: Wallet, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    wallet.has("alice")
+
+    def gone(*_: object) -> int:
+        raise requests.ConnectionError("reset by peer")
+
+    monkeypatch.setattr(Chain, "token_balance", gone)
+    assert "error: the Ethereum node stopped answering" in wallet.fails("deposit", "1")
