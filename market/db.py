@@ -6,12 +6,14 @@ Never call the chain or the network inside a session: a writing one holds the lo
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 from sqlmodel import Session, create_engine
 
 from contracts.errors import UserError
@@ -27,7 +29,12 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        parsed = make_url(url)
+        try:
+            parsed = make_url(url)
+        except ArgumentError as error:
+            raise UserError(
+                f"{url!r} is not the URL of a database", "such as sqlite:////path/to/market.sqlite3"
+            ) from error
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         if self.is_sqlite and parsed.database in (None, "", ":memory:"):
             raise UserError(
@@ -41,6 +48,12 @@ class Database:
         else:
             self.engine = create_engine(url, pool_pre_ping=True)
         self._writer: Engine = self.engine.execution_options(writes=True)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything to read. Looking into a database makes an empty file where SQLite has none."""
+        path = self.engine.url.database
+        return not self.is_sqlite or path is None or Path(path).is_file()
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts.chain.client import connect
+from contracts.errors import UserError
 from contracts.settings import load_settings
 from market import reconcile as comparing
 from market.blobs import BlobStore
@@ -35,6 +36,11 @@ def reconcile(
     settings = load_market_settings(database_url=database)
     chain = connect(load_settings())
     db = Database(settings.database_url)
+    if not db.exists:
+        raise UserError(
+            f"there is no market's database at {db.engine.url.database}",
+            "give the market's home as GPUMARKET_HOME, or its database as --database",
+        )
     try:
         with console.status("comparing"):
             checks = comparing.reconcile(chain, db, BlobStore(settings.blob_dir, settings.max_blob_bytes))

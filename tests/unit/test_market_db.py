@@ -89,3 +89,13 @@ def test_writers_take_turns(db: Database) -> None:
 def test_a_database_in_memory_is_refused(url: str) -> None:
     with pytest.raises(UserError, match="in memory"):
         Database(url)
+
+
+def test_reconcile_makes_no_database(tmp_path: Path) -> None:
+    assert not Database(f"sqlite:///{tmp_path}/market.sqlite3").exists
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_not_a_database_url() -> None:
+    with pytest.raises(UserError, match=r"'market\.sqlite3' is not the URL of a database"):
+        Database("market.sqlite3")
