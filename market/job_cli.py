@@ -1,5 +1,6 @@
 """`gpumarket job`: submit a job, watch it, and get its checkpoints."""
 
+import sys
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -52,19 +53,36 @@ def submit(
     chain = connect(settings)
     with MarketClient(settings.require("market_url")) as client:
         address = keys.address(name)
+        say = console if output is Output.TABLE else Console(stderr=True)
         offer = submitting.prepare(client, chain.domain, address, job, approver or settings.approver)
         if output is Output.TABLE or not yes:
-            console.print(_quote_table(offer))
+            say.print(_quote_table(offer))
         for warning in offer.quote.warnings:
-            console.print(f"[yellow]Note:[/] {warning}", highlight=False)
+            say.print(f"[yellow]Note:[/] {warning}", highlight=False)
+        for twin in submitting.same_again(client, offer):
+            say.print(
+                f"[yellow]Note:[/] this very job is in already: {twin.id[:12]}, {twin.status}. This would be one more.",
+                highlight=False,
+            )
         if dry_run:
             if output is Output.JSON:
                 typer.echo(offer.quote.model_dump_json(by_alias=True, indent=2))
             else:
-                console.print("Dry run: nothing was signed or sent.")
+                say.print("Dry run: nothing was signed or sent.")
             return
-        if not yes and not typer.confirm("Sign the Bid and hand the job in?"):
-            raise typer.Exit(1)
+        if offer.quote.missing:
+            short = format_amount(offer.quote.missing, offer.info.token_decimals)
+            raise UserError(
+                f"the job may cost {offer.tokens(offer.quote.highest_cost)}, and {name} has "
+                f"{offer.tokens(offer.quote.free)} free in the escrow: {short} are missing",
+                f"gpumarket wallet deposit {short} --key {name}",
+            )
+        if not yes:
+            if not sys.stdin.isatty():
+                say.print("--yes was not given.")
+            if not typer.confirm("Sign the Bid and hand the job in?"):
+                say.print("Nothing was signed or sent.")
+                raise typer.Exit(1)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             total = sum(ref.size for ref in offer.spec.files.values())
             task = progress.add_task("uploading", total=total)
@@ -120,7 +138,7 @@ def show(
             typer.echo(found.model_dump_json(by_alias=True, indent=2))
         elif not watch:
             console.print(_job_table(found, info))
-        if output is Output.TABLE and found.status is JobStatus.FAILED:
+        if output is Output.TABLE and (found.failures or found.status is JobStatus.FAILED):
             for report in client.reports(found.id):
                 if report.report.kind == "failed":
                     console.rule(f"{report.provider} at checkpoint {report.report.n}")
@@ -156,7 +174,8 @@ def _find(client: MarketClient, prefix: str) -> JobOut:
     """The job whose id starts with `prefix`."""
     if len(prefix) == 66:
         return client.job(prefix)
-    found = [job for job in client.jobs() if job.id.startswith(prefix.lower())]
+    digits = prefix.lower().removeprefix("0x")
+    found = [job for job in client.jobs() if digits and job.id.startswith("0x" + digits)]
     if len(found) != 1:
         hint = "Give more digits." if found else "See `gpumarket job list`."
         raise UserError(f"{len(found) or 'no'} jobs have an id that starts with {prefix!r}", hint)

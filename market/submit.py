@@ -7,7 +7,7 @@ from pathlib import Path
 from eth_account.signers.local import LocalAccount
 
 from contracts.amounts import format_amount, parse_amount
-from contracts.api.bodies import BidIn, Info, JobOut, QuoteIn, QuoteOut
+from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, QuoteIn, QuoteOut
 from contracts.api.client import MarketClient
 from contracts.errors import UserError
 from contracts.jobspec import JobFile, JobSpec, read_job
@@ -81,6 +81,13 @@ def _check(bid: Bid, asked: QuoteIn, info: Info) -> None:
                 f"the market's quote has {field} {given} in the Bid, asked for was {wanted}; nothing is signed",
                 "Ask the market's operator, or use another market.",
             )
+
+
+def same_again(market: MarketClient, offer: Offer) -> list[JobOut]:
+    """Jobs of this client with the same JobSpec that are not over."""
+    alive = (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.CLOSING)
+    bid = offer.quote.bid
+    return [job for job in market.jobs(client=bid.client) if job.bid.job == bid.job and job.status in alive]
 
 
 def submit(

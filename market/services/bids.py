@@ -2,6 +2,7 @@
 
 from sqlmodel import select
 
+from contracts.amounts import format_amount
 from contracts.api.bodies import BidIn, JobOut
 from contracts.api.problems import Code, Problem
 from contracts.orders import Bid, Rules
@@ -119,11 +120,15 @@ def _check_balance(context: Context, bid: Bid, free: int) -> None:
     """Enough for a lease over the whole job at the highest price: then no provider's Ask can be too long for it."""
     needed = bid.max_price * bid.checkpoints
     if free < needed:
+        cost, price, has = (
+            f"{format_amount(amount, context.chain.decimals)} {context.chain.symbol}"
+            for amount in (needed, bid.max_price, free)
+        )
         raise Problem(
             422,
             Code.BALANCE_SHORT,
-            f"the job may cost up to {needed} ({bid.checkpoints} checkpoints at {bid.max_price}), "
-            f"but {bid.client} has {free} free in the escrow",
+            f"the job may cost up to {cost} ({bid.checkpoints} checkpoints at {price}), "
+            f"but {bid.client} has {has} free in the escrow",
             admission.deposit_hint(bid.client, needed - free, context.chain.decimals),
             free=str(free),
             needed=str(needed),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sqlmodel import select
 
+from contracts.amounts import format_amount
 from contracts.api.bodies import AskResources, OrderStatus, QuoteIn, QuoteOut, RuleSet
 from contracts.api.problems import Code, Problem
 from contracts.jobspec import JobSpec
@@ -28,6 +29,10 @@ def quote(context: Context, body: QuoteIn) -> QuoteOut:
     asks = _fitting(context, body.spec, rules)
     prices = sorted(ask.lowest_price(body.units) for ask in asks)
     bid = _bid(context, body, rules, prices, next_nonce(context, body.client, account))
+    if bid.max_price <= bid.fee:
+        raise _invalid(f"max_price: {bid.max_price} has the fee of {bid.fee} in it, and leaves nothing for a provider")
+    if bid.stake < max(1, rules.rules.arbiter_fee):
+        raise _invalid(f"stake: {bid.stake} does not cover the arbiter's fee of {rules.rules.arbiter_fee}")
     matching = [
         ask for ask in asks if ask.max_stake >= bid.stake and ask.lowest_price(body.units) + bid.fee <= bid.max_price
     ]
@@ -47,7 +52,7 @@ def quote(context: Context, body: QuoteIn) -> QuoteOut:
         missing=missing,
         bid=bid,
         typed_data=bid.typed_data(context.chain.domain),
-        warnings=list(_warnings(bid, rules, asks, matching, missing)),
+        warnings=[*_warnings(bid, rules, asks, matching), *_to_deposit(context, missing)],
     )
 
 
@@ -111,7 +116,7 @@ def _bid(context: Context, body: QuoteIn, rules: RuleSet, prices: Sequence[int],
     )
 
 
-def _warnings(bid: Bid, rules: RuleSet, fitting: list[Ask], matching: list[Ask], missing: int) -> list[str]:
+def _warnings(bid: Bid, rules: RuleSet, fitting: list[Ask], matching: list[Ask]) -> list[str]:
     found = []
     if not fitting:
         found.append("no open ask fits the job now; it will wait for one")
@@ -127,9 +132,12 @@ def _warnings(bid: Bid, rules: RuleSet, fitting: list[Ask], matching: list[Ask],
         found.append(
             "no approver: you must approve checkpoints yourself, or the provider waits a window for each payment"
         )
-    if missing:
-        found.append(f"deposit {missing} more (smallest units) before you post the Bid")
     return found
+
+
+def _to_deposit(context: Context, missing: int) -> list[str]:
+    amount = f"{format_amount(missing, context.chain.decimals)} {context.chain.symbol}"
+    return [f"deposit {amount} more before you post the Bid"] if missing else []
 
 
 def _replays_needed(bid: Bid, rules: RuleSet) -> float:

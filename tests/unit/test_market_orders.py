@@ -267,8 +267,15 @@ def test_a_quote_without_asks(world: World) -> None:
     out = world.api.quote(quote_in(world, max_price=2_000_000, stake=2_000_000, approver=OTHER))
     assert (out.matching_asks, out.lowest_price, out.likely_cost, out.missing) == (0, None, None, 7_999_999)
     assert [warning[:20] for warning in out.warnings] == [
-        "no open ask fits the", "a stake of 2000000 d", "deposit 7999999 more",
+        "no open ask fits the", "a stake of 2000000 d", "deposit 7.999999 tUS",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value"), [("max_price", 0), ("stake", 0)])
+def test_a_quote_for_a_bid_that_nobody_could_take(world: World, field: str, value: int) -> None:
+    offer = {"max_price": 2_000_000, "stake": 2_000_000} | {field: value}
+    problem = world.refuses(lambda: world.api.quote(quote_in(world, **offer)), 422, Code.VALIDATION_FAILED)
+    assert problem.message.startswith(f"{field}: {value} ")
 
 
 @pytest.mark.parametrize(
