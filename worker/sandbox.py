@@ -53,7 +53,6 @@ def bubblewrap_command(
     command += ["--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox", "--cap-drop", "ALL", "--clearenv"]
     for name, value in variables.items():
         command += ["--setenv", name, value]
-    command += _system()
     # /proc/sys and the like look up who is root outside: as root, a process without any capability may
     # write there.
     command += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
@@ -62,6 +61,7 @@ def bubblewrap_command(
     command += ["--remount-ro", "/dev"]
     for memory_folder in ("/tmp", "/dev/shm"):
         command += ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", memory_folder]
+    command += _system()  # after /tmp: this Python may be installed below it
     for inside, outside in read_only.items():
         command += ["--ro-bind", str(outside), str(inside)]
     if output is not None:
