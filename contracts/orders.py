@@ -3,6 +3,7 @@
 JSON names are those of the signed types, so that an order in an API body is the message a wallet signs.
 """
 
+import sys
 from typing import Any, ClassVar
 
 from eth_account import Account
@@ -28,6 +29,10 @@ from contracts.types import (
     from_hex,
     to_hex,
 )
+
+# eth_account imports py_ecc, and that raises the limit to 100,000: deeper than the stack is. Then 100 kB of "[[[..."
+# from a stranger, read as JSON, would end a market or an agent with a segmentation fault.
+sys.setrecursionlimit(1000)
 
 NONCE_BITS = 112  # bids a page: what fits in an account's slot
 SECP256K1_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0

@@ -247,7 +247,7 @@ def _raise_problem(response: httpx2.Response) -> None:
         return
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict) or "code" not in body:
         where = f"{response.request.url.scheme}://{response.request.url.netloc.decode()}"

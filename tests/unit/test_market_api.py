@@ -1,5 +1,6 @@
 """The API's frame: problems for all that goes wrong, limits, blobs over HTTP, the schema without a market."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,20 @@ def test_every_refusal_is_a_problem(world: World, method: str, path: str, status
     body = response.json()
     assert (body["status"], body["code"], body["type"]) == (status, code, f"urn:gpumarket:problem:{code}")
     assert body["detail"]
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+@pytest.mark.parametrize("depth", [300, 990, 100_000])
+def test_a_body_that_is_nested_too_deep(world: World, opening: str, closing: str, depth: int) -> None:
+    """In a process of its own this was a segmentation fault: a package had raised Python's recursion limit."""
+    assert sys.getrecursionlimit() <= 10_000
+    for body in (
+        opening * depth,
+        f'{{"spec": {{"config": {opening * depth}1{closing * depth}}}}}',
+    ):
+        response = world.api._http.post("/v1/quote", content=body, headers={"content-type": "application/json"})
+        assert response.status_code in (400, 422), response.text
+        assert response.json()["code"] == Code.VALIDATION_FAILED
 
 
 @pytest.mark.parametrize(
