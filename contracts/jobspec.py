@@ -31,6 +31,7 @@ from contracts.types import Bytes32
 
 MAX_FILES = 1000
 MAX_CHECKPOINTS = 65535
+MAX_DEPTH = 64  # of a config: serializers of JSON stop somewhere, and in a body it is inside other objects
 _RECIPE = re.compile(r"^(?P<path>[^:]+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
 
 
@@ -62,6 +63,21 @@ def _as_text_time(value: Any) -> Any:
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return value
+
+
+def check_json(value: dict[str, Any], what: str) -> dict[str, Any]:
+    """ValueError unless it can be written as canonical JSON, and is nested no deeper than any reader can follow."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [item for items in inner for item in items if isinstance(item, dict | list | tuple)]
+    if level:
+        raise ValueError(f"{what} is nested more than {MAX_DEPTH} deep")
+    try:
+        rfc8785.dumps(value)
+    except Exception as error:
+        raise ValueError(f"{what} can't be written as canonical JSON: {error}") from error
     return value
 
 
@@ -126,10 +142,7 @@ class JobSpec(BaseModel):
                 if folder in self.files:
                     raise ValueError(f"{folder!r} is among the files, and {path!r} needs it to be a folder")
                 folder = folder.rpartition("/")[0]
-        try:
-            rfc8785.dumps(self.config)
-        except Exception as error:
-            raise ValueError(f"config can't be written as canonical JSON: {error}") from error
+        check_json(self.config, "config")
         return self
 
     @property
@@ -262,5 +275,9 @@ def read_job(path: Path) -> tuple[JobFile, JobSpec]:
     path = path / "job.yaml" if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"no job file at {path}", "Make one with `gpumarket recipe new NAME DIR`.")
-    job = parse_job_file(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't read {path}: {error}", "A job file is YAML, in UTF-8.") from error
+    job = parse_job_file(text, str(path))
     return job, pack(job, path.parent)

@@ -4,12 +4,13 @@ hashes 0x-hex. Orders keep the names of their signed types, so that a body holds
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from contracts.commitment import canonical_hash
-from contracts.jobspec import FileRef, JobSpec
+from contracts.jobspec import FileRef, JobSpec, check_json
 from contracts.orders import Approval, Ask, Bid, Claim, Rejection, Report, Rules
 from contracts.types import (
     Address,
@@ -233,7 +234,7 @@ class CheckpointRecord(Body):
     step: int = Field(ge=1)
     state_root: Bytes32
     trace_root: Bytes32
-    numerics: dict[str, Any]
+    numerics: Annotated[dict[str, Any], AfterValidator(partial(check_json, what="numerics"))]
     root: Bytes32
     tip: Bytes20
     state: FileRef = Field(description="the safetensors blob")

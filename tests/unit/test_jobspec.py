@@ -1,12 +1,13 @@
 """job.yaml and JobSpec: what is refused, and with which words."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contracts.errors import UserError
-from contracts.jobspec import FileRef, JobSpec, check_path, parse_job_file, read_job
+from contracts.jobspec import FileRef, JobSpec, check_json, check_path, parse_job_file, read_job
 
 GOOD = """
 name: tiny
@@ -107,3 +108,25 @@ def test_a_missing_file_and_folder(tmp_path: Path) -> None:
         read_job(tmp_path)
     with pytest.raises(UserError, match="must be a mapping"):
         parse_job_file("- 1")
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: {"in": inner}, lambda inner: {"in": [inner]}])
+def test_how_deep_a_config_may_be(wrap: Callable[[object], dict[str, object]]) -> None:
+    config: dict[str, object] = {}
+    while True:
+        try:
+            check_json(config, "config")
+        except ValueError as error:
+            assert str(error) == "config is nested more than 64 deep"
+            break
+        config = wrap(config)
+    depth = str(config).count("{") + str(config).count("[")
+    assert depth in (65, 66)
+    check_json({"wide": [{}] * 1000}, "config")
+
+
+def test_a_job_file_that_is_not_text(tmp_path: Path) -> None:
+    job_folder(tmp_path)
+    (tmp_path / "job.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"can't read .*: 'utf-8' codec"):
+        read_job(tmp_path)

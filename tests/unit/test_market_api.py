@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -79,6 +80,19 @@ def test_a_body_that_is_nested_too_deep(world: World, opening: str, closing: str
         response = world.api._http.post("/v1/quote", content=body, headers={"content-type": "application/json"})
         assert response.status_code in (400, 422), response.text
         assert response.json()["code"] == Code.VALIDATION_FAILED
+
+
+@pytest.mark.parametrize("depth", [65, 250, 400])
+def test_a_config_that_is_nested_too_deep(world: World, depth: int) -> None:
+    """One that could be taken in, but not given out again, would break the list of jobs for all."""
+    config: dict[str, Any] = {}
+    for _ in range(depth):
+        config = {"in": config}
+    spec = world.spec.model_dump(mode="json")
+    bodies = {"client": world.client.address, "units": 1, "max_price": "1000000", "stake": "20000000"}
+    response = world.api._http.post("/v1/quote", json=bodies | {"spec": spec | {"config": config}})
+    assert (response.status_code, response.json()["code"]) == (422, Code.VALIDATION_FAILED)
+    assert "config is nested more than 64 deep" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(
