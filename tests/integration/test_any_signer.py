@@ -43,7 +43,7 @@ def test_the_readme_literally(stage: Stage, tmp_path: Path) -> None:
     home.mkdir()
     key = stage.client.key.hex().removeprefix("0x")
     subprocess.run(
-        [CAST, "wallet", "import", "me", "--private-key", key, "--unsafe-password", PASSWORD],
+        [str(CAST), "wallet", "import", "me", "--private-key", key, "--unsafe-password", PASSWORD],
         env=environment, check=True, capture_output=True,
     )  # fmt: skip
     body, shell = commands()
@@ -71,7 +71,16 @@ def test_a_changed_bid_is_refused(stage: Stage, tmp_path: Path) -> None:
     """Signed by cast, and then made dearer."""
     bid = stage.bid().bid
     (tmp_path / "bid.json").write_text(json.dumps(bid.typed_data(stage.domain)))
-    signing = [CAST, "wallet", "sign", "--data", "--from-file", "bid.json", "--private-key", stage.client.key.hex()]
+    signing = [
+        str(CAST),
+        "wallet",
+        "sign",
+        "--data",
+        "--from-file",
+        "bid.json",
+        "--private-key",
+        stage.client.key.hex(),
+    ]
     signature = subprocess.run(signing, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
     body = stage.bid().model_copy(update={"signature": signature})
     dearer = body.model_copy(update={"bid": bid.model_copy(update={"max_price": bid.max_price + 1})})
