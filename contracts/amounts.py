@@ -24,6 +24,14 @@ def parse_amount(text: str, decimals: int) -> int:
     return amount
 
 
+def parse_positive(text: str, decimals: int) -> int:
+    """`parse_amount` where nothing at all would make no sense."""
+    amount = parse_amount(text, decimals)
+    if amount == 0:
+        raise UserError(f"'{text}' is no amount: it must be more than 0", "write whole tokens, such as 12.5")
+    return amount
+
+
 def format_amount(amount: int, decimals: int) -> str:
     """Smallest units -> whole tokens as a decimal, without trailing zeros."""
     whole, fraction = divmod(amount, 10**decimals)

@@ -14,7 +14,7 @@ from web3.exceptions import ContractLogicError, Web3Exception
 from web3.types import RPCEndpoint
 
 from contracts import keys
-from contracts.amounts import format_amount, parse_amount
+from contracts.amounts import format_amount, parse_positive
 from contracts.chain import devnet
 from contracts.chain.client import Chain, connect
 from contracts.chain.sender import Sender, format_ether
@@ -82,7 +82,7 @@ def deposit(
 ) -> None:
     """Move tokens into the escrow, where orders can be paid from."""
     chain, name = _open(key)
-    wanted = _wanted(amount, chain)
+    wanted = parse_positive(amount, chain.decimals)
     address = keys.address(name)
     held = chain.token_balance(address)
     if held < wanted:
@@ -104,7 +104,7 @@ def withdraw(
 ) -> None:
     """Move free tokens out of the escrow."""
     chain, name = _open(key)
-    wanted = _wanted(amount, chain)
+    wanted = parse_positive(amount, chain.decimals)
     address = keys.address(name)
     free = chain.account(address).free
     if free < wanted:
@@ -132,7 +132,7 @@ def faucet(
             "start one with `gpumarket devnet`; on other chains tokens must be sent to you",
         )
     address = keys.address(name)
-    wanted = _wanted(amount, chain)
+    wanted = parse_positive(amount, chain.decimals)
     # Anyone may call the faucet, so a devnet account does: a new key has no gas money yet.
     sender = Sender(chain, devnet.accounts()[-1])
     call = chain.faucet(address, wanted)
@@ -181,13 +181,6 @@ def _carry_out(sender: Sender, steps: list[Step], amount: int, dry_run: bool, ou
 
 def _estimate(sender: Sender, step: Step) -> dict[str, Any]:
     return {"what": step.what, "max_cost_wei": str(sender.cost(step.call))}
-
-
-def _wanted(text: str, chain: Chain) -> int:
-    amount = parse_amount(text, chain.decimals)
-    if amount == 0:
-        raise UserError(f"'{text}' is no amount to move", "write how many tokens, such as 12.5")
-    return amount
 
 
 def _send(sender: Sender, step: Step) -> dict[str, Any]:

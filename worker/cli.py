@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from contracts import keys
-from contracts.amounts import format_amount, parse_amount
+from contracts.amounts import format_amount, parse_positive
 from contracts.api.bodies import Info
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
@@ -77,7 +77,7 @@ def register(
     """Measure this machine, deposit the stake, and write down what to offer. `start` then posts it."""
     settings = load_settings(market_url=market)
     chain = connect(settings)
-    amount = partial(parse_amount, decimals=chain.decimals)
+    amount = partial(parse_positive, decimals=chain.decimals)
     price_per_hour = amount(_asked(price, "--price", "Price in tokens per hour of training"))
     staked = amount(_asked(stake, "--stake", "Stake in tokens"))
     environments = registration.check_environments(environment or [])

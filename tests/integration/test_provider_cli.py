@@ -102,3 +102,10 @@ def test_status_shows_money_and_leases(stage: Stage, run: Run) -> None:
     assert report["earned"] == str(2 * TOKEN)
     table = run("status", "--key", KEY).stdout
     assert stage.provider.address in table and "1-2" in table
+
+
+def test_an_offer_of_nothing(stage: Stage, run: Run) -> None:
+    for option in ("--price", "--stake", "--max-stake"):
+        error = run(*register(stage, option, "0", "--dry-run"), code=1).stderr
+        assert "'0' is no amount" in error
+        assert "Traceback" not in error

@@ -117,7 +117,7 @@ def test_refusals_have_no_traceback(wallet: Wallet, monkeypatch: pytest.MonkeyPa
     wallet.run("faucet")
     wallet.run("deposit", "5")
     for command in ("deposit", "withdraw", "faucet"):
-        assert "'0' is no amount to move" in wallet.fails(command, "0")
+        assert "'0' is no amount: it must be more than 0" in wallet.fails(command, "0")
     nobody = "0x" + "00" * 20
     for options in ([], ["--dry-run"]):
         assert "error: the address must not be 0" in wallet.fails("withdraw", "1", "--to", nobody, *options)
