@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 from eth_utils.crypto import keccak
@@ -47,6 +48,7 @@ def clear_epoch(context: Context) -> EpochRow | None:
         bids, previous = waiting_bids(session, now)
         asks = standing_asks(session, now)
         signatures = _signatures(session, bids, asks)
+    bids = [replace(bid, timeout=context.rules_by_hash[bid.bid.rules].rules.checkpoint_timeout) for bid in bids]
     book = _with_balances(context, bids, previous, asks)
     result = clear(book)
     if not result.matches:
@@ -94,10 +96,11 @@ def waiting_bids(session: Session, now: int) -> tuple[list[BidOffer], dict[str, 
 
 
 def _let_down(session: Session, bid: str, past: Sequence[LeaseRow]) -> frozenset[str]:
-    """Providers that went silent on this job, or whose worker failed at it."""
+    """Providers that went silent on this job, failed at it, or gave it back as they got it."""
     failed = session.exec(select(ReportRow.provider).where(ReportRow.bid == bid, ReportRow.kind == "failed")).all()
     late = _ended_late(session, col(ChainEvent.lease).in_([lease.id for lease in past])) if past else []
-    return frozenset(failed) | {provider for provider, _ in late}
+    no_progress = {lease.provider for lease in past if lease.accepted == lease.start}
+    return frozenset(failed) | {provider for provider, _ in late} | no_progress
 
 
 def standing_asks(session: Session, now: int) -> list[AskOffer]:

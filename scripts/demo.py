@@ -29,7 +29,11 @@ from contracts.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".demo"
 CLIENTS = {"alice": "digits", "bob": "chargpt"}
-PROVIDERS = {"hydro": "0.60", "solar": "0.75", "wind": "0.90"}  # tokens per hour
+PROVIDERS = {  # tokens per hour, rules
+    "hydro": ("0.60", "audited"),
+    "solar": ("0.75", "interruptible"),
+    "wind": ("0.90", "audited"),
+}
 PLAY_MONEY, DEPOSIT, STAKE = "500", "200", "100"  # tokens
 VICTIM_JOB = "alice"
 KILL_AFTER = 2  # accepted checkpoints; the kill comes in the middle of the next one
@@ -61,7 +65,7 @@ class Demo:
     def start_chain(self) -> None:
         party = self.stage.party("devnet")
         party.start(
-            "chain", "devnet", "--port", "0", "--block-time", "1", "--window", "4", "--checkpoint-timeout", "30"
+            "chain", "devnet", "--port", "0", "--block-time", "1", "--window", "4", "--checkpoint-timeout", "25"
         )
         config = party.home / "config.toml"
         self.stage.wait_for("the chain", config.is_file, party)
@@ -113,13 +117,13 @@ class Demo:
         return True
 
     def start_provider(self, name: str) -> None:
-        party, price = self.stage.party(name), PROVIDERS[name]
+        party, (price, rules) = self.stage.party(name), PROVIDERS[name]
         party.run(
-            "provider", "register", "--key", name, "--price", price, "--stake", STAKE, "--rules", "audited",
+            "provider", "register", "--key", name, "--price", price, "--stake", STAKE, "--rules", rules,
             "--measure-seconds", "1", "--yes",
         )  # fmt: skip
         party.start("agent", "provider", "start", "--key", name)
-        self.say(f"provider {name} {self.address(name)} asks {price} an hour")
+        self.say(f"provider {name} {self.address(name)} asks {price} an hour, rules {rules!r}")
 
     def submit_job(self, client: str) -> None:
         party, recipe = self.stage.party(client), CLIENTS[client]
@@ -127,12 +131,16 @@ class Demo:
         self.jobs[client] = json.loads(text)["id"]
         self.say(f"{client} hands in {recipe}: job {self.jobs[client][:12]}")
 
-    def open_the_market(self) -> None:
-        """Two providers, two jobs, and one more provider that comes later. Speeds are measured side by side."""
+    @contextmanager
+    def open_market(self) -> Iterator[None]:
+        """Two providers, two jobs; one more provider comes while the others train."""
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(self.start_provider, list(PROVIDERS)[:-1]))
+            *first, late = PROVIDERS
+            list(pool.map(self.start_provider, first))
             list(pool.map(self.submit_job, CLIENTS))
-        self.start_provider(list(PROVIDERS)[-1])
+            comes = pool.submit(self.start_provider, late)
+            yield
+            comes.result()
 
     # ------------------------------------------------------------- the play
 
@@ -264,8 +272,8 @@ def play(demo: Demo) -> dict[str, Any]:
     demo.start_chain()
     demo.make_parties()
     demo.start_services()
-    demo.open_the_market()
-    jobs = demo.watch()
+    with demo.open_market():
+        jobs = demo.watch()
     demo.say("both jobs are over: " + ", ".join(f"{job.name} {job.status}" for job in jobs.values()))
     demo.stage.wait_for("the leases to end", demo.leases_are_over, patience=30)
     jobs = {client: demo.market.job(job.id) for client, job in jobs.items()}

@@ -174,8 +174,8 @@ class LeaseRun:
         ):
             self._log.warning("lease.gives_up", seconds_to_checkpoint=left and round(left, 1), **self._place())
             self.training.stop()
-            # As `failed`, so that the market does not give this machine the same job again.
-            self._release("the next checkpoint would come after the deadline", failed=True)
+            # Not `failed`: the recipe is not to blame. A market offers the job to others first.
+            self._release("the next checkpoint would come after the deadline")
 
     def _release(self, reason: str, *, failed: bool = False) -> None:
         self.folder.release(reason, since=time.time())

@@ -19,6 +19,7 @@ class BidOffer:
     needs: Resources
     start: int = 0  # checkpoints accepted so far
     avoid: frozenset[str] = frozenset()  # providers that let this job down; only if there is no other
+    timeout: int | None = None  # seconds that the rules give for a checkpoint
 
     @property
     def rest(self) -> int:
@@ -50,6 +51,7 @@ class Reason(StrEnum):
     ENVIRONMENT = "no machine has the environment that the job wants"
     RESOURCES = "no machine has the GPUs or the memory that the job wants"
     STAKE = "no fitting provider is ready to lock the stake that this bid wants"
+    SPEED = "every fitting machine is too slow for the time that the rules give for a checkpoint"
     PRICE = "every fitting ask is above this bid's price"
     CAPACITY = "every fitting machine is taken, or its provider's stake is"
     BALANCE = "the client's free balance does not cover the next lease"

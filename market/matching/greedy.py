@@ -8,10 +8,19 @@ from fractions import Fraction
 
 from contracts.api.bodies import AskResources
 from contracts.jobspec import Resources
+from contracts.types import SECONDS_PER_HOUR
 from market.matching.book import AskOffer, BidOffer, Book, Match, Reason, Result
 
 # How far an ask got with a bid, in the order of the checks.
-_CHECKS = (Reason.RULES, Reason.ENVIRONMENT, Reason.RESOURCES, Reason.STAKE, Reason.PRICE, Reason.CAPACITY)
+_CHECKS = (
+    Reason.RULES,
+    Reason.ENVIRONMENT,
+    Reason.RESOURCES,
+    Reason.STAKE,
+    Reason.SPEED,
+    Reason.PRICE,
+    Reason.CAPACITY,
+)
 
 
 def has(offered: AskResources, needed: Resources) -> bool:
@@ -80,6 +89,7 @@ def _checks_passed(bid: BidOffer, offer: AskOffer, free: dict[str, int], active:
         lambda: bid.environment in offer.resources.environments,
         lambda: has(offer.resources, bid.needs),
         lambda: order.stake <= ask.max_stake,
+        lambda: bid.timeout is None or order.units * SECONDS_PER_HOUR <= ask.units_per_hour * bid.timeout,
         lambda: ask.lowest_price(order.units) + order.fee <= order.max_price,
         lambda: active.get(ask.provider, 0) < ask.max_active and free.get(ask.provider, 0) >= order.stake,
     )

@@ -55,6 +55,8 @@ def test_each_reason_is_given() -> None:
     assert reason_of(replace(bid_offer(1), environment="jax"), ask_offer(1)) is Reason.ENVIRONMENT
     assert reason_of(replace(bid_offer(1), needs=Resources(gpus=1)), ask_offer(1)) is Reason.RESOURCES
     assert reason_of(bid_offer(1, stake=101), ask_offer(1)) is Reason.STAKE
+    assert reason_of(replace(bid_offer(1), timeout=71), ask_offer(1)) is Reason.SPEED  # it would take 72 s
+    assert clear(Book((replace(bid_offer(1), timeout=72),), (ask_offer(1),), RICH)).matches
     assert reason_of(bid_offer(1, max_price=59), ask_offer(1)) is Reason.PRICE
     assert reason_of(bid_offer(1), ask_offer(1, max_active=0)) is Reason.CAPACITY
     assert reason_of(bid_offer(1), ask_offer(1), free=RICH | {PARTIES[5]: 49}) is Reason.CAPACITY
