@@ -77,18 +77,21 @@ class Demo:
         """Keys for everyone, play money and gas for all; jobs from the recipes that ship."""
         names = ["operator", "approver", *CLIENTS, *PROVIDERS]
         with ThreadPoolExecutor(2) as pool:
-            tasks = [pool.submit(self._make_job, client, recipe) for client, recipe in CLIENTS.items()]
-            tasks += [pool.submit(self.stage.party(name).run, "wallet", "new", name) for name in names]
-            for task in tasks:
-                task.result()
-        purse = Sender(self.chain, devnet.accounts()[-1])
-        for name in names:
-            purse.send(self.chain.faucet(self.address(name), parse_amount(PLAY_MONEY, self.chain.decimals)))
-            self.chain.w3.provider.make_request(RPCEndpoint("anvil_setBalance"), [self.address(name), hex(10**19)])
+            making = [pool.submit(self._make_job, client, recipe) for client, recipe in CLIENTS.items()]
+            for name in names:
+                self._make_rich(self.stage.party(name).new_key())
+            for job in making:
+                job.result()
         self.before = {name: self.wealth(name) for name in names}
         for client in CLIENTS:
             self.stage.party(client).run("wallet", "deposit", DEPOSIT, "--key", client)
         self.say(f"keys and money for {', '.join(names)}")
+
+    def _make_rich(self, address: str) -> None:
+        """What `gpumarket wallet faucet` does."""
+        purse = Sender(self.chain, devnet.accounts()[-1])
+        purse.send(self.chain.faucet(address, parse_amount(PLAY_MONEY, self.chain.decimals)))
+        self.chain.w3.provider.make_request(RPCEndpoint("anvil_setBalance"), [address, hex(10**19)])
 
     def _make_job(self, client: str, recipe: str) -> None:
         party = self.stage.party(client)
