@@ -9,6 +9,8 @@ from eth_utils.crypto import keccak
 
 from contracts.types import from_hex, to_hex
 
+MAX_PENDING = 1024  # checkpoints of a lease that may be claimed and not yet accepted
+
 
 class Phase(IntEnum):
     NONE = 0

@@ -1,9 +1,9 @@
 """What to do next about a lease's money and its clock. Pure: the chain's state, progress and the time come in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from contracts.terms import Flag, Nums, Phase, StateWord
+from contracts.terms import MAX_PENDING, Flag, Nums, Phase, StateWord
 
 
 class Action(StrEnum):
@@ -58,6 +58,10 @@ class Progress:
     finished: bool  # all checkpoints are made
     releasing: float | None  # since it was decided to stop early; None: it was not
 
+    def within(self, synced: StateWord) -> "Progress":
+        """The same, but claimable only as far as the escrow lets a claim go beyond what is accepted."""
+        return replace(self, claimable=min(self.claimable, synced.accepted + MAX_PENDING))
+
 
 def synced(state: StateWord, nums: Nums, now: float) -> StateWord:
     """The state as the next transaction will find it: a passed window has accepted what was pending."""
@@ -76,6 +80,7 @@ def deadline(state: StateWord, nums: Nums) -> int:
 def next_action(stored: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
     """What to send now; `now` is the chain's time. It is right again after that was done, or could not be done."""
     state = synced(stored, nums, now)
+    progress = progress.within(state)
     match state.phase:
         case Phase.NONE | Phase.CLOSED:
             return Action.OVER

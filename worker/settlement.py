@@ -93,7 +93,7 @@ class Settlement:
         return action != Action.WAIT and time.monotonic() >= self._not_before
 
     def _do(self, action: Action, now: float, state: StateWord) -> None:
-        call, facts = self._call(action, state)
+        call, facts = self._call(action, synced(state, self._folder.file.nums, now))
         try:
             receipt = self._sender.send(call)
         except EscrowError as error:
@@ -115,14 +115,14 @@ class Settlement:
 
     def _call(self, action: Action, state: StateWord) -> tuple[ContractFunction, dict[str, object]]:
         """The call, and what to log of it."""
-        file, chain, progress = self._folder.file, self._chain, self.progress()
+        file, chain, progress = self._folder.file, self._chain, self.progress().within(state)
         if action == Action.REDEEM:
             assert file.approval is not None
             call = chain.redeem(file.terms, file.approval.approval, file.approval.signature)
             return call, {"n": progress.approved, "last": progress.last}
         if action == Action.CLAIM:
-            roots = self._folder.roots(state.claimed, progress.claimable)
-            return chain.claim(file.terms, roots), {"n": progress.claimable}
+            n = progress.claimable
+            return chain.claim(file.terms, n, self._folder.tip(n), self._folder.roots(state.claimed, n)), {"n": n}
         if action == Action.RESOLVE:
             assert file.job is not None
             return chain.resolve(file.terms, file.job.rules), {}

@@ -216,8 +216,10 @@ class Chain:
         """A dry run returns one Reason (as an integer) for each match."""
         return self.escrow.functions.openBatch(rules_abi(rules), [match.abi() for match in matches])
 
-    def claim(self, terms: Terms, roots: Sequence[str]) -> ContractFunction:
-        return self.escrow.functions.claim(*_short(terms), [from_hex(root) for root in roots])
+    def claim(self, terms: Terms, n: int, tip: str, roots: Sequence[str]) -> ContractFunction:
+        """Claims the next checkpoints. `roots` must lead to index `n` and `tip`: else it is refused, because someone
+        has redeemed or claimed meanwhile. At most MAX_PENDING may be pending."""
+        return self.escrow.functions.claim(*_short(terms), n, from_hex(tip), [from_hex(root) for root in roots])
 
     def claim_signed(self, terms: Terms, roots: Sequence[str], signature: str) -> ContractFunction:
         return self.escrow.functions.claimSigned(

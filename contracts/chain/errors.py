@@ -132,7 +132,7 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "Escrow_NotAllowed": lambda v: f"{v['caller']} may not do this with this lease",
     "Escrow_BadSignature": lambda v: f"this is not a signature of {v['signer']} over these values",
     "Escrow_TipMismatch": lambda v: (
-        f"the tip or the roots given lead to tip {v['got']}, but the chain has {v['expected']}"
+        f"the tip or the roots given lead to tip {v['got']}, but on the chain to {v['expected']}"
     ),
     "Escrow_RulesMismatch": lambda v: f"the rules given have hash {v['got']}, but the lease has {v['expected']}",
     "Escrow_NothingPending": lambda v: f"nothing is pending at lease {v['lease']}",

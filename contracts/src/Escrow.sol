@@ -54,6 +54,8 @@ contract Escrow is IEscrow, EIP712 {
     uint256 private constant VERDICT_FALSE = 2;
     /// The challenger's part of a convicted stake, after the arbiter's fee: one in five.
     uint256 private constant REWARD_DIVISOR = 5;
+    /// A challenge brings all pending roots: no claim may outgrow what one transaction can carry.
+    uint256 private constant MAX_PENDING = 1024;
 
     IERC20 private immutable _token;
     /// The chain at deployment: a dispute keeps its id through a fork.
@@ -326,7 +328,9 @@ contract Escrow is IEscrow, EIP712 {
     // ---------------------------------------------------------------- claim
 
     /// @inheritdoc IEscrow
-    function claim(address provider, uint256 nums, bytes32 parties, bytes32[] calldata roots) external {
+    function claim(address provider, uint256 nums, bytes32 parties, uint16 n, bytes20 tip, bytes32[] calldata roots)
+        external
+    {
         bytes32 lease = TermsLib.id(provider, nums, parties);
         State s = _states[lease].sync(Nums.wrap(nums).window());
         if (!s.isLive()) revert Escrow_WrongPhase(lease, s.status());
@@ -336,6 +340,10 @@ contract Escrow is IEscrow, EIP712 {
             s = s.with(StateLib.CLAIMED_IN_CLOSING);
         }
         s = _extended(s, Nums.wrap(nums), roots);
+        // An Approval or a signed Claim that got in before must not move these roots to other indices, nor to
+        // another past.
+        if (s.claimed() != n) revert Escrow_BadIndex(n, s.claimed(), s.claimed());
+        if (s.tip() != tip) revert Escrow_TipMismatch(s.tip(), tip);
 
         _states[lease] = s;
         emit Claimed(lease, uint16(s.claimed()), roots);
@@ -364,8 +372,10 @@ contract Escrow is IEscrow, EIP712 {
     function _extended(State s, Nums nums, bytes32[] calldata roots) private view returns (State) {
         uint256 claimed = s.claimed();
         uint256 n = claimed + roots.length;
+        uint256 highest = s.accepted() + MAX_PENDING;
+        if (highest > nums.end()) highest = nums.end();
         // No roots would restart the clock for nothing.
-        if (n == claimed || n > nums.end()) revert Escrow_BadIndex(n, claimed + 1, nums.end());
+        if (n == claimed || n > highest) revert Escrow_BadIndex(n, claimed + 1, highest);
         return s.withClaimed(n).withTip(s.tip().extend(roots)).withTimeNow();
     }
 

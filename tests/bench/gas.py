@@ -165,7 +165,7 @@ class Market:
 
     def claim(self, lease: Lease, n: int, count: int = 1) -> int:
         roots = [root(lease, i) for i in range(n - count + 1, n + 1)]
-        return self.chain.send(lease.provider, self.chain.escrow, "claim", *lease.claim_args, roots)
+        return self.chain.send(lease.provider, self.chain.escrow, "claim", *lease.claim_args, n, tip(lease, n), roots)
 
     def call(self, sender: LocalAccount, name: str, lease: Lease) -> int:
         """`collect`, `end` or `close`."""

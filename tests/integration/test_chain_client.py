@@ -85,7 +85,7 @@ def test_refusals_about_leases(chain: Chain) -> None:
         chain.collect(terms),
         chain.end(terms),
         chain.close(terms),
-        chain.claim(terms, [ZERO_HASH]),
+        chain.claim(terms, 1, "0x" + "00" * 20, [ZERO_HASH]),
         chain.resolve(terms, rules),
         chain.challenge(terms, rules, ZERO_ADDRESS, [], 1),
     ):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from eth_account.signers.local import LocalAccount
+from web3.contract.contract import ContractFunction
 
 from contracts.chain import devnet
 from contracts.chain.calls import Match
@@ -147,11 +148,22 @@ def roots(count: int, seed: int = 0) -> list[str]:
     return [to_hex(random.Random(seed * 1_000 + i).randbytes(32)) for i in range(count)]
 
 
+def tip_after(view: LeaseView, new: list[str]) -> str:
+    tip = view.state.tip.to_bytes(20, "big")
+    for root in new:
+        tip = next_tip(tip, from_hex(root))
+    return to_hex(tip)
+
+
+def claim(market: Market, view: LeaseView, new: list[str]) -> ContractFunction:
+    return market.chain.claim(view.terms, view.state.claimed + len(new), tip_after(view, new), new)
+
+
 def test_a_whole_lease_on_the_slow_path(market: Market) -> None:
     lease = market.open(market.match(0, 0))
     view = market.ledger.leases[lease]
     assert view.state.phase is Phase.ACTIVE and view.lock == 7 * (1_003 + 7)
-    market.send(market.provider_of(view), market.chain.claim(view.terms, roots(7)))
+    market.send(market.provider_of(view), claim(market, view, roots(7)))
     market.check()
     assert (view.state.accepted, view.synced(market.chain.now() + 20).accepted) == (0, 7)
     pass_time(market.chain, 20)
@@ -166,7 +178,7 @@ def test_a_convicted_provider_and_the_next_lease(market: Market) -> None:
     first = market.match(0, 0)
     view = market.ledger.leases[market.open(first)]
     market.send(market.approver, chain.redeem(view.terms, *market.approval(view, 2)))
-    market.send(market.provider_of(view), chain.claim(view.terms, roots(3)))
+    market.send(market.provider_of(view), claim(market, view, roots(3)))
     call = chain.challenge(view.terms, rules, to_hex(view.accepted_tip.to_bytes(20, "big")), roots(3), 4)
     market.send(market.challenger, call)
     market.check()
@@ -187,7 +199,7 @@ def test_a_convicted_provider_and_the_next_lease(market: Market) -> None:
 def test_closing_with_what_a_window_accepted(market: Market) -> None:
     """`redeem` with `last` of all that the window has accepted pays everything; the books must see it."""
     view = market.ledger.leases[market.open(market.match(0, 0))]
-    market.send(market.provider_of(view), market.chain.claim(view.terms, roots(7)))
+    market.send(market.provider_of(view), claim(market, view, roots(7)))
     pass_time(market.chain, 20)
     market.send(market.provider_of(view), market.chain.redeem(view.terms, *market.approval(view, 7, last=True)))
     market.check()
@@ -237,17 +249,14 @@ def _continue(market: Market, rng: random.Random) -> None:
 def _claim(market: Market, rng: random.Random) -> None:
     view = _live(market, rng, _is_in(Phase.ACTIVE, Phase.CLOSING))
     new = roots(rng.randint(1, 3), rng.randrange(100))
-    market.send(market.provider_of(view), market.chain.claim(view.terms, new))
+    market.send(market.provider_of(view), claim(market, view, new))
 
 
 def _claim_signed(market: Market, rng: random.Random) -> None:
     view = _live(market, rng, _is_in(Phase.ACTIVE, Phase.CLOSING))
     new = roots(rng.randint(1, 3), rng.randrange(100))
-    tip = view.state.tip.to_bytes(20, "big")
-    for root in new:
-        tip = next_tip(tip, from_hex(root))
-    claim = Claim(lease=view.id, n=view.state.claimed + len(new), tip=to_hex(tip))
-    signature = claim.sign(market.chain.domain, market.provider_of(view))
+    signed = Claim(lease=view.id, n=view.state.claimed + len(new), tip=tip_after(view, new))
+    signature = signed.sign(market.chain.domain, market.provider_of(view))
     market.send(market.matcher, market.chain.claim_signed(view.terms, new, signature))
 
 

@@ -87,7 +87,7 @@ def test_the_slow_path_and_a_silent_provider(stage: Stage) -> None:
     lease = stage.open(job, stage.api.post_ask(stage.ask()))
     terms = stage.terms(lease.id)
     record = make_record(job.bid.job, 1, lease.state.tip)
-    stage.send(stage.provider, stage.chain.claim(terms, [record.root]))
+    stage.send(stage.provider, stage.chain.claim(terms, 1, record.tip, [record.root]))
     lease_matches_chain(stage, lease.id)
     assert stage.api.lease(lease.id).state.claimed == 1
 
@@ -142,7 +142,7 @@ def test_a_reorganisation_in_the_middle_of_a_lease(stage: Stage) -> None:
     job = stage.api.post_bid(stage.bid())
     lease = stage.open(job, stage.api.post_ask(stage.ask()))
     record = make_record(job.bid.job, 1, lease.state.tip)
-    stage.send(stage.provider, stage.chain.claim(stage.terms(lease.id), [record.root]))
+    stage.send(stage.provider, stage.chain.claim(stage.terms(lease.id), 1, record.tip, [record.root]))
     rpc(stage.chain, "anvil_reorg", 1, [])
     stage.followed()
     assert stage.api.lease(lease.id).state == lease.state

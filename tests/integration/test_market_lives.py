@@ -203,7 +203,7 @@ def test_records_of_what_was_accepted_on_chain_are_welcome_however_late(market: 
     lease = market.lease_of(job)
     records = [market.record(lease, 1, lease.state.tip)]
     records.append(market.record(lease, 2, records[0].tip))
-    claim = market.chain.claim(market.terms(lease), [record.root for record in records])
+    claim = market.chain.claim(market.terms(lease), 2, records[1].tip, [record.root for record in records])
     Sender(market.chain, market.providers[0]).send(claim)
     market.follow()
     market.pass_time(lease.window)

@@ -127,7 +127,7 @@ def test_accepted_by_the_window(market: Lives) -> None:
     lease = market.lease_of(job)
     first = market.report(lease, 1, lease.state.tip)
     second = market.report(lease, 2, first.tip)
-    claim = market.chain.claim(market.terms(lease), [first.root, second.root])
+    claim = market.chain.claim(market.terms(lease), 2, second.tip, [first.root, second.root])
     Sender(market.chain, market.key(lease.provider)).send(claim)
     market.follow()
     boasting = market.api.job(job.id).model_copy(update={"accepted": 2})

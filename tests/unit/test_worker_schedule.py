@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.terms import Flag, Nums, Phase, StateWord
+from contracts.terms import MAX_PENDING, Flag, Nums, Phase, StateWord
 from worker.pace import Pace
 from worker.schedule import Action, Progress, Timing, deadline, must_give_up, next_action, synced
 
@@ -55,6 +55,18 @@ def test_redeeming_less_often_than_every_half_timeout_is_not_to_be_had() -> None
 def test_an_approval_is_redeemed_at_half_the_timeout() -> None:
     assert due(state(), progress(2, 2), 1049) == Action.WAIT
     assert due(state(), progress(2, 2), 1050) == Action.REDEEM
+
+
+def test_no_more_is_claimed_than_a_challenge_can_carry() -> None:
+    nums = Nums(start=0, end=5_000, window=30, timeout=100, price=5, fee=0)
+    silent = progress(3_000, 10, waited=30.0)
+    assert silent.within(state(accepted=10)).claimable == 10 + MAX_PENDING
+    assert due(state(accepted=10), silent, 1080, nums) == Action.CLAIM
+    full = state(accepted=10, claimed=10 + MAX_PENDING)
+    assert due(full, silent, 1029, nums) == Action.WAIT
+    assert due(full, silent, 1030, nums) == Action.COLLECT
+    passed = state(accepted=10 + MAX_PENDING, settled=10 + MAX_PENDING)
+    assert due(passed, silent, 1080, nums) == Action.CLAIM
 
 
 def test_nothing_is_redeemed_twice() -> None:

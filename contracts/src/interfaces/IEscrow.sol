@@ -237,7 +237,11 @@ interface IEscrow {
 
     /// @notice The provider claims the next checkpoints. Their acceptance window starts (again).
     /// @param parties keccak256(abi.encode(Parties))
-    function claim(address provider, uint256 nums, bytes32 parties, bytes32[] calldata roots) external;
+    /// @param n the resulting claimed index: else whoever redeems or claims first could shift the roots
+    /// @param tip the resulting tip: else an Approval of another past could be slipped under them
+    /// @param roots at most 1024 may be pending
+    function claim(address provider, uint256 nums, bytes32 parties, uint16 n, bytes20 tip, bytes32[] calldata roots)
+        external;
 
     /// @notice `claim` by anyone, with the provider's signed Claim that names the resulting index and tip. Active only.
     function claimSigned(

@@ -308,7 +308,8 @@ contract Handler is Test {
         Terms memory terms = l.terms;
         bytes32 parties = keccak256(abi.encode(terms.parties));
         if (!signed) {
-            bytes memory input = abi.encodeCall(IEscrow.claim, (terms.provider, terms.nums, parties, roots));
+            uint16 n = uint16(l.claimed + roots.length);
+            bytes memory input = abi.encodeCall(IEscrow.claim, (terms.provider, terms.nums, parties, n, tip, roots));
             _call(terms.provider, input, ok, "claim");
             return;
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
-import {IEscrow, Terms} from "../../src/interfaces/IEscrow.sol";
+import {Approval, Ask, Bid, IEscrow, Redemption, Terms} from "../../src/interfaces/IEscrow.sol";
 import {Wallet} from "../utils/Wallets.sol";
 import {EscrowTest} from "../utils/EscrowTest.sol";
 
@@ -9,6 +9,8 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  * ├── the lease is unknown, Closed or Challenged: reverts
  * ├── the caller is not the provider: reverts
  * ├── there are no roots, or more than the lease has left: reverts
+ * ├── more would be pending than a challenge can carry: reverts
+ * ├── the index or tip it leads to is not the one named, because something got in before: reverts
  * ├── Active
  * │   ├── nothing pending: claimed and tip move, the clock restarts
  * │   ├── something pending in its window: extends it, the window restarts
@@ -58,7 +60,7 @@ contract ClaimTest is EscrowTest {
         bytes32 parties = keccak256(abi.encode(terms.parties));
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_NotAllowed.selector, stranger));
         vm.prank(stranger);
-        escrow.claim(provider, terms.nums, parties, _roots(1, 1));
+        escrow.claim(provider, terms.nums, parties, 1, _tip(1), _roots(1, 1));
     }
 
     function test_RevertWhen_NoRoots() external {
@@ -70,6 +72,64 @@ contract ClaimTest is EscrowTest {
         _claim(terms, 1, 2);
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 7, 3, CHECKPOINTS));
         _claim(terms, 3, 7);
+    }
+
+    function test_RevertWhen_TooManyPending() external {
+        Bid memory bid = _bid();
+        bid.nonce = 1;
+        bid.checkpoints = 2_000;
+        Ask memory ask = _ask();
+        ask.maxCheckpoints = 2_000;
+        _fund(client, 2_000 * (PRICE + FEE));
+        terms = _open(_match(bid, ask));
+        _redeem(terms, 10);
+        _claim(terms, 11, 1_000);
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 1_035, 1_001, 1_034));
+        _claim(terms, 1_001, 1_035);
+        _claim(terms, 1_001, 1_034);
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 1_035, 1_035, 1_034));
+        _claim(terms, 1_035, 1_035);
+        vm.warp(block.timestamp + WINDOW);
+        _claim(terms, 1_035, 2_000);
+        _assertState(_id(terms), ACTIVE, 10, 1_034, 2_000, _tip(2_000));
+    }
+
+    /// Else the provider's honest root 1 would stand as root 2, and convict it.
+    function test_RevertWhen_AnApprovalGotInBefore() external {
+        _redeem(terms, 1);
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 2, 3, 3));
+        _claimAs(2, _tip(2), _roots(1, 2));
+        _claim(terms, 2, 2);
+        _assertState(lease, ACTIVE, 1, 1, 2, _tip(2));
+    }
+
+    function test_RevertWhen_ASignedClaimGotInBefore() external {
+        _claimSigned(1, 2, _signature(provider, 2, _tip(2)));
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 2, 4, 4));
+        _claim(terms, 1, 2);
+        _end(terms, provider);
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 2, 4, 4));
+        _claim(terms, 1, 2);
+        _claim(terms, 3, 3);
+        _assertState(lease, CLOSING | CLAIMED_IN_CLOSING, 0, 0, 3, _tip(3));
+    }
+
+    /// The approver accepts what was claimed, but under a tip of its own: nothing true can follow that.
+    function test_RevertWhen_AnotherPastGotInBefore() external {
+        _claim(terms, 1, 1);
+        Redemption memory item = _approval(terms, 1, false);
+        item.approval.tip = bytes20(keccak256("another past"));
+        _resign(item);
+        escrow.redeem(item);
+        bytes20 led = bytes20(keccak256(abi.encodePacked(item.approval.tip, _root(2))));
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_TipMismatch.selector, led, _tip(2)));
+        _claim(terms, 2, 2);
+        // The index alone would not do: here the approver gives index 2 the tip of index 1.
+        item.approval = Approval({n: 2, tip: _tip(1), last: false});
+        _resign(item);
+        escrow.redeem(item);
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 2, 3, 3));
+        _claim(terms, 2, 2);
     }
 
     function test_Active() external {
@@ -162,6 +222,11 @@ contract ClaimTest is EscrowTest {
 
     function _signature(address signer, uint16 n, bytes20 tip) private view returns (bytes memory) {
         return _sign(signer, escrow.hashClaim(lease, n, tip));
+    }
+
+    function _claimAs(uint16 n, bytes20 tip, bytes32[] memory roots) private {
+        vm.prank(provider);
+        escrow.claim(provider, terms.nums, keccak256(abi.encode(terms.parties)), n, tip, roots);
     }
 
     function _claimSigned(uint256 from, uint256 to, bytes memory signature) private {

@@ -171,8 +171,13 @@ contract RedeemTest is EscrowTest {
 
     function test_Active_ReplacesAClaim() external {
         // What the approver saw differs from what was claimed on chain: the approver decides.
+        bytes32[] memory others = _roots(11, 12);
+        bytes20 tip = _tip(0);
+        for (uint256 i; i < others.length; ++i) {
+            tip = bytes20(keccak256(abi.encodePacked(tip, others[i])));
+        }
         vm.prank(provider);
-        escrow.claim(provider, terms.nums, keccak256(abi.encode(terms.parties)), _roots(11, 12));
+        escrow.claim(provider, terms.nums, keccak256(abi.encode(terms.parties)), 2, tip, others);
         escrow.redeem(_approvalOf(2, false));
         _assertState(lease, ACTIVE, 2, 2, 2, _tip(2));
     }

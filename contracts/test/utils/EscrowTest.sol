@@ -275,7 +275,9 @@ abstract contract EscrowTest is Test {
 
     function _claim(Terms memory terms, uint256 from, uint256 to) internal {
         vm.prank(terms.provider);
-        escrow.claim(terms.provider, terms.nums, keccak256(abi.encode(terms.parties)), _roots(from, to));
+        escrow.claim(
+            terms.provider, terms.nums, keccak256(abi.encode(terms.parties)), uint16(to), _tip(to), _roots(from, to)
+        );
     }
 
     function _approval(Terms memory terms, uint16 n, bool last) internal view returns (Redemption memory item) {
