@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,7 @@ def running(keep: bool) -> Iterator[Demo]:
             stage.stop_all()
 
 
-def play(demo: Demo) -> dict[str, Any]:
+def play(demo: Demo, keep: bool) -> dict[str, Any]:
     demo.start_chain()
     demo.make_parties()
     demo.start_services()
@@ -281,7 +282,8 @@ def play(demo: Demo) -> dict[str, Any]:
     demo.stage.wait_for("the leases to end", demo.leases_are_over, patience=30)
     jobs = {client: demo.market.job(job.id) for client, job in jobs.items()}
     console.print(demo.table(jobs))
-    demo.stop_providers()
+    if not keep:
+        demo.stop_providers()
     after = {name: demo.wealth(name) for name in demo.before}
     demo.say("reconcile: chain against database against blobs")
     reconciled = demo.reconcile()
@@ -346,16 +348,17 @@ def summary(demo: Demo, result: dict[str, Any]) -> None:
 
 
 def next_steps(demo: Demo) -> None:
-    console.print("\nEverything still runs. Try, in another terminal:")
     client = demo.stage.party(VICTIM_JOB)
-    console.print(f"  export GPUMARKET_HOME={client.home} GPUMARKET_MARKET_URL={demo.stage.market_url}")
-    console.print(f"  export GPUMARKET_PASSWORD={demo.stage.password} PATH={ROOT}/.venv/bin:$PATH")
-    console.print("  gpumarket job list")
-    console.print(f"  gpumarket job pull {demo.jobs[VICTIM_JOB][:12]} ./checkpoints --all")
-    console.print("  gpumarket wallet show")
-    console.print(f"  gpumarket job submit {client.home / CLIENTS[VICTIM_JOB]}")
-    console.print(f"  curl {demo.stage.market_url}/v1/info")
-    console.print("Ctrl-C here stops it all.")
+    say = partial(console.print, soft_wrap=True)
+    say("\nEverything still runs, but for the provider that was killed. Try, in another terminal:")
+    say(f"  export PATH={ROOT}/.venv/bin:$PATH GPUMARKET_PASSWORD={demo.stage.password}")
+    say(f"  export GPUMARKET_HOME={client.home} GPUMARKET_MARKET_URL={demo.stage.market_url}")
+    say("  gpumarket job list")
+    say(f"  gpumarket job pull {demo.jobs[VICTIM_JOB][:12]} ./checkpoints --all")
+    say("  gpumarket wallet show")
+    say(f"  gpumarket job submit {client.home / CLIENTS[VICTIM_JOB]}")
+    say(f"  curl {demo.stage.market_url}/v1/info")
+    say("Ctrl-C here stops it all.")
 
 
 def main() -> int:
@@ -365,7 +368,7 @@ def main() -> int:
     options = parser.parse_args()
     with running(options.keep) as demo:
         try:
-            result = play(demo)
+            result = play(demo, options.keep)
         except Failure as failure:
             console.print(f"[red]The demo failed:[/] {failure}")
             return 1
