@@ -115,8 +115,8 @@ def make_ask(
         "matcher": matcher,
         "resources": resources.hash(),
         "rules": rules.struct_hash(),
-        "price_per_hour": 3_600_000,
-        "units_per_hour": 3_600_000,
+        "price_per_hour": 3_600_000_000,  # 1 token, and 1 second, for a million units
+        "units_per_hour": 3_600_000_000,
         "max_stake": 50_000_000,
         "max_active": 1,
         "max_checkpoints": 4,

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from contracts.api.bodies import AskResources
 from contracts.jobspec import Resources
+from contracts.orders import Ask
 from contracts.types import SECONDS_PER_HOUR
 from market.matching.book import AskOffer, BidOffer, Book, Match, Reason, Result
 
@@ -31,6 +32,11 @@ def has(offered: AskResources, needed: Resources) -> bool:
         and offered.memory_mb >= needed.memory_mb
         and (not needed.devices or offered.device in needed.devices)
     )
+
+
+def fast_enough(ask: Ask, units: int, timeout: int) -> bool:
+    """Whether a checkpoint of `units` takes the machine no longer than the rules give for one, in seconds."""
+    return units * SECONDS_PER_HOUR <= ask.units_per_hour * timeout
 
 
 def clear(book: Book) -> Result:
@@ -89,7 +95,7 @@ def _checks_passed(bid: BidOffer, offer: AskOffer, free: dict[str, int], active:
         lambda: bid.environment in offer.resources.environments,
         lambda: has(offer.resources, bid.needs),
         lambda: order.stake <= ask.max_stake,
-        lambda: bid.timeout is None or order.units * SECONDS_PER_HOUR <= ask.units_per_hour * bid.timeout,
+        lambda: bid.timeout is None or fast_enough(ask, order.units, bid.timeout),
         lambda: ask.lowest_price(order.units) + order.fee <= order.max_price,
         lambda: active.get(ask.provider, 0) < ask.max_active and free.get(ask.provider, 0) >= order.stake,
     )

@@ -11,7 +11,7 @@ from contracts.jobspec import JobSpec
 from contracts.orders import Ask, Bid
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS, to_hex
 from market.context import Context
-from market.matching.greedy import has
+from market.matching.greedy import fast_enough, has
 from market.models import AskRow
 from market.services.accounts import next_nonce
 from market.services.asks import ask_status
@@ -26,7 +26,7 @@ def quote(context: Context, body: QuoteIn) -> QuoteOut:
     if body.units == 0:
         raise _invalid("units: 0 work units per checkpoint; measure them with `gpumarket recipe measure`")
     account = context.account(body.client)
-    asks = _fitting(context, body.spec, rules)
+    asks = _fitting(context, body.spec, body.units, rules)
     prices = sorted(ask.lowest_price(body.units) for ask in asks)
     bid = _bid(context, body, rules, prices, next_nonce(context, body.client, account))
     if bid.max_price <= bid.fee:
@@ -69,16 +69,21 @@ def _rules(context: Context, name: str | None) -> RuleSet:
     return context.rules[name]
 
 
-def _fitting(context: Context, spec: JobSpec, rules: RuleSet) -> list[Ask]:
-    """Open asks of machines that could do the job, whatever their price and stake."""
+def _fitting(context: Context, spec: JobSpec, units: int, rules: RuleSet) -> list[Ask]:
+    """Open asks of machines that could do the job in time, whatever their price and stake."""
     now = context.now()
     with context.db.reading() as session:
         rows = session.exec(select(AskRow).where(AskRow.rules == rules.hash, AskRow.valid_until >= now)).all()
     found = []
     for row in rows:
         resources = AskResources.model_validate(row.resources)
-        if spec.environment in resources.environments and has(resources, spec.resources):
-            found.append(Ask.model_validate(row.ask))
+        ask, timeout = Ask.model_validate(row.ask), rules.rules.checkpoint_timeout
+        if (
+            spec.environment in resources.environments
+            and has(resources, spec.resources)
+            and fast_enough(ask, units, timeout)
+        ):
+            found.append(ask)
     accounts = context.accounts(ask.provider for ask in found)
     return [ask for ask in found if ask_status(ask, accounts[ask.provider], now) is OrderStatus.OPEN]
 

@@ -125,7 +125,7 @@ def test_released_work_goes_on_elsewhere_from_its_last_checkpoint(market: Lives)
     market.approver.answer_releases()
     market.redeem(lease)
     assert market.state(lease).phase is Phase.CLOSED
-    market.post_ask(market.providers[1], price_per_hour=1_800_000)
+    market.post_ask(market.providers[1], price_per_hour=1_800_000_000)
     assert market.clear() is not None
     following = market.lease_of(job)
     assert (following.provider, following.start, following.prev) == (market.providers[1].address, 2, lease.id)
@@ -143,7 +143,7 @@ def test_a_job_released_before_its_first_checkpoint_is_matched_again(market: Liv
     market.say(lease, "release", 0)
     market.approver.answer_releases()
     market.redeem(lease)
-    market.post_ask(market.providers[1], price_per_hour=3_700_000)
+    market.post_ask(market.providers[1], price_per_hour=3_700_000_000)
     assert market.clear() is not None
     assert market.lease_of(job).provider == market.providers[1].address  # dearer, but the other gave it back
 
@@ -166,7 +166,7 @@ def test_a_vanished_worker_is_paid_what_was_approved_and_the_job_moves(market: L
     assert (ended.finished, ended.paid, market.chain.account(lease.provider).free) == ("closed", 2 * TOKEN, 102 * TOKEN)
     # Its old ask is still valid, but nobody trusts it until the worker is back and posts a new one.
     assert market.clear() is None
-    market.post_ask(market.providers[0], price_per_hour=3_700_000)
+    market.post_ask(market.providers[0], price_per_hour=3_700_000_000)
     assert market.clear() is not None
     assert market.lease_of(job).start == 2
     assert differences(market) == []
