@@ -68,11 +68,15 @@ def test_a_job_killed_and_resumed_elsewhere_ends_in_the_same_state(tmp_path: Pat
 
     killed = Runner(spec, tmp_path / "job", tmp_path / "killed")
     said, saved = train(killed, lambda checkpoint: killed.kill() if checkpoint.index == 2 else None)
-    assert isinstance(said[-1], Failed) and len(saved) == 2
+    # What had left the process before the kill is still taken.
+    made = len(saved)
+    assert isinstance(said[-1], Failed) and 2 <= made < 5
 
-    resumed = Runner(spec, tmp_path / "job", tmp_path / "resumed", first=3, state=saved[-1].path, step_interval=0)
+    resumed = Runner(
+        spec, tmp_path / "job", tmp_path / "resumed", first=made + 1, state=saved[-1].path, step_interval=0
+    )
     said, rest = train(resumed)
-    assert [m.metrics for m in said if isinstance(m, Step)] == [m.metrics for m in steps[8:]]
+    assert [m.metrics for m in said if isinstance(m, Step)] == [m.metrics for m in steps[4 * made :]]
     assert [c.trace_root for c in saved + rest] == [c.trace_root for c in taken]
     assert [c.state_root() for c in saved + rest] == [c.state_root() for c in taken]
 
