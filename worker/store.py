@@ -1,11 +1,11 @@
 """The agent's durable state: a folder for each lease, from which a restart goes on.
 
     home()/provider/KEY/provider.toml, agent.json, agent.lock
-                       /leases/0x.../lease.json          terms, and how far it has come
-                                    /job/                the job's files
-                                    /start.safetensors   the state that the lease starts from
-                                    /work/               checkpoints with their traces and records, the log
-                       /over/0x....json                  leases that are over and collected
+                      leases/0x.../lease.json           terms, and how far it has come
+                                   job/                 the job's files
+                                   start.safetensors    the state that the lease starts from
+                                   work/                checkpoints with their traces and records, the log
+                      over/0x....json                   leases that are over and collected
 
 Every file is replaced atomically. Checkpoint n exists from the moment its record does.
 """
