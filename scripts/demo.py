@@ -129,11 +129,12 @@ class Demo:
         party.start("agent", "provider", "start", "--key", name)
         self.say(f"provider {name} {self.address(name)} asks {price} an hour, rules {rules!r}")
 
-    def submit_job(self, client: str) -> None:
+    def submit_job(self, client: str) -> str:
         party, recipe = self.stage.party(client), CLIENTS[client]
         text = party.run("job", "submit", str(party.home / recipe), "--key", client, "--yes", "-o", "json")
-        self.jobs[client] = json.loads(text)["id"]
-        self.say(f"{client} hands in {recipe}: job {self.jobs[client][:12]}")
+        id: str = json.loads(text)["id"]
+        self.say(f"{client} hands in {recipe}: job {id[:12]}")
+        return id
 
     @contextmanager
     def open_market(self) -> Iterator[None]:
@@ -141,7 +142,7 @@ class Demo:
         with ThreadPoolExecutor(2) as pool:
             *first, late = PROVIDERS
             list(pool.map(self.start_provider, first))
-            list(pool.map(self.submit_job, CLIENTS))
+            self.jobs = dict(zip(CLIENTS, pool.map(self.submit_job, CLIENTS), strict=True))
             comes = pool.submit(self.start_provider, late)
             yield
             comes.result()
