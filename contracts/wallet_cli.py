@@ -2,7 +2,6 @@
 
 import json
 import sys
-from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -19,6 +18,7 @@ from contracts.chain import devnet
 from contracts.chain.client import Chain, connect
 from contracts.chain.sender import Sender, format_ether
 from contracts.errors import UserError
+from contracts.output import Output
 from contracts.settings import Settings, load_settings
 from contracts.types import Address
 
@@ -28,11 +28,6 @@ FAUCET_ETHER = 10
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Make and use encrypted keys."
 )
-
-
-class Output(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 KeyOption = Annotated[str | None, typer.Option("--key", help="Which key. Not needed if there is only one.")]

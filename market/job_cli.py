@@ -2,7 +2,6 @@
 
 import sys
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from contracts.api.bodies import Info, JobOut, JobStatus
 from contracts.api.client import MarketClient, Unreachable
 from contracts.chain.client import connect
 from contracts.errors import UserError
+from contracts.output import Output
 from contracts.settings import load_settings
 from market import pull as pulling
 from market import submit as submitting
@@ -25,11 +25,6 @@ from market import submit as submitting
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Submit training jobs, watch them, get checkpoints.")
 console = Console()
 ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
-
-
-class Output(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 JobId = Annotated[str, typer.Argument(help="The job's id, or its first hex digits", show_default=False)]

@@ -1,7 +1,6 @@
 """`gpumarket reconcile`: chain against database against blobs."""
 
 import json
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ from rich.table import Table
 
 from contracts.chain.client import connect
 from contracts.errors import UserError
+from contracts.output import Output
 from contracts.settings import load_settings
 from market import reconcile as comparing
 from market.blobs import BlobStore
@@ -18,11 +18,6 @@ from market.settings import load_market_settings
 
 app = typer.Typer(add_completion=False, help="Compare chain, database and files; change nothing.")
 console = Console()
-
-
-class Output(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 @app.command()

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -26,6 +25,7 @@ from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
+from contracts.output import Output
 from contracts.settings import load_settings
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS
 from worker import register as registration
@@ -39,11 +39,6 @@ from worker.store import Store
 app = typer.Typer(no_args_is_help=True, help="Offer this machine's GPUs and train.")
 console = Console()
 say = partial(console.print, highlight=False, soft_wrap=True)
-
-
-class Output(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 Key = Annotated[str | None, typer.Option("--key", help="Name of the key; not needed if there is only one")]
