@@ -14,7 +14,6 @@ from contracts.chain import events
 from contracts.chain.calls import Match as Pair
 from contracts.chain.errors import Reason as Refusal
 from contracts.commitment import merkle_root
-from contracts.errors import UserError
 from contracts.jobspec import JobSpec
 from contracts.orders import Ask, Bid, Rules
 from contracts.terms import AccountWord, Flag
@@ -23,6 +22,7 @@ from market.context import Context
 from market.leases import terms_of
 from market.matching import AskOffer, BidOffer, Book, Match, Result, clear
 from market.models import AskRow, BidRow, ChainEvent, EpochRow, LeaseRow, MatchRow, ReportRow, UnmatchedRow
+from market.rounds import repeat
 
 log = structlog.get_logger()
 
@@ -30,15 +30,8 @@ BATCH = 100  # leases opened by one transaction
 
 
 def run(context: Context, stop: threading.Event) -> None:
-    """Clear once an epoch until `stop`. An outage ends one epoch, not the loop."""
-    while not stop.is_set():
-        try:
-            clear_epoch(context)
-        except UserError as error:
-            log.warning("clearing.retry", problem=error.message)
-        except Exception:  # an outage or a bug in one epoch: the next one starts from the database again
-            log.exception("clearing.failed")
-        stop.wait(context.settings.epoch_seconds)
+    """Clear once an epoch until `stop`."""
+    repeat("clearing", lambda: clear_epoch(context), stop, context.settings.epoch_seconds)
 
 
 def clear_epoch(context: Context) -> EpochRow | None:

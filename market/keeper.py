@@ -6,26 +6,19 @@ import structlog
 from sqlmodel import col, select
 
 from contracts.chain.errors import EscrowError
-from contracts.errors import UserError
 from contracts.orders import Approval
 from contracts.terms import Phase, StateWord, Terms
 from market.context import Context
 from market.leases import accepted_now, terms_of
 from market.models import ApprovalRow, LeaseRow
+from market.rounds import repeat
 
 log = structlog.get_logger()
 
 
 def run(context: Context, stop: threading.Event) -> None:
     """One round every epoch until `stop`."""
-    while not stop.is_set():
-        try:
-            keep(context)
-        except UserError as error:
-            log.warning("keeper.retry", problem=error.message)
-        except Exception:  # an outage or a bug in one round: the next one looks at the chain again
-            log.exception("keeper.failed")
-        stop.wait(context.settings.epoch_seconds)
+    repeat("keeper", lambda: keep(context), stop, context.settings.epoch_seconds)
 
 
 def keep(context: Context) -> None:
