@@ -108,6 +108,7 @@ def lease_out(spec: JobSpec, bid: Bid, terms: Terms, /, **fields: Any) -> LeaseO
         "finished": None,
         "paid": 0,
         "refunded": 0,
+        "penalty": 0,
         "opened_block": 3,
         "job": terms.parties.bid,
         "bid": bid,

@@ -164,7 +164,8 @@ class LeaseSummary(Body):
     state: LeaseState
     finished: str | None = Field(description="completed, closed or None while it lives")
     paid: Uint96 = Field(description="to the provider so far")
-    refunded: Uint96
+    refunded: Uint96 = Field(description="of the lock, to the client")
+    penalty: Uint96 = Field(description="of the stake, to the client: what a provider pays that fell silent")
     opened_block: int
 
 

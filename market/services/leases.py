@@ -51,6 +51,7 @@ def lease_summary(row: LeaseRow, now: int) -> LeaseSummary:
         finished=row.finished,
         paid=row.paid,
         refunded=row.refunded,
+        penalty=row.penalty,
         opened_block=row.opened_block,
     )
 

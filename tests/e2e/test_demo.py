@@ -47,14 +47,17 @@ def test_everybody_was_paid_for_exactly_what_was_accepted(outcome: dict[str, Any
             assert int(lease["paid"]) == accepted * int(lease["price"])
             rest = lease["end"] - lease["state"]["accepted"]
             assert int(lease["refunded"]) == rest * (int(lease["price"]) + int(lease["fee"]))
-            earned[lease["provider"]] = earned.get(lease["provider"], 0) + int(lease["paid"])
+            # The killed provider pays for its silence, unless an approval was redeemed for it while the lease closed.
+            penalty = int(lease["penalty"])
+            assert penalty in ((0, int(lease["price"])) if lease["provider"] == outcome["killed"] else (0,))
+            earned[lease["provider"]] = earned.get(lease["provider"], 0) + int(lease["paid"]) - penalty
     parties = outcome["parties"]
     for name in ("hydro", "solar", "wind"):
         party = parties[name]
         assert int(party["after"]) - int(party["before"]) == earned.get(party["address"], 0)
     for client, job in zip(("alice", "bob"), outcome["jobs"], strict=True):
         spent = int(parties[client]["before"]) - int(parties[client]["after"])
-        assert spent == int(job["paid"]) + int(job["fees"])
+        assert spent == int(job["paid"]) + int(job["fees"]) - sum(int(lease["penalty"]) for lease in job["leases"])
     assert int(parties["operator"]["after"]) - int(parties["operator"]["before"]) == sum(
         int(job["fees"]) for job in outcome["jobs"]
     )
