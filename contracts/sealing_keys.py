@@ -1,0 +1,74 @@
+"""Encryption keys in `home()/encryption/NAME.json`: the X25519 key beside the wallet key of the same name.
+
+Kept apart from the wallet's key, so that reading a job's files never needs the key that moves money. Encrypted with
+the same password (scrypt and libsodium's secretbox).
+"""
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+from nacl import pwhash
+from nacl.exceptions import CryptoError
+from nacl.public import PrivateKey
+from nacl.secret import SecretBox
+
+from contracts import keys
+from contracts.errors import UserError
+from contracts.settings import home
+
+# 2^18 rounds and 256 MiB, as for the wallet's keystores; tests make it cheaper.
+OPSLIMIT, MEMLIMIT = 1 << 25, 1 << 28
+
+
+def load_or_create(name: str, password: str | None = None) -> PrivateKey:
+    """The encryption key of the wallet key `name`, made at its first use. Raises UserError if the password is wrong."""
+    path = _path(name)
+    if password is None:
+        password = keys.read_password(f"Password for key '{name}'")
+    if not path.exists():
+        keys.load(name, password)  # one password for both: a mistyped one must not lock this key away
+        _save(path, PrivateKey.generate(), password)
+    try:
+        stored = json.loads(path.read_text(encoding="ascii"))
+        salt, box = bytes.fromhex(stored["salt"]), bytes.fromhex(stored["box"])
+        cost = (stored["opslimit"], stored["memlimit"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not an encryption key: {error}", "restore it from a backup") from error
+    try:
+        return PrivateKey(_box(password, salt, *cost).decrypt(box))
+    except CryptoError as error:
+        raise UserError(
+            f"wrong password for the encryption key '{name}'",
+            f"it was encrypted with the wallet key's password: {path}",
+        ) from error
+
+
+def _save(path: Path, key: PrivateKey, password: str) -> None:
+    """Appears whole, and never overwrites: of two processes that make one, the first wins."""
+    salt = secrets.token_bytes(pwhash.scrypt.SALTBYTES)
+    box = _box(password, salt, OPSLIMIT, MEMLIMIT).encrypt(bytes(key))
+    stored = {"version": 1, "kdf": "scrypt", "opslimit": OPSLIMIT, "memlimit": MEMLIMIT, "salt": salt.hex()}
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            json.dump(stored | {"box": bytes(box).hex()}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(scratch, path)
+    except FileExistsError:
+        pass
+    finally:
+        scratch.unlink()
+
+
+def _box(password: str, salt: bytes, opslimit: int, memlimit: int) -> SecretBox:
+    return SecretBox(pwhash.scrypt.kdf(SecretBox.KEY_SIZE, password.encode(), salt, opslimit, memlimit))
+
+
+def _path(name: str) -> Path:
+    keys.address(name)  # refuses names that are no key's
+    return home() / "encryption" / f"{name}.json"
