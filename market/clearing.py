@@ -81,6 +81,7 @@ def waiting_bids(session: Session, now: int) -> tuple[list[BidOffer], dict[str, 
                 bid=Bid.model_validate(row.bid),
                 environment=spec.environment,
                 needs=spec.resources,
+                recipe=spec.files[spec.recipe_path].sha256,
                 start=past[-1].accepted if past else 0,
                 avoid=_let_down(session, row.id, past),
             )

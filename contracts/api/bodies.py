@@ -25,6 +25,7 @@ from contracts.types import (
     Uint256,
     to_hex,
 )
+from contracts.wants import Wants
 
 T = TypeVar("T")
 
@@ -96,9 +97,12 @@ class AskResources(Body):
     environments: tuple[str, ...] = Field(min_length=1, max_length=20)
     sandbox: str = Field(pattern="^(bubblewrap|podman|none)$")
     region: str = Field(default="", max_length=64)
+    wants: Wants = Field(default_factory=Wants, description="leases that the provider would give back at once")
 
     def hash(self) -> str:
-        return to_hex(canonical_hash(self.model_dump(mode="json")))
+        """Without `wants` where nothing is refused: such an Ask is the same as one of a program that knows none."""
+        nothing_refused = {"wants"} if self.wants == Wants() else None
+        return to_hex(canonical_hash(self.model_dump(mode="json", exclude=nothing_refused)))
 
 
 class AskIn(Body):

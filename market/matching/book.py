@@ -20,6 +20,7 @@ class BidOffer:
     start: int = 0  # checkpoints accepted so far
     avoid: frozenset[str] = frozenset()  # providers that let this job down; only if there is no other
     timeout: int | None = None  # seconds that the rules give for a checkpoint
+    recipe: str = ""  # SHA-256 of its file
 
     @property
     def rest(self) -> int:
@@ -53,6 +54,7 @@ class Reason(StrEnum):
     STAKE = "no fitting provider is ready to lock the stake that this bid wants"
     SPEED = "every fitting machine is too slow for the time that the rules give for a checkpoint"
     PRICE = "every fitting ask is above this bid's price"
+    WANTED = "every fitting provider refuses this client or this recipe, or wants longer leases"
     CAPACITY = "every fitting machine is taken, or its provider's stake is"
     BALANCE = "the client's free balance does not cover the next lease"
 

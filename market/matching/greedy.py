@@ -20,6 +20,7 @@ _CHECKS = (
     Reason.STAKE,
     Reason.SPEED,
     Reason.PRICE,
+    Reason.WANTED,
     Reason.CAPACITY,
 )
 
@@ -37,6 +38,17 @@ def has(offered: AskResources, needed: Resources) -> bool:
 def fast_enough(ask: Ask, units: int, timeout: int) -> bool:
     """Whether a checkpoint of `units` takes the machine no longer than the rules give for one, in seconds."""
     return units * SECONDS_PER_HOUR <= ask.units_per_hour * timeout
+
+
+def wanted(bid: BidOffer, offer: AskOffer) -> bool:
+    """Whether the provider would take the lease that this pair makes."""
+    pay = offer.ask.lowest_price(bid.bid.units) * _count(bid, offer)
+    return offer.resources.wants.objection(bid.bid.client, bid.recipe, pay) is None
+
+
+def _count(bid: BidOffer, offer: AskOffer) -> int:
+    """Checkpoints of the lease; docs/protocol.md section 2 leaves the matcher no choice."""
+    return min(bid.rest, offer.ask.max_checkpoints)
 
 
 def clear(book: Book) -> Result:
@@ -84,7 +96,7 @@ def _cheapest(
     if best is None:
         return _CHECKS[furthest] if furthest >= 0 else Reason.NO_ASKS
     offer = best[1]
-    return Match(bid, offer, best[0][1], min(bid.rest, offer.ask.max_checkpoints))
+    return Match(bid, offer, best[0][1], _count(bid, offer))
 
 
 def _checks_passed(bid: BidOffer, offer: AskOffer, free: dict[str, int], active: dict[str, int]) -> int:
@@ -97,6 +109,7 @@ def _checks_passed(bid: BidOffer, offer: AskOffer, free: dict[str, int], active:
         lambda: order.stake <= ask.max_stake,
         lambda: bid.timeout is None or fast_enough(ask, order.units, bid.timeout),
         lambda: ask.lowest_price(order.units) + order.fee <= order.max_price,
+        lambda: wanted(bid, offer),
         lambda: active.get(ask.provider, 0) < ask.max_active and free.get(ask.provider, 0) >= order.stake,
     )
     for passed, check in enumerate(checks):

@@ -7,7 +7,6 @@ from sqlmodel import select
 from contracts.amounts import format_amount
 from contracts.api.bodies import AskResources, OrderStatus, QuoteIn, QuoteOut, RuleSet
 from contracts.api.problems import Code, Problem
-from contracts.jobspec import JobSpec
 from contracts.orders import Ask, Bid
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS, to_hex
 from market.context import Context
@@ -26,7 +25,7 @@ def quote(context: Context, body: QuoteIn) -> QuoteOut:
     if body.units == 0:
         raise _invalid("units: 0 work units per checkpoint; measure them with `gpumarket recipe measure`")
     account = context.account(body.client)
-    asks = _fitting(context, body.spec, body.units, rules)
+    asks = _fitting(context, body, rules)
     prices = sorted(ask.lowest_price(body.units) for ask in asks)
     bid = _bid(context, body, rules, prices, next_nonce(context, body.client, account))
     if bid.max_price <= bid.fee:
@@ -69,8 +68,10 @@ def _rules(context: Context, name: str | None) -> RuleSet:
     return context.rules[name]
 
 
-def _fitting(context: Context, spec: JobSpec, units: int, rules: RuleSet) -> list[Ask]:
-    """Open asks of machines that could do the job in time, whatever their price and stake."""
+def _fitting(context: Context, body: QuoteIn, rules: RuleSet) -> list[Ask]:
+    """Open asks of machines that could do the job in time and want it, whatever their price and stake."""
+    spec, units = body.spec, body.units
+    recipe = spec.files[spec.recipe_path].sha256
     now = context.now()
     with context.db.reading() as session:
         rows = session.exec(select(AskRow).where(AskRow.rules == rules.hash, AskRow.valid_until >= now)).all()
@@ -78,10 +79,12 @@ def _fitting(context: Context, spec: JobSpec, units: int, rules: RuleSet) -> lis
     for row in rows:
         resources = AskResources.model_validate(row.resources)
         ask, timeout = Ask.model_validate(row.ask), rules.rules.checkpoint_timeout
+        pay = ask.lowest_price(units) * min(spec.checkpoints, ask.max_checkpoints)
         if (
             spec.environment in resources.environments
             and has(resources, spec.resources)
             and fast_enough(ask, units, timeout)
+            and resources.wants.objection(body.client, recipe, pay) is None
         ):
             found.append(ask)
     accounts = context.accounts(ask.provider for ask in found)

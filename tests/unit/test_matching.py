@@ -9,6 +9,7 @@ from contracts.api.bodies import AskResources
 from contracts.jobspec import Resources
 from contracts.orders import Ask, Bid
 from contracts.types import ZERO_ADDRESS, ZERO_HASH
+from contracts.wants import Wants
 from market.matching import AskOffer, BidOffer, Book, Reason, clear
 
 RULES = ["0x" + "a1" * 32, "0x" + "a2" * 32]
@@ -32,6 +33,12 @@ def ask_offer(n: int, provider: str = PARTIES[5], **changes: object) -> AskOffer
         device="cpu", gpus=0, vram_mb=0, memory_mb=1000, environments=("torch-2.13",), sandbox="none"
     )
     return AskOffer(f"0x{n:064x}", ask.model_copy(update=changes), resources)
+
+
+def wanting(**wants: object) -> AskOffer:
+    """An Ask of a provider that does not want every lease."""
+    offer = ask_offer(1)
+    return replace(offer, resources=offer.resources.model_copy(update={"wants": Wants.model_validate(wants)}))
 
 
 RICH = dict.fromkeys(PARTIES, 10**9)
@@ -58,6 +65,7 @@ def test_each_reason_is_given() -> None:
     assert reason_of(replace(bid_offer(1), timeout=71), ask_offer(1)) is Reason.SPEED  # it would take 72 s
     assert clear(Book((replace(bid_offer(1), timeout=72),), (ask_offer(1),), RICH)).matches
     assert reason_of(bid_offer(1, max_price=59), ask_offer(1)) is Reason.PRICE
+    assert reason_of(bid_offer(1), wanting(deny_clients=(PARTIES[0],))) is Reason.WANTED
     assert reason_of(bid_offer(1), ask_offer(1, max_active=0)) is Reason.CAPACITY
     assert reason_of(bid_offer(1), ask_offer(1), free=RICH | {PARTIES[5]: 49}) is Reason.CAPACITY
     assert reason_of(bid_offer(1), ask_offer(1), free=RICH | {PARTIES[0]: 4 * 60 - 1}) is Reason.BALANCE
@@ -135,3 +143,22 @@ def test_every_match_keeps_both_limits_and_all_of_them_open_together(raw: tuple)
     random.shuffle(shuffled_asks)
     again = clear(Book(tuple(shuffled_bids), tuple(shuffled_asks), dict(zip(PARTIES, balances, strict=True)), {}))
     assert again == result
+
+
+def test_a_lease_that_its_provider_would_give_back_is_not_made() -> None:
+    mine, other = "0x" + "01" * 32, "0x" + "02" * 32
+    bid = replace(bid_offer(1), recipe=mine)  # 4 checkpoints at 60
+    for wants in (
+        {"allow_clients": PARTIES[1:3]}, {"deny_clients": PARTIES[:1]}, {"allow_recipes": [other]},
+        {"deny_recipes": [mine]}, {"min_pay": 241}, {"allow_recipes": [mine], "deny_recipes": [mine]},
+    ):  # fmt: skip
+        assert reason_of(bid, wanting(**wants)) is Reason.WANTED
+    for wants in (
+        {"allow_clients": PARTIES[:1]},
+        {"deny_clients": PARTIES[1:]},
+        {"allow_recipes": [mine]},
+        {"min_pay": 240},
+    ):
+        assert clear(Book((bid,), (wanting(**wants),), RICH)).matches
+    # A continued job's rest may be too short, and so may what one lease of this provider covers.
+    assert reason_of(replace(bid, start=2), wanting(min_pay=240)) is Reason.WANTED
