@@ -1,7 +1,4 @@
-"""JobSpec: what a job is, byte for byte; and job.yaml, the file a client writes. docs/protocol.md section 1.
-
-Parsing and hashing are pure; `pack` reads the job's folder. A recipe is bytes here: nothing of it is run.
-"""
+"""JobSpec: what a job is, byte for byte. docs/protocol.md section 1. contracts/jobfile.py reads job.yaml into one."""
 
 import hashlib
 import posixpath
@@ -11,9 +8,9 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import rfc8785
-import yaml
 from eth_utils.crypto import keccak
 from pydantic import (
     AfterValidator,
@@ -26,13 +23,19 @@ from pydantic import (
     model_validator,
 )
 
+from contracts.early_stop import Stop
 from contracts.errors import UserError
 from contracts.types import Bytes32
 
 MAX_FILES = 1000
 MAX_CHECKPOINTS = 65535
 MAX_DEPTH = 64  # of a config: serializers of JSON stop somewhere, and in a body it is inside other objects
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _RECIPE = re.compile(r"^(?P<path>[^:]+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
 
 
 def check_path(path: str) -> str:
@@ -58,7 +61,7 @@ def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _as_text_time(value: Any) -> Any:
+def as_text_time(value: Any) -> Any:
     """YAML reads an unquoted time as a datetime; take it back to text."""
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
@@ -84,6 +87,22 @@ def check_json(value: dict[str, Any], what: str) -> dict[str, Any]:
 JobPath = Annotated[str, AfterValidator(check_path)]
 
 
+def check_url(url: str) -> str:
+    """An address that agents may fetch a file from: https, or http from this very machine. ValueError otherwise."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ValueError(f"url {url!r} is not a web address: {error}") from error
+    if not host or not url.isascii() or any(char.isspace() for char in url):
+        raise ValueError(f"url {url!r} is not a web address, such as https://example.org/data.bin")
+    if parts.username or parts.password or parts.fragment:
+        raise ValueError(f"url {url!r} has a user, a password or a fragment in it; files must be open to all agents")
+    if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK):
+        raise ValueError(f"url {url!r} is not https")
+    return url
+
+
 class FileRef(BaseModel):
     """One file of a job, by content."""
 
@@ -91,6 +110,18 @@ class FileRef(BaseModel):
 
     sha256: Bytes32
     size: int = Field(ge=0, lt=1 << 53)
+    # Where agents fetch it; without, the market has it. Left out of the JSON then, as all optional fields are.
+    url: Annotated[str, Field(max_length=2000), AfterValidator(check_url)] | None = Field(
+        default=None, exclude_if=_is_none
+    )
+
+    @property
+    def host(self) -> str | None:
+        """The host that it is fetched from, in lower case."""
+        return urlsplit(self.url).hostname if self.url else None
+
+    def same_bytes(self, other: "FileRef") -> bool:
+        return (self.sha256, self.size) == (other.sha256, other.size)
 
 
 class Resources(BaseModel):
@@ -105,7 +136,10 @@ class Resources(BaseModel):
 
 
 class JobSpec(BaseModel):
-    """The canonical description of a job; its hash is what the Bid signs."""
+    """The canonical description of a job; its hash is what the Bid signs.
+
+    Fields that came later are left out of the JSON where they are not used: hashes of old jobs stay.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -119,7 +153,10 @@ class JobSpec(BaseModel):
     checkpoint_every: int = Field(ge=1, lt=1 << 53)
     resources: Resources = Resources()
     interruptible: bool = True
-    deadline: Annotated[str | None, BeforeValidator(_as_text_time)] = None
+    deadline: Annotated[str | None, BeforeValidator(as_text_time)] = None
+    start: JobPath | None = Field(default=None, exclude_if=_is_none)  # weights to start from
+    start_step: int | None = Field(default=None, ge=1, lt=1 << 53, exclude_if=_is_none)  # done by an earlier job
+    stop: Stop | None = Field(default=None, exclude_if=_is_none)
 
     @field_validator("deadline")
     @classmethod
@@ -136,6 +173,8 @@ class JobSpec(BaseModel):
             raise ValueError(f"recipe {self.recipe!r} must be 'file.py:Class'")
         if match["path"] not in self.files:
             raise ValueError(f"recipe {self.recipe!r} names {match['path']!r}, which is not among the files")
+        if self.start is not None and self.start not in self.files:
+            raise ValueError(f"start names {self.start!r}, which is not among the files")
         for path in self.files:
             folder = path.rpartition("/")[0]
             while folder:
@@ -148,6 +187,20 @@ class JobSpec(BaseModel):
     @property
     def checkpoints(self) -> int:
         return self.steps // self.checkpoint_every
+
+    def step_of(self, index: int) -> int:
+        """The training step after which checkpoint `index` is made. A follow-up job counts on where the first ended."""
+        return (self.start_step or 0) + index * self.checkpoint_every
+
+    @property
+    def deadline_time(self) -> int | None:
+        """UTC seconds."""
+        return None if self.deadline is None else int(parse_time(self.deadline).timestamp())
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Those that files are fetched from."""
+        return frozenset(ref.host for ref in self.files.values() if ref.host)
 
     @property
     def recipe_path(self) -> str:
@@ -175,39 +228,6 @@ def check_steps(steps: int, every: int) -> None:
         raise ValueError(f"{steps // every} checkpoints are more than {MAX_CHECKPOINTS}; raise checkpoint_every")
 
 
-class JobFile(BaseModel):
-    """job.yaml: the JobSpec's fields, with files as paths, and what the client offers for it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(default="job", min_length=1, max_length=100)
-    environment: str
-    recipe: str
-    config: dict[str, Any] = Field(default_factory=dict)
-    files: list[JobPath] = Field(min_length=1, max_length=MAX_FILES)
-    seed: int = 0
-    steps: int = Field(ge=1)
-    checkpoint_every: int = Field(ge=1)
-    resources: Resources = Resources()
-    interruptible: bool = True
-    deadline: Annotated[str | None, BeforeValidator(_as_text_time)] = None
-    # The offer. Amounts are whole tokens, as text, so that no float ever holds money.
-    units: int | None = Field(default=None, ge=1, description="work units per checkpoint; `recipe measure` fills it")
-    max_price: Annotated[str | None, BeforeValidator(lambda v: v if v is None else str(v))] = Field(
-        default=None, description="tokens per checkpoint at most, fee included"
-    )
-    stake: Annotated[str | None, BeforeValidator(lambda v: v if v is None else str(v))] = Field(
-        default=None, description="tokens that a provider must lock"
-    )
-    rules: str | None = Field(default=None, description="name of the rule-set")
-    valid_for: int = Field(default=7 * 24 * 3600, ge=1, description="seconds in which leases may be opened")
-
-    @model_validator(mode="after")
-    def _steps_divide(self) -> "JobFile":
-        check_steps(self.steps, self.checkpoint_every)
-        return self
-
-
 def first_problem(error: ValidationError, known: Mapping[str, Any], what: str) -> UserError:
     """One readable sentence for the first problem pydantic found, with the nearest known field for a typo."""
     problems = error.errors()
@@ -225,59 +245,8 @@ def first_problem(error: ValidationError, known: Mapping[str, Any], what: str) -
     return UserError(f"{what}: {where + ': ' if where else ''}{message}{shown}")
 
 
-def parse_job_file(text: str, what: str = "job.yaml") -> JobFile:
-    """Parse job.yaml's text. Raises UserError that names the field and the value."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{what} is not valid YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{what} must be a mapping of fields, got {type(data).__name__}")
-    try:
-        return JobFile.model_validate(data)
-    except ValidationError as error:
-        known = dict(JobFile.model_fields) | dict(Resources.model_fields)
-        raise first_problem(error, known, what) from error
-
-
 def hash_file(path: Path) -> FileRef:
     """Size and SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return FileRef(sha256="0x" + digest.hexdigest(), size=file.tell())
-
-
-def pack(job: JobFile, folder: Path) -> JobSpec:
-    """Hash the job's files below `folder` into its JobSpec. Raises UserError for a missing or linked file."""
-    refs: dict[str, FileRef] = {}
-    root = folder.resolve()
-    for name in job.files:
-        path = folder / name
-        if not path.is_file():
-            raise UserError(f"file {name!r} of the job is not in {folder}", "Put it there or take it out of `files`.")
-        if path.resolve() != root / name:
-            raise UserError(f"file {name!r} of the job is, or lies behind, a link", "Put the file itself there.")
-        refs[name] = hash_file(path)
-    fields = job.model_dump(
-        include={
-            "environment", "recipe", "config", "seed", "steps", "checkpoint_every", "resources",
-            "interruptible", "deadline",
-        }
-    )  # fmt: skip
-    try:
-        return JobSpec.model_validate({**fields, "files": refs})
-    except ValidationError as error:
-        raise first_problem(error, JobSpec.model_fields, "job") from error
-
-
-def read_job(path: Path) -> tuple[JobFile, JobSpec]:
-    """Read job.yaml (or the folder that holds one) and hash its files."""
-    path = path / "job.yaml" if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"no job file at {path}", "Make one with `gpumarket recipe new NAME DIR`.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't read {path}: {error}", "A job file is YAML, in UTF-8.") from error
-    job = parse_job_file(text, str(path))
-    return job, pack(job, path.parent)

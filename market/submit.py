@@ -10,7 +10,8 @@ from contracts.amounts import format_amount, parse_amount
 from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, QuoteIn, QuoteOut
 from contracts.api.client import MarketClient
 from contracts.errors import UserError
-from contracts.jobspec import JobFile, JobSpec, read_job
+from contracts.jobfile import JobFile, read_job
+from contracts.jobspec import JobSpec
 from contracts.orders import Bid, Domain
 from contracts.types import ZERO_ADDRESS, to_hex
 

@@ -11,7 +11,8 @@ import psutil
 import pynvml
 
 from contracts.commitment import canonical_hash
-from contracts.jobspec import MAX_CHECKPOINTS, JobSpec, pack, parse_job_file
+from contracts.jobfile import pack, parse_job_file
+from contracts.jobspec import MAX_CHECKPOINTS, JobSpec
 from contracts.types import SECONDS_PER_HOUR, UNIT_FLOPS
 from worker import recipes
 from worker.cpu import cpu_model

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from contracts.errors import UserError
-from contracts.jobspec import JobSpec, check_steps, parse_job_file, read_job
+from contracts.jobfile import parse_job_file, read_job
+from contracts.jobspec import JobSpec, check_steps
 from worker import recipes
 from worker.local_run import limits_for, train_locally
 from worker.messages import Checkpoint, Failed, Message, Ready, Step

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from contracts.errors import UserError
-from contracts.jobspec import read_job
+from contracts.jobfile import read_job
 from worker import recipes
 from worker.hardware import measure_throughput, probe
 from worker.recipe_cli import app

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from contracts.errors import UserError
-from contracts.jobspec import FileRef, JobSpec, check_json, check_path, parse_job_file, read_job
+from contracts.jobfile import parse_job_file, read_job
+from contracts.jobspec import FileRef, JobSpec, check_json, check_path
 
 GOOD = """
 name: tiny
@@ -91,6 +92,8 @@ def test_the_hash_covers_every_field() -> None:
         {}, {"environment": "torch-2.14"}, {"recipe": "r.py:Q"}, {"config": {"a": 1}}, {"seed": 2}, {"steps": 6},
         {"checkpoint_every": 4}, {"interruptible": False}, {"deadline": "2030-01-31T12:00:00Z"},
         {"resources": {"gpus": 1}}, {"files": {"r.py": FileRef(sha256="0x" + "01" * 32, size=1)}},
+        {"files": {"r.py": FileRef(sha256="0x" + "00" * 32, size=1, url="https://a.org/r.py")}}, {"start": "r.py"},
+        {"start_step": 4}, {"stop": {"metric": "loss", "patience": 2}}, {"stop": {"metric": "loss", "patience": 3}},
     ]  # fmt: skip
     assert len({JobSpec(**(base | change)).job_hash() for change in changes}) == len(changes)
     assert set().union(*changes) | {"files", "version"} == set(JobSpec.model_fields)

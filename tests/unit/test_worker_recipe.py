@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contracts.errors import UserError
-from contracts.jobspec import parse_job_file
+from contracts.jobfile import parse_job_file
 from worker import recipes, sandbox
 from worker.environment import check_environment, environment_id
 from worker.failures import Failure

@@ -1,0 +1,156 @@
+"""job.yaml, the file a client writes: what to train, and what is offered for it. docs/client.md describes each field.
+
+`pack` hashes the job's folder. A recipe is bytes here: nothing of it is run, and no torch is needed.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from contracts.early_stop import Stop
+from contracts.errors import UserError
+from contracts.jobspec import (
+    MAX_FILES,
+    FileRef,
+    JobPath,
+    JobSpec,
+    Resources,
+    as_text_time,
+    check_steps,
+    check_url,
+    first_problem,
+    hash_file,
+)
+
+
+def _plain_price(value: Any) -> Any:
+    """`0.5`, `"0.5"` or `0.5 per checkpoint`. Other units are refused: a Bid signs the price of a checkpoint."""
+    text = value if value is None else str(value)
+    amount, per, unit = text.partition(" per ") if text else ("", "", "")
+    if per and unit.strip() != "checkpoint":
+        raise ValueError(
+            f"{text!r}: a price is in tokens per checkpoint, such as `0.5 per checkpoint`; how long one takes differs "
+            "from machine to machine. To limit the whole job, use `budget`"
+        )
+    return amount.strip() if per else text
+
+
+def _without_0x(value: Any) -> Any:
+    """`sha256sum` writes hashes without 0x."""
+    if isinstance(value, dict) and re.fullmatch(r"[0-9a-fA-F]{64}", str(value.get("sha256"))):
+        return value | {"sha256": "0x" + value["sha256"].lower()}
+    return value
+
+
+class RemoteFile(FileRef):
+    """A file in job.yaml that agents fetch by themselves."""
+
+    url: Annotated[str, Field(max_length=2000), AfterValidator(check_url)]
+
+
+def _as_mapping(value: Any) -> Any:
+    return dict.fromkeys(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
+
+
+Amount = Annotated[str | None, BeforeValidator(lambda value: value if value is None else str(value))]
+
+
+class JobFile(BaseModel):
+    """job.yaml: the JobSpec's fields, with files as paths, and what the client offers for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(default="job", min_length=1, max_length=100)
+    environment: str
+    recipe: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    files: Annotated[
+        dict[JobPath, Annotated[RemoteFile | None, BeforeValidator(_without_0x)]], BeforeValidator(_as_mapping)
+    ] = Field(min_length=1, max_length=MAX_FILES)
+    seed: int = 0
+    steps: int = Field(ge=1)
+    checkpoint_every: int = Field(ge=1)
+    resources: Resources = Resources()
+    interruptible: bool = True
+    deadline: Annotated[str | None, BeforeValidator(as_text_time)] = None
+    start: JobPath | None = Field(default=None, description="file of weights to start from, safetensors")
+    stop: Stop | None = None
+    # The offer. Amounts are whole tokens, as text, so that no float ever holds money.
+    units: int | None = Field(default=None, ge=1, description="work units per checkpoint; `recipe measure` fills it")
+    max_price: Annotated[str | None, BeforeValidator(_plain_price)] = Field(
+        default=None, description="tokens per checkpoint at most, fee included"
+    )
+    budget: Amount = Field(default=None, description="tokens for the whole job at most, fees included")
+    stake: Amount = Field(default=None, description="tokens that a provider must lock")
+    rules: str | None = Field(default=None, description="name of the rule-set")
+    valid_for: int = Field(default=7 * 24 * 3600, ge=1, description="seconds in which leases may be opened")
+
+    @model_validator(mode="after")
+    def _steps_divide(self) -> "JobFile":
+        check_steps(self.steps, self.checkpoint_every)
+        return self
+
+
+def parse_job_file(text: str, what: str = "job.yaml") -> JobFile:
+    """Parse job.yaml's text. Raises UserError that names the field and the value."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{what} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{what} must be a mapping of fields, got {type(data).__name__}")
+    try:
+        return JobFile.model_validate(data)
+    except ValidationError as error:
+        known = dict(JobFile.model_fields) | dict(Resources.model_fields)
+        raise first_problem(error, known, what) from error
+
+
+def pack(job: JobFile, folder: Path) -> JobSpec:
+    """Hash the job's files below `folder` into its JobSpec. Raises UserError for a missing or linked file."""
+    refs: dict[str, FileRef] = {}
+    root = folder.resolve()
+    for name, remote in job.files.items():
+        path = folder / name
+        if remote is not None and not path.exists():
+            refs[name] = FileRef.model_validate(remote.model_dump())
+            continue
+        if not path.is_file():
+            raise UserError(f"file {name!r} of the job is not in {folder}", "Put it there or take it out of `files`.")
+        if path.resolve() != root / name:
+            raise UserError(f"file {name!r} of the job is, or lies behind, a link", "Put the file itself there.")
+        refs[name] = hash_file(path)
+        if remote is not None:
+            if not remote.same_bytes(refs[name]):
+                raise UserError(
+                    f"{name} here has {refs[name].size} bytes with SHA-256 {refs[name].sha256}, job.yaml says "
+                    f"{remote.size} and {remote.sha256} for {remote.url}",
+                    "Correct job.yaml, or delete the file here: agents fetch it.",
+                )
+            refs[name] = FileRef.model_validate(remote.model_dump())
+    fields = job.model_dump(
+        include={
+            "environment", "recipe", "config", "seed", "steps", "checkpoint_every", "resources",
+            "interruptible", "deadline", "start", "stop",
+        }
+    )  # fmt: skip
+    try:
+        return JobSpec.model_validate({**fields, "files": refs})
+    except ValidationError as error:
+        raise first_problem(error, JobSpec.model_fields, "job") from error
+
+
+def read_job(path: Path) -> tuple[JobFile, JobSpec]:
+    """Read job.yaml (or the folder that holds one) and hash its files."""
+    path = path / "job.yaml" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"no job file at {path}", "Make one with `gpumarket recipe new NAME DIR`.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't read {path}: {error}", "A job file is YAML, in UTF-8.") from error
+    job = parse_job_file(text, str(path))
+    return job, pack(job, path.parent)
