@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from contracts.types import (
     ZERO_ADDRESS,
+    ZERO_HASH,
     ZERO_TIP,
     Address,
     Bytes20,
@@ -251,6 +252,25 @@ class Rejection(SignedType):
     n: Uint16
     tip: Bytes20
     reason: str = Field(max_length=500)
+
+
+class AccessToken(SignedType):
+    """An account's word that a request comes from it: to read a job's blobs and logs, or to write; never on chain."""
+
+    TYPE = (("address", "account"), ("bytes32", "job"), ("string", "scope"), ("uint40", "validUntil"))
+    account: Address
+    job: Bytes32 = ZERO_HASH  # the Bid's id; 0 to write
+    scope: str = Field(pattern="^(read|write)$")
+    valid_until: Uint40
+
+
+class AuditorGrant(SignedType):
+    """A client lets somebody read its job until then; never on chain."""
+
+    TYPE = (("bytes32", "job"), ("address", "auditor"), ("uint40", "validUntil"))
+    job: Bytes32
+    auditor: Address
+    valid_until: Uint40
 
 
 def compact_signature(r: int, s: int, y_parity: int) -> bytes:

@@ -13,12 +13,14 @@ from rich.table import Table
 
 from contracts import keys
 from contracts.amounts import format_amount
+from contracts.api.access import Signer
 from contracts.api.bodies import Info, JobOut, JobStatus
 from contracts.api.client import MarketClient, Unreachable
 from contracts.chain.client import connect
 from contracts.errors import UserError
+from contracts.orders import Domain
 from contracts.output import Output
-from contracts.settings import load_settings
+from contracts.settings import Settings, load_settings
 from market import pull as pulling
 from market import submit as submitting
 
@@ -29,6 +31,9 @@ ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRE
 
 JobId = Annotated[str, typer.Argument(help="The job's id, or its first hex digits", show_default=False)]
 MarketUrl = Annotated[str | None, typer.Option("--market", help="URL of the market")]
+ReadingKey = Annotated[
+    str | None, typer.Option("--key", help="Key that may read the job; default: its client's")
+]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")]
 
 
@@ -78,12 +83,12 @@ def submit(
             if not typer.confirm("Sign the Bid and hand the job in?"):
                 say.print("Nothing was signed or sent.")
                 raise typer.Exit(1)
+        account = keys.load(name)
+        client.signer = Signer(account, chain.domain)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             total = sum(ref.size for ref in offer.spec.files.values())
             task = progress.add_task("uploading", total=total)
-            made = submitting.submit(
-                client, chain.domain, keys.load(name), offer, lambda _, size: progress.advance(task, size)
-            )
+            made = submitting.submit(client, chain.domain, account, offer, lambda _, size: progress.advance(task, size))
     if output is Output.JSON:
         typer.echo(made.model_dump_json(by_alias=True, indent=2))
     else:
@@ -120,6 +125,7 @@ def list_jobs(
 def show(
     job: JobId,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until the job is over")] = False,
+    key: ReadingKey = None,
     market: MarketUrl = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -134,6 +140,7 @@ def show(
         elif not watch:
             console.print(_job_table(found, info))
         if output is Output.TABLE and (found.failures or found.status is JobStatus.FAILED):
+            client.signer = _reader(settings, found, key)
             for report in client.reports(found.id):
                 if report.report.kind == "failed":
                     console.rule(f"{report.provider} at checkpoint {report.report.n}")
@@ -147,6 +154,7 @@ def pull(
     job: JobId,
     folder: Annotated[Path, typer.Argument(help="Where to put the checkpoints")] = Path(),
     everything: Annotated[bool, typer.Option("--all", help="All accepted checkpoints, not only the newest")] = False,
+    key: ReadingKey = None,
     market: MarketUrl = None,
 ) -> None:
     """Download checkpoints, and verify them tip by tip against the chain."""
@@ -156,6 +164,7 @@ def pull(
         found = _find(client, job)
         if not found.accepted:
             raise UserError(f"job {found.id} has no accepted checkpoint yet", "Wait: gpumarket job show --watch")
+        client.signer = _reader(settings, found, key)
         with console.status("downloading and verifying"):
             pulled = pulling.pull(client, chain, found, folder, everything, lambda _: None)
     for one in pulled:
@@ -175,6 +184,15 @@ def _find(client: MarketClient, prefix: str) -> JobOut:
         hint = "Give more digits." if found else "See `gpumarket job list`."
         raise UserError(f"{len(found) or 'no'} jobs have an id that starts with {prefix!r}", hint)
     return found[0]
+
+
+def _reader(settings: Settings, job: JobOut, key: str | None) -> Signer:
+    """For what only some may read of a job: with the key named, else its client's or approver's if it is here."""
+    parties = (job.bid.client, job.bid.effective_approver)
+    own = next((name for name, address in keys.list_keys().items() if address in parties), None)
+    account = keys.load(keys.choose(key or own or settings.key))
+    domain = Domain(chain_id=settings.require("chain_id"), verifying_contract=settings.require("escrow"))
+    return Signer(account, domain)
 
 
 def _watch(client: MarketClient, info: Info, job: JobOut) -> JobOut:

@@ -45,7 +45,7 @@ def _follows(reported: CheckpointOut, job: JobOut, index: int, before: bytes) ->
     root = commitment.checkpoint_root(
         job.spec.job_hash(),
         index,
-        index * job.spec.checkpoint_every,
+        job.spec.step_of(index),
         from_hex(record.state_root),
         from_hex(record.trace_root),
         commitment.numerics_class(record.numerics),
@@ -88,7 +88,7 @@ def pull(
     for reported in records if everything else records[-1:]:
         record = reported.checkpoint
         path = target / f"checkpoint-{record.index:05d}.safetensors"
-        market.get_blob(record.state, path)
+        market.get_blob(record.state, path, job=job.id)
         try:
             root = to_hex(commitment.state_root(commitment.tensors_from_safetensors(path.read_bytes())))
         except ValueError as error:

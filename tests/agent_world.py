@@ -195,7 +195,7 @@ class BlobMarket:
             for record in self.records
         ]
 
-    def get_blob(self, ref: FileRef, target: Path) -> Path:
+    def get_blob(self, ref: FileRef, target: Path, *, job: str) -> Path:
         found = next(path for path in self.states.iterdir() if hash_file(path) == ref)
         target.write_bytes(self.lies.get(ref.sha256, found.read_bytes()))
         return target

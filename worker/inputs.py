@@ -18,15 +18,15 @@ class NoStartState(UserError):
     """The market has no state that the lease's tip on chain commits to."""
 
 
-def fetch_files(market: MarketClient, spec: JobSpec, folder: Path) -> None:
-    """Downloads the job's files to their places below `folder`, but for those that are there already."""
+def fetch_files(market: MarketClient, spec: JobSpec, folder: Path, *, job: str) -> None:
+    """Downloads the files of `job` (the Bid's id) to their places below `folder`, but for those there already."""
     for name, ref in spec.files.items():
         target = folder / check_path(name)
         if not target.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"the job's file {name!r} would lie outside its folder")
         if not _is_there(target, ref):
             try:
-                market.get_blob(ref, target)
+                market.get_blob(ref, target, job=job)
             except OSError as error:  # such as a file where another path needs a folder
                 raise UserError(f"the job's file {name!r} can't be written: {error}") from error
 
@@ -52,13 +52,13 @@ def fetch_start_state(market: MarketClient, folder: LeaseFolder, job: Job, disk_
         record = find_record(records, job.spec, file.base, file.base_tip, before)
     if record.state.size > disk_mb << 20:
         raise UserError(f"the state to go on from has {record.state.size >> 20} MB; {disk_mb} MB are allowed")
-    fetch_state(market, record, folder.start_state)
+    fetch_state(market, record, folder.start_state, job=file.parties.bid)
 
 
-def fetch_state(market: MarketClient, record: CheckpointRecord, target: Path) -> None:
+def fetch_state(market: MarketClient, record: CheckpointRecord, target: Path, *, job: str) -> None:
     """A checkpoint's state, checked against its record. Raises Failure("state") if it is not that."""
     if not is_state(target, record):
-        market.get_blob(record.state, target)
+        market.get_blob(record.state, target, job=job)
         root = to_hex(file_state_root(target))
         if root != record.state_root:
             target.unlink()
@@ -94,7 +94,7 @@ def _tips(record: CheckpointRecord, spec: JobSpec, before: Iterable[bytes]) -> I
     root = checkpoint_root(
         spec.job_hash(),
         record.index,
-        record.index * spec.checkpoint_every,
+        spec.step_of(record.index),
         from_hex(record.state_root),
         from_hex(record.trace_root),
         numerics_class(record.numerics),

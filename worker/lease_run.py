@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 from eth_account.signers.local import LocalAccount
 
+from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.lookup import MarketLied
@@ -57,7 +58,8 @@ class LeaseRun:
             margin=offer.margin,
             release_wait=offer.release_wait,
         )
-        self._clients = {name: MarketClient(offer.market_url) for name in ("training", "reports")}
+        signer = Signer(account, chain.domain)
+        self._clients = {name: MarketClient(offer.market_url, signer=signer) for name in ("training", "reports")}
         # These two run beside the chain's clock: a market that hangs may cost a part of the margin only.
         patience = min(MARKET_SECONDS, max(1.0, self._timing.margin / 4))
         self._clients |= {

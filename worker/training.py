@@ -119,7 +119,7 @@ class Training(threading.Thread):
         job = folder.file.job or verified_job(self._chain, self._market, folder)
         folder.update(job=job)
         check_fit(job.spec, machine.resources, machine.disk_mb)
-        fetch_files(self._market, job.spec, folder.job_folder)
+        fetch_files(self._market, job.spec, folder.job_folder, job=folder.file.parties.bid)
         self._newest_whole_checkpoint()
         if folder.file.made == folder.file.base:
             fetch_start_state(self._market, folder, job, machine.disk_mb)
@@ -133,7 +133,7 @@ class Training(threading.Thread):
             if is_state(folder.state_path(index), record):
                 return
             try:
-                fetch_state(self._market, record, folder.state_path(index))
+                fetch_state(self._market, record, folder.state_path(index), job=folder.file.parties.bid)
                 return
             except (Problem, Failure) as error:
                 self._log.warning("checkpoint.lost", n=index, problem=error.message)

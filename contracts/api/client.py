@@ -3,7 +3,9 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +13,7 @@ import httpx2
 import stamina
 from pydantic import BaseModel, ValidationError
 
+from contracts.api.access import Signer
 from contracts.api.bodies import (
     AccountOut,
     ApprovalIn,
@@ -46,16 +49,22 @@ class Unreachable(UserError):
 
 
 class MarketClient:
-    """All calls are safe to repeat: orders, claims and blobs are named by their content."""
+    """All calls are safe to repeat: orders, claims and blobs are named by their content.
 
-    def __init__(self, url: str, timeout: float = 30.0, attempts: int = 3) -> None:
+    Blobs and logs are not for everybody: `signer` makes the access tokens for them. `timeout` (seconds) is for an
+    answer, and for waiting when the market says that it is asked too often.
+    """
+
+    def __init__(self, url: str, timeout: float = 30.0, attempts: int = 3, signer: Signer | None = None) -> None:
         self.url = url.rstrip("/")
         if not re.match(r"https?://[^/]", self.url):
             raise UserError(
                 f"{url!r} is not a market's address", "give it with http:// or https://, such as http://127.0.0.1:8600"
             )
         self._http = httpx2.Client(base_url=self.url, timeout=timeout)
+        self._timeout = timeout
         self._attempts = attempts
+        self.signer = signer
 
     def close(self) -> None:
         self._http.close()
@@ -74,7 +83,7 @@ class MarketClient:
                 on=httpx2.TransportError, attempts=self._attempts, wait_initial=0.1, wait_max=2.0
             ):
                 with attempt:
-                    response = self._http.request(method, path, **kwargs)
+                    response = self._patiently(lambda: self._http.request(method, path, **kwargs))
         except httpx2.TransportError as error:
             raise Unreachable(
                 f"the market at {self.url} does not answer ({error})",
@@ -83,9 +92,26 @@ class MarketClient:
         _raise_problem(response)
         return response
 
-    def _get(self, model: type[M], path: str, **params: Any) -> M:
+    def _patiently(self, send: Callable[[], httpx2.Response]) -> httpx2.Response:
+        """The answer to a request that is sent again when the market says so, within the timeout."""
+        gives_up = time.monotonic() + self._timeout
+        while True:
+            response = send()
+            pause = _retry_after(response)
+            if pause is None or time.monotonic() + pause > gives_up:
+                return response
+            response.close()
+            time.sleep(pause)
+
+    def _reading(self, job: str) -> dict[str, str]:
+        return self.signer.reading(job) if self.signer else {}
+
+    def _writing(self) -> dict[str, str]:
+        return self.signer.writing() if self.signer else {}
+
+    def _get(self, model: type[M], path: str, headers: dict[str, str] | None = None, **params: Any) -> M:
         given = {key: value for key, value in params.items() if value is not None}
-        return _parse(model, self._request("GET", path, params=given))
+        return _parse(model, self._request("GET", path, params=given, headers=headers))
 
     def _post(self, model: type[M], path: str, body: BaseModel) -> M:
         content = body.model_dump_json(by_alias=True)
@@ -126,7 +152,8 @@ class MarketClient:
         return self._pages(CheckpointOut, f"/v1/jobs/{job}/checkpoints")
 
     def reports(self, job: str) -> Iterator[ReportOut]:
-        return self._pages(ReportOut, f"/v1/jobs/{job}/reports")
+        """Those of one job that the signer may read, with their texts."""
+        return self._pages(ReportOut, f"/v1/jobs/{job}/reports", headers=self._reading(job))
 
     def leases(
         self, *, provider: str | None = None, approver: str | None = None, live: bool | None = None
@@ -141,7 +168,7 @@ class MarketClient:
         return self._pages(CheckpointOut, "/v1/progress", approver=approver, status="reported")
 
     def release_requests(self, approver: str) -> Iterator[ReportOut]:
-        """`release` and `failed` reports of live leases that wait for this approver's Approval(last)."""
+        """`release` and `failed` reports of live leases that wait for this approver's Approval(last). Without texts."""
         return self._pages(ReportOut, "/v1/reports", approver=approver, waiting=True)
 
     def epochs(self) -> Iterator[EpochOut]:
@@ -177,8 +204,9 @@ class MarketClient:
     # ------------------------------------------------------------- blobs
 
     def has_blob(self, sha256: str) -> bool:
+        """Whether the signer has uploaded it, and it is still there."""
         try:
-            self._request("HEAD", f"/v1/blobs/{sha256}")
+            self._request("HEAD", f"/v1/blobs/{sha256}", headers=self._writing())
         except Problem as problem:
             if problem.status == 404:
                 return False
@@ -186,7 +214,7 @@ class MarketClient:
         return True
 
     def put_blob(self, path: Path) -> FileRef:
-        """Upload a file unless the market has it already."""
+        """Upload a file unless the market has it from this signer already."""
         ref = hash_file(path)
         if not self.has_blob(ref.sha256):
             # Read anew on each attempt: a generator that a failed attempt has used up can't be sent again.
@@ -197,22 +225,26 @@ class MarketClient:
 
     def _put(self, ref: FileRef, path: Path) -> None:
         try:
-            response = self._http.put(
-                f"/v1/blobs/{ref.sha256}",
-                content=_chunks(path),
-                headers={"content-length": str(ref.size), "content-type": "application/octet-stream"},
+            headers = {"content-length": str(ref.size), "content-type": "application/octet-stream"} | self._writing()
+            response = self._patiently(
+                lambda: self._http.put(f"/v1/blobs/{ref.sha256}", content=_chunks(path), headers=headers)
             )
         except httpx2.TransportError as error:
             raise Unreachable(f"upload of {path.name} to {self.url} broke off ({error})") from error
         _raise_problem(response)
 
-    def get_blob(self, ref: FileRef, target: Path) -> Path:
-        """Download to `target`, which appears only if size and hash are right. Raises Problem(blob_mismatch)."""
+    def get_blob(self, ref: FileRef, target: Path, *, job: str) -> Path:
+        """Download a blob of a job (the Bid's id) that the signer may read.
+
+        `target` appears only if size and hash are right. Raises Problem(blob_mismatch).
+        """
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{os.getpid()}.part")
         digest, size = hashlib.sha256(), 0
         try:
-            with self._http.stream("GET", f"/v1/blobs/{ref.sha256}") as response, partial.open("wb") as file:
+            request = self._http.build_request("GET", f"/v1/blobs/{ref.sha256}", headers=self._reading(job))
+            response = self._patiently(lambda: self._http.send(request, stream=True))
+            with closing(response), partial.open("wb") as file:
                 if response.status_code != 200:
                     response.read()
                     _raise_problem(response)
@@ -240,6 +272,12 @@ def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    """Seconds after which a request that came too early may come again; None if it was not too early."""
+    text = response.headers.get("retry-after", "")
+    return float(text) if response.status_code == 429 and text.isascii() and text.isdigit() else None
 
 
 def _raise_problem(response: httpx2.Response) -> None:

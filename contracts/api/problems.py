@@ -29,6 +29,13 @@ class Code(StrEnum):
     PROGRESS_OUT_OF_ORDER = "progress_out_of_order"
     COMMITMENT_MISMATCH = "commitment_mismatch"
     REPORT_STALE = "report_stale"
+    ACCESS_TOKEN_MISSING = "access_token_missing"
+    ACCESS_TOKEN_INVALID = "access_token_invalid"
+    ACCESS_TOKEN_EXPIRED = "access_token_expired"
+    NOT_A_READER = "not_a_reader"
+    NOT_A_WRITER = "not_a_writer"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    TOO_MANY_REQUESTS = "too_many_requests"
     MARKET_NOT_READY = "market_not_ready"
     INTERNAL = "internal"
 

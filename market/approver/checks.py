@@ -23,8 +23,8 @@ def problem_with_claim(
         return f"checkpoint {index} comes next, not {claim.n} / {record.index}"
     if claim.signer(domain, reported.signature) != terms.provider:
         return f"the claim is not signed by the lease's provider {terms.provider}"
-    if record.step != index * spec.checkpoint_every:
-        return f"checkpoint {index} is at step {index * spec.checkpoint_every}, not {record.step}"
+    if record.step != spec.step_of(index):
+        return f"checkpoint {index} is at step {spec.step_of(index)}, not {record.step}"
     if not commitment.finite(record.metrics):
         bad = {name: value for name, value in record.metrics.items() if not commitment.finite({name: value})}
         return f"metrics are not finite: {bad}"

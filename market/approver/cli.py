@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from contracts import keys
+from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
 from contracts.settings import home, load_settings
@@ -37,7 +38,7 @@ def start(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with MarketClient(settings.require("market_url")) as client:
+    with MarketClient(settings.require("market_url"), signer=Signer(account, chain.domain)) as client:
         info = client.info()
         typer.echo(f"Approver {account.address} (key '{name}') for the market at {client.url}, escrow {info.escrow}")
         Approver(client, chain, account, Memory(home() / "approver" / name)).run(stop, poll)

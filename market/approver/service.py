@@ -90,7 +90,7 @@ class Approver:
     def _problem_with_bytes(self, reported: CheckpointOut) -> str | None:
         record = reported.checkpoint
         with tempfile.TemporaryDirectory(prefix="gpumarket-approver-") as folder:
-            path = self._market.get_blob(record.state, Path(folder) / "state.safetensors")
+            path = self._market.get_blob(record.state, Path(folder) / "state.safetensors", job=reported.job)
             return problem_with_state(path, record)
 
     def _reject(self, reported: CheckpointOut, problem: str) -> None:

@@ -14,7 +14,18 @@ from eth_utils.crypto import keccak
 from contracts import commitment
 from contracts.commitment import Tensor
 from contracts.jobspec import FileRef, JobSpec, Resources
-from contracts.orders import Approval, Ask, Bid, Claim, Domain, Report, Rules, SignedType
+from contracts.orders import (
+    AccessToken,
+    Approval,
+    Ask,
+    AuditorGrant,
+    Bid,
+    Claim,
+    Domain,
+    Report,
+    Rules,
+    SignedType,
+)
 from contracts.terms import AccountWord, Nums, Parties, StateWord, Terms
 from contracts.types import from_hex, to_hex
 
@@ -193,6 +204,12 @@ def order_vectors(job: bytes, tip: str) -> dict[str, Any]:
         "claim": signed(Claim(lease=terms.lease, n=3, tip=tip), PROVIDER),
         "approval": signed(Approval(lease=terms.lease, n=3, tip=tip, last=True), APPROVER),
         "report": signed(Report(lease=terms.lease, n=3, kind="release", content=content, time=1_800_000_000), PROVIDER),
+        "accesstoken": signed(
+            AccessToken(account=PROVIDER.address, job=parties.bid, scope="read", valid_until=1_800_000_600), PROVIDER
+        ),
+        "auditorgrant": signed(
+            AuditorGrant(job=parties.bid, auditor=APPROVER.address, valid_until=1_800_003_600), CLIENT
+        ),
         "lowestPrice": price,
         "lease": {
             "provider": terms.provider,

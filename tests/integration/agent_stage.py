@@ -14,6 +14,7 @@ from typing import Any
 from eth_account.signers.local import LocalAccount
 
 from contracts import keys
+from contracts.api.access import Signer
 from contracts.api.bodies import AskResources, BidIn, JobOut, LeaseOut
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
@@ -49,9 +50,9 @@ class Stage:
 
     def __init__(
         self, chain: Chain, home: Path, rules: Rules, matcher: LocalAccount, client: LocalAccount,
-        provider: LocalAccount, approver: LocalAccount,
+        provider: LocalAccount, approver: LocalAccount, database_url: str,
     ) -> None:  # fmt: skip
-        self.home, self.rules = home, rules
+        self.home, self.rules, self.database_url = home, rules, database_url
         self.settings: Settings = chain.settings.model_copy(update={"rules": {"test": rules}})
         self.chain = connect(self.settings)
         self.client, self.provider, self.approver = client, provider, approver
@@ -69,7 +70,9 @@ class Stage:
         self._stack.callback(ticking.join)
         self._stack.callback(self._ended.set)
         self.start_market()
-        self.market = self._stack.enter_context(MarketClient(f"http://127.0.0.1:{self._port}"))
+        self.market = self._stack.enter_context(
+            MarketClient(f"http://127.0.0.1:{self._port}", signer=Signer(self.client, self.chain.domain))
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -91,7 +94,7 @@ class Stage:
     def start_market(self) -> None:
         """On the port it had before, if it had one."""
         settings = MarketSettings(
-            database_url=f"sqlite:///{self.home}/market.sqlite3",
+            database_url=self.database_url,
             blob_dir=self.home / "blobs",
             port=self._port,
             epoch_seconds=0.2,
@@ -112,7 +115,7 @@ class Stage:
     def approving(self) -> Iterator[Approver]:
         """While inside, there is an approver."""
         stop = threading.Event()
-        with MarketClient(self.market.url, attempts=1) as market:
+        with MarketClient(self.market.url, attempts=1, signer=Signer(self.approver, self.chain.domain)) as market:
             approver = Approver(market, connect(self.settings), self.approver, Memory(self.home / "approver"))
             thread = threading.Thread(target=approver.run, args=(stop, 0.1), daemon=True)
             thread.start()

@@ -13,7 +13,7 @@ from eth_utils.crypto import keccak
 from contracts import commitment
 from contracts.commitment import Tensor
 from contracts.jobspec import JobSpec
-from contracts.orders import Approval, Ask, Bid, Claim, Domain, Report, Rules, SignedType
+from contracts.orders import AccessToken, Approval, Ask, AuditorGrant, Bid, Claim, Domain, Report, Rules, SignedType
 from contracts.terms import AccountWord, Nums, Parties, StateWord, Terms
 from tests.golden.generate import vectors
 
@@ -46,6 +46,8 @@ ENCODINGS = {
     "Claim": "Claim(bytes32 lease,uint16 n,bytes20 tip)",
     "Approval": "Approval(bytes32 lease,uint16 n,bytes20 tip,bool last)",
     "Report": "Report(bytes32 lease,uint16 n,string kind,bytes32 content,uint40 time)",
+    "AccessToken": "AccessToken(address account,bytes32 job,string scope,uint40 validUntil)",
+    "AuditorGrant": "AuditorGrant(bytes32 job,address auditor,uint40 validUntil)",
 }
 
 
@@ -77,7 +79,7 @@ def digest_by_hand(domain: dict[str, str], struct_hash: bytes) -> bytes:
     return keccak(b"\x19\x01" + separator + struct_hash)
 
 
-@pytest.mark.parametrize("model", [Bid, Ask, Claim, Approval, Report])
+@pytest.mark.parametrize("model", [Bid, Ask, Claim, Approval, Report, AccessToken, AuditorGrant])
 def test_orders_hash_and_recover(model: type[SignedType]) -> None:
     golden = load("orders.json")
     entry = dict(golden[model.__name__.lower()])

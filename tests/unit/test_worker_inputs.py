@@ -10,7 +10,7 @@ import pytest
 from contracts.commitment import start_tip
 from contracts.errors import UserError
 from contracts.jobspec import FileRef, hash_file
-from contracts.types import to_hex
+from contracts.types import ZERO_HASH, to_hex
 from tests.agent_world import RULES, BlobMarket, make_bid, make_chain, make_folder, make_record, make_spec, write_state
 from worker.failures import Failure
 from worker.inputs import NoStartState, fetch_files, fetch_start_state, fetch_state, is_state
@@ -98,7 +98,7 @@ def test_a_blob_that_is_not_the_state_is_not_kept(states: Path, tmp_path: Path) 
 def test_a_state_that_is_there_already_is_not_fetched_again(states: Path) -> None:
     records = make_chain(SPEC, 1, states)
     nobody: Any = None
-    fetch_state(nobody, records[0], states / "1")
+    fetch_state(nobody, records[0], states / "1", job=ZERO_HASH)
     assert is_state(states / "1", records[0])
     write_state(states / "1", 2)
     assert not is_state(states / "1", records[0])
@@ -130,7 +130,7 @@ class Files:
         self.asked: list[str] = []
         self._blobs = {FileRef(sha256=sha, size=len(data)): data for data in contents for sha in [sha256(data)]}
 
-    def get_blob(self, ref: FileRef, target: Path) -> Path:
+    def get_blob(self, ref: FileRef, target: Path, *, job: str) -> Path:
         self.asked.append(target.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(self._blobs[ref])
@@ -149,8 +149,8 @@ def spec_of(**files: bytes) -> Any:
 def test_files_land_at_their_paths_and_only_once(tmp_path: Path) -> None:
     spec, market = spec_of(recipe=b"code", data__train=b"numbers"), Files(b"code", b"numbers")
     client: Any = market
-    fetch_files(client, spec, tmp_path)
-    fetch_files(client, spec, tmp_path)
+    fetch_files(client, spec, tmp_path, job=ZERO_HASH)
+    fetch_files(client, spec, tmp_path, job=ZERO_HASH)
     assert (tmp_path / "data" / "train").read_bytes() == b"numbers"
     assert market.asked == ["recipe", "train"]
 
@@ -159,7 +159,7 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path) -> None:
     spec, market = spec_of(recipe=b"code"), Files(b"code")
     (tmp_path / "recipe").write_bytes(b"kode")
     client: Any = market
-    fetch_files(client, spec, tmp_path)
+    fetch_files(client, spec, tmp_path, job=ZERO_HASH)
     assert (tmp_path / "recipe").read_bytes() == b"code"
 
 
@@ -168,6 +168,7 @@ def test_a_path_may_not_lead_out_of_the_job(tmp_path: Path) -> None:
     (tmp_path / "job" / "link").symlink_to(tmp_path)
     client: Any = Files(b"code")
     with pytest.raises(UserError, match="outside its folder"):
-        fetch_files(client, spec_of(link__evil=b"code"), tmp_path / "job")
+        fetch_files(client, spec_of(link__evil=b"code"), tmp_path / "job", job=ZERO_HASH)
     with pytest.raises(ValueError, match="not a plain relative path"):
-        fetch_files(client, SimpleNamespace(files={"../evil": FileRef(sha256=sha256(b"code"), size=4)}), tmp_path)  # type: ignore[arg-type]
+        evil: Any = SimpleNamespace(files={"../evil": FileRef(sha256=sha256(b"code"), size=4)})
+        fetch_files(client, evil, tmp_path, job=ZERO_HASH)
