@@ -1,6 +1,7 @@
 """The market's database: SQLite in a file by default, PostgreSQL by URL.
 
-Never call the chain or the network inside a session: a writing one holds the lock.
+Writing sessions take turns: each holds the one lock of the database from its start to its end, so what it has read
+is still so when it writes. Never call the chain or the network inside a session.
 """
 
 from collections.abc import Iterator
@@ -11,42 +12,36 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, event
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlmodel import Session, create_engine
 
 from contracts.errors import UserError
 
-BUSY_SECONDS = 30
+BUSY_SECONDS = 30  # how long a writing session waits for its turn
+IDLE_SECONDS = 10  # PostgreSQL ends one that does nothing for so long: a paused process must not stop all others
+CONNECT_SECONDS = 10
+POSTGRESQL = "postgresql+psycopg"
+WRITERS = 0x67706D  # key of PostgreSQL's advisory lock of all writing sessions
 
 
 class Database:
-    """Sessions over one engine.
-
-    SQLite has one writer at a time, so a writing session takes the lock at its start: a reader that becomes
-    a writer halfway would fail if somebody wrote in between.
-    """
+    """Sessions over one engine."""
 
     def __init__(self, url: str) -> None:
-        try:
-            parsed = make_url(url)
-        except ArgumentError as error:
-            raise UserError(
-                f"{url!r} is not the URL of a database", "such as sqlite:////path/to/market.sqlite3"
-            ) from error
+        parsed = parse_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        if self.is_sqlite and parsed.database in (None, "", ":memory:"):
-            raise UserError(
-                f"the database {url!r} would be in memory, and be lost with the process",
-                "give a file: sqlite:////path/to/market.sqlite3",
-            )
         if self.is_sqlite:
-            self.engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+            self.engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+            self._reader: Engine = self.engine
         else:
-            self.engine = create_engine(url, pool_pre_ping=True)
+            self.engine = create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS})
+            event.listen(self.engine, "begin", _begin_postgresql)
+            self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._writer: Engine = self.engine.execution_options(writes=True)
 
     @property
@@ -64,13 +59,25 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session that sees one moment of the database and never waits for a writer."""
-        with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with Session(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     def upgrade(self) -> None:
-        """Bring the tables to what the models are."""
-        with self.migrating() as config:
-            command.upgrade(config, "head")
+        """Bring the tables to what the models are. Raises UserError if the database can't be used."""
+        shown = self.engine.url.render_as_string(hide_password=True)
+        try:
+            with self.migrating() as config:
+                command.upgrade(config, "head")
+        except OperationalError as error:
+            raise UserError(
+                f"can't use the database {shown}: {' '.join(str(error.orig).split())}",
+                "check that it runs, and the database_url of market.toml or GPUMARKET_MARKET_DATABASE_URL",
+            ) from error
+        except CommandError as error:
+            raise UserError(
+                f"the tables of {shown} are not of this version of gpumarket: {error}",
+                "a newer one made them: run that one, or restore a backup from before",
+            ) from error
 
     def downgrade(self, revision: str) -> None:
         with self.migrating() as config:
@@ -90,6 +97,39 @@ class Database:
             connection.commit()
 
 
+def parse_url(url: str) -> URL:
+    """A URL that SQLAlchemy can open, `postgres://` as other programs write it among them. Raises UserError."""
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except ArgumentError as error:
+        raise UserError(
+            "what is set as the database is not the URL of one"  # not shown: it may have a password in it
+            if "@" in url
+            else f"{url!r} is not the URL of a database",
+            f"such as sqlite:////path/to/market.sqlite3 or {POSTGRESQL}://user:password@host/market",
+        ) from error
+    if backend == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise UserError(
+                f"the database {url!r} would be in memory, and be lost with the process",
+                "give a file: sqlite:////path/to/market.sqlite3",
+            )
+        return parsed
+    if parsed.drivername not in ("postgres", "postgresql", POSTGRESQL):
+        raise UserError(
+            f"the market can't use a database by {parsed.drivername!r}",
+            f"it uses sqlite:////path/to/market.sqlite3 or {POSTGRESQL}://user:password@host/market",
+        )
+    try:
+        import psycopg  # noqa: F401  not there without the extra `market`, or without libpq
+    except ImportError as error:
+        raise UserError(
+            f"the driver of PostgreSQL can't be loaded: {error}", "pip install 'gpumarket[market]'"
+        ) from error
+    return parsed.set(drivername=POSTGRESQL)
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # else the driver begins transactions when it likes
     cursor = connection.cursor()
@@ -102,3 +142,14 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get("writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    # READ COMMITTED: each statement sees what is committed when it starts, so all after this one see what the
+    # writers before have done. In REPEATABLE READ they would see the database as it was before the wait.
+    if connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql(
+            f"SELECT set_config('lock_timeout', '{BUSY_SECONDS}s', true), "
+            f"set_config('idle_in_transaction_session_timeout', '{IDLE_SECONDS}s', true), "
+            f"pg_advisory_xact_lock({WRITERS})"
+        )

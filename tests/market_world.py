@@ -20,6 +20,7 @@ from contracts.api.bodies import (
     ReportIn,
     RuleSet,
 )
+from contracts.chain.finality import Finality
 from contracts.jobspec import FileRef, JobSpec
 from contracts.orders import Approval, Ask, Bid, Claim, Domain, Rejection, Report, Rules, SignedType
 from contracts.terms import AccountWord, Flag, Nums, Parties, Phase, Terms
@@ -54,7 +55,9 @@ class FakeChain:
     symbol: str = "tUSD"
 
     def __post_init__(self) -> None:
-        self.settings = SimpleNamespace(require=lambda name: self.domain.verifying_contract, approver=None)
+        self.settings = SimpleNamespace(
+            require=lambda name: self.domain.verifying_contract, approver=None, finality=Finality()
+        )
         self.w3 = SimpleNamespace(
             to_checksum_address=lambda address: address, eth=SimpleNamespace(get_code=lambda address: b"")
         )
@@ -68,10 +71,9 @@ def rule_set(name: str, rules: Rules) -> RuleSet:
 
 
 def make_context(folder: Path, chain: Any, matcher: str, rules: dict[str, Rules], **settings: Any) -> Context:
-    """A context on a new database in `folder`, as if the chain had been followed."""
-    given = MarketSettings(
-        database_url=f"sqlite:///{folder}/market.sqlite3", blob_dir=folder / "blobs", **{"port": 0, **settings}
-    )
+    """A context on a database (a new one in `folder`, if none is given), as if the chain had been followed."""
+    defaults = {"database_url": f"sqlite:///{folder}/market.sqlite3", "blob_dir": folder / "blobs", "port": 0}
+    given = MarketSettings(**(defaults | settings))
     db = Database(given.database_url)
     db.upgrade()
     offered = {name: rule_set(name, one) for name, one in rules.items()}

@@ -1,6 +1,7 @@
 """A chain for every test: one anvil per test process, put back to where it was after each test."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from eth_account.signers.local import LocalAccount
@@ -10,6 +11,9 @@ from contracts.chain.client import Chain, connect
 from contracts.chain.devnet import Devnet, start_devnet
 from contracts.chain.sender import Sender
 from contracts.orders import new_account
+from tests.postgres import postgresql
+
+__all__ = ["postgresql"]
 
 TOKEN = 1_000_000  # smallest units
 
@@ -31,6 +35,16 @@ def chain(devnet: Devnet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chain]:
     snapshot = rpc(connected, "evm_snapshot")
     yield connected
     rpc(connected, "evm_revert", snapshot)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Of a new database: a test that takes it runs once with each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/market.sqlite3"
+    else:
+        with request.getfixturevalue("postgresql").database() as url:
+            yield url
 
 
 @pytest.fixture

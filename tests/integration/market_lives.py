@@ -45,10 +45,10 @@ from tests.market_world import (
 class Lives:
     """Clients, providers, a matcher and an approver around one market."""
 
-    def __init__(self, chain: Chain, folder: Path, people: list[LocalAccount], rules: Rules) -> None:
+    def __init__(self, chain: Chain, folder: Path, people: list[LocalAccount], rules: Rules, database_url: str) -> None:
         matcher, approver, self.client, *self.providers = people
         self.chain, self.rules, self.folder, self.approver_key = chain, rules, folder, approver
-        self.context = make_context(folder, chain, matcher.address, {"audited": rules})
+        self.context = make_context(folder, chain, matcher.address, {"audited": rules}, database_url=database_url)
         self.context.sender = Sender(chain, matcher)
         self.context.caught_up.clear()
         self.api = MarketClient("http://market.test")
@@ -156,8 +156,8 @@ def safetensors_bytes(tensors: dict[str, bytes]) -> bytes:
 
 
 @contextmanager
-def lives(chain: Chain, folder: Path, people: list[LocalAccount], rules: Rules) -> Iterator[Lives]:
-    made = Lives(chain, folder, people, rules)
+def lives(chain: Chain, folder: Path, people: list[LocalAccount], rules: Rules, database_url: str) -> Iterator[Lives]:
+    made = Lives(chain, folder, people, rules, database_url)
     try:
         yield made
     finally:

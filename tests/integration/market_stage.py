@@ -108,12 +108,12 @@ class Stage:
 
 
 @pytest.fixture
-def stage(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path) -> Iterator[Stage]:
+def stage(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database_url: str) -> Iterator[Stage]:
     (matcher,) = funded(1)
     client, provider = funded(2, free=100 * TOKEN)
     settings = MarketSettings(
         port=0,
-        database_url=f"sqlite:///{tmp_path}/market.sqlite3",
+        database_url=database_url,
         blob_dir=tmp_path / "blobs",
         poll_seconds=0.05,
         max_blob_bytes=100_000,

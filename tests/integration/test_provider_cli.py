@@ -19,11 +19,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(
+    chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> Iterator[Stage]:
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     provider, matcher, approver = funded(3)
     (client,) = funded(free=100 * TOKEN)
-    with Stage(chain, tmp_path, chain.settings.rule_set("audited"), matcher, client, provider, approver) as stage:
+    rules = chain.settings.rule_set("audited")
+    with Stage(chain, tmp_path, rules, matcher, client, provider, approver, database_url) as stage:
         yield stage
 
 

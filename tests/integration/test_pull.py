@@ -22,9 +22,9 @@ from tests.integration.market_lives import Lives, lives
 
 
 @pytest.fixture
-def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path) -> Iterator[Lives]:
+def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database_url: str) -> Iterator[Lives]:
     people = funded(2) + funded(3, free=100 * TOKEN)
-    with lives(chain, tmp_path, people, devnet.settings.rules["audited"]) as made:
+    with lives(chain, tmp_path, people, devnet.settings.rules["audited"], database_url) as made:
         yield made
 
 

@@ -21,7 +21,9 @@ FREE = 100 * TOKEN
 
 
 @pytest.fixture
-def stage_of(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StageOf]:
+def stage_of(
+    chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> Iterator[StageOf]:
     """`stage_of(timeout=20, window=4)`: a stage whose rules have these seconds."""
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     stages: list[Stage] = []
@@ -32,7 +34,7 @@ def stage_of(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.M
         )
         matcher, approver = funded(2)
         client, provider = funded(2, free=FREE)
-        stages.append(Stage(chain, tmp_path, rules, matcher, client, provider, approver).__enter__())
+        stages.append(Stage(chain, tmp_path, rules, matcher, client, provider, approver, database_url).__enter__())
         return stages[-1]
 
     yield make
