@@ -40,6 +40,13 @@ class Stop(BaseModel):
                 return index
         return None
 
+    def problem(self, metrics: Mapping[str, float]) -> str | None:
+        """Why a checkpoint's metrics can't be judged; None if they can."""
+        known = ", ".join(sorted(metrics)) or "none"
+        return (
+            None if self.metric in metrics else f"`stop` goes by {self.metric!r}, the checkpoint's metrics are {known}"
+        )
+
     def sentence(self, index: int) -> str:
         """Why a job ended at checkpoint `index`."""
         return f"early stop at checkpoint {index}: {self.metric} made no progress for {self.patience} checkpoints"

@@ -116,11 +116,12 @@ def run(config: HarnessConfig, commands: Commands, channel: Channel) -> messages
     work = count_work(make(), config.seed, config.checkpoint_every)
     channel.send(messages.Ready(**work._asdict(), numerics=numerics(config.device)))
     commands.wait_for_go()
-    step = (config.first - 1) * config.checkpoint_every
+    step = config.start_step + (config.first - 1) * config.checkpoint_every
     if commands.stop:
         return messages.Stopped(step=step)
     said = 0.0
-    recipe = start(make(), config.seed, config.state)
+    weights = config.job_folder / config.weights if config.weights else None
+    recipe = start(make(), config.seed, config.state, weights)
     for event in train(
         recipe,
         seed=config.seed,
@@ -128,6 +129,7 @@ def run(config: HarnessConfig, commands: Commands, channel: Channel) -> messages
         first=config.first,
         last=config.last,
         folder=config.output_folder,
+        start_step=config.start_step,
     ):
         step = event.step
         if isinstance(event, CheckpointSaved):
@@ -136,7 +138,7 @@ def run(config: HarnessConfig, commands: Commands, channel: Channel) -> messages
                 break
             commands.wait_for_ack(event.index - config.ahead)
         else:
-            at_boundary = step % config.checkpoint_every == 0
+            at_boundary = (step - config.start_step) % config.checkpoint_every == 0
             if at_boundary or time.monotonic() - said >= config.step_interval:
                 said = time.monotonic()
                 channel.send(messages.Step(**vars(event)))

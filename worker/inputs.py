@@ -1,6 +1,6 @@
 """What a lease needs on disk before it can train: the job's files, and the state to go on from. All of it verified."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from contracts.api.bodies import CheckpointRecord
@@ -13,26 +13,34 @@ from worker.checkpoints import file_state_root
 from worker.failures import Failure
 from worker.store import Job, LeaseFolder
 
+Web = Callable[[FileRef, Path], None]
+
 
 class NoStartState(UserError):
     """The market has no state that the lease's tip on chain commits to."""
 
 
-def fetch_files(market: MarketClient, spec: JobSpec, folder: Path, *, job: str) -> None:
-    """Downloads the files of `job` (the Bid's id) to their places below `folder`, but for those there already."""
+def fetch_files(market: MarketClient, web: Web, spec: JobSpec, folder: Path, *, job: str) -> None:
+    """Downloads the files of `job` (the Bid's id) to their places below `folder`, but for those there already.
+
+    From the market; a file that has a url from there, by `web(ref, target)`.
+    """
     for name, ref in spec.files.items():
         target = folder / check_path(name)
         if not target.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"the job's file {name!r} would lie outside its folder")
         if not _is_there(target, ref):
             try:
-                market.get_blob(ref, target, job=job)
+                if ref.url:
+                    web(ref, target)
+                else:
+                    market.get_blob(ref, target, job=job)
             except OSError as error:  # such as a file where another path needs a folder
                 raise UserError(f"the job's file {name!r} can't be written: {error}") from error
 
 
 def _is_there(path: Path, ref: FileRef) -> bool:
-    return path.is_file() and path.stat().st_size == ref.size and hash_file(path) == ref
+    return path.is_file() and path.stat().st_size == ref.size and hash_file(path).same_bytes(ref)
 
 
 def fetch_start_state(market: MarketClient, folder: LeaseFolder, job: Job, disk_mb: int) -> None:

@@ -1,5 +1,6 @@
 """The training loop, which the worker owns: seeds, steps, the trace of step digests, checkpoints."""
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -45,14 +46,17 @@ class CheckpointSaved:
     seconds: float  # since the checkpoint before it
 
 
-def start(make: Callable[[], Recipe], seed: int, state: Path | None) -> Recipe:
+def start(make: Callable[[], Recipe], seed: int, state: Path | None, weights: Path | None = None) -> Recipe:
     """A recipe where a stretch starts: built under step 0's seed, then put into the saved state, if any.
 
-    Raises Failure("state") if the recipe does not take up the saved state bit for bit.
+    Without one it gets the `weights` that the job starts from, if it names some. Raises Failure("state") if the
+    recipe does not take up the saved state bit for bit, or can't load the weights.
     """
     seed_everything(seed, 0)
     recipe = make()
     if state is None:
+        if weights is not None:
+            _load_weights(recipe, weights)
         return recipe
     saved = read_checkpoint(state)
     try:
@@ -74,11 +78,27 @@ def start(make: Callable[[], Recipe], seed: int, state: Path | None) -> Recipe:
     return recipe
 
 
+def _load_weights(recipe: Recipe, path: Path) -> None:
+    """Into `load_weights` if the recipe has that, else into `load_state_dict`."""
+    load = getattr(recipe, "load_weights", None) or recipe.load_state_dict
+    tensors = read_checkpoint(path)
+    try:
+        load(unflatten(tensors))
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise Failure(
+            "state",
+            f"{load.__name__} raised {type(error).__name__} at the weights that the job starts from: {error}",
+            "give the recipe a method load_weights(tensors) that takes what is in the file",
+        ) from error
+
+
 def train(
-    recipe: Recipe, *, seed: int, checkpoint_every: int, first: int, last: int, folder: Path
+    recipe: Recipe, *, seed: int, checkpoint_every: int, first: int, last: int, folder: Path, start_step: int = 0
 ) -> Iterator[StepDone | CheckpointSaved]:
     """Makes checkpoints first .. last of a recipe that is at checkpoint first - 1; writes them to `folder`.
 
+    `start_step` steps were done by an earlier job. The recipe's `evaluate`, if it has one, runs after the last step
+    of each checkpoint: what it returns are metrics of that step, so that the trace commits to them.
     Beside each checkpoint stands its trace: 32 bytes a step, to be kept private until a replay has been
     judged. To stop, close the generator: what comes after the last checkpoint is lost, and can be computed
     again. Raises Failure of kind "nan", "exception", "state"; what the recipe raises passes through.
@@ -86,17 +106,41 @@ def train(
     for index in range(first, last + 1):
         began = time.monotonic()
         trace: list[bytes] = []
-        for step in range((index - 1) * checkpoint_every + 1, index * checkpoint_every + 1):
+        before, at = (start_step + number * checkpoint_every for number in (index - 1, index))
+        for step in range(before + 1, at + 1):
             step_began = time.monotonic()
             seed_everything(seed, step)
             metrics = checked_metrics(recipe.step(step), step)
             state = flatten(recipe.state_dict())
+            if step == at and hasattr(recipe, "evaluate"):
+                metrics = checked_metrics({**metrics, **_evaluated(recipe, seed, step, checked=index == first)}, step)
+                state = flatten(recipe.state_dict())
             trace.append(step_digest(step, metrics, sample(state, seed, step)))
             yield StepDone(step, metrics, time.monotonic() - step_began)
         path = folder / checkpoint_name(index)
         _write_trace(folder / trace_name(index), trace)
         write_checkpoint(path, state)
         yield CheckpointSaved(index, step, path, metrics, trace_root(trace), time.monotonic() - began)
+
+
+def _evaluated(recipe: Any, seed: int, step: int, *, checked: bool) -> dict[str, Any]:
+    """What the recipe's `evaluate` returns, as `eval_NAME`. `checked`: make sure that it leaves the state alone."""
+    before = _fingerprint(recipe) if checked else b""
+    seed_everything(seed, step)
+    with torch.no_grad():
+        metrics = recipe.evaluate()
+    if not isinstance(metrics, Mapping):
+        raise _no_metrics(step, f"a {type(metrics).__name__} from evaluate()")
+    if checked and _fingerprint(recipe) != before:
+        raise Failure("state", "evaluate() changed the state that is trained", "evaluate a copy, or in eval() mode")
+    return {f"eval_{name}": value for name, value in metrics.items()}
+
+
+def _fingerprint(recipe: Recipe) -> bytes:
+    digest = hashlib.sha256()
+    for tensor in flatten(recipe.state_dict()).values():
+        digest.update(as_bytes(tensor).cpu().numpy())
+    return digest.digest()
 
 
 def checked_metrics(metrics: Any, step: int) -> dict[str, float]:

@@ -52,6 +52,8 @@ class HarnessConfig(Strict):
     checkpoint_every: int
     first: int  # checkpoint to make first
     last: int
+    start_step: int = 0  # steps that an earlier job has done
+    weights: str | None = None  # the file of the job that a fresh start takes up
     threads: int
     device: Device
     sibling_imports: bool  # whether the recipe may import other files of the job
@@ -118,9 +120,10 @@ _message: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discrimina
 class Conversation:
     """Checks that a training process says what it may, in order. Every method raises Failure("protocol")."""
 
-    def __init__(self, *, first: int, last: int, checkpoint_every: int) -> None:
+    def __init__(self, *, first: int, last: int, checkpoint_every: int, start_step: int = 0) -> None:
         self._next_checkpoint, self._last, self._every = first, last, checkpoint_every
-        self._step = (first - 1) * checkpoint_every
+        self._start_step = start_step
+        self._step = self._at(first - 1)
         self._ready = False
 
     def hear(self, line: bytes) -> Message:
@@ -145,14 +148,18 @@ class Conversation:
                     raise _broken(f"`done` before checkpoint {self._next_checkpoint}")
         return message
 
+    def _at(self, index: int) -> int:
+        """The step after which checkpoint `index` is made."""
+        return self._start_step + index * self._every
+
     def _hear_step(self, message: Step) -> None:
-        if not self._step < message.step <= self._next_checkpoint * self._every:
+        if not self._step < message.step <= self._at(self._next_checkpoint):
             raise _broken(f"step {message.step} after step {self._step}")
         self._step = message.step
 
     def _hear_checkpoint(self, message: Checkpoint) -> None:
         index = self._next_checkpoint
-        if index > self._last or (message.index, message.step) != (index, index * self._every):
+        if index > self._last or (message.index, message.step) != (index, self._at(index)):
             raise _broken(f"checkpoint {message.index} at step {message.step} when {index} was next")
         if message.path != checkpoint_name(index):
             raise _broken(f"checkpoint {index} at {message.path!r:.100} instead of {checkpoint_name(index)}")

@@ -35,6 +35,11 @@ class Recipe(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes what state_dict returned, nested as it was. Plain numbers come back as 0-dim tensors."""
 
+    # Optional. `evaluate(self) -> Mapping[str, float]`: run after each checkpoint's last step, without gradients and
+    # under that step's seed. It may not change the state. Its metrics become the checkpoint's, as `eval_NAME`.
+    # `load_weights(self, tensors: Mapping[str, Any]) -> None`: takes the file that the job names in `start`, before
+    # step 1; without it load_state_dict gets that.
+
 
 def load_recipe(recipe: str, folder: Path) -> type[Recipe]:
     """The class that `path.py:Class` names, from a fresh import of that file in `folder`.

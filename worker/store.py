@@ -6,6 +6,7 @@
                                    start.safetensors    the state that the lease starts from
                                    work/                checkpoints with their traces and records, the log
                       over/0x....json                   leases that are over and collected
+                      fetched/0x...                     jobs' files from the web
 
 Every file is replaced atomically. Checkpoint n exists from the moment its record does.
 """
@@ -119,6 +120,11 @@ class LeaseFolder:
     @property
     def start_state(self) -> Path:
         return self.folder / "start.safetensors"
+
+    @property
+    def cache_folder(self) -> Path:
+        """What all leases of the key share: files from the web, by their hash."""
+        return self.folder.parent.parent / "fetched"
 
     def update(self, **changes: Any) -> LeaseFile:
         """Changes fields of lease.json; they are on disk when this returns."""

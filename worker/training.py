@@ -3,7 +3,8 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -13,14 +14,17 @@ from contracts.api.problems import Problem
 from contracts.chain.client import Chain
 from contracts.commitment import checkpoint_root, next_tip, numerics_class
 from contracts.errors import UserError
-from contracts.jobspec import hash_file
+from contracts.jobspec import JobSpec, hash_file
 from contracts.types import ZERO_TIP, from_hex, to_hex
+from contracts.wants import Wants
 from worker.chain_errors import CHAIN_TROUBLE
 from worker.checkpoints import TakenCheckpoint
 from worker.environment import Device
 from worker.failures import Failure
+from worker.fetching import Cache, Interrupted
 from worker.inputs import fetch_files, fetch_start_state, fetch_state, is_state
-from worker.leases import check_fit, verified_job
+from worker.job_history import metrics_so_far
+from worker.leases import check_fit, check_wanted, verified_job
 from worker.messages import Checkpoint, Done, Failed, Ready, Step, Stopped
 from worker.pace import Pace
 from worker.runner import Runner
@@ -42,6 +46,8 @@ class Machine:
     disk_mb: int = 20_480
     hang_seconds: float = 600
     trusted: bool = False  # the owner's word that recipes need no sandbox
+    gpus: tuple[int, ...] = ()  # NVML indices; empty: all there are
+    wants: Wants = field(default_factory=Wants)
 
 
 class Training(threading.Thread):
@@ -59,6 +65,8 @@ class Training(threading.Thread):
         self._stop_at: float | None = None  # monotonic; for a checkpoint that comes before it training goes on
         self._killed = threading.Event()
         self._runner: Runner | None = None
+        self._metrics: list[dict[str, float]] = []  # of checkpoints 1 .. made, for the job's early stop
+        self.early_stop: str | None = None  # why the job is over, if it is before its last checkpoint
         self.ended: Done | Stopped | UserError | None = None
         self.pace: Pace | None = None
 
@@ -78,6 +86,10 @@ class Training(threading.Thread):
     def seconds_left(self) -> float | None:
         """Estimated time to the next checkpoint; None while nothing is known."""
         return self.pace.seconds_left(time.monotonic()) if self.pace else None
+
+    def checkpoint_seconds(self) -> float | None:
+        """Estimated time for a whole checkpoint; None while nothing is known."""
+        return self.pace.checkpoint_seconds() if self.pace else None
 
     def log_tail(self) -> str:
         return self._runner.log_tail() if self._runner else ""
@@ -101,6 +113,8 @@ class Training(threading.Thread):
         while not self._must_stop():
             try:
                 return prepare()
+            except Interrupted:
+                return None
             except (Unreachable, *CHAIN_TROUBLE) as error:
                 self._log.warning("lease.waits", problem=str(error), retry_in=pause)
             except Problem as problem:
@@ -118,11 +132,15 @@ class Training(threading.Thread):
         folder, machine = self._folder, self._machine
         job = folder.file.job or verified_job(self._chain, self._market, folder)
         folder.update(job=job)
+        check_wanted(machine.wants, job, folder.file.nums)
         check_fit(job.spec, machine.resources, machine.disk_mb)
-        fetch_files(self._market, job.spec, folder.job_folder, job=folder.file.parties.bid)
+        cache = Cache(folder.cache_folder, machine.resources.hosts, machine.disk_mb << 20)
+        web = partial(cache.get, stopped=self._must_stop)
+        fetch_files(self._market, web, job.spec, folder.job_folder, job=folder.file.parties.bid)
         self._newest_whole_checkpoint()
         if folder.file.made == folder.file.base:
             fetch_start_state(self._market, folder, job, machine.disk_mb)
+        self._metrics = metrics_so_far(self._market, folder, job.spec)
         return job
 
     def _newest_whole_checkpoint(self) -> None:
@@ -141,6 +159,8 @@ class Training(threading.Thread):
 
     def _train(self, job: Job) -> Done | Stopped | UserError:
         folder, machine, made = self._folder, self._machine, self._folder.file.made
+        if self._stops_early(job.spec):
+            return Stopped(step=job.spec.step_of(made))
         fresh = made == 0 and job.bid.start_tip == ZERO_TIP
         limits = Limits(
             memory_mb=job.spec.resources.memory_mb or Limits().memory_mb,
@@ -176,9 +196,12 @@ class Training(threading.Thread):
                     _check_units(ready.units, job.bid.units)
                     numerics = ready.numerics
                     self.pace = Pace(job.spec.checkpoint_every, time.monotonic(), run.first)
+                    self._log.info("training.ready", parameters=ready.parameters, units=ready.units)
                     run.go()
                 case Step() as step if self.pace:
-                    self.pace.step(step.step, time.monotonic())
+                    self.pace.step(step.step - (job.spec.start_step or 0), time.monotonic())
+                case Checkpoint() if self.early_stop:
+                    pass  # it was on its way already; nobody would pay for it
                 case Checkpoint() as made:
                     self._commit(run.take(made), job, numerics)
                     if self.pace:
@@ -194,6 +217,16 @@ class Training(threading.Thread):
             return False
         left = self.seconds_left()
         return left is None or time.monotonic() + left > self._stop_at
+
+    def _stops_early(self, spec: JobSpec) -> bool:
+        """Whether the newest checkpoint ends the job. Raises Failure if the recipe does not say what `stop` goes by."""
+        if spec.stop is None or not self._metrics:
+            return False
+        if problem := spec.stop.problem(self._metrics[-1]):
+            raise Failure("recipe", problem, "return it from evaluate() or step(), or correct `stop` in job.yaml")
+        index = spec.stop.reached(self._metrics)
+        self.early_stop = spec.stop.sentence(index) if index else None
+        return index is not None
 
     def _commit(self, taken: TakenCheckpoint, job: Job, numerics: dict[str, str | int]) -> None:
         """Computes root and tip of a checkpoint, from its bytes where the recipe can't reach them any more."""
@@ -216,7 +249,8 @@ class Training(threading.Thread):
         )
         self._folder.add_checkpoint(record)
         self._log.info("checkpoint.made", n=taken.index, tip=record.tip, seconds=round(taken.seconds, 3))
-        if self._stop_at is not None:  # it was the one to wait for
+        self._metrics.append(record.metrics)
+        if self._stop_at is not None or self._stops_early(job.spec):  # it was the one to wait for
             self._stop_at = 0.0
         self._wake()
 

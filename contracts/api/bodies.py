@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 
 from contracts.commitment import canonical_hash
 from contracts.jobspec import FileRef, JobSpec, check_json
-from contracts.orders import Approval, Ask, Bid, Claim, Rejection, Report, Rules
+from contracts.orders import Approval, Ask, AuditorGrant, Bid, Claim, Rejection, Report, Rules
 from contracts.types import (
     Address,
     Bytes20,
@@ -97,6 +97,9 @@ class AskResources(Body):
     environments: tuple[str, ...] = Field(min_length=1, max_length=20)
     sandbox: str = Field(pattern="^(bubblewrap|podman|none)$")
     region: str = Field(default="", max_length=64)
+    hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.:-]{1,253}$")], ...] = Field(
+        default=(), max_length=50, exclude_if=lambda hosts: not hosts, description="from which jobs' files are fetched"
+    )
     wants: Wants = Field(default_factory=Wants, description="leases that the provider would give back at once")
 
     def hash(self) -> str:
@@ -292,8 +295,15 @@ class ReportOut(Body):
     provider: Address
     report: Report
     signature: Signature
-    text: str
+    text: str | None = Field(description="null where it is for those only who may read the job")
     received: Time
+
+
+class AuditorIn(Body):
+    """A client lets somebody read its job."""
+
+    grant: AuditorGrant
+    signature: Signature
 
 
 class LeaseOut(LeaseSummary):

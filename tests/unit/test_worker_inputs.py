@@ -141,6 +141,10 @@ def sha256(data: bytes) -> str:
     return "0x" + hashlib.sha256(data).hexdigest()
 
 
+def no_web(ref: FileRef, target: Path) -> None:
+    raise AssertionError(f"{ref} has no url")
+
+
 def spec_of(**files: bytes) -> Any:
     refs = {name.replace("__", "/"): FileRef(sha256=sha256(data), size=len(data)) for name, data in files.items()}
     return SimpleNamespace(files=refs)
@@ -149,8 +153,8 @@ def spec_of(**files: bytes) -> Any:
 def test_files_land_at_their_paths_and_only_once(tmp_path: Path) -> None:
     spec, market = spec_of(recipe=b"code", data__train=b"numbers"), Files(b"code", b"numbers")
     client: Any = market
-    fetch_files(client, spec, tmp_path, job=ZERO_HASH)
-    fetch_files(client, spec, tmp_path, job=ZERO_HASH)
+    fetch_files(client, no_web, spec, tmp_path, job=ZERO_HASH)
+    fetch_files(client, no_web, spec, tmp_path, job=ZERO_HASH)
     assert (tmp_path / "data" / "train").read_bytes() == b"numbers"
     assert market.asked == ["recipe", "train"]
 
@@ -159,7 +163,7 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path) -> None:
     spec, market = spec_of(recipe=b"code"), Files(b"code")
     (tmp_path / "recipe").write_bytes(b"kode")
     client: Any = market
-    fetch_files(client, spec, tmp_path, job=ZERO_HASH)
+    fetch_files(client, no_web, spec, tmp_path, job=ZERO_HASH)
     assert (tmp_path / "recipe").read_bytes() == b"code"
 
 
@@ -168,7 +172,7 @@ def test_a_path_may_not_lead_out_of_the_job(tmp_path: Path) -> None:
     (tmp_path / "job" / "link").symlink_to(tmp_path)
     client: Any = Files(b"code")
     with pytest.raises(UserError, match="outside its folder"):
-        fetch_files(client, spec_of(link__evil=b"code"), tmp_path / "job", job=ZERO_HASH)
+        fetch_files(client, no_web, spec_of(link__evil=b"code"), tmp_path / "job", job=ZERO_HASH)
     with pytest.raises(ValueError, match="not a plain relative path"):
         evil: Any = SimpleNamespace(files={"../evil": FileRef(sha256=sha256(b"code"), size=4)})
-        fetch_files(client, evil, tmp_path, job=ZERO_HASH)
+        fetch_files(client, no_web, evil, tmp_path, job=ZERO_HASH)

@@ -1,0 +1,217 @@
+"""Files of a job that come from the web: by the agent, from hosts that its owner allows, never by the sandbox.
+
+What arrives is used only if its size and SHA-256 are the job's. A host's name is looked up once, and the connection
+goes to the address that was checked: a name that leads into a private network is refused, whatever it says next time.
+"""
+
+import http.client
+import ipaddress
+import os
+import shutil
+import socket
+import ssl
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urljoin, urlsplit
+
+import structlog
+
+from contracts.errors import UserError
+from contracts.jobspec import FileRef, check_url, hash_file
+
+CHUNK = 1 << 20
+MAX_REDIRECTS = 5
+ATTEMPTS = 6  # in a row without a byte
+PAUSE_SECONDS = (1.0, 30.0)
+SOCKET_SECONDS = 30.0
+SAY_SECONDS = 10.0
+REDIRECTS = (301, 302, 303, 307, 308)
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # may work later
+
+log = structlog.get_logger()
+
+
+class Interrupted(UserError):
+    """The worker was told to stop meanwhile."""
+
+
+class Cache:
+    """Fetched files by their hash, for all leases of a key. At most `max_bytes`; the longest unused go first."""
+
+    def __init__(self, folder: Path, hosts: Collection[str], max_bytes: int) -> None:
+        self._folder, self._hosts, self._max_bytes = folder, frozenset(hosts), max_bytes
+
+    def get(self, ref: FileRef, target: Path, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Puts the file at `target`. Raises UserError if it can't be had or is another, Interrupted if `stopped`."""
+        check_host(ref.host or "", self._hosts)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept = self._folder / ref.sha256
+        if not (kept.is_file() and hash_file(kept).same_bytes(ref)):
+            self._make_room(ref.size)
+            Download(ref, kept, self._hosts, stopped).run()
+        os.utime(kept)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.part")
+        shutil.copyfile(kept, partial)  # a copy: a recipe without a sandbox could change what others get
+        partial.replace(target)
+
+    def _make_room(self, size: int) -> None:
+        by_age = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
+        used = sum(path.stat().st_size for path in by_age)
+        for path in by_age:
+            if used + size <= self._max_bytes:
+                return
+            used -= path.stat().st_size
+            path.unlink()
+
+
+class Download:
+    """One file from its url to `target`, going on where a broken connection left off."""
+
+    def __init__(self, ref: FileRef, target: Path, hosts: Collection[str], stopped: Callable[[], bool]) -> None:
+        assert ref.url is not None
+        self._ref, self._url, self._target = ref, ref.url, target
+        self._hosts, self._stopped = hosts, stopped
+        self._partial = target.with_name(f"{target.name}.part")
+        self._said = time.monotonic()
+
+    def run(self) -> None:
+        pause, longest = PAUSE_SECONDS
+        failures = 0
+        while True:
+            before = self._have()
+            try:
+                self._fetch()
+                return self._finish()
+            except (OSError, http.client.HTTPException) as error:
+                failures = failures + 1 if self._have() == before else 1
+                if failures >= ATTEMPTS:
+                    raise UserError(f"{self._url} can't be fetched: {error or type(error).__name__}") from error
+                log.warning("input.retry", url=self._url, problem=str(error), retry_in=pause)
+            self._wait(pause)
+            pause = min(2 * pause, longest)
+
+    def _have(self) -> int:
+        return self._partial.stat().st_size if self._partial.exists() else 0
+
+    def _wait(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            self._check_stopped()
+            time.sleep(0.1)
+
+    def _check_stopped(self) -> None:
+        if self._stopped():
+            raise Interrupted(f"the fetching of {self._url} was interrupted")
+
+    def _fetch(self) -> None:
+        """Appends to the partial file until it is whole."""
+        if (have := self._have()) >= self._ref.size:
+            return
+        with _get(self._url, self._hosts, have) as response:
+            if response.status in BUSY:
+                raise OSError(f"it answered {response.status} {response.reason}")
+            if response.status not in (200, 206):
+                raise UserError(f"{self._url} answered {response.status} {response.reason}")
+            if response.status == 206:
+                span = response.headers.get("content-range", "")
+                if not span.startswith(f"bytes {have}-"):
+                    raise UserError(f"{self._url} was asked for bytes from {have} on, and sent {span!r}")
+            with self._partial.open("ab" if response.status == 206 else "wb") as file:
+                self._copy(response, file)
+            if self._have() < self._ref.size:
+                raise OSError("the connection ended early")
+
+    def _copy(self, response: http.client.HTTPResponse, file: BinaryIO) -> None:
+        while chunk := response.read1(CHUNK):
+            self._check_stopped()
+            if file.tell() + len(chunk) > self._ref.size:
+                raise UserError(f"{self._url} has more than the {self._ref.size} bytes that the job says")
+            file.write(chunk)
+            if time.monotonic() > self._said + SAY_SECONDS:
+                self._said = time.monotonic()
+                log.info("input.fetching", url=self._url, bytes=file.tell(), of=self._ref.size)
+
+    def _finish(self) -> None:
+        got = hash_file(self._partial) if self._ref.size else FileRef(sha256=self._ref.sha256, size=0)
+        if not got.same_bytes(self._ref):
+            self._partial.unlink()
+            raise UserError(f"{self._url} has the SHA-256 {got.sha256}, the job says {self._ref.sha256}; not kept")
+        self._partial.touch()
+        self._partial.replace(self._target)
+        log.info("input.fetched", url=self._url, bytes=self._ref.size)
+
+
+def check_host(host: str, allowed: Collection[str]) -> None:
+    """Raises UserError unless the machine's owner allows the host."""
+    if host not in allowed:
+        names = ", ".join(sorted(allowed)) or "none"
+        raise UserError(f"the job wants a file from {host!r}; this machine fetches from: {names}")
+
+
+@contextmanager
+def _get(url: str, allowed: Collection[str], offset: int) -> Iterator[http.client.HTTPResponse]:
+    """The answer to a GET of the bytes from `offset` on, after redirects within the allowed hosts."""
+    for _ in range(MAX_REDIRECTS + 1):
+        connection = _connect(url, allowed)
+        try:
+            parts = urlsplit(url)
+            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            headers = {"user-agent": "gpumarket", "accept-encoding": "identity"}
+            connection.request("GET", path, headers=headers | ({"range": f"bytes={offset}-"} if offset else {}))
+            response = connection.getresponse()
+            if response.status not in REDIRECTS:
+                yield response
+                return
+            target = urljoin(url, response.headers.get("location", ""))
+        finally:
+            connection.close()
+        try:
+            url = check_url(target)
+        except ValueError as error:
+            raise UserError(f"a redirect is refused: {error}") from error
+    raise UserError(f"{url}: more than {MAX_REDIRECTS} redirects")
+
+
+def _connect(url: str, allowed: Collection[str]) -> http.client.HTTPConnection:
+    """A connection to an address of the url's host that was checked."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    check_host(host, allowed)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    connection = http.client.HTTPConnection(host, port, timeout=SOCKET_SECONDS)
+    raw = socket.create_connection((checked_address(host, port), port), timeout=SOCKET_SECONDS)
+    try:
+        secure = parts.scheme == "https"
+        connection.sock = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if secure else raw
+    except BaseException:
+        with suppress(OSError):
+            raw.close()
+        raise
+    return connection
+
+
+def checked_address(host: str, port: int) -> str:
+    """An address of the host that is public; a private one only if the owner allowed just that address by its number.
+
+    Raises OSError if there is no such name now, UserError if one of its addresses is not public.
+    """
+    found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    by_number = host == "localhost" or _is_number(host)
+    for address in found:
+        plain = ipaddress.ip_address(address.partition("%")[0])
+        mapped = getattr(plain, "ipv4_mapped", None) or plain
+        if not by_number and (not mapped.is_global or mapped.is_multicast):
+            raise UserError(f"{host} leads to {address}, which is no public address; nothing is fetched from there")
+    return found[0]
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
