@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from contracts.chain.finality import KEPT_BLOCKS, Finality
 from contracts.errors import UserError
 from contracts.orders import Rules
-from contracts.types import Address
+from contracts.types import Address, Uint256
 
 CONFIG_NAME = "config.toml"
 
@@ -51,7 +52,24 @@ class Settings(BaseModel):
     market_url: str | None = Field(default=None, description="Base URL of a market")
     approver: Address | None = Field(default=None, description="Who approves checkpoints for this client")
     key: str | None = Field(default=None, description="Name of the key to use when a command names none")
+    confirmations_base: int = Field(
+        default=2, ge=0, description="Blocks on top of one before it counts, whatever moved in it"
+    )
+    confirmations_per: Uint256 = Field(
+        default=10_000_000, description="So much value (smallest units) wants one block more; 0: value doesn't matter"
+    )
+    confirmations_max: int = Field(
+        default=64, ge=0, le=KEPT_BLOCKS, description="No value wants more blocks than this"
+    )
+    max_fee_gwei: int = Field(default=500, gt=0, description="The most that a transaction may pay per gas, in gwei")
+    gas_alarm_transactions: int = Field(
+        default=50, ge=0, description="Warn when an account's gas money is left for fewer transactions than this"
+    )
     rules: dict[str, Rules] = Field(default_factory=dict, description="Rule-sets that orders can name")
+
+    @property
+    def finality(self) -> Finality:
+        return Finality(base=self.confirmations_base, per=self.confirmations_per, max=self.confirmations_max)
 
     def require(self, name: str) -> Any:
         """The value of a setting that must be there; UserError that says how to get it otherwise."""

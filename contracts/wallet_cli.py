@@ -16,7 +16,8 @@ from contracts import keys
 from contracts.amounts import format_amount, parse_positive
 from contracts.chain import devnet
 from contracts.chain.client import Chain, connect
-from contracts.chain.sender import Sender, format_ether
+from contracts.chain.fees import format_ether
+from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from contracts.output import Output
 from contracts.settings import Settings, load_settings

@@ -1,175 +1,227 @@
-"""Sends transactions of one key: dry run, nonce, fees, receipt, and a higher fee when it isn't mined in time."""
+"""Sends transactions of one key: dry run, an intent on disk, nonce, fees, receipt; see `lane` for what goes on behind.
 
-import threading
+An intent that was planned will be mined once, whatever happens to this process: the next Sender of the key goes on
+with it. A caller that gives its intent a key can ask for it again, also after a crash, and gets the same receipt.
+"""
+
+import sqlite3
 import time
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Sequence
+from concurrent.futures import TimeoutError as StillWaiting
+from dataclasses import dataclass
+from typing import Any
 
+import structlog
 from eth_account.signers.local import LocalAccount
-from filelock import FileLock
-from hexbytes import HexBytes
 from web3.contract.contract import ContractFunction
-from web3.exceptions import TransactionNotFound, Web3RPCError
+from web3.exceptions import Web3RPCError
 from web3.types import Nonce, TxParams, TxReceipt, Wei
 
 from contracts.chain.client import Chain
 from contracts.chain.errors import EscrowError
+from contracts.chain.fees import Fees, fees_now, format_ether
+from contracts.chain.intents import Draft, Intent
+from contracts.chain.lane import Lane, lane_of, lane_path
+from contracts.chain.rpc import ask, sure
 from contracts.errors import UserError
-from contracts.settings import home
+from contracts.types import from_hex, to_hex
 
 GAS_MARGIN = (6, 5)  # an estimate may be a little short by the time it is mined
-FEE_BUMP = (9, 8)  # nodes want a tenth more for a replacement
-WEI_PER_ETHER = 10**18
+IN_ONE_GO = 200  # calls prepared and broadcast together
 
-_locks: dict[str, threading.Lock] = {}
-_locks_guard = threading.Lock()
+log = structlog.get_logger()
 
 
 class NotMined(UserError):
-    """No receipt in time, though the fee was raised. The transaction may still be mined."""
+    """No receipt in time, though the fee was raised. The intent stays: the transaction may still be mined."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Drafts that passed their dry runs, and what the node said beside."""
+
+    drafts: list[Draft]
+    fees: Fees
+    count: int  # the account's transactions, with the pending ones
 
 
 class Sender:
-    """Sends calls signed by `account`. Threads may share it, and processes its key: nonces go out one by one."""
+    """Sends calls signed by `account`. Threads may share it, and processes its key."""
 
     def __init__(
         self, chain: Chain, account: LocalAccount, *, timeout: float = 300, bump_after: float = 30, poll: float = 0.05
     ) -> None:
-        """Seconds: `bump_after` is the wait before each raise of the fee; `poll` doubles up to 1."""
+        """Seconds: `bump_after` is the wait before each raise of the fee; `poll` doubles up to 1.
+
+        Goes on with what a former process of this key left unfinished.
+        """
         self.chain = chain
         self.account = account
         self.address: str = account.address
         self.timeout = timeout
-        self.bump_after = bump_after
-        self.poll = poll
-        with _locks_guard:
-            self._thread_lock = _locks.setdefault(self.address, threading.Lock())
+        self._bump_after, self._poll = bump_after, poll
+        if lane_path(chain, self.address).exists():
+            self._lane().start()
 
-    def send(self, call: ContractFunction, *, value: int = 0) -> TxReceipt:
+    def send(self, call: ContractFunction, *, value: int = 0, key: str | None = None) -> TxReceipt:
         """Sends a call and waits for its receipt.
 
+        `key` names the intent. A key that is known sends nothing, whatever the call: the receipt is that of the
+        intent that it named before. It is free again after `forget`, or if the transaction reverted.
+
         Raises EscrowError if a contract refuses (mostly in the dry run, when nothing is sent yet), UserError if
-        the account can't pay the gas, and NotMined if there is no receipt within the timeout.
+        the account can't pay the gas or intents can't be written, and NotMined if there is no receipt in time.
         """
-        self.chain.dry_run(call, self.address, value)
-        transaction = self._prepare(call, value)
-        transaction, sent = self._submit(transaction)
-        receipt = self._wait(transaction, sent)
+        lane = self._lane()
+        intent = self._on_record(lane, key)
+        if intent is None:
+            (intent,) = self._submit(lane, self._prepare([call], value, key))
+        receipt = self._wait(lane, intent, time.monotonic() + self.timeout)
         if receipt["status"] != 1:
             self._explain(call, value, receipt)
         return receipt
 
+    def send_many(self, calls: Sequence[ContractFunction]) -> list[TxReceipt]:
+        """Sends calls all at once, and waits for their receipts. Raises as `send` does, for the first that fails.
+
+        The dry runs don't see the calls before them. If one is refused, it and those after it are not sent.
+        """
+        lane = self._lane()
+        intents: list[Intent] = []
+        for at in range(0, len(calls), IN_ONE_GO):
+            intents += self._submit(lane, self._prepare(calls[at : at + IN_ONE_GO]))
+        deadline = time.monotonic() + self.timeout
+        receipts = [self._wait(lane, intent, deadline) for intent in intents]
+        for call, receipt in zip(calls, receipts, strict=True):
+            if receipt["status"] != 1:
+                self._explain(call, 0, receipt)
+        return receipts
+
+    def settle(self) -> None:
+        """Waits until nothing of this key is on its way that nobody waits for: what a former process left, or what
+        was given up as NotMined. What is read of the chain after it, counts that. Raises NotMined."""
+        lane = self._lane()
+        deadline = time.monotonic() + self.timeout
+        for intent in lane.orphans():
+            self._wait(lane, intent, deadline)
+
+    def knows(self, key: str) -> bool:
+        """Whether an intent has this key."""
+        return self._on_record(self._lane(), key) is not None
+
+    def forget(self, key: str) -> None:
+        """Lets the key name another intent. Called when the caller has noted, or told, that the first is done."""
+        self._lane().store.release(key)
+
     def cost(self, call: ContractFunction, *, value: int = 0) -> int:
         """The most that sending this call would take of the account now, in wei. Raises as `send` does."""
-        self.chain.dry_run(call, self.address, value)
-        transaction = self._prepare(call, value)
-        return transaction["gas"] * int(transaction["maxFeePerGas"]) + value
+        prepared = self._prepare([call], value)
+        return prepared.drafts[0].gas * prepared.fees.most + value
 
-    def _prepare(self, call: ContractFunction, value: int) -> TxParams:
-        """The transaction but for its nonce. Raises UserError if the account can't pay for it."""
-        tip, max_fee = self._fees()
-        transaction: TxParams = {"from": self.account.address, "value": Wei(value)}
+    # ------------------------------------------------------------- before it is planned
+
+    def _lane(self) -> Lane:
         try:
-            estimate = call.estimate_gas(transaction)
-        except Web3RPCError as error:
-            if "nsufficient funds" not in str(error.message):
-                raise
-            estimate = 200_000  # for the error below only
-        gas = estimate * GAS_MARGIN[0] // GAS_MARGIN[1]
-        self._check_gas_money(gas * max_fee + value)
-        transaction |= {"gas": gas, "maxFeePerGas": Wei(max_fee), "maxPriorityFeePerGas": Wei(tip), "nonce": Nonce(0)}
-        return call.build_transaction(transaction)
+            lane = lane_of(self.chain, self.account)
+        except (sqlite3.Error, OSError) as error:
+            raise self._no_disk(error) from error
+        lane.bump_after, lane.poll = self._bump_after, self._poll
+        return lane
 
-    def _check_gas_money(self, needed: int) -> None:
-        balance = self.chain.w3.eth.get_balance(self.account.address)
-        if balance < needed:
+    def _prepare(self, calls: Sequence[ContractFunction], value: int = 0, key: str | None = None) -> _Prepared:
+        """Dry runs, gas, fees and money of calls. The estimate of gas is the dry run, where nothing is wrong."""
+        built = [self._build(call, value) for call in calls]
+        estimates = [("eth_estimateGas", [{"from": self.address, **call}, "latest"]) for call in built]
+        *gas, tip, block, balance, count = ask(
+            self.chain.w3,
+            [
+                *estimates,
+                ("eth_maxPriorityFeePerGas", []),
+                ("eth_getBlockByNumber", ["latest", False]),
+                ("eth_getBalance", [self.address, "latest"]),
+                ("eth_getTransactionCount", [self.address, "pending"]),
+            ],
+        )
+        tip, block, balance, count = sure([tip, block, balance, count])
+        cap = self.chain.settings.max_fee_gwei * 10**9
+        fees = fees_now(int(tip, 16), int(block.get("baseFeePerGas", "0x0"), 16), cap)
+        drafts = []
+        for call, one, estimate in zip(calls, built, gas, strict=True):
+            limit = self._gas(call, value, estimate) * GAS_MARGIN[0] // GAS_MARGIN[1]
+            drafts.append(Draft(one["to"], from_hex(one["data"]), value, limit, key))
+        self._check_gas_money(drafts, fees, int(balance, 16))
+        return _Prepared(drafts, fees, int(count, 16))
+
+    def _build(self, call: ContractFunction, value: int) -> dict[str, str]:
+        # With all of its fields given, nobody is asked.
+        fields: TxParams = {"from": self.account.address, "gas": 1, "nonce": Nonce(0), "maxFeePerGas": Wei(0)}
+        fields |= {"maxPriorityFeePerGas": Wei(0), "chainId": self.chain.domain.chain_id, "value": Wei(value)}
+        built: Any = call.build_transaction(fields)
+        return {"to": built["to"], "data": to_hex(from_hex(built["data"])), "value": hex(value)}
+
+    def _gas(self, call: ContractFunction, value: int, estimate: Any) -> int:
+        if not isinstance(estimate, Web3RPCError):
+            return int(estimate, 16)
+        self.chain.dry_run(call, self.address, value)  # raises what it is, mostly
+        if "nsufficient funds" not in str(estimate.message):
+            raise estimate
+        return 200_000  # for the error only that will follow
+
+    def _check_gas_money(self, drafts: Sequence[Draft], fees: Fees, balance: int) -> None:
+        """Raises UserError if the account can't pay for it beside all that is on its way; warns when little is left."""
+        lane = self._lane()
+        free = balance - sum(intent.cost for intent in lane.store.open())
+        needed = sum(draft.gas * fees.most + draft.value for draft in drafts)
+        if free < needed:
             raise UserError(
-                f"{self.address} has {format_ether(balance)} ETH, {format_ether(needed - balance)} short of the "
+                f"{self.address} has {format_ether(max(free, 0))} ETH, {format_ether(needed - free)} short of the "
                 f"{format_ether(needed)} that this may cost in gas",
                 "on a devnet: gpumarket wallet faucet; elsewhere send it some of the chain's coin",
             )
+        dearest = max(draft.gas for draft in drafts) * fees.most
+        more = (free - needed) // dearest if dearest else None
+        low = more is not None and more < self.chain.settings.gas_alarm_transactions
+        if low and not lane.gas_is_low:
+            log.warning("sender.gas_low", address=self.address, balance=format_ether(balance), transactions=more)
+        lane.gas_is_low = low
 
-    def _fees(self) -> tuple[int, int]:
-        """Priority fee and highest fee per gas, in wei: room for the base fee to double."""
-        tip = self.chain.w3.eth.max_priority_fee
-        base = self.chain.w3.eth.get_block("latest").get("baseFeePerGas", 0)
-        return tip, 2 * base + tip
+    # ------------------------------------------------------------- from then on
 
-    def _submit(self, transaction: TxParams) -> tuple[TxParams, HexBytes]:
-        """Gives the transaction the next nonce and sends it."""
-        with self._thread_lock, self._process_lock():
-            for attempt in range(5):
-                nonce = self.chain.w3.eth.get_transaction_count(self.account.address, "pending")
-                transaction = {**transaction, "nonce": nonce}
-                try:
-                    return transaction, self._broadcast(transaction)
-                except Web3RPCError as error:
-                    # Somebody uses this key without our lock: take the next nonce.
-                    if "nonce too low" not in str(error.message).lower() or attempt == 4:
-                        raise
-        raise AssertionError("unreachable")
+    def _on_record(self, lane: Lane, key: str | None) -> Intent | None:
+        if key is None:
+            return None
+        lane.bind()
+        return lane.store.by_key(key)
 
-    def _process_lock(self) -> FileLock:
-        directory: Path = home() / "locks"
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return FileLock(directory / f"{self.chain.domain.chain_id}-{self.address}.lock")
+    def _submit(self, lane: Lane, prepared: _Prepared) -> list[Intent]:
+        lane.bind()
+        try:
+            return lane.submit(prepared.drafts, prepared.fees, prepared.count)
+        except sqlite3.Error as error:
+            raise self._no_disk(error) from error
 
-    def _broadcast(self, transaction: TxParams) -> HexBytes:
-        signed = self.account.sign_transaction(cast(Any, transaction))
-        return self.chain.w3.eth.send_raw_transaction(signed.raw_transaction)
+    def _no_disk(self, error: Exception) -> UserError:
+        return UserError(
+            f"can't write down what is to be sent, in {lane_path(self.chain, self.address)}: {error}",
+            "nothing was sent; see that there is room on the disk, and try again",
+        )
 
-    def _wait(self, transaction: TxParams, first: HexBytes) -> TxReceipt:
-        """The receipt of whichever of the transaction's versions is mined."""
-        sent = [first]
-        started = time.monotonic()
-        bump_at = started + self.bump_after
-        pause = self.poll
-        while True:
-            for version in sent:
-                try:
-                    return self.chain.w3.eth.get_transaction_receipt(version)
-                except TransactionNotFound:
-                    pass
-            now = time.monotonic()
-            if now - started > self.timeout:
-                raise NotMined(
-                    f"transaction {first.to_0x_hex()} (nonce {transaction['nonce']}) was not mined within "
-                    f"{self.timeout:g} s, at up to {transaction['maxFeePerGas']} wei per gas",
-                    "it may still be mined; look for its nonce before sending it again",
-                )
-            if now > bump_at:
-                transaction = self._bumped(transaction)
-                bump_at = now + self.bump_after
-                try:
-                    sent.append(self._broadcast(transaction))
-                except Web3RPCError as error:
-                    # A version has been mined, or the node wants a still higher fee: the next round will tell.
-                    if not any(
-                        word in str(error.message).lower() for word in ("nonce too low", "underpriced", "already")
-                    ):
-                        raise
-            time.sleep(pause)
-            pause = min(2 * pause, 1.0)
-
-    def _bumped(self, transaction: TxParams) -> TxParams:
-        """The same with both fees raised, to today's at least."""
-        tip, max_fee = self._fees()
-        tip = max(tip, _raised(transaction["maxPriorityFeePerGas"]))
-        max_fee = max(max_fee, tip, _raised(transaction["maxFeePerGas"]))
-        return {**transaction, "maxPriorityFeePerGas": Wei(tip), "maxFeePerGas": Wei(max_fee)}
+    def _wait(self, lane: Lane, intent: Intent, deadline: float) -> TxReceipt:
+        """The receipt of whichever of the intent's versions is mined."""
+        try:
+            return lane.watch(intent).result(max(0.0, deadline - time.monotonic()))
+        except StillWaiting:
+            why = lane.give_up(intent)
+            now = lane.store.get(intent.id)
+            hash = now.newest.hash if now.newest else "that is not signed yet"
+            raise NotMined(
+                f"transaction {hash} (nonce {now.nonce}) was not mined within {self.timeout:g} s, at up to "
+                f"{now.fees.most} wei per gas{': ' + why if why else ''}",
+                "it will be mined when it can be, and counts once; look for its nonce before sending the same again",
+            ) from None
 
     def _explain(self, call: ContractFunction, value: int, receipt: TxReceipt) -> None:
         """Raises the error behind a failed receipt, found by running the call again around its block."""
         for block in (receipt["blockNumber"], receipt["blockNumber"] - 1):
             self.chain.dry_run(call, self.address, value, block)
         raise EscrowError("Reverted", {"transaction": receipt["transactionHash"].to_0x_hex()})
-
-
-def _raised(fee: Wei | str) -> int:
-    return -(-int(fee) * FEE_BUMP[0] // FEE_BUMP[1])
-
-
-def format_ether(wei: int) -> str:
-    """An amount of ETH in decimal, rounded up to six digits after the point."""
-    millionths = -(-wei // 10**12)
-    return f"{millionths // 10**6}.{millionths % 10**6:06}"

@@ -1,5 +1,6 @@
 """A chain for every test: one anvil per test process, put back to where it was after each test."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from web3.types import RPCEndpoint
 
 from contracts.chain.client import Chain, connect
 from contracts.chain.devnet import Devnet, start_devnet
+from contracts.chain.lane import close_lanes
 from contracts.chain.sender import Sender
 from contracts.orders import new_account
 from tests.postgres import postgresql
@@ -34,6 +36,9 @@ def chain(devnet: Devnet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chain]:
     connected = connect(devnet.settings)
     snapshot = rpc(connected, "evm_snapshot")
     yield connected
+    # The next test must not see transactions sent again that the revert takes back.
+    close_lanes()
+    shutil.rmtree(devnet.home / "intents", ignore_errors=True)
     rpc(connected, "evm_revert", snapshot)
 
 
