@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import structlog
 from eth_utils.crypto import keccak
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, func
 from sqlmodel import Session, col, select
 
 from contracts.api.bodies import AskResources
@@ -19,10 +19,12 @@ from contracts.orders import Ask, Bid, Rules
 from contracts.terms import AccountWord, Flag
 from contracts.types import from_hex, to_hex
 from market.context import Context
-from market.leases import terms_of
+from market.leases import is_final, terms_of
 from market.matching import AskOffer, BidOffer, Book, Match, Result, clear
-from market.models import AskRow, BidRow, ChainEvent, EpochRow, LeaseRow, MatchRow, ReportRow, UnmatchedRow
+from market.messages import accept
+from market.models import AskRow, BidRow, ChainEvent, EpochRow, LeaseRow, ReportRow
 from market.rounds import repeat
+from market.services.early_stop import early_stop
 
 log = structlog.get_logger()
 
@@ -31,7 +33,7 @@ BATCH = 100  # leases opened by one transaction
 
 def run(context: Context, stop: threading.Event) -> None:
     """Clear once an epoch until `stop`."""
-    repeat("clearing", lambda: clear_epoch(context), stop, context.settings.epoch_seconds)
+    repeat(context, "clearing", clear_epoch, stop, context.settings.epoch_seconds)
 
 
 def clear_epoch(context: Context) -> EpochRow | None:
@@ -39,9 +41,11 @@ def clear_epoch(context: Context) -> EpochRow | None:
     now = context.now()
     with context.db.reading() as session:
         bids, previous = waiting_bids(session, now)
+        finality, head = context.chain.settings.finality, context.head.number
+        bids = [bid for bid in bids if bid.id not in previous or is_final(previous[bid.id], finality, head)]
         asks = standing_asks(session, now)
         signatures = _signatures(session, bids, asks)
-    bids = [replace(bid, timeout=context.rules_by_hash[bid.bid.rules].rules.checkpoint_timeout) for bid in bids]
+    bids = [replace(bid, timeout=context.rule_set(bid.bid.rules).rules.checkpoint_timeout) for bid in bids]
     book = _with_balances(context, bids, previous, asks)
     result = clear(book)
     if not result.matches:
@@ -72,9 +76,11 @@ def waiting_bids(session: Session, now: int) -> tuple[list[BidOffer], dict[str, 
         past = sorted(leases.get(row.id, []), key=lambda lease: (lease.opened_block, lease.start))
         if past and (any(lease.finished is None for lease in past) or not past[-1].continuable):
             continue
+        spec = JobSpec.model_validate(row.spec)
+        if early_stop(session, spec, past, now):
+            continue
         if past:
             previous[row.id] = past[-1]
-        spec = JobSpec.model_validate(row.spec)
         offers.append(
             BidOffer(
                 id=row.id,
@@ -82,6 +88,8 @@ def waiting_bids(session: Session, now: int) -> tuple[list[BidOffer], dict[str, 
                 environment=spec.environment,
                 needs=spec.resources,
                 recipe=spec.files[spec.recipe_path].sha256,
+                hosts=spec.hosts,
+                left=None if spec.deadline_time is None else spec.deadline_time - now,
                 start=past[-1].accepted if past else 0,
                 avoid=_let_down(session, row.id, past),
             )
@@ -168,7 +176,7 @@ def _pairs(
         )
         for match in matches
     ]
-    return [context.rules_by_hash[hash].rules for hash in hashes], pairs
+    return [context.rule_set(hash).rules for hash in hashes], pairs
 
 
 def _dry_run(
@@ -179,7 +187,7 @@ def _dry_run(
     for at in range(0, len(matches), BATCH):
         part = matches[at : at + BATCH]
         call = context.chain.open_batch(*_pairs(context, part, previous, signatures))
-        for match, code in zip(part, context.chain.dry_run(call, context.sending.address), strict=True):
+        for match, code in zip(part, context.chain.dry_run(call, context.matcher), strict=True):
             if code == Refusal.OK:
                 openable.append(match)
             else:
@@ -191,16 +199,20 @@ def _begin_epoch(context: Context, book: Book, result: Result, openable: Sequenc
     """Publish the root of the order set, and store what will be opened, before it is."""
     leaves = sorted([bid.id for bid in book.bids] + [ask.id for ask in book.asks])
     root = to_hex(order_set_root(leaves))
-    number = context.chain.newest_epoch(context.sending.address) + 1
+    with context.db.reading() as session:
+        stored = session.exec(select(func.max(EpochRow.number))).one() or 0
+    # A reorganisation may have taken back what was published; its number is not used again.
+    number = max(context.chain.newest_epoch(context.matcher), stored) + 1
     receipt = context.sending.send(context.chain.publish_epoch(number, root))
-    epoch = EpochRow(number=number, order_root=root, published_tx=to_hex(receipt["transactionHash"]))
-    with context.db.session() as session:
-        session.add(epoch)
-        session.flush()
-        for match in openable:
-            session.add(MatchRow(epoch=number, bid=match.bid.id, ask=match.ask.id, price=match.price))
-        for bid, reason in result.reasons.items():
-            session.add(UnmatchedRow(epoch=number, bid=bid, reason=reason.value))
+    body = {
+        "number": number,
+        "order_root": root,
+        "published_tx": to_hex(receipt["transactionHash"]),
+        "matches": [{"bid": one.bid.id, "ask": one.ask.id, "price": str(one.price)} for one in openable],
+        "unmatched": [{"bid": bid, "reason": reason.value} for bid, reason in result.reasons.items()],
+    }
+    with context.leading() as session:
+        epoch: EpochRow = accept(context, session, "epoch", body)
     _note_waiting(context, result)
     return epoch
 
@@ -221,18 +233,13 @@ def _open(
     happened = context.chain.events(receipt)
     opened = {event.terms.parties.bid: event.lease for event in happened if isinstance(event, events.Opened)}
     skipped = {event.index: Refusal(event.reason) for event in happened if isinstance(event, events.Skipped)}
-    with context.db.session() as session:
-        stored = session.get_one(EpochRow, epoch.number)
-        stored.transaction = to_hex(receipt["transactionHash"])
-        session.add(stored)
-        for index, match in enumerate(matches):
-            row = session.get_one(MatchRow, (epoch.number, match.bid.id))
-            row.lease = opened.get(match.bid.id)
-            row.note = skipped[index].sentence if index in skipped else ""
-            session.add(row)
-            log.info(
-                "clearing.opened" if row.lease else "clearing.skipped", bid=row.bid, lease=row.lease, note=row.note
-            )
+    notes = {one.bid.id: skipped[at].sentence if at in skipped else "" for at, one in enumerate(matches)}
+    body = {"number": epoch.number, "transaction": to_hex(receipt["transactionHash"]), "notes": notes}
+    with context.leading() as session:
+        accept(context, session, "opened", body)  # the indexer names the leases, when it comes to their block
+    for bid, note in notes.items():
+        lease = opened.get(bid)
+        log.info("clearing.opened" if lease else "clearing.skipped", bid=bid, lease=lease, note=note)
 
 
 def _note_waiting(context: Context, result: Result) -> None:
@@ -244,7 +251,7 @@ def _note_waiting(context: Context, result: Result) -> None:
         before = {row.id: row.wait_reason for row in session.exec(select(BidRow).where(col(BidRow.id).in_(list(told))))}
     changed = {bid: why for bid, why in told.items() if before.get(bid) != why}
     if changed:
-        with context.db.session() as session:
+        with context.leading() as session:
             for row in session.exec(select(BidRow).where(col(BidRow.id).in_(list(changed)))):
                 row.wait_reason = changed[row.id]
                 session.add(row)

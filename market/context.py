@@ -2,9 +2,12 @@
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+
+from sqlmodel import Session
 
 from contracts.api.bodies import Info, RuleSet
 from contracts.chain.client import Chain
@@ -12,6 +15,9 @@ from contracts.chain.sender import Sender
 from contracts.terms import AccountWord
 from market.blobs import BlobStore
 from market.db import Database
+from market.journal import FOLDER, Journal
+from market.leader import Alone, Leadership
+from market.rule_sets import known_rules
 from market.settings import MarketSettings
 
 
@@ -35,15 +41,40 @@ class Context:
     rules_by_hash: dict[str, RuleSet]  # the former ones too: leases may still run under them
     sender: Sender | None = None  # with the matcher's key; None in a process that only reads
     head: Head = Head(0, 0)  # set by the indexer
+    leadership: Leadership = field(default_factory=Alone)
     caught_up: threading.Event = field(default_factory=threading.Event)  # the indexer has reached the chain's head once
+    journal: Journal = field(init=False)
     _accounts: dict[str, tuple[Head, AccountWord]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.settings.blob_dir / FOLDER)
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this process that follows the chain, clears, keeps and sends."""
+        return self.leadership.leads
+
+    @contextmanager
+    def leading(self) -> Iterator[Session]:
+        """A writing session of the leader. Raises NotLeading."""
+        with self.db.session() as session:
+            self.leadership.fence(session)
+            yield session
 
     @property
     def sending(self) -> Sender:
-        """The matcher's sender, for the threads that send."""
+        """The matcher's sender, for the leader; ask for it anew before each transaction. Raises NotLeading."""
         if self.sender is None:
             raise RuntimeError("this process has no key to send with")
+        self.leadership.confirm()
         return self.sender
+
+    def rule_set(self, hash: str) -> RuleSet:
+        """Any that this market has ever offered. Another process may have begun to since this one started."""
+        if hash not in self.rules_by_hash:
+            with self.db.reading() as session:
+                self.rules_by_hash |= known_rules(session)
+        return self.rules_by_hash[hash]
 
     def now(self) -> int:
         """UTC seconds, as the escrow will see them: chains without traffic lag behind, devnets can run ahead."""
@@ -64,7 +95,7 @@ class Context:
             fee=settings.fee,
             rules=list(self.rules.values()),
             epoch_seconds=settings.epoch_seconds,
-            confirmations=settings.confirmations,
+            finality=chain.settings.finality,
             max_blob_bytes=settings.max_blob_bytes,
             block=self.head.number,
         )

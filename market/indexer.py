@@ -10,19 +10,25 @@ from collections.abc import Sequence
 import requests
 import structlog
 from sqlalchemy import or_
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col, delete, select, update
 from web3.exceptions import Web3Exception
 
-from contracts.chain.events import Event, Opened
-from contracts.chain.follower import KEPT_BLOCKS, BlockRef, Follower, Rollback, Step
+from contracts.chain.client import Chain
+from contracts.chain.events import EpochPublished, Event, Opened
+from contracts.chain.finality import KEPT_BLOCKS
+from contracts.chain.follower import BlockRef, Follower, Rollback, Step
 from contracts.ledger import Account, Exit, LeaseView, Ledger
 from contracts.terms import Phase
 from market.chain_events import continued, event_of, event_row
 from market.context import Context, Head
 from market.db import Database
-from market.models import ChainBlock, ChainEvent, LeaseRow, MatchRow
+from market.failures import judge
+from market.leader import NotLeading
+from market.models import ChainBlock, ChainEvent, EpochRow, LeaseRow, MatchRow
 
 OUTAGE_SECONDS = 5.0  # between attempts while the node does not answer
+BEHIND_SECONDS = 30  # a follower whose leader is no further behind the chain's head answers
 _PLENTY = 1 << 200
 _FINISHED = {Exit.COMPLETE: "completed", Exit.CLOSED: "closed"}
 
@@ -50,12 +56,21 @@ class Leases(Ledger):
 
 
 def run(context: Context, stop: threading.Event) -> None:
-    """Follow the chain until `stop`. Outages of the node are waited out. Raises HistoryLost."""
+    """Follow the chain until `stop`, or the leader. Outages of the node are waited out. Raises HistoryLost."""
     follower = Follower(context.chain, DatabaseStore(context.db))
-    restore_head(context)
     while not stop.is_set():
+        pause = context.settings.poll_seconds
         try:
-            pause = 0.0 if follow(context, follower) else context.settings.poll_seconds
+            restore_head(context)
+            if not context.leads:
+                follow_leader(context)
+            elif follow(context, follower):
+                pause = 0.0
+        except NotLeading:
+            pass  # since a moment ago
+        except OperationalError as error:
+            log.warning("indexer.database_silent", problem=str(error.orig)[:300])
+            pause = OUTAGE_SECONDS
         except (requests.RequestException, Web3Exception) as error:
             log.warning("indexer.chain_silent", problem=str(error)[:300])
             pause = OUTAGE_SECONDS
@@ -70,16 +85,35 @@ def restore_head(context: Context) -> None:
 
 
 def follow(context: Context, follower: Follower) -> bool:
-    """Apply the next steps. False at the head, as far as the blocks there are confirmed."""
-    deepest = context.chain.w3.eth.block_number - context.settings.confirmations
-    steps = [step for step in follower.poll() if isinstance(step, Rollback) or step.number <= deepest]
+    """Apply the next steps. False at the head."""
+    steps = follower.poll()
     if not steps:
         context.caught_up.set()
         return False
-    with context.db.session() as session:
+    with context.leading() as session:
         apply(session, steps)
     restore_head(context)
     return True
+
+
+def follow_leader(context: Context) -> None:
+    """Where another process indexes: see whether it has come to the chain's head, or near it."""
+    if not context.caught_up.is_set():
+        newest = context.chain.w3.eth.get_block("latest")["timestamp"]
+        if newest - context.head.timestamp <= BEHIND_SECONDS:
+            context.caught_up.set()
+
+
+def catch_up(chain: Chain, db: Database, until: int | None = None) -> None:
+    """Follow the chain to its head, or to block `until`, in a database that no indexer works on. Raises HistoryLost."""
+    follower = Follower(chain, DatabaseStore(db))
+    while steps := [step for step in follower.poll() if until is None or _end(step) <= until]:
+        with db.session() as session:
+            apply(session, steps)
+
+
+def _end(step: Step) -> int:
+    return step.to_block if isinstance(step, Rollback) else step.number
 
 
 def apply(session: Session, steps: Sequence[Step]) -> None:
@@ -102,38 +136,24 @@ def apply(session: Session, steps: Sequence[Step]) -> None:
     _forget_old_blocks(session)
 
 
-def rebuild(session: Session) -> int:
-    """Fold all leases anew from the stored events. Returns how many there are."""
-    session.exec(delete(LeaseRow))
-    leases = session.exec(select(ChainEvent.lease).where(col(ChainEvent.lease).is_not(None)).distinct()).all()
-    for lease in leases:
-        refold(session, str(lease))
-    return len(leases)
-
-
-def forget_chain(session: Session) -> None:
-    """Delete all that came from the chain; the next run follows it from the start."""
-    for model in (ChainEvent, ChainBlock, LeaseRow):
-        session.exec(delete(model))
-    session.exec(update(MatchRow).values(lease=None))
-
-
 def refold(session: Session, lease: str) -> None:
-    """Make a lease's row what its events say; delete it if there are none."""
-    view = fold(session, lease)
-    if view is None:
-        session.exec(delete(LeaseRow).where(col(LeaseRow.id) == lease))
+    """Make a lease's row what its events say, and its job and match with it; delete it if there are none."""
+    before = session.get(LeaseRow, lease)
+    row = fold(session, lease)
+    if row is not None:
+        row = session.merge(row)
+        session.flush()
+        _name_in_match(session, row)
+    elif before is not None:
+        session.delete(before)
+        session.flush()
         session.exec(update(MatchRow).where(col(MatchRow.lease) == lease).values(lease=None))
-        return
-    opened = session.exec(select(ChainEvent).where(ChainEvent.lease == lease, ChainEvent.name == Opened.__name__)).one()
-    row = lease_row(view, opened)
-    session.merge(row)
-    session.flush()
-    _name_in_match(session, row)
+    if touched := row or before:
+        judge(session, touched.bid)
 
 
-def fold(session: Session, lease: str) -> LeaseView | None:
-    """A lease as its events leave it: its own, and the opening of the lease that follows it."""
+def fold(session: Session, lease: str) -> LeaseRow | None:
+    """A lease as its events leave it: its own, and the opening of the lease that follows it. None: never opened."""
     rows = session.exec(
         select(ChainEvent)
         .where(or_(col(ChainEvent.lease) == lease, col(ChainEvent.continues) == lease))
@@ -142,10 +162,13 @@ def fold(session: Session, lease: str) -> LeaseView | None:
     ledger = Leases()
     for row in rows:
         ledger.apply(event_of(row))
-    return ledger.leases.get(lease)
+    if lease not in ledger.leases:
+        return None
+    opened = next(row for row in rows if row.lease == lease and row.name == Opened.__name__)
+    return _lease_row(ledger.leases[lease], opened, rows[-1])
 
 
-def lease_row(view: LeaseView, opened: ChainEvent) -> LeaseRow:
+def _lease_row(view: LeaseView, opened: ChainEvent, newest: ChainEvent) -> LeaseRow:
     """A finished lease keeps the numbers and flags with which its money was given out."""
     nums, parties = view.terms.nums, view.terms.parties
     state = view.last._replace(status=Phase.CLOSED | view.last.flags) if view.exit else view.state
@@ -170,6 +193,7 @@ def lease_row(view: LeaseView, opened: ChainEvent) -> LeaseRow:
         penalty=view.penalty,
         opened_block=opened.block_number,
         opened_tx=opened.tx_hash,
+        changed_block=newest.block_number,
     )
 
 
@@ -191,17 +215,31 @@ def _leases_of(event: Event) -> set[str]:
 
 
 def _name_in_match(session: Session, row: LeaseRow) -> None:
-    """Tell the match that this lease came from; the clearing may have been killed before it could."""
-    match = session.exec(
-        select(MatchRow)
-        .where(MatchRow.bid == row.bid, MatchRow.ask == row.ask, col(MatchRow.lease).is_(None))
+    """Name the lease in the match that it came from: the newest whose epoch was published before it was opened."""
+    matches = session.exec(
+        select(MatchRow, EpochRow)
+        .join(EpochRow, col(EpochRow.number) == MatchRow.epoch)
+        .where(MatchRow.bid == row.bid, MatchRow.ask == row.ask)
         .order_by(col(MatchRow.epoch).desc())
-    ).first()
-    named = session.exec(select(MatchRow).where(MatchRow.lease == row.id)).first()
-    if match is not None and named is None:
-        match.lease = row.id
-        match.note = ""
-        session.add(match)
+    ).all()
+    for match, epoch in matches:
+        if match.lease == row.id or _published(session, epoch, row.opened_block):
+            match.lease = row.id
+            match.note = ""
+            session.add(match)
+            return
+
+
+def _published(session: Session, epoch: EpochRow, until: int) -> bool:
+    """Whether an epoch's order set is on chain, in block `until` or before."""
+    rows = session.exec(
+        select(ChainEvent).where(
+            ChainEvent.name == EpochPublished.__name__,
+            col(ChainEvent.data)["epoch"].as_integer() == epoch.number,
+            ChainEvent.block_number <= until,
+        )
+    ).all()
+    return any(row.data["order_set_root"] == epoch.order_root for row in rows)
 
 
 def _forget_old_blocks(session: Session) -> None:

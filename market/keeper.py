@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 def run(context: Context, stop: threading.Event) -> None:
     """One round every epoch until `stop`."""
-    repeat("keeper", lambda: keep(context), stop, context.settings.epoch_seconds)
+    repeat(context, "keeper", keep, stop, context.settings.epoch_seconds)
 
 
 def keep(context: Context) -> None:
@@ -49,9 +49,9 @@ def _keep_one(context: Context, row: LeaseRow, state: StateWord, now: int) -> No
         if state.phase is Phase.CLOSING and now >= state.t + row.window:
             _send(context, "close", context.chain.close(terms), row)
     elif state.phase is Phase.CHALLENGED:
-        resolve = context.chain.resolve(terms, context.rules_by_hash[row.rules].rules)
+        resolve = context.chain.resolve(terms, context.rule_set(row.rules).rules)
         try:
-            context.chain.dry_run(resolve, context.sending.address)
+            context.chain.dry_run(resolve, context.matcher)
         except EscrowError:
             return  # no verdict yet, and the arbiter still has time
         _send(context, "resolve", resolve, row)

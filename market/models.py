@@ -104,7 +104,7 @@ class BidRow(SQLModel, table=True):
     spec: dict[str, Any] = Field(sa_type=JSON)
     page: int = Field(sa_type=BigInteger)
     bit: int
-    valid_until: int = Field(sa_type=BigInteger, index=True)
+    valid_until: int = Field(sa_type=BigInteger, index=True)  # the Bid's, or the job's deadline if that is sooner
     received: datetime = Field(default_factory=now, sa_type=UtcTime)
     failed: bool = Field(default=False, index=True)  # the market matches it no more
     reason: str = Field(default="", sa_type=Text)  # why it failed
@@ -191,6 +191,7 @@ class LeaseRow(SQLModel, table=True):
     penalty: int = Field(default=0, sa_type=Amount)  # of the stake, to the client
     opened_block: int = Field(sa_type=BigInteger)
     opened_tx: str = Field(sa_type=HASH)
+    changed_block: int = Field(default=0, sa_type=BigInteger)  # of the newest event that is part of the fold
 
 
 # ------------------------------------------------------------------ what workers and approvers say
@@ -207,6 +208,7 @@ class CheckpointRow(SQLModel, table=True):
     bid: str = Field(index=True, sa_type=HASH)
     provider: str = Field(index=True, sa_type=ADDRESS)
     record: dict[str, Any] = Field(sa_type=JSON)  # CheckpointRecord
+    blob: str = Field(index=True, sa_type=HASH)  # with the state
     signature: str = Field(sa_type=Text)  # of the Claim
     tip: str = Field(sa_type=TIP)
     status: str = Field(default="reported", sa_type=String(10))  # reported, approved, rejected
@@ -257,6 +259,17 @@ class ReportRow(SQLModel, table=True):
     received: datetime = Field(default_factory=now, sa_type=UtcTime)
 
 
+class AuditorRow(SQLModel, table=True):
+    """Somebody whom a job's client lets read it. Of several grants the one that lasts longest."""
+
+    __tablename__ = "auditor"
+
+    bid: str = Field(primary_key=True, sa_type=HASH)
+    auditor: str = Field(primary_key=True, sa_type=ADDRESS)
+    valid_until: int = Field(sa_type=BigInteger)
+    signature: str = Field(sa_type=Text)
+
+
 # ------------------------------------------------------------------ clearing
 
 
@@ -291,6 +304,17 @@ class UnmatchedRow(SQLModel, table=True):
     reason: str = Field(sa_type=Text)
 
 
+class LeaderRow(SQLModel, table=True):
+    """The process that leads, if there may be several: at most one row."""
+
+    __tablename__ = "leader"
+
+    id: int = Field(default=1, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    holder: str = Field(sa_type=Text)  # host:pid
+    term: int = Field(sa_type=BigInteger)  # counts the leaders
+    until: datetime = Field(sa_type=UtcTime)  # of the database's clock; then another one may take over
+
+
 class BlobRow(SQLModel, table=True):
     """A blob that is stored whole and under the right name."""
 
@@ -299,3 +323,13 @@ class BlobRow(SQLModel, table=True):
     sha256: str = Field(primary_key=True, sa_type=HASH)
     size: int = Field(sa_type=BigInteger)
     created: datetime = Field(default_factory=now, sa_type=UtcTime)
+
+
+class UploadRow(SQLModel, table=True):
+    """An account that has uploaded a blob, and so has shown that it had the bytes: names of blobs are public."""
+
+    __tablename__ = "upload"
+
+    sha256: str = Field(primary_key=True, sa_type=HASH)
+    account: str = Field(primary_key=True, sa_type=ADDRESS, index=True)
+    received: datetime = Field(default_factory=now, sa_type=UtcTime)  # the newest time

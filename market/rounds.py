@@ -1,22 +1,33 @@
-"""The loop of the market's threads that do the same thing again and again."""
+"""The loop of the leader's threads that do the same thing again and again."""
 
 import threading
 from collections.abc import Callable
 
 import structlog
+from sqlalchemy.exc import OperationalError
 
 from contracts.errors import UserError
+from market.context import Context
+from market.leader import RENEW_SECONDS
 
 log = structlog.get_logger()
 
 
-def repeat(name: str, one_round: Callable[[], object], stop: threading.Event, seconds: float) -> None:
-    """Rounds until `stop`. An outage or a bug ends one round, not the loop: the next one starts from what is stored."""
+def repeat(
+    context: Context, name: str, one_round: Callable[[Context], object], stop: threading.Event, seconds: float
+) -> None:
+    """Rounds until `stop`, while this process leads.
+
+    An outage or a bug ends one round, not the loop: the next one starts from what is stored.
+    """
     while not stop.is_set():
         try:
-            one_round()
+            if context.leads:
+                one_round(context)
         except UserError as error:
             log.warning(f"{name}.retry", problem=error.message)
+        except OperationalError as error:
+            log.warning(f"{name}.database_silent", problem=str(error.orig)[:300])
         except Exception:
             log.exception(f"{name}.failed")
-        stop.wait(seconds)
+        stop.wait(seconds if context.leads else min(seconds, RENEW_SECONDS))

@@ -1,5 +1,6 @@
 """A market as one process: the API, and threads that follow the chain, clear the auction and keep leases moving.
 
+On PostgreSQL several such processes may serve together; then the threads work in the one that leads (market.leader).
 A thread that dies takes the process with it: a market that answers but no longer clears would be worse than none.
 """
 
@@ -13,24 +14,22 @@ from pathlib import Path
 import structlog
 import uvicorn
 from filelock import FileLock, Timeout
-from sqlalchemy.engine import make_url
-from sqlmodel import select
+from sqlalchemy.exc import OperationalError
 
 from contracts import keys
-from contracts.api.bodies import RuleSet
-from contracts.chain.client import Chain, connect
+from contracts.chain.client import connect
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
-from contracts.orders import Rules
 from contracts.settings import Settings, home
-from market import indexer
+from market import indexer, leader
 from market.api.app import create_app
 from market.blobs import BlobStore
 from market.context import Context
-from market.db import Database
-from market.models import RuleSetRow
+from market.db import Database, parse_url
+from market.rule_sets import offered_rules, remember_rules
 from market.settings import MarketSettings
 
+STALE_SECONDS = 3600.0  # another process may be writing an upload that is younger
 STOP_SECONDS = 5.0  # for threads and open requests, when the process is told to stop
 
 Work = Callable[[Context, threading.Event], None]
@@ -50,7 +49,7 @@ def open_context(settings: MarketSettings, chain_settings: Settings, sender: Sen
         sender = Sender(chain, keys.load(keys.choose(settings.key)))
     db = open_database(settings)
     blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
-    blobs.clear_incoming()
+    blobs.clear_incoming(0 if db.is_sqlite else STALE_SECONDS)
     return Context(
         settings=settings,
         chain=chain,
@@ -60,6 +59,7 @@ def open_context(settings: MarketSettings, chain_settings: Settings, sender: Sen
         rules=rules,
         rules_by_hash=remember_rules(db, rules),
         sender=sender,
+        leadership=leader.Alone() if db.is_sqlite else leader.Elected(db),
     )
 
 
@@ -82,52 +82,12 @@ def only_one() -> Iterator[None]:
 
 
 def open_database(settings: MarketSettings) -> Database:
-    url = make_url(settings.database_url)
+    url = parse_url(settings.database_url)
     if url.get_backend_name() == "sqlite" and url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     db = Database(settings.database_url)
     db.upgrade()
     return db
-
-
-def offered_rules(chain: Chain, chain_settings: Settings) -> dict[str, RuleSet]:
-    """The rule-sets of config.toml. UserError if the escrow would refuse one."""
-    bounds = chain.bounds()
-    found = {}
-    for name, rules in chain_settings.require("rules").items():
-        for what, value, lowest, highest in (
-            (
-                "checkpointTimeout",
-                rules.checkpoint_timeout,
-                bounds.min_checkpoint_timeout,
-                bounds.max_checkpoint_timeout,
-            ),
-            ("window", rules.window, bounds.min_window, bounds.max_window),
-            ("arbiterTimeout", rules.arbiter_timeout, bounds.min_arbiter_timeout, bounds.max_arbiter_timeout),
-        ):
-            if not lowest <= value <= highest:
-                raise UserError(
-                    f"{what} of the rule-set '{name}' is {value} s; this escrow takes {lowest} to {highest}",
-                    "correct it in config.toml",
-                )
-        description = (
-            f"{rules.checkpoint_timeout} s from one checkpoint to the next, {rules.window} s to challenge one; "
-            f"the arbiter {rules.arbiter} takes {rules.arbiter_fee} (smallest units)"
-        )
-        found[name] = RuleSet(name=name, hash=rules.struct_hash(), rules=rules, description=description)
-    return found
-
-
-def remember_rules(db: Database, offered: dict[str, RuleSet]) -> dict[str, RuleSet]:
-    """All rule-sets that this market has ever offered, by hash: leases outlive an operator's change of mind."""
-    with db.session() as session:
-        for rules in offered.values():
-            session.merge(
-                RuleSetRow(hash=rules.hash, name=rules.name, rules=rules.rules.model_dump(mode="json", by_alias=True))
-            )
-        session.flush()
-        rows = session.exec(select(RuleSetRow)).all()
-    return {row.hash: RuleSet(name=row.name, hash=row.hash, rules=Rules.model_validate(row.rules)) for row in rows}
 
 
 class Server:
@@ -141,7 +101,7 @@ class Server:
         self._socket = _listen(context.settings)
         self._threads = [
             threading.Thread(target=self._guarded, args=(name, work), name=name, daemon=True)
-            for name, work in works.items()
+            for name, work in {"leader": leader.run, **works}.items()
         ]
         config = uvicorn.Config(
             create_app(context),
@@ -163,6 +123,7 @@ class Server:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: self.halt())
+        self.context.leadership.stand()
         for thread in self._threads:
             thread.start()
         try:
@@ -172,6 +133,7 @@ class Server:
             for thread in self._threads:
                 thread.join(STOP_SECONDS)
             self._socket.close()
+            self._resign()
             self.context.db.close()
         late = [thread.name for thread in self._threads if thread.is_alive()]
         if late:
@@ -184,6 +146,13 @@ class Server:
         """Stop in an orderly way. From any thread."""
         self.stop.set()
         self._uvicorn.should_exit = True
+
+    def _resign(self) -> None:
+        """After all that this process has sent as the leader."""
+        try:
+            self.context.leadership.release()
+        except OperationalError as error:
+            log.warning("market.database_silent", problem=str(error.orig)[:300])
 
     def _guarded(self, name: str, work: Work) -> None:
         try:

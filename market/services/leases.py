@@ -10,6 +10,7 @@ from contracts.jobspec import JobSpec
 from contracts.orders import Approval, Bid, Rejection
 from contracts.terms import Flag, Phase
 from market.context import Context
+from market.leases import is_final
 from market.models import ApprovalRow, BidRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
 from market.paging import Keyset, read_page
 
@@ -38,7 +39,7 @@ def state_now(row: LeaseRow, now: int) -> LeaseState:
     )
 
 
-def lease_summary(row: LeaseRow, now: int) -> LeaseSummary:
+def lease_summary(context: Context, row: LeaseRow, now: int) -> LeaseSummary:
     return LeaseSummary(
         id=row.id,
         provider=row.provider,
@@ -53,6 +54,7 @@ def lease_summary(row: LeaseRow, now: int) -> LeaseSummary:
         refunded=row.refunded,
         penalty=row.penalty,
         opened_block=row.opened_block,
+        final=is_final(row, context.chain.settings.finality, context.head.number),
     )
 
 
@@ -115,11 +117,11 @@ def lease_outs(context: Context, session: Session, rows: Sequence[LeaseRow]) -> 
         approval = newest_approval(session, row.id)
         outs.append(
             LeaseOut(
-                **dict(lease_summary(row, now)),
+                **dict(lease_summary(context, row, now)),
                 job=job.id,
                 bid=Bid.model_validate(job.bid),
                 spec=JobSpec.model_validate(job.spec),
-                rules=context.rules_by_hash[row.rules].rules,
+                rules=context.rule_set(row.rules).rules,
                 prev=row.prev,
                 window=row.window,
                 timeout=row.timeout,
