@@ -9,22 +9,28 @@ from eth_account.signers.local import LocalAccount
 from filelock import FileLock, Timeout
 
 from contracts.api.client import MarketClient
+from contracts.api.throttle import Throttle
 from contracts.chain.client import Chain
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from worker.asks import StandingAsk
 from worker.chain_clock import ChainClock
 from worker.chain_errors import CHAIN_TROUBLE
-from worker.lease_run import MARKET_SECONDS, LeaseRun
+from worker.lease_run import MARKET_SECONDS, LeaseRun, Throttles
 from worker.leases import discover
 from worker.offer import Offer
+from worker.owner import Pause
+from worker.presence import Presence
 from worker.store import LeaseFile, LeaseFolder, Store
+from worker.sweep import Sweeper
 from worker.trouble import Trouble
+from worker.usage import MB
 
 log = structlog.get_logger()
 SLICE_SECONDS = 0.2  # within which a signal is noticed
 SENDER_SECONDS = 60.0  # for a transaction to be mined
 COLLECT_SECONDS = 600.0  # between two looks for old traces
+DISK_SECONDS = 30.0  # between two looks at how much disk is taken
 HURRY_SHARE = 0.4  # of the grace time, left for transactions alone
 
 
@@ -42,8 +48,15 @@ class Agent:
         self._stop_asked: float | None = None  # monotonic
         self._withdrawn = self._hurried = False
         self._done = 0
-        self._collect_at = 0.0  # monotonic
+        self._collect_at = self._measure_disk_at = 0.0  # monotonic
+        self._disk_is_there = True
+        self._backed_off: set[str] = set()  # leases that were refused
         self._trouble = Trouble(log.bind(provider=account.address))
+        up, down = offer.upload_bytes, offer.download_bytes
+        self._throttles = Throttles(uploads=Throttle(up) if up else None, downloads=Throttle(down) if down else None)
+        self._presence = Presence(key, offer)
+        self._owner: Pause | None = None  # why there is no training now
+        self._sweeper = Sweeper(offer, self._sender) if offer.money.sweep_to else None
 
     def stop(self) -> None:
         """Asks to release all leases and to end within the grace time. Safe to call in a signal handler."""
@@ -68,7 +81,10 @@ class Agent:
             ) from error
         try:
             log.info("agent.starts", provider=self._account.address, market=self._offer.market_url)
+            self._heed_owner()
             self._resume()
+            if self._sweeper:
+                self._sweeper.start()
             while not self._ended():
                 try:
                     self._round()
@@ -78,6 +94,8 @@ class Agent:
         finally:
             for run in self._runs.values():
                 run.close()
+            if self._sweeper:
+                self._sweeper.close()
             self._market.close()
             lock.release()
             log.info("agent.ended", leases_done=self._done, leases_left=len(self._runs))
@@ -85,14 +103,18 @@ class Agent:
     # ------------------------------------------------------------- rounds
 
     def _round(self) -> None:
+        self._heed_owner()
         if not self.stopping:
             self._look_for_leases()
+        if self._owner and not self.stopping:
+            self._guarded("ask", self._ask.withdraw)
         if self.stopping or (self._once and self._runs):
             self._withdraw()
         if self.stopping:
             self._hurry_at_last()
         for run in self._runs.values():
             self._turn(run)
+        self._heed_refusals()
         self._clear_up()
         if self._wants_work():
             self._guarded("ask", self._ask.renew)
@@ -106,7 +128,42 @@ class Agent:
     def _wants_work(self) -> bool:
         active = sum(run.active for run in self._runs.values())
         more = not self._once or (not self._runs and not self._done)
-        return not self.stopping and more and active < self._offer.max_active
+        free = not self.stopping and self._owner is None and more and active < self._offer.max_active
+        return free and self._has_disk()
+
+    def _has_disk(self) -> bool:
+        """Whether one more job fits into what all of them may take."""
+        cap, job = self._offer.all_disk_mb, self._offer.disk_mb
+        if cap is None or time.monotonic() < self._measure_disk_at:
+            return self._disk_is_there
+        self._measure_disk_at = time.monotonic() + DISK_SECONDS
+        used = self._store.used_bytes() // MB
+        self._disk_is_there = used + job <= cap
+        if self._disk_is_there:
+            self._trouble.over("disk")
+        else:
+            self._trouble.at(
+                "disk", f"{used} MB are used of {cap}, and a job may take {job}: no Ask until there is room"
+            )
+        return self._disk_is_there
+
+    def _heed_owner(self) -> None:
+        """Pauses and resumes all leases with the owner's wish, the weekly hours, and the machine's other users."""
+        pause = self._presence.look()
+        if (pause is None) != (self._owner is None):
+            log.info("agent.pauses", reason=pause.reason) if pause else log.info("agent.resumes")
+        self._owner = pause
+        for run in self._runs.values():
+            if pause:
+                run.pause(pause)
+            else:
+                run.resume()
+
+    def _heed_refusals(self) -> None:
+        """What is not wanted must not come again with the next clearing."""
+        new = {run.folder.lease for run in self._runs.values() if run.refused} - self._backed_off
+        if new and self._guarded("ask", self._ask.back_off):
+            self._backed_off |= new
 
     def _pause(self) -> None:
         ends = time.monotonic() + min([self._offer.poll_seconds, *(run.poll_seconds for run in self._runs.values())])
@@ -151,10 +208,14 @@ class Agent:
             self._sender,
             self._account,
             self._wake.set,
+            self._offer.sold(self._ask.min_pay).wants,
+            self._throttles,
         )
         self._runs[folder.lease] = run
         if self.stopping:
             run.stop()
+        elif self._owner:
+            run.pause(self._owner)
         run.start()
 
     def _clear_up(self) -> None:
@@ -162,6 +223,8 @@ class Agent:
         for run in [run for run in self._runs.values() if run.over]:
             run.close()
             run.folder.drop_bulk()
+            if not run.refused:
+                self._ask.was_wanted()
             del self._runs[run.folder.lease]
             self._done += 1
         if time.monotonic() > self._collect_at:

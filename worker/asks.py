@@ -5,27 +5,31 @@ import time
 import structlog
 from eth_account.signers.local import LocalAccount
 
+from contracts.amounts import parse_amount
 from contracts.api.bodies import AskIn, Info
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from contracts.orders import Ask
-from worker.offer import Offer
+from worker.gas import GasPrice, least_pay
+from worker.offer import MoneyRules, Offer
+from worker.schedule import Timing
 from worker.store import Store
 from worker.trouble import Trouble
 
+BACK_OFF_SECONDS = (30.0, 3600.0)  # first and longest
 CLOCK_SLACK = 120  # seconds that the chain's clock may be behind this machine's
 
 log = structlog.get_logger()
 
 
-def make_ask(offer: Offer, provider: str, info: Info, page: int, chain_time: int) -> Ask:
-    """The Ask that the offer comes to, in force from now on."""
+def make_ask(offer: Offer, provider: str, info: Info, page: int, chain_time: int, min_pay: int = 0) -> Ask:
+    """The Ask that the offer comes to, in force from now on; for leases that pay `min_pay` at least."""
     return Ask(
         provider=provider,
         matcher=info.matcher,
-        resources=offer.resources.hash(),
+        resources=offer.sold(min_pay).hash(),
         rules=offer.rules.struct_hash(),
         price_per_hour=offer.price_per_hour,
         units_per_hour=offer.units_per_hour,
@@ -56,6 +60,12 @@ def check_market(info: Info, chain: Chain, offer: Offer) -> None:
         )
 
 
+def gas_today(chain: Chain, money: MoneyRules) -> GasPrice:
+    """The node's price for gas, and what the owner says an ETH is worth."""
+    worth = money.tokens_per_eth
+    return GasPrice(int(chain.w3.eth.gas_price), parse_amount(worth, chain.decimals) if worth else None)
+
+
 class StandingAsk:
     """Keeps one Ask in force while the agent wants work. Kept on disk: a restart must be able to withdraw it."""
 
@@ -67,10 +77,17 @@ class StandingAsk:
         self._trouble = Trouble(log.bind(provider=account.address))
         self._valid_until = int(store.read_state().get("ask_valid_until", 0))
         self._renew_at = 0.0  # monotonic; an Ask of before the restart may have named other terms
+        self._refused = 0  # leases in a row
+        self._not_before = 0.0  # monotonic
+
+    @property
+    def min_pay(self) -> int:
+        """What the Asks that may still be matched have said."""
+        return int(self._store.read_state().get("min_pay", 0))
 
     def renew(self) -> None:
         """Posts a new Ask when the last one has half of its time left. What fails is tried again later."""
-        if time.monotonic() < self._renew_at:
+        if time.monotonic() < max(self._renew_at, self._not_before):
             return
         try:
             self._post()
@@ -85,15 +102,49 @@ class StandingAsk:
         info = self._market.info()
         check_market(info, self._chain, self._offer)
         page = self._chain.account(self._account.address).page
-        ask = make_ask(self._offer, self._account.address, info, page, self._chain.now())
-        self._store.write_state(ask_valid_until=ask.valid_until)
+        min_pay = self._least_pay()
+        ask = make_ask(self._offer, self._account.address, info, page, self._chain.now(), min_pay)
+        # While the Ask before this one is in force, it binds as well.
+        before = self.min_pay if self._valid_until > time.time() else min_pay
+        self._store.write_state(ask_valid_until=ask.valid_until, min_pay=min(before, min_pay))
         signature = ask.sign(self._chain.domain, self._account)
-        posted = self._market.post_ask(AskIn(ask=ask, signature=signature, resources=self._offer.resources))
+        posted = self._market.post_ask(AskIn(ask=ask, signature=signature, resources=self._offer.sold(min_pay)))
         self._valid_until = ask.valid_until
         log.info("ask.posted", ask=posted.id, status=posted.status, valid_until=ask.valid_until)
 
+    def _least_pay(self) -> int:
+        """Raises UserError if at today's gas price no lease is worth its transactions."""
+        times, timeout = self._offer.money.pay_over_gas, self._offer.rules.checkpoint_timeout
+        if not times:
+            return 0
+        gas = gas_today(self._chain, self._offer.money)
+        redeem_every = Timing.of(timeout, redeem_every=self._offer.redeem_every).redeem_every
+        least = least_pay(self._offer.price_per_hour, gas, redeem_every, times)
+        if least is None:
+            raise UserError(
+                f"at {gas.wei / 1e9:.3g} gwei no lease pays {times:g} times its gas, however long it is",
+                "wait for cheaper gas, or register with a higher price, or set a lower pay_over_gas in provider.toml",
+            )
+        return least
+
+    def back_off(self) -> None:
+        """A lease came that is not wanted, under an Ask of before or because the market does not heed Asks.
+
+        Withdraws them all, and waits longer each time: else the next clearing gives it again. Raises UserError.
+        """
+        pause = min(BACK_OFF_SECONDS[0] * 2**self._refused, BACK_OFF_SECONDS[1])
+        self._not_before = time.monotonic() + pause
+        self.withdraw()
+        self._refused = min(self._refused + 1, 10)
+        log.warning("ask.backs_off", seconds=pause)
+
+    def was_wanted(self) -> None:
+        """A lease that is wanted has come to its end."""
+        self._refused = 0
+
     def withdraw(self) -> None:
         """No new lease from now on: cancels the Ask on chain, if it is still in force. Raises UserError."""
+        self._renew_at = 0.0
         if self._valid_until + CLOCK_SLACK < time.time():
             return
         page = self._chain.account(self._account.address).page

@@ -2,22 +2,27 @@
 
 import time
 from collections.abc import Callable
+from typing import TypedDict
 
 import structlog
 from eth_account.signers.local import LocalAccount
 
 from contracts.api.access import Signer
 from contracts.api.client import MarketClient
+from contracts.api.throttle import Throttle
 from contracts.chain.client import Chain
 from contracts.chain.lookup import MarketLied
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from contracts.terms import Flag, Phase
+from contracts.wants import Wants
 from worker.approvals import Approvals
 from worker.chain_clock import ChainClock
 from worker.failures import Failure
-from worker.messages import Done
+from worker.leases import Unwanted
+from worker.messages import Done, Stopped
 from worker.offer import Offer
+from worker.owner import Pause, can_hold
 from worker.reporting import Reporter, send_report
 from worker.schedule import Action, Timing, must_give_up
 from worker.settlement import Settlement, Turn
@@ -27,6 +32,13 @@ from worker.trouble import Trouble
 
 STOPPED = "the provider stops"
 MARKET_SECONDS = 10.0  # for an answer
+
+
+class Throttles(TypedDict):
+    """What all leases of an agent share of the line to the market."""
+
+    uploads: Throttle | None
+    downloads: Throttle | None
 
 
 class LeaseRun:
@@ -45,6 +57,8 @@ class LeaseRun:
         sender: Sender,
         account: LocalAccount,
         wake: Callable[[], None],
+        wants: Wants,
+        throttles: Throttles,
     ) -> None:
         self.folder, self._offer, self._chain, self._account, self._wake = folder, offer, chain, account, wake
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
@@ -59,21 +73,36 @@ class LeaseRun:
             release_wait=offer.release_wait,
         )
         signer = Signer(account, chain.domain)
-        self._clients = {name: MarketClient(offer.market_url, signer=signer) for name in ("training", "reports")}
+        self._clients = {
+            name: MarketClient(offer.market_url, signer=signer, **throttles) for name in ("training", "reports")
+        }
         # These two run beside the chain's clock: a market that hangs may cost a part of the margin only.
         patience = min(MARKET_SECONDS, max(1.0, self._timing.margin / 4))
         self._clients |= {
             name: MarketClient(offer.market_url, timeout=patience, attempts=1) for name in ("approvals", "main")
         }
         self.settlement = Settlement(chain, clock, sender, folder, self._timing)
-        self.reporter = Reporter(self._clients["reports"], account, chain.domain, folder)
+        self.reporter = Reporter(
+            self._clients["reports"], account, chain.domain, folder, lambda: self.training.log_tail()
+        )
         self.approvals = Approvals(self._clients["approvals"], chain.domain, folder, self.poll_seconds, wake)
         machine = Machine(
-            offer.resources, offer.device, offer.threads, offer.disk_mb, offer.hang_seconds, offer.trusted
+            offer.resources,
+            offer.device,
+            offer.threads,
+            offer.disk_mb,
+            offer.hang_seconds,
+            offer.trusted,
+            offer.gpus,
+            wants,
         )
-        self.training = Training(chain, self._clients["training"], folder, machine, self._news)
+        # A pause ends the process, for what it holds of the GPU's memory; a new one goes on after it.
+        self._new_training = lambda: Training(chain, self._clients["training"], folder, machine, self._news)
+        self.training = self._new_training()
         self._next_report = 0.0  # monotonic
         self._stopping = False
+        self._pause: Pause | None = None
+        self.refused = False
         self._last: Turn | None = None
 
     def start(self) -> None:
@@ -109,6 +138,19 @@ class LeaseRun:
         elif self.folder.file.goal == "releasing":
             self.folder.update(releasing_since=0)
 
+    def pause(self, why: Pause) -> None:
+        """Stops training as `stop` does, but keeps the lease if its clock allows for that."""
+        if self._pause is None:
+            self._log.info("lease.pauses", reason=why.reason, **self._place())
+            self.training.stop(self._offer.finish_seconds)
+        self._pause = why
+
+    def resume(self) -> None:
+        """The pause is over: what was held goes on, once its process has ended."""
+        if self._pause is not None:
+            self._log.info("lease.resumes", **self._place())
+        self._pause = None
+
     @property
     def over(self) -> bool:
         return self.folder.file.goal == "over"
@@ -130,6 +172,7 @@ class LeaseRun:
         """One look at everything."""
         self._heed_training()
         self._heed_rejection()
+        self._heed_resume()
         self._tell_trouble()
         self._last = self.settlement.turn()
         if self._last is not None:
@@ -143,13 +186,19 @@ class LeaseRun:
         ended, file = self.training.ended, self.folder.file
         if ended is None or file.goal != "training":
             return
-        if isinstance(ended, Done):
+        if self.training.early_stop and isinstance(ended, Stopped):
+            self._release(self.training.early_stop)
+        elif isinstance(ended, Done):
             self._log.info("training.done", n=file.made)
             self.folder.update(goal="finished")
         elif isinstance(ended, MarketLied):
             # Whoever approves for such a market is not worth waiting for. Ending now costs nothing.
             self._log.error("lease.refused", problem=ended.message)
             self.folder.release(f"the market lied: {ended.message}", since=0)
+        elif isinstance(ended, Unwanted):
+            self._log.warning("lease.refused", problem=ended.message)
+            self.refused = True
+            self._release(ended.message)
         elif isinstance(ended, UserError):
             self._log.error("training.failed", problem=ended.message, hint=ended.hint)
             self._release(_reason(ended), failed=True)
@@ -162,6 +211,12 @@ class LeaseRun:
             self.training.stop()
             self._release(f"the approver rejected checkpoint {file.rejected}: {file.reason}", failed=True)
 
+    def _heed_resume(self) -> None:
+        paused = isinstance(self.training.ended, Stopped) and not self._stopping
+        if paused and self._pause is None and self.folder.file.goal == "training":
+            self.training = self._new_training()
+            self.training.start()
+
     def _heed_clock(self, turn: Turn) -> None:
         """Ends training that the chain has no use for any more, or that would come too late."""
         file = self.folder.file
@@ -171,6 +226,8 @@ class LeaseRun:
             self.training.stop()
             self._release("its client ended it" if by_client else "its time ran out")
         left = self.training.seconds_left()
+        if self._pause is not None and self.training.ended is not None and file.goal == "training":
+            left = self._heed_pause(self._pause)
         if file.goal == "training" and must_give_up(
             turn.state, file.nums, self.settlement.progress(), self._timing, turn.now, left
         ):
@@ -178,6 +235,13 @@ class LeaseRun:
             self.training.stop()
             # Not `failed`: the recipe is not to blame. A market offers the job to others first.
             self._release("the next checkpoint would come after the deadline")
+
+    def _heed_pause(self, pause: Pause) -> float:
+        """Seconds until the next checkpoint may be there. Releases now what can't be held until then at all."""
+        seconds, step = pause.seconds(time.time()), self.training.checkpoint_seconds() or 0.0
+        if not can_hold(seconds, step, self.folder.file.nums.timeout, self._timing.margin):
+            self._release(f"{STOPPED}: {pause.reason}")
+        return seconds + step
 
     def _release(self, reason: str, *, failed: bool = False) -> None:
         self.folder.release(reason, since=time.time())

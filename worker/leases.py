@@ -9,7 +9,8 @@ from contracts.chain.events import Opened
 from contracts.chain.lookup import opened_by, verify_lease
 from contracts.errors import UserError
 from contracts.jobspec import JobSpec
-from contracts.terms import Phase, StateWord
+from contracts.terms import Nums, Phase, StateWord
+from contracts.wants import Wants
 from worker.environment import check_environment
 from worker.store import Job, LeaseFile, LeaseFolder, Store
 
@@ -70,6 +71,17 @@ def verified_job(chain: Chain, market: MarketClient, folder: LeaseFolder) -> Job
     said = market.lease(folder.lease)
     verify_lease(chain, said, file.as_event(folder.lease))
     return Job(bid=said.bid, spec=said.spec, rules=said.rules)
+
+
+class Unwanted(UserError):
+    """A lease that this provider has said it does not want."""
+
+
+def check_wanted(wants: Wants, job: Job, nums: Nums) -> None:
+    """Raises Unwanted if the lease is none that this provider takes."""
+    recipe = job.spec.files[job.spec.recipe_path].sha256
+    if reason := wants.objection(job.bid.client, recipe, nums.price * (nums.end - nums.start)):
+        raise Unwanted(reason)
 
 
 def check_fit(spec: JobSpec, have: AskResources, disk_mb: int) -> None:

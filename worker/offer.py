@@ -1,21 +1,75 @@
 """provider.toml: what one key offers and how its agent works. `gpumarket provider register` writes it."""
 
 import json
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from contracts.api.bodies import AskResources
 from contracts.errors import UserError
 from contracts.jobspec import first_problem
 from contracts.orders import Rules
-from contracts.types import Uint64, Uint96
+from contracts.types import Address, Uint64, Uint96
+from contracts.wants import Wants
 from worker.environment import Device
+from worker.owner import Hours, parse_hours
 from worker.store import provider_folder, write_atomically
 
 OFFER_NAME = "provider.toml"
+
+
+class OwnerRules(BaseModel):
+    """[owner]: when there is no training, because the machine's owner needs it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pause: str = Field(default="", description='weekly hours, local time: "mon-fri 09:00-18:00, sat 22:00-02:00"')
+    others_cpu: float | None = Field(
+        default=None, gt=0, le=1, description="pause while other programs use more than this share of the CPU"
+    )
+    others_gpu: bool = Field(default=False, description="pause while another program computes on these GPUs")
+    typed_seconds: float | None = Field(
+        default=None, gt=0, description="pause while somebody types at a terminal of this machine, and so long after"
+    )
+    quiet_seconds: float = Field(default=120, ge=0, description="for which nobody else must be busy before it goes on")
+
+    @field_validator("pause")
+    @classmethod
+    def _pause(cls, value: str) -> str:
+        parse_hours(value)
+        return value
+
+    @property
+    def hours(self) -> tuple[Hours, ...]:
+        return parse_hours(self.pause)
+
+
+class MoneyRules(BaseModel):
+    """[money]: what gas may cost, and where earnings go."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokens_per_eth: str | None = Field(default=None, description='what 1 ETH is worth in whole tokens, such as "2500"')
+    pay_over_gas: float = Field(
+        default=0, ge=0, description="a lease must pay this many times its expected gas; takes tokens_per_eth"
+    )
+    sweep_above: Uint96 | None = Field(default=None, ge=1, description="what may lie at this key; the rest is sent on")
+    sweep_to: Address | None = Field(default=None, description="the cold address that gets it")
+    sweep_seconds: float = Field(default=3600, ge=1, description="between two looks of the running agent")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "MoneyRules":
+        if self.pay_over_gas and not self.tokens_per_eth:
+            raise ValueError("pay_over_gas takes tokens_per_eth: gas is paid in ETH, leases in tokens")
+        if self.tokens_per_eth is not None and not re.fullmatch(r"\d{1,12}(\.\d{1,18})?", self.tokens_per_eth):
+            raise ValueError(f"tokens_per_eth is {self.tokens_per_eth!r}, not a decimal such as 2500")
+        if (self.sweep_above is None) != (self.sweep_to is None):
+            raise ValueError("sweep_above and sweep_to go together: give both, or none")
+        return self
 
 
 class Offer(BaseModel):
@@ -34,11 +88,18 @@ class Offer(BaseModel):
     rules_name: str
     rules: Rules = Field(description="the terms that this provider agreed to; it signs no others")
     resources: AskResources
+    wants: Wants = Field(default_factory=Wants, description="leases to take; the Ask says so")
 
     # Training.
     device: Device = "cpu"
+    gpus: tuple[int, ...] = Field(default=(), description="NVML indices of the GPUs that this key sells together")
     threads: int = Field(default=1, ge=1)
     disk_mb: int = Field(default=20_480, ge=1, description="for a job's files, and for its output")
+    all_disk_mb: int | None = Field(
+        default=None, ge=1, description="for all leases of this key; no new one while the next might not fit"
+    )
+    upload_bytes: int | None = Field(default=None, ge=1, description="most bytes a second to the market")
+    download_bytes: int | None = Field(default=None, ge=1, description="most bytes a second from the market")
     hang_seconds: float = Field(default=600, gt=0, description="a recipe that is silent for longer is ended")
     trusted: bool = Field(default=False, description="run recipes without a sandbox: your word that you trust them all")
 
@@ -57,6 +118,30 @@ class Offer(BaseModel):
     keep_traces_seconds: float | None = Field(
         default=None, ge=0, description="of leases that are over; ten windows and a day"
     )
+
+    owner: OwnerRules = Field(default_factory=OwnerRules, description="when this machine is needed for something else")
+    money: MoneyRules = Field(default_factory=MoneyRules, description="what gas may cost, and where earnings go")
+
+    def sold(self, min_pay: int = 0) -> AskResources:
+        """What the Ask signs, with the leases that are wanted; they must pay `min_pay` at least."""
+        least = max(min_pay, self.wants.min_pay)
+        return self.resources.model_copy(update={"wants": self.wants.model_copy(update={"min_pay": least})})
+
+    def as_before(self, former: "Offer") -> "Offer":
+        """This offer with the settings that its owner had made in the former one."""
+        measured = {"market_url", "price_per_hour", "units_per_hour", "max_stake", "rules_name", "rules", "resources",
+                    "device", "gpus", "threads"}  # fmt: skip
+        return former.model_copy(update={name: getattr(self, name) for name in measured})
+
+
+# In the order of the file. What is wanted has a table of its own: `resources` is what `register` found.
+TABLES: dict[str, type[BaseModel]] = {
+    "rules": Rules,
+    "resources": AskResources,
+    "wants": Wants,
+    "owner": OwnerRules,
+    "money": MoneyRules,
+}
 
 
 def offer_path(key: str) -> Path:
@@ -77,7 +162,7 @@ def read_offer(key: str) -> Offer:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"can't read {path}: {error}") from error
     except ValidationError as error:
-        raise first_problem(error, Offer.model_fields, str(path)) from error
+        raise first_problem(error, _known(error), str(path)) from error
 
 
 def write_offer(key: str, offer: Offer) -> Path:
@@ -89,14 +174,16 @@ def write_offer(key: str, offer: Offer) -> Path:
 
 def to_toml(offer: Offer) -> str:
     """All settings with what they mean; those that are left to the agent as comments."""
-    tables = {"rules", "resources"}
     values = offer.model_dump(mode="json")
     lines = ["# What this machine offers on the market. Changed here, it holds from the agent's next start."]
     for name, field in Offer.model_fields.items():
-        if name not in tables:
+        if name not in TABLES:
             lines.append(_line(name, values[name], field.description))
-    for name in sorted(tables):
-        lines += ["", f"[{name}]", *(_line(key, value, None) for key, value in values[name].items())]
+    for name, model in TABLES.items():
+        table, fields = values[name], model.model_fields
+        meaning = Offer.model_fields[name].description
+        lines += ["", f"[{name}]" + (f"  # {meaning}" if meaning else "")]
+        lines += [_line(key, value, fields[key].description) for key, value in table.items() if key not in TABLES]
     return "\n".join(lines) + "\n"
 
 
@@ -104,3 +191,9 @@ def _line(name: str, value: Any, description: str | None) -> str:
     comment = f"  # {description}" if description else ""
     # json writes strings, numbers and lists of them as TOML does.
     return f"# {name} ={comment}" if value is None else f"{name} = {json.dumps(value)}{comment}"
+
+
+def _known(error: ValidationError) -> Mapping[str, Any]:
+    """The settings of the table that the first problem is in."""
+    table = TABLES.get(str(error.errors()[0]["loc"][0])) if error.errors()[0]["loc"] else None
+    return (table or Offer).model_fields

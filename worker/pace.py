@@ -21,8 +21,14 @@ class Pace:
 
     def seconds_left(self, now: float) -> float | None:
         """To the end of the last step of the checkpoint in the making; None before the first step is done."""
+        per_step = self._per_step()
+        return None if per_step is None else max(0.0, (self._due - self._step) * per_step - (now - self._at))
+
+    def checkpoint_seconds(self) -> float | None:
+        """For all steps of one checkpoint; None before the first step is done."""
+        per_step = self._per_step()
+        return None if per_step is None else self._every * per_step
+
+    def _per_step(self) -> float | None:
         done = self._step - self._start_step
-        if done == 0:
-            return None
-        per_step = (self._at - self._started) / done
-        return max(0.0, (self._due - self._step) * per_step - (now - self._at))
+        return (self._at - self._started) / done if done else None

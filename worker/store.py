@@ -11,6 +11,7 @@
 Every file is replaced atomically. Checkpoint n exists from the moment its record does.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -248,6 +249,15 @@ class Store:
         """Leases that are over and collected."""
         for path in sorted(self._over.glob("0x*.json")):
             yield path.stem, LeaseFile.model_validate_json(path.read_bytes())
+
+    def used_bytes(self) -> int:
+        """Disk space of all folders."""
+        total = 0
+        for folder, _, files in os.walk(self.folder):
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+        return total
 
     # ------------------------------------------------------------- the agent's own
 

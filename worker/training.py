@@ -176,6 +176,7 @@ class Training(threading.Thread):
             state=None if fresh else folder.state_path(made),
             threads=machine.threads,
             device=machine.device,
+            gpus=machine.gpus,
             limits=limits,
             trusted=machine.trusted,
         )

@@ -34,6 +34,7 @@ from contracts.api.bodies import (
     ReportOut,
 )
 from contracts.api.problems import Code, Problem
+from contracts.api.throttle import Throttle
 from contracts.errors import UserError
 from contracts.jobspec import FileRef, hash_file
 
@@ -55,7 +56,16 @@ class MarketClient:
     answer, and for waiting when the market says that it is asked too often.
     """
 
-    def __init__(self, url: str, timeout: float = 30.0, attempts: int = 3, signer: Signer | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout: float = 30.0,
+        attempts: int = 3,
+        signer: Signer | None = None,
+        *,
+        uploads: Throttle | None = None,
+        downloads: Throttle | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
         if not re.match(r"https?://[^/]", self.url):
             raise UserError(
@@ -65,6 +75,7 @@ class MarketClient:
         self._timeout = timeout
         self._attempts = attempts
         self.signer = signer
+        self._uploads, self._downloads = uploads, downloads  # of blobs
 
     def close(self) -> None:
         self._http.close()
@@ -227,7 +238,7 @@ class MarketClient:
         try:
             headers = {"content-length": str(ref.size), "content-type": "application/octet-stream"} | self._writing()
             response = self._patiently(
-                lambda: self._http.put(f"/v1/blobs/{ref.sha256}", content=_chunks(path), headers=headers)
+                lambda: self._http.put(f"/v1/blobs/{ref.sha256}", content=_chunks(path, self._uploads), headers=headers)
             )
         except httpx2.TransportError as error:
             raise Unreachable(f"upload of {path.name} to {self.url} broke off ({error})") from error
@@ -248,7 +259,9 @@ class MarketClient:
                 if response.status_code != 200:
                     response.read()
                     _raise_problem(response)
-                for chunk in response.iter_bytes(CHUNK):
+                for chunk in response.iter_bytes(self._downloads.chunk if self._downloads else CHUNK):
+                    if self._downloads:
+                        self._downloads.wait(len(chunk))
                     digest.update(chunk)
                     size += len(chunk)
                     if size > ref.size:
@@ -268,9 +281,11 @@ class MarketClient:
         return target
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path, throttle: Throttle | None) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(throttle.chunk if throttle else CHUNK):
+            if throttle:
+                throttle.wait(len(chunk))
             yield chunk
 
 

@@ -164,6 +164,10 @@ class Chain:
         """Lets the escrow take `amount` of the sender's tokens."""
         return self.token.functions.approve(self.escrow.address, amount)
 
+    def transfer(self, to: str, amount: int) -> ContractFunction:
+        """Moves tokens of the sender that are not in the escrow."""
+        return self.token.functions.transfer(to, amount)
+
     def faucet(self, to: str, amount: int) -> ContractFunction:
         """Makes tokens for anyone; devnets only."""
         return self.token.functions.faucet(to, amount)

@@ -6,8 +6,9 @@ import pytest
 
 from contracts.api.bodies import AskResources
 from contracts.errors import UserError
+from contracts.wants import Wants
 from tests.agent_world import RULES
-from worker.offer import Offer, offer_path, read_offer, to_toml, write_offer
+from worker.offer import TABLES, MoneyRules, Offer, OwnerRules, offer_path, read_offer, to_toml, write_offer
 
 OFFER = Offer(
     market_url="http://market.example:8600",
@@ -41,6 +42,10 @@ def test_every_setting_is_in_the_file_and_those_with_a_default_are_explained() -
         )
         if not field.is_required() and name not in ("device", "threads"):
             assert field.description is not None and field.description in line
+    for table in ("wants", "owner", "money"):
+        part = text.split(f"[{table}]")[1].split("\n[")[0]
+        for name, field in TABLES[table].model_fields.items():
+            assert f"{name} =" in part and str(field.description) in part
 
 
 def test_what_is_left_to_the_agent_is_a_comment() -> None:
@@ -61,3 +66,46 @@ def test_a_key_that_is_not_registered_says_how() -> None:
     with pytest.raises(UserError, match="not registered") as caught:
         read_offer("other")
     assert caught.value.hint == "gpumarket provider register --key other"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem", "hint"),
+    [
+        ('[owner]\npawse = "mon 09:00-10:00"', "unknown field 'owner.pawse'", "Did you mean 'pause'?"),
+        ('[owner]\npause = "mo 09:00-10:00"', "'mo 09:00-10:00' is not a span", None),
+        ("[wants]\ndeny_client = []", "unknown field 'wants.deny_client'", "Did you mean 'deny_clients'?"),
+        ('[wants]\ndeny_clients = ["0x12"]', "expected an address", None),
+        ("[money]\nsweep_abov = 5", "unknown field 'money.sweep_abov'", "Did you mean 'sweep_above'?"),
+        ("[money]\nsweep_above = 5", "go together", None),
+        ("[money]\npay_over_gas = 2", "takes tokens_per_eth", None),
+        ('[money]\ntokens_per_eth = "1e3"', "not a decimal", None),
+    ],
+)
+def test_a_wrong_table_is_explained(line: str, problem: str, hint: str | None) -> None:
+    write_offer("rig", OFFER)
+    path = offer_path("rig")
+    path.write_text(path.read_text().partition("\n[wants]")[0] + f"\n{line}\n")
+    with pytest.raises(UserError) as caught:
+        read_offer("rig")
+    assert problem in caught.value.message
+    assert hint is None or caught.value.hint == hint
+
+
+def test_an_ask_says_what_is_wanted_and_registering_anew_keeps_it() -> None:
+    client = "0x" + "11" * 20
+    mine = OFFER.model_copy(
+        update={
+            "wants": Wants(deny_clients=(client,), min_pay=7),
+            "owner": OwnerRules(pause="mon-fri 09:00-18:00"),
+            "money": MoneyRules(sweep_above=5, sweep_to=client),
+            "grace_seconds": 5,
+        }
+    )
+    write_offer("rig", mine)
+    assert read_offer("rig") == mine
+    assert mine.sold().wants.deny_clients == (client,)
+    assert [mine.sold(least).wants.min_pay for least in (3, 9)] == [7, 9]
+    assert OFFER.sold().hash() == OFFER.resources.hash() != mine.sold().hash()
+    assert OFFER.model_copy(update={"price_per_hour": 9}).as_before(mine) == mine.model_copy(
+        update={"price_per_hour": 9}
+    )

@@ -1,0 +1,101 @@
+"""Sends what a hot key need not hold to a cold address. The stake that the Ask needs always stays."""
+
+import threading
+from dataclasses import dataclass
+
+import structlog
+from web3.contract.contract import ContractFunction
+
+from contracts.amounts import format_amount
+from contracts.chain.client import Chain
+from contracts.chain.errors import EscrowError
+from contracts.chain.sender import Sender
+from contracts.errors import UserError
+from worker.chain_errors import CHAIN_TROUBLE
+from worker.offer import Offer
+from worker.trouble import Trouble
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to send on, in the token's smallest unit."""
+
+    from_wallet: int
+    from_escrow: int
+
+    @property
+    def amount(self) -> int:
+        return self.from_wallet + self.from_escrow
+
+
+def plan(held: int, free: int, above: int, stake: int) -> Sweep:
+    """What of the wallet's `held` and the escrow's `free` tokens is over `above`; `stake` stays free in any case."""
+    spare = max(0, held + free - max(above, stake))
+    from_escrow = min(spare, max(0, free - stake))
+    return Sweep(from_wallet=min(held, spare - from_escrow), from_escrow=from_escrow)
+
+
+def stake_needed(offer: Offer) -> int:
+    """For all leases that the Ask allows at a time: a market refuses Asks that are not covered."""
+    return offer.max_stake * offer.max_active
+
+
+def find(chain: Chain, address: str, above: int, stake: int) -> Sweep:
+    """The plan for how things stand on chain."""
+    return plan(chain.token_balance(address), chain.account(address).free, above, stake)
+
+
+def calls(chain: Chain, sweep: Sweep, to: str) -> list[tuple[str, ContractFunction]]:
+    """The transactions of a sweep, each with what it does."""
+
+    def tokens(amount: int) -> str:
+        return f"{format_amount(amount, chain.decimals)} {chain.symbol}"
+
+    found = []
+    if sweep.from_escrow:
+        found.append(
+            (f"withdraw {tokens(sweep.from_escrow)} from the escrow to {to}", chain.withdraw(to, sweep.from_escrow))
+        )
+    if sweep.from_wallet:
+        found.append(
+            (f"send {tokens(sweep.from_wallet)} from the wallet to {to}", chain.transfer(to, sweep.from_wallet))
+        )
+    return found
+
+
+class Sweeper(threading.Thread):
+    """Sweeps now and then while the agent runs, beside it: money that moves must not keep leases waiting."""
+
+    def __init__(self, offer: Offer, sender: Sender) -> None:
+        super().__init__(name="sweeper", daemon=True)
+        self._offer, self._sender = offer, sender
+        self._closed = threading.Event()
+        self._trouble = Trouble(log.bind(provider=sender.address))
+
+    def close(self) -> None:
+        """Ends the thread after what it is at."""
+        self._closed.set()
+
+    def run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._sweep()
+                self._trouble.over("sweep")
+            except CHAIN_TROUBLE as error:
+                self._trouble.at("sweep", f"{type(error).__name__}: {error}"[:300])
+            except (UserError, EscrowError) as error:
+                self._trouble.at("sweep", error.message)
+            except Exception:
+                log.exception("sweep.crashed")
+            self._closed.wait(self._offer.money.sweep_seconds)
+
+    def _sweep(self) -> None:
+        money, chain = self._offer.money, self._sender.chain
+        self._sender.settle()  # what a former process has sent must not be sent again
+        assert money.sweep_above is not None and money.sweep_to is not None
+        sweep = find(chain, self._sender.address, money.sweep_above, stake_needed(self._offer))
+        for what, call in calls(chain, sweep, money.sweep_to):
+            receipt = self._sender.send(call)
+            log.info("sweep.sent", what=what, transaction=receipt["transactionHash"].to_0x_hex())
