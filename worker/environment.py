@@ -4,10 +4,12 @@ Nothing of the worker's own variables reaches a recipe.
 """
 
 import os
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Literal
 
 from contracts.errors import UserError
+from worker.gpus import Gpu
 
 Device = Literal["cpu", "cuda"]
 
@@ -32,7 +34,8 @@ def check_environment(wanted: str) -> None:
         )
 
 
-def training_environment(threads: int, device: Device, home: str) -> dict[str, str]:
+def training_environment(threads: int, gpus: Sequence[Gpu], home: str) -> dict[str, str]:
+    """For a process that may use these GPUs and no other."""
     variables = {
         "PATH": "/usr/bin:/bin",
         "HOME": home,
@@ -48,10 +51,8 @@ def training_environment(threads: int, device: Device, home: str) -> dict[str, s
         "PYTHONNOUSERSITE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
-        "CUDA_VISIBLE_DEVICES": "",
+        "CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus),
     }
-    if device == "cuda":
-        del variables["CUDA_VISIBLE_DEVICES"]
-        passed = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
-        variables |= {name: os.environ[name] for name in passed if name in os.environ}
+    if gpus and "LD_LIBRARY_PATH" in os.environ:
+        variables["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
     return variables

@@ -3,19 +3,16 @@
 import contextlib
 import os
 import queue
-import shutil
 import signal
 import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
-
-import psutil
 
 from contracts.jobspec import JobSpec
 from worker import messages, sandbox
@@ -23,8 +20,10 @@ from worker.capped_log import CappedLog
 from worker.checkpoints import TakenCheckpoint, check_trace, trace_name
 from worker.environment import Device, check_environment, training_environment
 from worker.failures import Failure
+from worker.gpus import granted
 from worker.messages import MAX_LINE, Checkpoint, Command, Conversation, Failed, HarnessConfig, Message
-from worker.usage import Limits, check_usage, descendants
+from worker.sandbox import Program, Sandbox
+from worker.usage import Limits, check_usage, prefer_to_kill
 
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 5.0  # to exit by itself after its last message
@@ -57,7 +56,9 @@ class Runner:
         state: Path | None = None,
         threads: int = 1,
         device: Device = "cpu",
+        gpus: Sequence[int] = (),
         limits: Limits | None = None,
+        runtime: Sandbox | None = None,
         trusted: bool = False,
         ahead: int = 1,
         step_interval: float = 0.5,
@@ -65,23 +66,31 @@ class Runner:
         """`job_folder` has the job's files under their paths; checkpoints and log go to `work_folder`.
 
         `state` is the checkpoint to go on from (number first - 1, or an earlier job's last). `ahead`: how
-        many checkpoints that have not been taken training may run ahead of. Raises UserError if there is no
-        sandbox for the recipe; `trusted` is this machine's owner's word that it needs none.
+        many checkpoints that have not been taken training may run ahead of. `gpus`: NVML indices of those that a
+        run on "cuda" is granted; empty: all. `runtime`: a sandbox other than bubblewrap. Raises UserError if there
+        is no sandbox for the recipe; `trusted` is this machine's owner's word that it needs none.
         """
         self.spec, self.limits = spec, limits or Limits()
         self.first, self.last = first, spec.checkpoints if last is None else last
         check_environment(spec.environment)
         recipe_file = job_folder / spec.recipe_path
-        self.sandbox: sandbox.SandboxKind = sandbox.choose(recipe_file, trusted=trusted)
+        self._sandbox = sandbox.choose(recipe_file, runtime, trusted=trusted)
+        self.sandbox: sandbox.SandboxKind = self._sandbox.kind
+        self._gpus = granted(gpus) if device == "cuda" else ()
         self.folder = work_folder.resolve()
         self._output = self.folder / "out"
-        shutil.rmtree(self._output, ignore_errors=True)
+        self._remove_files()
         self._output.mkdir(parents=True)
         self._log = CappedLog(self.folder / "log.txt", self.limits.log_bytes)
         self._job_folder, self._state = job_folder.resolve(), state
         self._threads, self._device, self._trusted, self._ahead = threads, device, trusted, ahead
         self._step_interval = step_interval
-        self._conversation = Conversation(first=self.first, last=self.last, checkpoint_every=spec.checkpoint_every)
+        self._conversation = Conversation(
+            first=self.first,
+            last=self.last,
+            checkpoint_every=spec.checkpoint_every,
+            start_step=spec.start_step or 0,
+        )
         self._heard: queue.Queue[Message] = queue.Queue(maxsize=1_000)
         self._ending = threading.Lock()
         self._end: Message | None = None
@@ -103,7 +112,7 @@ class Runner:
     ) -> None:
         self.kill()
         self._supervisor.join()
-        shutil.rmtree(self._output, ignore_errors=True)
+        self._remove_files()
 
     # What the worker does
 
@@ -176,7 +185,7 @@ class Runner:
         try:
             self._watch(process)
         finally:
-            _kill_tree(process)
+            self._sandbox.end(process)
             for reader in readers:
                 reader.join(GRACE_SECONDS)
             self._log.close()
@@ -186,16 +195,8 @@ class Runner:
         return None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        bare = {"PATH": os.environ.get("PATH", os.defpath)}  # bubblewrap sets the rest inside
-        process = subprocess.Popen(
-            self._command(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=bare if self.sandbox == "bubblewrap" else self._environment(),
-            cwd=self._output,
-            start_new_session=True,
-        )
+        process = self._sandbox.start(self._program())
+        prefer_to_kill(process.pid)
         self._process = process
         self._write(self._config().model_dump_json().encode())
         return process
@@ -212,7 +213,7 @@ class Runner:
                     Failure("hang", "the training process said nothing for too long", "see the log's end")
                 )
             try:
-                check_usage(process.pid, self._output, self.limits)
+                check_usage(self._sandbox.members(process), self._output, self.limits)
             except Failure as failure:
                 return self._fail(failure)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -281,23 +282,22 @@ class Runner:
 
     # Details
 
-    def _command(self) -> list[str]:
-        argv = [sys.executable, "-m", "worker.harness"]
-        if self.sandbox == "none":
-            return argv
-        inputs = {sandbox.JOB / file: self._job_folder / file for file in self.spec.files}
-        if self._state is not None:
+    def _program(self) -> Program:
+        inside = self.sandbox != "none"
+        inputs = {sandbox.JOB / file: self._job_folder / file for file in self.spec.files} if inside else {}
+        if self._state is not None and inside:
             inputs[sandbox.STATE] = self._state.resolve()
-        return sandbox.bubblewrap_command(
-            argv, variables=self._environment(), read_only=inputs, output=self._output, device=self._device
+        return Program(
+            [sys.executable, "-m", "worker.harness"],
+            training_environment(self._threads, self._gpus, "/tmp" if inside else str(self._output)),
+            inputs,
+            self._output,
+            self._gpus,
+            self.limits,
         )
 
-    def _environment(self) -> dict[str, str]:
-        home = "/tmp" if self.sandbox == "bubblewrap" else str(self._output)
-        return training_environment(self._threads, self._device, home)
-
     def _config(self) -> HarnessConfig:
-        inside = self.sandbox == "bubblewrap"
+        inside = self.sandbox != "none"
         state = self._state and (sandbox.STATE if inside else self._state.resolve())
         return HarnessConfig(
             job_folder=sandbox.JOB if inside else self._job_folder,
@@ -310,6 +310,8 @@ class Runner:
             checkpoint_every=self.spec.checkpoint_every,
             first=self.first,
             last=self.last,
+            start_step=self.spec.start_step or 0,
+            weights=self.spec.start,
             threads=self._threads,
             device=self._device,
             # A shipped recipe beside a stranger's torch.py is a stranger's recipe.
@@ -318,6 +320,13 @@ class Runner:
             step_interval=self._step_interval,
             limits=self.limits.for_process(count_processes=inside),
         )
+
+    def _remove_files(self) -> None:
+        """What the process wrote, however deep or closed to us it made its folders."""
+        for folder in (self._output, self.folder / sandbox.READABLE):
+            if os.path.lexists(folder):
+                subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL)
+                subprocess.run(["rm", "-rf", "--one-file-system", folder], stderr=subprocess.DEVNULL)
 
     def _take_file(self, name: str) -> Path:
         """Moves a file out of the output folder, by copying: the process may still have it open."""
@@ -355,18 +364,6 @@ class Runner:
             return Failed(kind="disk", message=f"a file grew over {self.limits.disk_mb} MB")
         last_line = next((line for line in reversed(tail.splitlines()) if line.strip()), "nothing in its log")
         return Failed(kind="exit", message=f"the training process ended with code {code}: {last_line[:500]}")
-
-
-def _kill_tree(process: subprocess.Popen[bytes]) -> None:
-    """Kills the process, its group, and what it started; returns when they are gone."""
-    family = descendants(process.pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for member in family:
-        with contextlib.suppress(psutil.Error):
-            member.kill()
-    process.wait()
-    psutil.wait_procs(family, timeout=GRACE_SECONDS)
 
 
 def _close_pipes(process: subprocess.Popen[bytes]) -> None:

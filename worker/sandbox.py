@@ -1,47 +1,236 @@
-"""What a stranger's recipe runs in: bubblewrap, or nothing for the recipes that ship with this package.
+"""What a stranger's recipe runs in: bubblewrap, podman (worker/podman.py), or nothing for recipes that are trusted.
 
 Inside there is no network; the system and the Python environment are read-only, and so are the job's files;
 one output folder is writable, and a small /tmp in memory. Nothing else of this machine can be seen: no
-home, no other process, no environment variable.
+home, no other process, no environment variable. docs/environments.md says what is promised.
 """
 
+import contextlib
 import functools
 import hashlib
+import itertools
+import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
+
+import psutil
 
 import contracts
 import worker
 from contracts.errors import UserError
-from worker.environment import Device
+from worker import seccomp
+from worker.gpus import Gpu, device_nodes
 from worker.recipes import SHIPPED
+from worker.usage import Limits, descendants
 
-SandboxKind = Literal["bubblewrap", "none"]
+SandboxKind = Literal["bubblewrap", "podman", "none"]
 
 JOB, OUTPUT, STATE = Path("/job"), Path("/out"), Path("/start.safetensors")
 NOBODY = "65534"
-TMP_BYTES = 256 << 20
+READABLE = "readable"  # a folder beside the output's: copies of files that only root may read
+TMP_BYTES = 256 << 20  # of /tmp, and of /dev/shm
+END_SECONDS = 5.0
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
+FIRST_OWN_UID, OWN_UIDS = 0x7000_0000, 0x0FF0_0000  # which no system gives to its users
 HOW_TO_INSTALL = (
     "install bubblewrap 0.8 or later (Debian, Ubuntu: apt install bubblewrap), and allow it user namespaces; "
-    "docs/environments.md says how"
+    "docs/environments.md says how, and how to use podman instead"
 )
 
 
-def bubblewrap_command(
-    argv: Sequence[str],
-    *,
-    variables: Mapping[str, str],
-    read_only: Mapping[Path, Path],
-    output: Path | None = None,
-    device: Device = "cpu",
-) -> list[str]:
-    """`argv` inside a sandbox. `read_only` maps paths inside to files or folders outside."""
+@dataclass(frozen=True)
+class Program:
+    """What to run, and all that it may have of this machine."""
+
+    argv: Sequence[str]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    read_only: Mapping[Path, Path] = field(default_factory=dict)  # paths inside, to files or folders outside
+    output: Path | None = None  # becomes OUTPUT, where the program starts
+    gpus: Sequence[Gpu] = ()
+    limits: Limits = field(default_factory=Limits)
+
+
+class Sandbox(Protocol):
+    """A way to run a recipe. One object serves one run."""
+
+    @property
+    def kind(self) -> SandboxKind: ...
+
+    def problem(self) -> str | None:
+        """Why it can't be used here; None if it can."""
+
+    def start(self, program: Program) -> subprocess.Popen[bytes]:
+        """Its standard streams are pipes. Raises OSError or UserError."""
+
+    def members(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        """What runs, to be measured by the worker; empty where the kernel limits all together."""
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Kills all that was started; returns when it is gone."""
+
+
+class Bare:
+    """No sandbox at all: an ordinary child process."""
+
+    kind: SandboxKind = "none"
+
+    def problem(self) -> str | None:
+        return None
+
+    def start(self, program: Program) -> subprocess.Popen[bytes]:
+        return popen(program.argv, program.variables, cwd=program.output)
+
+    def members(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        return descendants(process.pid)
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        kill_tree(process)
+
+
+class Bubblewrap(Bare):
+    """Run by root, the program belongs to a user of its own, so that it is nobody's owner, and countable."""
+
+    kind: SandboxKind = "bubblewrap"
+
+    def problem(self) -> str | None:
+        return bubblewrap_problem()
+
+    def start(self, program: Program) -> subprocess.Popen[bytes]:
+        uid = own_uid() if os.geteuid() == 0 else None
+        if uid is not None:
+            program = given_to(uid, program)
+        with filter_file() as (passed, options):
+            command = bubblewrap_command(program, options, uid=uid)
+            # Of the worker's variables bubblewrap needs none, and its own are readable inside.
+            return popen(command, {"PATH": os.environ.get("PATH", os.defpath)}, pass_fds=passed)
+
+
+_runs = itertools.count()
+
+
+def own_uid() -> int:
+    """A user id that no account and no other run of this machine has."""
+    return FIRST_OWN_UID + (os.getpid() * 64 + next(_runs) % 64) % OWN_UIDS
+
+
+def given_to(uid: int, program: Program) -> Program:
+    """The same program, with files that the user `uid` can read, and an output folder of its own."""
+    if program.output is None:
+        return program
+    os.chown(program.output, uid, uid)
+    files = dict(program.read_only)
+    for inside, outside in files.items():
+        if not outside.stat().st_mode & 0o004:
+            # Not for everybody, and a mount keeps it so. The copy lives as long as the run.
+            copy = program.output.parent / READABLE / inside.relative_to("/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(outside, copy)
+            copy.chmod(0o444)
+            files[inside] = copy
+    return replace(program, read_only=files)
+
+
+@contextlib.contextmanager
+def filter_file() -> Iterator[tuple[Sequence[int], Sequence[str]]]:
+    """The seccomp filter as an open file: (descriptors to pass on, options for bubblewrap)."""
+    code = seccomp.program()
+    if code is None:
+        yield (), []
+        return
+    reader, writer = os.pipe()
+    with open(reader, "rb"), open(writer, "wb") as file:
+        file.write(code)  # fits a pipe
+        file.close()
+        yield (reader,), ["--seccomp", str(reader)]
+
+
+def popen(
+    command: Sequence[str], variables: Mapping[str, str], *, cwd: Path | None = None, pass_fds: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(variables),
+        cwd=cwd,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+
+
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kills the process, its group, and what it started; returns when they are gone."""
+    family = descendants(process.pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for member in family:
+        with contextlib.suppress(psutil.Error):
+            member.kill()
+    process.wait()
+    psutil.wait_procs(family, timeout=END_SECONDS)
+
+
+# What is seen inside
+
+
+@dataclass(frozen=True)
+class View:
+    """Files inside a sandbox, beside /proc, /dev, and the folders in memory."""
+
+    links: Mapping[Path, str]
+    read_only: Mapping[Path, Path]  # paths inside, to files or folders outside
+    output: Path | None
+    devices: Sequence[Path]
+
+    def again(self) -> "View":
+        """The same, seen from inside."""
+        return replace(self, read_only={path: path for path in self.read_only}, output=self.output and OUTPUT)
+
+
+def view(program: Program, *, host_python: bool = True) -> View:
+    """Programs and libraries, this Python, the packages that the training process imports, and the program's files.
+
+    Without `host_python` its files only.
+    """
+    links: dict[Path, str] = {}
+    files: dict[Path, Path] = {}
+    if host_python:
+        files[Path("/usr")] = Path("/usr")
+        for name in SYSTEM_LINKS:
+            path = Path("/", name)
+            if path.is_symlink():
+                links[path] = str(path.readlink())
+            elif path.is_dir():
+                files[path] = path
+        packages = [Path(module.__file__ or "").parent for module in (worker, contracts)]
+        there = [path for path in map(Path, SYSTEM_FILES) if path.exists()]
+        for path in [*there, Path(sys.base_prefix), Path(sys.prefix), *packages]:
+            if not any(path.is_relative_to(other) for other in files):
+                files[path] = path
+    if program.gpus:
+        files[Path("/sys")] = Path("/sys")  # the driver looks for its cards there
+    return View(links, files | dict(program.read_only), program.output, device_nodes(program.gpus))
+
+
+# Bubblewrap
+
+
+def bubblewrap_command(program: Program, options: Sequence[str] = (), *, uid: int | None = None) -> list[str]:
+    """The program inside a sandbox. `uid`: root starts it, and it shall be that user's."""
+    seen = view(program)
+    inner = _inner(program, seen if uid is None else seen.again(), options)
+    return inner if uid is None else _as_user(uid, seen, inner)
+
+
+def _inner(program: Program, seen: View, options: Sequence[str]) -> list[str]:
     command = [
         "bwrap",
         "--unshare-all",
@@ -51,49 +240,45 @@ def bubblewrap_command(
         "--new-session",
     ]
     command += ["--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox", "--cap-drop", "ALL", "--clearenv"]
-    for name, value in variables.items():
+    for name, value in program.variables.items():
         command += ["--setenv", name, value]
-    # /proc/sys and the like look up who is root outside: as root, a process without any capability may
-    # write there.
     command += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
-    if device == "cuda":
-        command += _nvidia()
+    for node in seen.devices:
+        command += ["--dev-bind", str(node), f"/dev/{node.name}"]
     command += ["--remount-ro", "/dev"]
     for memory_folder in ("/tmp", "/dev/shm"):
         command += ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", memory_folder]
-    command += _system()  # after /tmp: this Python may be installed below it
-    for inside, outside in read_only.items():
+    command += _mounts(seen)  # after /tmp: this Python may be installed below it
+    if seen.output is not None:
+        command += ["--chdir", str(OUTPUT)]
+    return [*command, "--remount-ro", "/", *options, "--", *program.argv]
+
+
+def _mounts(seen: View) -> list[str]:
+    command: list[str] = []
+    for path, target in seen.links.items():
+        command += ["--symlink", target, str(path)]
+    for inside, outside in seen.read_only.items():
         command += ["--ro-bind", str(outside), str(inside)]
-    if output is not None:
-        command += ["--bind", str(output), str(OUTPUT), "--chdir", str(OUTPUT)]
-    return [*command, "--remount-ro", "/", "--", *argv]
+    if seen.output is not None:
+        command += ["--bind", str(seen.output), str(OUTPUT)]
+    return command
 
 
-def _system() -> list[str]:
-    """Programs and libraries, this Python, and the packages that the training process imports."""
-    options = ["--ro-bind", "/usr", "/usr"]
-    for name in SYSTEM_LINKS:
-        path = Path("/", name)
-        if path.is_symlink():
-            options += ["--symlink", str(path.readlink()), str(path)]
-        elif path.is_dir():
-            options += ["--ro-bind", str(path), str(path)]
-    for file in SYSTEM_FILES:
-        options += ["--ro-bind-try", file, file]
-    packages = [Path(module.__file__ or "").parent for module in (worker, contracts)]
-    bound = [Path("/usr")]
-    for folder in [Path(sys.base_prefix), Path(sys.prefix), *packages]:
-        if not any(folder.is_relative_to(other) for other in bound):
-            options += ["--ro-bind", str(folder), str(folder)]
-            bound.append(folder)
-    return options
-
-
-def _nvidia() -> list[str]:
-    options = ["--ro-bind-try", "/sys", "/sys"]
-    for node in sorted(Path("/dev").glob("nvidia*")):
-        options += ["--dev-bind", str(node), str(node)]
-    return options
+def _as_user(uid: int, seen: View, inner: Sequence[str]) -> list[str]:
+    """Another user could not walk to files below root's folders: so root first mounts what shall be seen, no more,
+    and the user builds the sandbox from that. The outer process namespace makes sure that all of it dies with us."""
+    command = ["bwrap", "--unshare-pid", "--die-with-parent", "--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]
+    command += ["--cap-drop", "ALL"]
+    for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+        command += ["--cap-add", capability]
+    command += ["--perms", "1777", "--tmpfs", "/tmp"]  # where the inner bubblewrap works
+    for folder in sorted({folder for path in seen.read_only for folder in path.parents[:-1]}):
+        command += ["--perms", "0755", "--dir", str(folder)]  # bubblewrap would make them root's alone
+    # Not a fresh /proc: root's would cover some of its files, and then the kernel allows the user none of its own.
+    command += ["--dev-bind", "/dev", "/dev", "--bind", "/proc", "/proc", *_mounts(seen), "--"]
+    command += ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups"]
+    return [*command, "--inh-caps=-all", "--bounding-set=-all", "--", *inner]
 
 
 @functools.cache
@@ -101,27 +286,31 @@ def bubblewrap_problem() -> str | None:
     """Why bubblewrap can't be used here, found by using it once; None if it can."""
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed"
-    command = bubblewrap_command([sys.executable, "-S", "-c", ""], variables={}, read_only={})
     try:
-        tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        process = Bubblewrap().start(Program([sys.executable, "-S", "-c", ""]))
+        _, said = process.communicate(timeout=30)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"bubblewrap does not start: {error}"
-    if tried.returncode == 0:
+    if process.returncode == 0:
         return None
-    reason = (tried.stderr.strip() or f"exit code {tried.returncode}").splitlines()[-1]
+    reason = (said.decode(errors="replace").strip() or f"exit code {process.returncode}").splitlines()[-1]
     return f"bubblewrap does not work here: {reason}"
 
 
-def choose(recipe_file: Path, *, trusted: bool) -> SandboxKind:
-    """The sandbox for a recipe. Raises UserError if there is none, and the recipe needs one.
+# Which
 
-    Without bubblewrap only shipped recipes may run, and those that this machine's owner has called `trusted`.
+
+def choose(recipe_file: Path, wanted: Sandbox | None = None, *, trusted: bool) -> Sandbox:
+    """The sandbox for a recipe: bubblewrap unless another is `wanted`. Raises UserError if there is none, and the
+    recipe needs one.
+
+    Without one only shipped recipes may run, and those that this machine's owner has called `trusted`.
     """
-    problem = bubblewrap_problem()
+    problem = bubblewrap_problem() if wanted is None else wanted.problem()
     if problem is None:
-        return "bubblewrap"
+        return wanted or Bubblewrap()
     if trusted or sha256_of(recipe_file) in SHIPPED:
-        return "none"
+        return Bare()
     raise UserError(f"{recipe_file.name} needs a sandbox to run in, and {problem}", HOW_TO_INSTALL)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ MB = 1 << 20
 BASE_DATA_MB = 1024
 
 ENTRY_BYTES = 4096  # that a file takes beside its content
+MEMORY_FOLDERS = ("/tmp", "/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Limits:
 
     memory_mb: int = 4096
     disk_mb: int = 4096  # of the output folder, hence of the checkpoints that wait to be taken
+    files: int = 10_000  # in the output folder, and as many in each folder in memory
     processes: int = 256  # threads included
     start_seconds: float = 300  # until it has loaded the recipe and counted its work
     hang_seconds: float = 600  # between two messages: the longest step, or the writing of a checkpoint
@@ -43,13 +46,11 @@ class Limits:
         )
 
 
-def check_usage(pid: int, output: Path, limits: Limits) -> None:
-    """Raises Failure of kind "memory", "processes" or "disk" if the process tree under `pid` goes too far.
+def check_usage(processes: Iterable[psutil.Process], output: Path, limits: Limits) -> None:
+    """Raises Failure of kind "memory", "processes" or "disk" if these processes together go too far.
 
-    What the kernel's limits leave open: memory shared or spread over many processes, processes of root,
-    many files.
+    What the kernel's limits leave open: memory shared or spread over many processes, many files.
     """
-    processes = descendants(pid)
     threads = resident = 0
     for process in processes:
         try:
@@ -57,6 +58,7 @@ def check_usage(pid: int, output: Path, limits: Limits) -> None:
             resident += process.memory_info().rss
         except psutil.Error:
             continue
+        _check_memory_folders(process.pid, limits)
     if resident > limits.memory_mb * MB:
         raise Failure(
             "memory",
@@ -65,9 +67,35 @@ def check_usage(pid: int, output: Path, limits: Limits) -> None:
         )
     if threads > limits.processes:
         raise Failure("processes", f"{threads} processes and threads run, {limits.processes} are allowed")
-    used = folder_bytes(output, enough=limits.disk_mb * MB)
+    entries, used = folder_usage(output, limits)
     if used > limits.disk_mb * MB:
         raise Failure("disk", f"the output folder has over {limits.disk_mb} MB", "write smaller checkpoints")
+    if entries > limits.files:
+        raise Failure("disk", f"the output folder has over {limits.files} files", "write fewer files")
+
+
+def _check_memory_folders(pid: int, limits: Limits) -> None:
+    """A folder in memory is mounted with a size; its empty files take memory, too."""
+    for folder in MEMORY_FOLDERS:
+        inside = f"/proc/{pid}/root{folder}"
+        try:
+            if os.stat(inside).st_dev == os.stat(folder).st_dev:
+                return  # not in a sandbox, or what starts one
+            mounted = os.statvfs(inside)
+        except OSError:  # it has ended, or is one of bubblewrap's own
+            return
+        if mounted.f_files - mounted.f_ffree > limits.files:
+            raise Failure("disk", f"{folder} has over {limits.files} files", "write fewer files")
+
+
+def prefer_to_kill(pid: int) -> None:
+    """If the machine runs out of memory, the kernel shall end the training process first, and not the worker."""
+    seen: set[int] = set()
+    while new := {process.pid for process in descendants(pid)} - seen:
+        for one in new:
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{one}/oom_score_adj").write_text("1000")  # which its children inherit
+        seen |= new
 
 
 def descendants(pid: int) -> list[psutil.Process]:
@@ -79,23 +107,26 @@ def descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
-def folder_bytes(folder: Path, enough: int) -> int:
-    """Disk space of what is under a folder; counting ends once it is over `enough`. Follows no links.
+def folder_usage(folder: Path, limits: Limits) -> tuple[int, int]:
+    """Files under a folder, and their bytes on disk; counting ends once either is too much. Follows no links.
 
     Raises Failure("disk") for a folder that can't be looked into.
     """
-    total = 0
+    count = total = 0
     folders = [os.fspath(folder)]
-    while folders and total <= enough:
+    while folders:
         try:
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:
+                    if total > limits.disk_mb * MB or count > limits.files:
+                        return count, total
                     with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                         total += entry.stat(follow_symlinks=False).st_blocks * 512 + ENTRY_BYTES
+                        count += 1
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(entry.path)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise Failure("disk", f"the output folder has a folder that hides its content: {error}") from error
-    return total
+    return count, total

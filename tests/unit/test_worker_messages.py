@@ -13,7 +13,7 @@ from worker.checkpoints import check_trace, file_state_root
 from worker.failures import Failure
 from worker.harness import failed
 from worker.messages import Checkpoint, Conversation, Done, Ready, Step
-from worker.usage import Limits, check_usage, folder_bytes
+from worker.usage import MB, Limits, check_usage, descendants, folder_usage
 
 READY = {"type": "ready", "flops": 10, "units": 1, "parameters": 5, "numerics": {"torch": "2.13.0"}}
 CHECKPOINT = {
@@ -130,13 +130,13 @@ def test_a_state_that_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_usage_over_a_limit_is_a_failure(tmp_path: Path) -> None:
-    check_usage(os.getpid(), tmp_path, Limits(memory_mb=1 << 20, processes=10_000))
+    check_usage(descendants(os.getpid()), tmp_path, Limits(memory_mb=1 << 20, processes=10_000))
     for kind, limits in {
         "memory": Limits(memory_mb=1),
         "processes": Limits(memory_mb=1 << 20, processes=0),
     }.items():
         with pytest.raises(Failure) as caught:
-            check_usage(os.getpid(), tmp_path, limits)
+            check_usage(descendants(os.getpid()), tmp_path, limits)
         assert caught.value.kind == kind
 
 
@@ -144,4 +144,14 @@ def test_disk_use_counts_every_folder_and_follows_no_link(tmp_path: Path) -> Non
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "file").write_bytes(bytes(100_000))
     (tmp_path / "everything").symlink_to("/usr")
-    assert 100_000 <= folder_bytes(tmp_path, enough=1 << 30) < 150_000
+    files, used = folder_usage(tmp_path, Limits())
+    assert files == 4 and 100_000 <= used < 150_000
+
+
+@pytest.mark.parametrize("limits", [Limits(disk_mb=1), Limits(files=10)])
+def test_counting_ends_where_it_is_too_much(tmp_path: Path, limits: Limits) -> None:
+    for number in range(300):
+        (tmp_path / str(number)).write_bytes(bytes(8192))
+    files, used = folder_usage(tmp_path, limits)
+    assert files < 300
+    assert files > limits.files or used > limits.disk_mb * MB

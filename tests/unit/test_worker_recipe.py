@@ -102,10 +102,10 @@ def test_shipped_recipes_are_complete(name: str) -> None:
 
 def test_only_shipped_or_trusted_recipes_run_without_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "bubblewrap_problem", lambda: "bubblewrap is not installed")
-    assert sandbox.choose(recipes.FOLDER / "digits" / "recipe.py", trusted=False) == "none"
+    assert sandbox.choose(recipes.FOLDER / "digits" / "recipe.py", trusted=False).kind == "none"
     strange = tmp_path / "recipe.py"
     strange.write_text(GOOD)
-    assert sandbox.choose(strange, trusted=True) == "none"
+    assert sandbox.choose(strange, trusted=True).kind == "none"
     with pytest.raises(UserError, match=r"recipe\.py needs a sandbox to run in, and bubblewrap is not") as caught:
         sandbox.choose(strange, trusted=False)
     assert "apt install bubblewrap" in str(caught.value.hint)
@@ -114,7 +114,7 @@ def test_only_shipped_or_trusted_recipes_run_without_a_sandbox(tmp_path: Path, m
 def test_a_python_below_tmp_is_there_in_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sandbox has a /tmp of its own; what is bound below it must come after that."""
     monkeypatch.setattr(sys, "prefix", "/tmp/checkout/.venv")
-    command = sandbox.bubblewrap_command(["python"], variables={}, read_only={})
+    command = sandbox.bubblewrap_command(sandbox.Program(["python"]))
     own_tmp = max(at for at, word in enumerate(command) if word == "/tmp")
     assert command.index("/tmp/checkout/.venv") > own_tmp
 

@@ -1,0 +1,45 @@
+"""The GPUs that a training run is granted: their device nodes, and the names by which CUDA selects them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pynvml
+
+from contracts.errors import UserError
+
+DEV = Path("/dev")
+CONTROL_NODES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")  # which all GPUs of a machine share
+
+
+@dataclass(frozen=True)
+class Gpu:
+    number: int  # of /dev/nvidiaN, which need not be NVML's index
+    uuid: str  # what CUDA_VISIBLE_DEVICES takes, whatever else can be seen
+
+
+def granted(indices: Sequence[int]) -> tuple[Gpu, ...]:
+    """The GPUs with these NVML indices; all of the machine's if none are given. Raises UserError."""
+    try:
+        pynvml.nvmlInit()
+        try:
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in indices or range(pynvml.nvmlDeviceGetCount())]
+            return tuple(
+                Gpu(int(pynvml.nvmlDeviceGetMinorNumber(handle)), str(pynvml.nvmlDeviceGetUUID(handle)))
+                for handle in handles
+            )
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        raise UserError(
+            f"can't find GPU {', '.join(map(str, indices)) or '0'} on this machine: {error}",
+            '`nvidia-smi` shows what the driver sees; name those under `gpus`, or set device = "cpu"',
+        ) from error
+
+
+def device_nodes(gpus: Sequence[Gpu], dev: Path = DEV) -> list[Path]:
+    """What a sandbox with these GPUs needs of /dev, as far as it is there; nothing without a GPU."""
+    if not gpus:
+        return []
+    nodes = [dev / f"nvidia{gpu.number}" for gpu in gpus] + [dev / name for name in CONTROL_NODES]
+    return [node for node in nodes if node.exists()]

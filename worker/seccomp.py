@@ -1,0 +1,154 @@
+"""System calls that a sandboxed program has no use for, refused by the kernel: a seccomp filter, built here.
+
+`program()` is what bubblewrap's --seccomp reads. `python -m worker.seccomp COMMAND...` puts the filter on itself and
+becomes the command, for sandboxes that take no such file. On machines other than x86_64 and aarch64 there is none.
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+import sys
+from typing import NamedTuple
+
+
+class Machine(NamedTuple):
+    audit: int  # AUDIT_ARCH_*, which the kernel compares with how a call was made
+    column: int  # of CALLS
+    clone: int
+    socket: int
+    ioctl: int
+
+
+MACHINES = {"x86_64": Machine(0xC000003E, 0, 56, 41, 16), "aarch64": Machine(0xC00000B7, 1, 220, 198, 29)}
+
+# Names with their numbers on x86_64 and aarch64. None: that machine lacks it.
+CALLS: dict[str, tuple[int | None, int | None]] = {
+    # Other processes, and keys that outlive this one.
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "pidfd_getfd": (438, 438),
+    "kcmp": (312, 272),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    # Namespaces, mounts, files by handle: ways around what is mounted.
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "chroot": (161, 51),
+    "pivot_root": (155, 41),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "fanotify_init": (300, 262),
+    # The machine as a whole.
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "reboot": (169, 142),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "acct": (163, 89),
+    "quotactl": (179, 60),
+    "syslog": (103, 116),
+    "settimeofday": (164, 170),
+    "clock_settime": (227, 112),
+    "adjtimex": (159, 171),
+    "clock_adjtime": (305, 266),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "modify_ldt": (154, None),
+    "userfaultfd": (323, 282),
+    # Memory that belongs to no process, so that nothing counts it.
+    "shmget": (29, 194),
+    "msgget": (68, 186),
+}
+# Programs that try these have another way, which they take if the kernel seems not to know the call. clone3 keeps
+# its flags where a filter can't look; memfd is memory that no process needs to map; io_uring goes around filters.
+UNKNOWN: dict[str, tuple[int | None, int | None]] = {
+    "clone3": (435, 435),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+}
+NEW_NAMESPACES = 0x7E02_0000  # CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET
+SOCKET_FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6. Not AF_VSOCK: no network namespace holds it
+TYPING_IOCTLS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: put text into a terminal's input
+
+_LOAD, _EQUAL, _AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
+_ALLOW, _KILL = 0x7FFF_0000, 0x8000_0000
+_NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
+_X32 = 0x4000_0000  # x86_64's second set of call numbers
+
+
+def program(machine: str = platform.machine()) -> bytes | None:
+    """The filter as the kernel's struct sock_filter[]; None if there is none for this machine."""
+    known = MACHINES.get(machine)
+    if known is None:
+        return None
+    code = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, known.audit), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
+    if machine == "x86_64":
+        code += [(_AT_LEAST, 0, 1, _X32), _refuse(errno.ENOSYS)]
+    for calls, answer in ((CALLS, errno.EPERM), (UNKNOWN, errno.ENOSYS)):
+        for numbers in calls.values():
+            number = numbers[known.column]
+            if number is not None:
+                code += [(_EQUAL, 0, 1, number), _refuse(answer)]
+    code += _checked(known.clone, 0, [(_AND, 0, 0, NEW_NAMESPACES), (_EQUAL, 1, 0, 0), _refuse(errno.EPERM)])
+    families = [(_EQUAL, len(SOCKET_FAMILIES) - i, 0, family) for i, family in enumerate(SOCKET_FAMILIES)]
+    code += _checked(known.socket, 0, [*families, _refuse(errno.EAFNOSUPPORT)])
+    typing = [step for request in TYPING_IOCTLS for step in ((_EQUAL, 0, 1, request), _refuse(errno.EPERM))]
+    code += _checked(known.ioctl, 1, typing)
+    return b"".join(struct.pack("=HBBI", *step) for step in [*code, (_RETURN, 0, 0, _ALLOW)])
+
+
+Step = tuple[int, int, int, int]  # struct sock_filter: operation, jump if true, jump if false, operand
+
+
+def _refuse(number: int) -> Step:
+    return (_RETURN, 0, 0, 0x0005_0000 | number)
+
+
+def _checked(call: int, argument: int, steps: list[Step]) -> list[Step]:
+    """For one call: its argument's low half goes through `steps`, then the call is allowed."""
+    load = (_LOAD, 0, 0, _ARGUMENTS + 8 * argument)  # both machines are little-endian
+    body = [load, *steps, (_RETURN, 0, 0, _ALLOW)]
+    return [(_EQUAL, 0, len(body), call), *body]
+
+
+def install() -> None:
+    """Puts the filter on this process, for good. Raises OSError if the kernel refuses."""
+    code = program()
+    if code is None:
+        return
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    no_new_privileges, set_seccomp, filter_mode = 38, 22, 2
+    argument = ctypes.byref(Program(len(code) // 8, code))
+    if libc.prctl(no_new_privileges, 1, 0, 0, 0) or libc.prctl(set_seccomp, filter_mode, argument, 0, 0):
+        raise OSError(ctypes.get_errno(), "can't install the seccomp filter")
+
+
+if __name__ == "__main__":
+    install()
+    os.execv(sys.argv[1], sys.argv[1:])
