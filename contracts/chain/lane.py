@@ -7,10 +7,10 @@ them: a version is determined by its intent, so that whoever signs it gets the s
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import requests
 import structlog
@@ -40,6 +40,14 @@ TROUBLE = (requests.RequestException, Web3Exception, ConnectionError, TimeoutErr
 _HARMLESS = ("already", "known transaction", "nonce too low", "underpriced")
 
 log = structlog.get_logger()
+
+
+class Expected(NamedTuple):
+    """An intent, and what gets the receipt of whichever of its versions is mined."""
+
+    intent: Intent
+    receipt: "Future[TxReceipt]"
+
 
 _lanes: dict[tuple[Path, str], "Lane"] = {}
 _lanes_lock = threading.Lock()
@@ -74,6 +82,7 @@ class Lane:
         self.address: str = account.address
         self.store = IntentStore(path)
         self.poll, self.bump_after = 0.05, 30.0  # seconds; a Sender sets them
+        self.allowed: Callable[[], bool] = lambda: True  # whether anything may leave this process now; a Sender sets it
         self.gas_is_low = False
         self._w3, self._cap = chain.w3, chain.settings.max_fee_gwei * 10**9
         self._signer = Signer(account, chain.domain.chain_id)
@@ -99,23 +108,28 @@ class Lane:
             log.warning("sender.other_chain", path=str(self.store.path), dropped=lost)
         self._bound = True
 
-    def submit(self, drafts: Sequence[Draft], fees: Fees, count: int) -> list[Intent]:
+    def submit(self, drafts: Sequence[Draft], fees: Fees, count: int) -> list[Expected]:
         """Plans, signs and broadcasts. Once it is planned, trouble is no error: the watcher tries again."""
         intents = self.store.plan(drafts, fees, count)
         now = time.monotonic()
         self._sent |= {intent.id: now for intent in intents}
+        expected = self._expect(intents)
         try:
             self._push([intent for intent in intents if intent.mined is None])
         except (*TROUBLE, sqlite3.Error) as error:
             self._note_trouble(error)
-        return intents
-
-    def watch(self, intent: Intent) -> "Future[TxReceipt]":
-        """Gets the receipt when the intent is mined."""
-        with self._lock:
-            future = self._waiting.setdefault(intent.id, Future())
         self.start()
-        return future
+        return expected
+
+    def watch(self, intents: Sequence[Intent]) -> list[Expected]:
+        """Waits for what was submitted before, also by another process."""
+        expected = self._expect(intents)
+        self.start()
+        return expected
+
+    def _expect(self, intents: Sequence[Intent]) -> list[Expected]:
+        with self._lock:
+            return [Expected(intent, self._waiting.setdefault(intent.id, Future())) for intent in intents]
 
     def orphans(self) -> list[Intent]:
         """Not mined, and nobody in this process waits for it."""
@@ -222,6 +236,8 @@ class Lane:
     # ------------------------------------------------------------- what is not mined
 
     def _see_to(self, left: Sequence[Intent], head: Any, number: int, count: int) -> None:
+        if not self.allowed():
+            return
         passed = [intent for intent in left if intent.nonce < count]
         if passed:
             self._see_to_taken(passed, number)
@@ -279,7 +295,7 @@ class Lane:
 
     def _push(self, intents: Sequence[Intent]) -> None:
         """Signs what is not signed, writes that down, and broadcasts."""
-        if not intents:
+        if not intents or not self.allowed():
             return
         signed = [(intent, intent.newest or self._signer.sign(intent)) for intent in intents]
         new = [(intent.id, version) for intent, version in signed if intent.newest is None]

@@ -6,7 +6,7 @@ with it. A caller that gives its intent a key can ask for it again, also after a
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as StillWaiting
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from contracts.chain.client import Chain
 from contracts.chain.errors import EscrowError
 from contracts.chain.fees import Fees, fees_now, format_ether
 from contracts.chain.intents import Draft, Intent
-from contracts.chain.lane import Lane, lane_of, lane_path
+from contracts.chain.lane import Expected, Lane, lane_of, lane_path
 from contracts.chain.rpc import ask, sure
 from contracts.errors import UserError
 from contracts.types import from_hex, to_hex
@@ -49,17 +49,25 @@ class Sender:
     """Sends calls signed by `account`. Threads may share it, and processes its key."""
 
     def __init__(
-        self, chain: Chain, account: LocalAccount, *, timeout: float = 300, bump_after: float = 30, poll: float = 0.05
+        self,
+        chain: Chain,
+        account: LocalAccount,
+        *,
+        timeout: float = 300,
+        bump_after: float = 30,
+        poll: float = 0.05,
+        allowed: Callable[[], bool] = lambda: True,
     ) -> None:
         """Seconds: `bump_after` is the wait before each raise of the fee; `poll` doubles up to 1.
 
-        Goes on with what a former process of this key left unfinished.
+        Goes on with what a former process of this key left unfinished, while it is `allowed`: where several machines
+        have the key, only one of them may send.
         """
         self.chain = chain
         self.account = account
         self.address: str = account.address
         self.timeout = timeout
-        self._bump_after, self._poll = bump_after, poll
+        self._bump_after, self._poll, self._allowed = bump_after, poll, allowed
         if lane_path(chain, self.address).exists():
             self._lane().start()
 
@@ -73,10 +81,13 @@ class Sender:
         the account can't pay the gas or intents can't be written, and NotMined if there is no receipt in time.
         """
         lane = self._lane()
-        intent = self._on_record(lane, key)
-        if intent is None:
-            (intent,) = self._submit(lane, self._prepare([call], value, key))
-        receipt = self._wait(lane, intent, time.monotonic() + self.timeout)
+        deadline = time.monotonic() + self.timeout
+        known = self._on_record(lane, key)
+        if known is not None:
+            (expected,) = lane.watch([known])
+        else:
+            (expected,) = self._submit(lane, self._prepare([call], value, key))
+        receipt = self._wait(lane, expected, deadline)
         if receipt["status"] != 1:
             self._explain(call, value, receipt)
         return receipt
@@ -87,11 +98,11 @@ class Sender:
         The dry runs don't see the calls before them. If one is refused, it and those after it are not sent.
         """
         lane = self._lane()
-        intents: list[Intent] = []
+        expected: list[Expected] = []
         for at in range(0, len(calls), IN_ONE_GO):
-            intents += self._submit(lane, self._prepare(calls[at : at + IN_ONE_GO]))
+            expected += self._submit(lane, self._prepare(calls[at : at + IN_ONE_GO]))
         deadline = time.monotonic() + self.timeout
-        receipts = [self._wait(lane, intent, deadline) for intent in intents]
+        receipts = [self._wait(lane, one, deadline) for one in expected]
         for call, receipt in zip(calls, receipts, strict=True):
             if receipt["status"] != 1:
                 self._explain(call, 0, receipt)
@@ -102,8 +113,8 @@ class Sender:
         was given up as NotMined. What is read of the chain after it, counts that. Raises NotMined."""
         lane = self._lane()
         deadline = time.monotonic() + self.timeout
-        for intent in lane.orphans():
-            self._wait(lane, intent, deadline)
+        for expected in lane.watch(lane.orphans()):
+            self._wait(lane, expected, deadline)
 
     def knows(self, key: str) -> bool:
         """Whether an intent has this key."""
@@ -125,7 +136,7 @@ class Sender:
             lane = lane_of(self.chain, self.account)
         except (sqlite3.Error, OSError) as error:
             raise self._no_disk(error) from error
-        lane.bump_after, lane.poll = self._bump_after, self._poll
+        lane.bump_after, lane.poll, lane.allowed = self._bump_after, self._poll, self._allowed
         return lane
 
     def _prepare(self, calls: Sequence[ContractFunction], value: int = 0, key: str | None = None) -> _Prepared:
@@ -193,7 +204,7 @@ class Sender:
         lane.bind()
         return lane.store.by_key(key)
 
-    def _submit(self, lane: Lane, prepared: _Prepared) -> list[Intent]:
+    def _submit(self, lane: Lane, prepared: _Prepared) -> list[Expected]:
         lane.bind()
         try:
             return lane.submit(prepared.drafts, prepared.fees, prepared.count)
@@ -206,13 +217,12 @@ class Sender:
             "nothing was sent; see that there is room on the disk, and try again",
         )
 
-    def _wait(self, lane: Lane, intent: Intent, deadline: float) -> TxReceipt:
-        """The receipt of whichever of the intent's versions is mined."""
+    def _wait(self, lane: Lane, expected: Expected, deadline: float) -> TxReceipt:
         try:
-            return lane.watch(intent).result(max(0.0, deadline - time.monotonic()))
+            return expected.receipt.result(max(0.0, deadline - time.monotonic()))
         except StillWaiting:
-            why = lane.give_up(intent)
-            now = lane.store.get(intent.id)
+            why = lane.give_up(expected.intent)
+            now = lane.store.get(expected.intent.id)
             hash = now.newest.hash if now.newest else "that is not signed yet"
             raise NotMined(
                 f"transaction {hash} (nonce {now.nonce}) was not mined within {self.timeout:g} s, at up to "
