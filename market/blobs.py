@@ -3,7 +3,8 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,11 @@ class BlobStore:
     def has(self, ref: FileRef) -> bool:
         return self.size(ref.sha256) == ref.size
 
+    def all(self) -> Iterator[tuple[str, int]]:
+        """Hash and size of each blob there is."""
+        for path in sorted(self.folder.glob("[0-9a-f][0-9a-f]/*")):
+            yield f"0x{path.name}", path.stat().st_size
+
     def incoming(self, sha256: str, size: int | None) -> "Incoming":
         """A blob to be written. Raises Problem(blob_too_large) if its announced size is."""
         if size is not None and size > self.max_bytes:
@@ -49,12 +55,20 @@ class BlobStore:
         with self.incoming(sha256, None) as blob:
             for chunk in chunks:
                 blob.write(chunk)
-            return blob.finish()
+            blob.check()
+            blob.keep()
+            return blob.size
 
-    def clear_incoming(self) -> None:
-        """Remove what uploads left behind when the market was killed. Only while none is running."""
+    def drop(self, sha256: str) -> None:
+        self.path(sha256).unlink(missing_ok=True)
+
+    def clear_incoming(self, idle_seconds: float) -> None:
+        """Remove what uploads left behind when the market was killed: all that was not written to for so long."""
+        newest = time.time() - idle_seconds
         for path in self._incoming.iterdir():
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime <= newest:
+                    path.unlink()
 
     def _too_large(self, sha256: str) -> Problem:
         return Problem(
@@ -67,46 +81,48 @@ class BlobStore:
 
 
 class Incoming:
-    """An upload: hashed as it comes, kept under its name by `finish`, else gone."""
+    """An upload: hashed as it comes, then checked, then kept under its name; else gone."""
 
     def __init__(self, store: BlobStore, sha256: str, size: int | None) -> None:
-        self._store, self._sha256, self._announced = store, sha256, size
-        self._digest, self._size = hashlib.sha256(), 0
+        self._store, self.sha256, self._announced = store, sha256, size
+        self._digest, self.size = hashlib.sha256(), 0
         self._scratch = store._incoming / f"{sha256[2:]}.{secrets.token_hex(8)}"
         self._file = self._scratch.open("xb")
 
     def write(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        if self._size > self._store.max_bytes:
-            raise self._store._too_large(self._sha256)
+        self.size += len(chunk)
+        if self.size > self._store.max_bytes:
+            raise self._store._too_large(self.sha256)
         self._digest.update(chunk)
         self._file.write(chunk)
 
-    def finish(self) -> int:
-        """Check and keep the blob. Raises Problem(blob_mismatch)."""
+    def check(self) -> None:
+        """All bytes are on disk, and are what they should be. Raises Problem(blob_mismatch)."""
         found = "0x" + self._digest.hexdigest()
-        if self._announced is not None and self._size != self._announced:
+        if self._announced is not None and self.size != self._announced:
             raise Problem(
                 400,
                 Code.BLOB_MISMATCH,
-                f"{self._size} bytes came of the {self._announced} that were announced; nothing was kept",
+                f"{self.size} bytes came of the {self._announced} that were announced; nothing was kept",
                 "Send the file again.",
             )
-        if found != self._sha256:
+        if found != self.sha256:
             raise Problem(
                 400,
                 Code.BLOB_MISMATCH,
-                f"the bytes have the hash {found}, but were sent as {self._sha256}; nothing was kept",
+                f"the bytes have the hash {found}, but were sent as {self.sha256}; nothing was kept",
                 "Name the blob by the SHA-256 of its bytes, and don't change the file while it is sent.",
             )
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        target = self._store.path(self._sha256)
+
+    def keep(self) -> None:
+        """Give it its name, after `check`. Whatever has the name is replaced by the same bytes."""
+        target = self._store.path(self.sha256)
         target.parent.mkdir(exist_ok=True)
         self._scratch.replace(target)
         _sync_folder(target.parent)
-        return self._size
 
     def __enter__(self) -> "Incoming":
         return self

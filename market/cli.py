@@ -59,26 +59,42 @@ def show(server: "Server") -> None:
 
 
 @app.command()
-def rebuild(
+def reindex(
     home: Home = None,
-    from_chain: Annotated[
-        bool,
-        typer.Option(
-            "--from-chain", help="Forget the events too: the next start follows the chain from its beginning."
-        ),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace what differs without asking.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what differs and change nothing; the exit code is 1 if anything.")
     ] = False,
 ) -> None:
-    """Compute all leases anew from the stored events. Orders, claims and approvals stay."""
+    """Make the whole database anew from the chain, the blobs and the messages beside them. Stop the market first."""
     if home is not None:
         os.environ["GPUMARKET_HOME"] = str(home)
+    from contracts.chain.client import connect
+    from contracts.settings import load_settings
     from market import indexer
+    from market import reindex as anew
+    from market.blobs import BlobStore
+    from market.journal import FOLDER, Journal
     from market.serve import only_one, open_database
     from market.settings import load_market_settings
 
+    settings, chain = load_market_settings(), connect(load_settings())
+    blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
     with only_one():
-        db = open_database(load_market_settings())
-        with db.session() as session:
-            if from_chain:
-                indexer.forget_chain(session)
-            count = indexer.rebuild(session)
-    typer.echo(f"{count} leases")
+        old = open_database(settings)
+        with anew.alone(old) as leadership, anew.scratch() as new:
+            typer.echo(f"reading {settings.blob_dir} and the chain; this may take a while")
+            anew.build(new, chain, Journal(settings.blob_dir / FOLDER), blobs, until=anew.height(old))
+            differences = anew.compare(old, new)
+            for line in (line for table in differences for line in table.lines):
+                typer.echo(f"differs   {line}")
+            differs = any(table.lines for table in differences)
+            typer.echo(f"compared  {', '.join(f'{table.rows} {table.table}' for table in differences)}")
+            if not differs or dry_run:
+                typer.echo("nothing was changed" if differs else "the database is what it should be")
+                raise typer.Exit(1 if differs else 0)
+            if not yes:
+                typer.confirm(f"Replace all tables of {old.engine.url}?", abort=True)
+            indexer.catch_up(chain, new)
+            anew.replace(old, new, leadership)
+            typer.echo("the database was made anew")

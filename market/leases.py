@@ -1,5 +1,6 @@
 """A stored lease as the escrow's types have it. Pure."""
 
+from contracts.chain.finality import Finality, at_stake
 from contracts.terms import Nums, Parties, Phase, StateWord, Terms
 from market.models import LeaseRow
 
@@ -11,6 +12,11 @@ def terms_of(row: LeaseRow) -> Terms:
         nums=Nums(row.start, row.end, row.window, row.timeout, row.price, row.fee),
         parties=Parties(row.bid, row.job, row.prev, row.rules, row.client, row.approver, row.fee_to, row.stake),
     )
+
+
+def is_final(row: LeaseRow, finality: Finality, head: int) -> bool:
+    """Whether what happened last to the lease is deep enough for all that it holds."""
+    return finality.is_final(row.changed_block, head, at_stake(row, row.stake))
 
 
 def accepted_now(row: LeaseRow, state: StateWord, now: int) -> int:

@@ -7,7 +7,6 @@ from contracts.chain.client import Chain
 from contracts.errors import UserError
 from contracts.orders import Rules
 from contracts.settings import Settings
-from market.db import Database
 from market.models import RuleSetRow
 
 
@@ -37,17 +36,6 @@ def offered_rules(chain: Chain, chain_settings: Settings) -> dict[str, RuleSet]:
         )
         found[name] = RuleSet(name=name, hash=rules.struct_hash(), rules=rules, description=description)
     return found
-
-
-def remember_rules(db: Database, offered: dict[str, RuleSet]) -> dict[str, RuleSet]:
-    """All rule-sets that this market has ever offered, by hash: leases outlive an operator's change of mind."""
-    with db.session() as session:
-        for rules in offered.values():
-            session.merge(
-                RuleSetRow(hash=rules.hash, name=rules.name, rules=rules.rules.model_dump(mode="json", by_alias=True))
-            )
-        session.flush()
-        return known_rules(session)
 
 
 def known_rules(session: Session) -> dict[str, RuleSet]:

@@ -26,7 +26,8 @@ from market.api.app import create_app
 from market.blobs import BlobStore
 from market.context import Context
 from market.db import Database, parse_url
-from market.rule_sets import offered_rules, remember_rules
+from market.messages import accept
+from market.rule_sets import known_rules, offered_rules
 from market.settings import MarketSettings
 
 STALE_SECONDS = 3600.0  # another process may be writing an upload that is younger
@@ -45,22 +46,34 @@ def open_context(settings: MarketSettings, chain_settings: Settings, sender: Sen
     chain = connect(chain_settings)
     chain_settings.require("epoch_log")
     rules = offered_rules(chain, chain_settings)
-    if sender is None:
-        sender = Sender(chain, keys.load(keys.choose(settings.key)))
+    account = keys.load(keys.choose(settings.key)) if sender is None else sender.account
     db = open_database(settings)
+    leadership = leader.Alone() if db.is_sqlite else leader.Elected(db)
     blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
     blobs.clear_incoming(0 if db.is_sqlite else STALE_SECONDS)
-    return Context(
+    context = Context(
         settings=settings,
         chain=chain,
         db=db,
         blobs=blobs,
-        matcher=sender.address,
+        matcher=account.address,
         rules=rules,
-        rules_by_hash=remember_rules(db, rules),
-        sender=sender,
-        leadership=leader.Alone() if db.is_sqlite else leader.Elected(db),
+        rules_by_hash={},
+        sender=sender or Sender(chain, account, allowed=lambda: leadership.leads),
+        leadership=leadership,
     )
+    remember_rules(context)
+    return context
+
+
+def remember_rules(context: Context) -> None:
+    """Know by hash all rule-sets that this market has ever offered: leases outlive an operator's change of mind."""
+    with context.db.session() as session:
+        known = known_rules(session)
+        for rules in context.rules.values():
+            if rules.hash not in known or known[rules.hash].name != rules.name:
+                accept(context, session, "rules", rules)
+        context.rules_by_hash = known_rules(session)
 
 
 @contextmanager

@@ -43,8 +43,26 @@ class MarketSettings(BaseSettings):
     key: str = Field("market", description="Name of the matcher's key, which opens the leases and earns the fee")
     fee: Uint64 = Field(0, description="Least fee per accepted checkpoint, in the token's smallest unit")
     epoch_seconds: float = Field(5.0, gt=0, description="Time from one clearing to the next")
-    confirmations: int = Field(0, ge=0, description="Blocks on top of one before the market looks at it; 0 on a devnet")
     poll_seconds: float = Field(1.0, gt=0, description="Time between two looks for a new block")
+    quota_bytes: int = Field(
+        50 << 30, ge=0, description="Most bytes that one account may store; checkpoints of its leases are on top"
+    )
+    max_open_asks: int = Field(
+        200, ge=1, description="Most Asks that one account may have in force; of Bids its nonces allow 112"
+    )
+    requests_per_minute_account: int = Field(
+        6000, ge=1, description="Most requests a minute of an account with a deposit or a live lease, by its tokens"
+    )
+    requests_per_minute_address: int = Field(
+        6000, ge=1, description="Most requests a minute of everybody else behind one IP address"
+    )
+    keep_unused_hours: float = Field(24, ge=0, description="Time that an upload is kept which no order or claim names")
+    keep_days: float = Field(
+        30, ge=0, description="Time that the files of a job are kept, and its past providers may read, after its end"
+    )
+    keep_checkpoint_days: float = Field(7, ge=0, description="Time that a job's checkpoints are kept after its end")
+    keep_result_days: float = Field(30, ge=0, description="Time that a job's last accepted checkpoint is kept")
+    collect_seconds: float = Field(3600, gt=0, description="Time between two looks for blobs that nobody needs")
     approver: Address | None = Field(
         None, description="Approver that clients are recommended; default: the one in config.toml"
     )

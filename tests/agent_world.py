@@ -109,6 +109,7 @@ def lease_out(spec: JobSpec, bid: Bid, terms: Terms, /, **fields: Any) -> LeaseO
         "paid": 0,
         "refunded": 0,
         "penalty": 0,
+        "final": True,
         "opened_block": 3,
         "job": terms.parties.bid,
         "bid": bid,

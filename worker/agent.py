@@ -222,7 +222,8 @@ class Agent:
         """Lets go of leases that are over, and now and then of old traces."""
         for run in [run for run in self._runs.values() if run.over]:
             run.close()
-            run.folder.drop_bulk()
+            if not run.folder.file.vanished:
+                run.folder.drop_bulk()
             if not run.refused:
                 self._ask.was_wanted()
             del self._runs[run.folder.lease]

@@ -32,6 +32,7 @@ from worker.trouble import Trouble
 
 STOPPED = "the provider stops"
 MARKET_SECONDS = 10.0  # for an answer
+WORKING = (Phase.ACTIVE, Phase.CHALLENGED)
 
 
 class Throttles(TypedDict):
@@ -102,6 +103,7 @@ class LeaseRun:
         self._next_report = 0.0  # monotonic
         self._stopping = False
         self._pause: Pause | None = None
+        self._absent = False  # a reorganisation has taken the lease away
         self.refused = False
         self._last: Turn | None = None
 
@@ -157,16 +159,16 @@ class LeaseRun:
 
     @property
     def idle(self) -> bool:
-        """Nothing is left to do but to wait for a window to pass."""
+        """Nothing is left to do but to wait for a window to pass, or until the end is deep enough in the chain."""
         last = self._last
-        waits = last is not None and last.action == Action.WAIT and last.state.phase == Phase.CLOSING
+        waits = last is not None and last.action == Action.WAIT and last.state.phase not in WORKING
         return self.over or (waits and not self.training.is_alive())
 
     @property
     def active(self) -> bool:
         """Whether it counts for the Ask's limit on leases at a time."""
         last = self._last
-        return not self.over and (last is None or last.state.phase in (Phase.ACTIVE, Phase.CHALLENGED))
+        return not self.over and (last is None or last.state.phase in WORKING)
 
     def turn(self) -> None:
         """One look at everything."""
@@ -176,6 +178,7 @@ class LeaseRun:
         self._tell_trouble()
         self._last = self.settlement.turn()
         if self._last is not None:
+            self._heed_absence()
             self._heed_clock(self._last)
         self.reporter.wake()
 
@@ -213,9 +216,19 @@ class LeaseRun:
 
     def _heed_resume(self) -> None:
         paused = isinstance(self.training.ended, Stopped) and not self._stopping
-        if paused and self._pause is None and self.folder.file.goal == "training":
+        if paused and self._pause is None and not self._absent and self.folder.file.goal == "training":
             self.training = self._new_training()
             self.training.start()
+
+    def _heed_absence(self) -> None:
+        """Nobody would pay for a lease that the chain has taken back: it is worked for when it comes again."""
+        away = self.settlement.missing_seconds > self._timing.margin
+        if away and not self._absent:
+            self._log.warning("lease.vanished", **self._place())
+            self.training.stop()
+        elif self._absent and not away:
+            self._log.info("lease.came_back", **self._place())
+        self._absent = away
 
     def _heed_clock(self, turn: Turn) -> None:
         """Ends training that the chain has no use for any more, or that would come too late."""

@@ -6,6 +6,7 @@ from contracts.api.bodies import AskResources
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.events import Opened
+from contracts.chain.finality import KEPT_BLOCKS
 from contracts.chain.lookup import opened_by, verify_lease
 from contracts.errors import UserError
 from contracts.jobspec import JobSpec
@@ -15,7 +16,6 @@ from worker.environment import check_environment
 from worker.store import Job, LeaseFile, LeaseFolder, Store
 
 LIVE = (Phase.ACTIVE, Phase.CLOSING, Phase.CHALLENGED)
-REORG_BLOCKS = 64  # looked at again, in case the chain has rolled back
 
 
 class Unfit(UserError):
@@ -23,15 +23,19 @@ class Unfit(UserError):
 
 
 def discover(chain: Chain, provider: str, store: Store) -> Iterator[LeaseFolder]:
-    """Makes a folder for each live lease of this provider that has none yet."""
+    """Makes a folder for each live lease of this provider that has none yet. One that had vanished may come again."""
     newest = int(chain.w3.eth.block_number)
     followed = int(store.read_state().get("followed", 0))
-    first = max(chain.settings.deploy_block, min(followed, newest) - REORG_BLOCKS)
+    first = max(chain.settings.deploy_block, min(followed, newest) - KEPT_BLOCKS)
     for event in opened_by(chain, provider, first, newest):
-        if store.load(event.lease) is None and not store.is_over(event.lease):
+        folder = store.load(event.lease)
+        if (folder is None and not store.is_over(event.lease)) or (folder and folder.file.vanished):
             state = chain.state(event.lease)
-            if state.phase in LIVE:
+            if state.phase in LIVE and folder is None:
                 yield store.create(event.lease, lease_file(event, state))
+            elif state.phase in LIVE and folder:
+                folder.update(goal="training", reason="", vanished=False, over_since=None)
+                yield folder
     if newest != followed:
         store.write_state(followed=newest)
 

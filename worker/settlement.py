@@ -9,6 +9,7 @@ from web3.contract.contract import ContractFunction
 from contracts.chain.client import Chain
 from contracts.chain.errors import EscrowError
 from contracts.chain.events import Approved, Closed, Settled
+from contracts.chain.finality import KEPT_BLOCKS, at_stake
 from contracts.chain.lookup import lease_events
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
@@ -43,7 +44,8 @@ class Settlement:
         self._trouble = Trouble(self._log)
         self._not_before = 0.0  # monotonic
         self._refusals = 0
-        self._missing_since: float | None = None
+        self._missing_since: float | None = None  # the chain's time
+        self.missing_seconds = 0.0  # for which the chain has known nothing of the lease
 
     def turn(self) -> Turn | None:
         """Looks at the chain and does what is due. None if the chain does not answer."""
@@ -81,6 +83,7 @@ class Settlement:
         """Remembers what the chain says, while it says something."""
         if state.phase in (Phase.NONE, Phase.CLOSED):
             return
+        self._missing_since, self.missing_seconds = None, 0.0
         accepted = synced(state, self._folder.file.nums, now).accepted
         if accepted > self._folder.file.accepted:
             self._log.info("checkpoint.accepted", n=accepted)
@@ -132,19 +135,28 @@ class Settlement:
     def _finish(self, now: float) -> Action:
         """The escrow has no such lease any more: its events say how it came out."""
         file = self._folder.file
-        reached, penalty, proven = file.nums.start, 0, False
-        for event in lease_events(self._chain, self._folder.lease, file.opened_block):
+        reached, penalty, ended = file.nums.start, 0, None
+        # It may have been opened again, further down, since it was found.
+        first = max(self._chain.settings.deploy_block, file.opened_block - KEPT_BLOCKS)
+        for event in lease_events(self._chain, self._folder.lease, first):
             match event:
                 case Approved(n=n) | Settled(n=n):
                     reached = max(reached, n)
-                    proven |= n == file.nums.end
+                    ended = event.at.block if n == file.nums.end else ended
                 case Closed(accepted=accepted, penalty=lost):
-                    reached, penalty, proven = max(reached, accepted), lost, True
-        if not proven and not self._missing_for_long(now):
+                    reached, penalty, ended = max(reached, accepted), lost, event.at.block
+        done = self._missing_for_long(now) if ended is None else self._is_final(ended)
+        if not done:
             return Action.WAIT
         file = self._folder.update(
-            goal="over", accepted=reached, settled=reached, penalty=penalty, over_since=file.over_since or time.time()
+            goal="over",
+            accepted=reached,
+            settled=reached,
+            penalty=penalty,
+            vanished=ended is None,
+            over_since=file.over_since or time.time(),
         )
+        proven = ended is not None
         log = self._log.warning if penalty or not proven else self._log.info
         log("lease.over", paid=reached - file.nums.start, of=file.nums.end - file.nums.start, penalty=penalty)
         return Action.OVER
@@ -152,8 +164,15 @@ class Settlement:
     def _missing_for_long(self, now: float) -> bool:
         """A node may lag behind, or the chain may have been rolled back: then the lease comes again, or never."""
         self._missing_since = self._missing_since or now
+        self.missing_seconds = now - self._missing_since
         self._trouble.at("chain", "the node knows nothing of this lease; has the chain been rolled back?")
-        return now > self._missing_since + self._folder.file.nums.timeout
+        return self.missing_seconds > self._folder.file.nums.timeout
+
+    def _is_final(self, block: int) -> bool:
+        """Whether what was paid in a block can't be taken back any more, for all that anybody would spend on that."""
+        file = self._folder.file
+        head = int(self._chain.w3.eth.block_number)
+        return self._chain.settings.finality.is_final(block, head, at_stake(file.nums, file.parties.stake))
 
 
 def _since(moment: float) -> float:

@@ -9,6 +9,7 @@ from rich.table import Table
 from contracts import keys
 from contracts.amounts import format_amount
 from contracts.chain.client import Chain
+from contracts.chain.finality import at_stake
 from contracts.terms import Phase
 from worker import sandbox
 from worker.store import LeaseFile, LeaseFolder, Store
@@ -31,6 +32,7 @@ def make(chain: Chain, store: Store, key: str) -> dict[str, Any]:
         "free": str(account.free),
         "staked": str(sum(int(lease["stake"]) for lease in leases)),
         "earned": str(sum(int(lease["earned"]) for lease in [*leases, *ended])),
+        "unfinal": str(sum(int(lease["unfinal"]) for lease in leases)),
         "penalties": str(sum(int(lease["penalty"]) for lease in ended)),
         "token": chain.symbol,
         "decimals": chain.decimals,
@@ -44,13 +46,26 @@ def _lease(chain: Chain, folder: LeaseFolder) -> dict[str, Any]:
     file = folder.file
     state = chain.state(folder.lease)
     gone = state.phase in (Phase.NONE, Phase.CLOSED)
+    earned = (_final_settled(chain, folder) - file.nums.start) * file.nums.price
     return _common(folder.lease, file) | {
+        "earned": str(earned),
+        "unfinal": str(file.earned - earned),
         "phase": state.phase.name.lower(),
         "goal": file.goal,
         "reason": file.reason,
         "redeemed": file.accepted if gone else state.settled,
         "claimed": file.accepted if gone else state.claimed,
     }
+
+
+def _final_settled(chain: Chain, folder: LeaseFolder) -> int:
+    """How far the lease is paid in a block that is deep enough for all that it holds."""
+    file = folder.file
+    depth = chain.settings.finality.confirmations(at_stake(file.nums, file.parties.stake))
+    if depth == 0:
+        return file.settled
+    block = max(int(chain.w3.eth.block_number) - depth, chain.settings.deploy_block)
+    return min(max(chain.state(folder.lease, block).settled, file.nums.start), file.settled)
 
 
 def _ended(lease: str, file: LeaseFile) -> dict[str, Any]:
@@ -97,6 +112,8 @@ def table(report: dict[str, Any]) -> Group:
         "earned": tokens("earned"),
         "leases": f"{len(report['live'])} live, {len(report['ended'])} ended",
     }
+    if int(report["unfinal"]):
+        rows["earned, not final yet"] = tokens("unfinal")
     if int(report["penalties"]):
         rows["penalties"] = tokens("penalties")
     for what, value in rows.items():

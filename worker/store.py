@@ -72,6 +72,7 @@ class LeaseFile(BaseModel):
     told: bool = False  # market and approver know that it releases
     releasing_since: float | None = None  # UTC seconds
     penalty: int = 0
+    vanished: bool = False  # over because the chain knew nothing of it any more; it may come again
     over_since: float | None = None
 
     @property

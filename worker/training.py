@@ -12,6 +12,8 @@ from contracts.api.bodies import AskResources, CheckpointRecord
 from contracts.api.client import MarketClient, Unreachable
 from contracts.api.problems import Problem
 from contracts.chain.client import Chain
+from contracts.chain.finality import at_stake
+from contracts.chain.lookup import opened
 from contracts.commitment import checkpoint_root, next_tip, numerics_class
 from contracts.errors import UserError
 from contracts.jobspec import JobSpec, hash_file
@@ -33,6 +35,7 @@ from worker.usage import Limits
 
 UNITS_TOLERANCE = 1.01  # of what the Bid says; docs/protocol.md section 1
 POLL_SECONDS = 0.2
+FINALITY_SHARE = 0.25  # of a lease's timeout, at most, for the wait until its opening is final
 RETRY_SECONDS = (1.0, 30.0)  # first and longest pause while market or chain don't answer
 
 
@@ -99,7 +102,8 @@ class Training(threading.Thread):
     def run(self) -> None:
         try:
             job = self._retried(self._prepare)
-            self.ended = self._train(job) if job else Stopped(step=0)
+            self._await_finality()
+            self.ended = self._train(job) if job and not self._must_stop() else Stopped(step=0)
         except UserError as error:
             self.ended = error
         except Exception as error:  # a bug of ours must end the lease, not leave it hanging
@@ -142,6 +146,26 @@ class Training(threading.Thread):
             fetch_start_state(self._market, folder, job, machine.disk_mb)
         self._metrics = metrics_so_far(self._market, folder, job.spec)
         return job
+
+    def _await_finality(self) -> None:
+        """Until the lease's opening is as deep in the chain as what it holds wants, or a part of its timeout is over.
+
+        Not to start at all would cost a price for sure.
+        """
+        file, finality = self._folder.file, self._chain.settings.finality
+        value = at_stake(file.nums, file.parties.stake)
+        late = time.monotonic() + FINALITY_SHARE * file.nums.timeout
+        while finality.confirmations(value) and not self._must_stop():
+            try:
+                block = opened(self._chain, self._folder.lease).at.block
+                if finality.is_final(block, int(self._chain.w3.eth.block_number), value):
+                    return
+            except (UserError, *CHAIN_TROUBLE) as error:
+                self._log.warning("lease.waits", problem=str(error))
+            if time.monotonic() > late:
+                self._log.warning("lease.starts_before_it_is_final", confirmations=finality.confirmations(value))
+                return
+            self._killed.wait(min(2.0, file.nums.timeout / 40))
 
     def _newest_whole_checkpoint(self) -> None:
         """Makes sure of the state to go on from: of disk, else of the market; else goes back to the one before."""

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
+from contracts.chain.finality import Finality
 from contracts.commitment import canonical_hash
 from contracts.jobspec import FileRef, JobSpec, check_json
 from contracts.orders import Approval, Ask, AuditorGrant, Bid, Claim, Rejection, Report, Rules
 from contracts.types import (
+    ZERO_TIP,
     Address,
     Bytes20,
     Bytes32,
@@ -77,7 +79,7 @@ class Info(Body):
     fee: Uint64 = Field(description="per accepted checkpoint, on top of the price")
     rules: list[RuleSet]
     epoch_seconds: float
-    confirmations: int
+    finality: Finality = Field(description="when this market counts a lease's last change as final")
     max_blob_bytes: int
     block: int = Field(description="newest block that the market has followed")
 
@@ -174,6 +176,7 @@ class LeaseSummary(Body):
     refunded: Uint96 = Field(description="of the lock, to the client")
     penalty: Uint96 = Field(description="of the stake, to the client: what a provider pays that fell silent")
     opened_block: int
+    final: bool = Field(description="whether its newest change is deep enough in the chain, by the market's finality")
 
 
 class JobOut(Body):
@@ -188,6 +191,7 @@ class JobOut(Body):
     paid: Uint96 = Field(description="to providers so far")
     fees: Uint96
     leases: list[LeaseSummary]
+    final: bool = Field(description="whether all its leases are: what was paid, and where it stands")
     failures: int = Field(description="failures at the checkpoint that comes next")
     metrics: dict[str, float | None] = Field(description="of the newest accepted checkpoint")
     received: Time
@@ -214,7 +218,10 @@ class QuoteIn(Body):
     )
     stake: Uint96 | None = Field(default=None, description="default: 10 prices and the arbiter's fee")
     approver: Address | None = None
-    valid_for: int = Field(default=7 * 24 * 3600, ge=1, le=10 * 365 * 24 * 3600)
+    valid_for: int = Field(
+        default=7 * 24 * 3600, ge=1, le=10 * 365 * 24 * 3600, description="seconds; a sooner deadline of the job holds"
+    )
+    start_tip: Bytes20 = Field(default=ZERO_TIP, description="accepted tip of an earlier job to go on from")
 
 
 class QuoteOut(Body):

@@ -104,9 +104,11 @@ class Chain:
     def account(self, address: str) -> AccountWord:
         return AccountWord(*self.escrow.functions.account(address).call())
 
-    def state(self, lease: str) -> StateWord:
+    def state(self, lease: str, block: BlockIdentifier = "latest") -> StateWord:
         """The stored state, as it is before the next call's sync. All zero: no such lease, or it is over."""
-        status, settled, accepted, claimed, t, tip = self.escrow.functions.state(from_hex(lease)).call()
+        status, settled, accepted, claimed, t, tip = self.escrow.functions.state(from_hex(lease)).call(
+            block_identifier=block
+        )
         return StateWord(status, settled, accepted, claimed, t, int.from_bytes(tip, "big"))
 
     def dispute(self, lease: str) -> Dispute | None:

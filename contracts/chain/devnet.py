@@ -148,6 +148,9 @@ def start_devnet(
             epoch_log=deployment.epoch_log,
             arbiter=deployment.arbiter,
             deploy_block=deployment.block,
+            confirmations_base=0,  # its blocks come when they are wanted, and nobody takes them back
+            confirmations_per=0,
+            confirmations_max=0,
             rules=dict(rules or rule_sets(deployment.arbiter, timing)),
         )
         write_config(home / CONFIG_NAME, settings, CONFIG_COMMENT)

@@ -15,11 +15,12 @@ from web3.types import BlockData, FilterParams, LogReceipt
 
 from contracts.chain.client import Chain
 from contracts.chain.events import Event, decode
+from contracts.chain.finality import KEPT_BLOCKS
 from contracts.errors import UserError
 from contracts.types import to_hex
 
-KEPT_BLOCKS = 128  # what a store must remember: the deepest reorganisation that can be followed
-NEAR_BLOCKS = 64  # this close to the head, each block is read by its hash
+# This close to the head, each block is read by its hash: so a store always has the newest ones without a gap.
+NEAR_BLOCKS = KEPT_BLOCKS
 RANGE_BLOCKS = 2_000  # further away, so many are asked for at once
 STEPS_PER_POLL = 512
 
@@ -121,7 +122,8 @@ class Follower:
         raise HistoryLost(
             "the node has another chain than the one followed so far: "
             f"they differ from block {known[0].number} or before",
-            "if the node is right, delete what was derived from the chain and follow it from the start again",
+            "if the node is right, what was derived from the chain must be made again from its start; "
+            "for a market: stop it, and run `gpumarket market reindex`",
         )
 
     def _read(self, number: int, head: int, last: BlockRef | None) -> list[Block]:

@@ -1,12 +1,13 @@
 """An approver's word on checkpoints: Approvals and Rejections."""
 
-from sqlmodel import Session, col, update
+from sqlmodel import Session
 
 from contracts.api.bodies import ApprovalIn, CheckpointStatus, LeaseOut, RejectionIn
 from contracts.api.problems import Code, Problem
 from contracts.orders import Approval, Rejection
 from market.context import Context
-from market.models import ApprovalRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
+from market.messages import accept
+from market.models import ApprovalRow, LeaseRow
 from market.services.leases import find_live_lease, get_lease, newest_approval
 from market.services.progress import find_checkpoint, tip_at
 
@@ -20,12 +21,7 @@ def approve(context: Context, body: ApprovalIn) -> LeaseOut:
         if session.get(ApprovalRow, (approval.lease, approval.n, approval.last)) is None:
             _check_index(session, approval, lease)
             _check_tip(session, approval, lease)
-            session.add(
-                ApprovalRow(
-                    lease=lease.id, n=approval.n, last=approval.last, tip=approval.tip, signature=body.signature
-                )
-            )
-            _mark(session, approval)
+            accept(context, session, "approval", body)
     return get_lease(context, approval.lease)
 
 
@@ -55,16 +51,6 @@ def _check_tip(session: Session, approval: Approval, lease: LeaseRow) -> None:
         )
 
 
-def _mark(session: Session, approval: Approval) -> None:
-    session.exec(
-        update(CheckpointRow)
-        .where(col(CheckpointRow.lease) == approval.lease, col(CheckpointRow.n) <= approval.n)
-        .values(status=CheckpointStatus.APPROVED.value, reason="")
-    )
-    if approval.last:
-        session.exec(update(ReportRow).where(col(ReportRow.lease) == approval.lease).values(answered=True))
-
-
 def reject(context: Context, body: RejectionIn) -> LeaseOut:
     """Store a Rejection of a reported checkpoint. Its maker may replace it."""
     rejection = body.rejection
@@ -79,18 +65,7 @@ def reject(context: Context, body: RejectionIn) -> LeaseOut:
                 f"checkpoint {rejection.n} of lease {lease.id} has been approved, so it can't be rejected",
                 "An Approval can't be taken back. A false claim that is pending on chain can be challenged.",
             )
-        session.merge(
-            RejectionRow(
-                lease=lease.id,
-                n=rejection.n,
-                tip=rejection.tip,
-                reason=rejection.reason,
-                signature=body.signature,
-            )
-        )
-        checkpoint.status = CheckpointStatus.REJECTED
-        checkpoint.reason = rejection.reason
-        session.add(checkpoint)
+        accept(context, session, "rejection", body)
     return get_lease(context, rejection.lease)
 
 

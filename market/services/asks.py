@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
-from sqlmodel import col, select
+from sqlalchemy import func
+from sqlmodel import Session, col, select
 
 from contracts.api.bodies import AskIn, AskOut, AskResources, OrderStatus, Page
 from contracts.api.problems import Code, Problem
 from contracts.orders import Ask
 from contracts.terms import AccountWord
 from market.context import Context
+from market.messages import accept
 from market.models import AskRow
 from market.paging import SCAN, Keyset
 from market.services import admission
@@ -24,22 +26,11 @@ def admit_ask(context: Context, body: AskIn) -> tuple[AskOut, bool]:
         stored = session.get(AskRow, id)
     if stored is None:
         _check(context, body)
-        row = AskRow(
-            id=id,
-            provider=ask.provider,
-            rules=ask.rules,
-            ask=ask.model_dump(mode="json", by_alias=True),
-            signature=body.signature,
-            resources=body.resources.model_dump(mode="json"),
-            page=ask.page,
-            valid_from=ask.valid_from,
-            valid_until=ask.valid_until,
-            received_block=context.head.number,
-        )
         with context.db.session() as session:
             stored = session.get(AskRow, id)
             if stored is None:
-                session.add(row)
+                _check_open_asks(context, session, ask)
+            row = stored or accept(context, session, "ask", body)
     return next(_outs(context, [stored or row])), stored is None
 
 
@@ -75,6 +66,21 @@ def _check(context: Context, body: AskIn) -> None:
             free=str(account.free),
             needed=str(ask.max_stake),
             missing=str(missing),
+        )
+
+
+def _check_open_asks(context: Context, session: Session, ask: Ask) -> None:
+    in_force = select(func.count()).where(
+        AskRow.provider == ask.provider, AskRow.page == ask.page, AskRow.valid_until >= context.now()
+    )
+    most = context.settings.max_open_asks
+    if session.exec(in_force).one() >= most:
+        raise Problem(
+            422,
+            Code.QUOTA_EXCEEDED,
+            f"{ask.provider} has {most} Asks in force, and this market takes no more of one account",
+            "Wait until some are past their validUntil, or raise the page on chain, which cancels all of them.",
+            max_open_asks=most,
         )
 
 

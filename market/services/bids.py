@@ -1,15 +1,17 @@
 """Bids: admission. Afterwards a Bid is a job."""
 
-from sqlmodel import select
+from sqlmodel import Session, col, select
 
 from contracts.amounts import format_amount
 from contracts.api.bodies import BidIn, JobOut
 from contracts.api.problems import Code, Problem
 from contracts.orders import Bid, Rules
-from contracts.types import ZERO_ADDRESS, to_hex
+from contracts.types import ZERO_ADDRESS, ZERO_TIP, to_hex
 from market.context import Context
-from market.models import BidRow
+from market.messages import accept
+from market.models import BidRow, CheckpointRow
 from market.services import admission
+from market.services.blobs import not_uploaded
 from market.services.jobs import get_job
 
 
@@ -21,26 +23,14 @@ def admit_bid(context: Context, body: BidIn) -> tuple[JobOut, bool]:
         is_new = session.get(BidRow, id) is None
     if is_new:
         _check(context, body)
-        row = BidRow(
-            id=id,
-            client=bid.client,
-            approver=bid.effective_approver,
-            rules=bid.rules,
-            name=body.name,
-            bid=bid.model_dump(mode="json", by_alias=True),
-            signature=body.signature,
-            spec=body.spec.model_dump(mode="json"),
-            page=bid.page,
-            bit=bid.bit,
-            valid_until=bid.valid_until,
-        )
         with context.db.session() as session:
             same_nonce = select(BidRow).where(
                 BidRow.client == bid.client, BidRow.page == bid.page, BidRow.bit == bid.bit
             )
             other = session.exec(same_nonce).one_or_none()
             if other is None:
-                session.add(row)
+                _check_files(context, session, body)  # again: from here on nobody collects them
+                accept(context, session, "bid", body)
             elif other.id != id:
                 raise admission.replayed(bid, f"is that of job {other.id} already")
     return get_job(context, id), is_new
@@ -58,7 +48,9 @@ def _check(context: Context, body: BidIn) -> None:
     account = context.account(bid.client)
     admission.check_page(bid, account)
     admission.check_nonce(bid, account)
-    _check_files(context, body)
+    with context.db.reading() as session:
+        _check_start(session, body)
+        _check_files(context, session, body)
     _check_balance(context, bid, account.free)
 
 
@@ -103,15 +95,42 @@ def _check_job(body: BidIn) -> None:
         )
 
 
-def _check_files(context: Context, body: BidIn) -> None:
-    missing = {path: ref for path, ref in body.spec.files.items() if not context.blobs.has(ref)}
+def _check_start(session: Session, body: BidIn) -> None:
+    """A follow-up job goes on from a checkpoint of this client, and counts its steps on from there."""
+    bid, done = body.bid, 0
+    if bid.start_tip != ZERO_TIP:
+        mine = select(CheckpointRow).join(BidRow, col(BidRow.id) == CheckpointRow.bid)
+        row = session.exec(mine.where(BidRow.client == bid.client, CheckpointRow.tip == bid.start_tip)).first()
+        if row is None:
+            raise Problem(
+                422,
+                Code.JOB_MISMATCH,
+                f"the Bid goes on from tip {bid.start_tip}, which no checkpoint of {bid.client} here has",
+                "Post it to the market that has the earlier job; `gpumarket job extend` makes such a Bid.",
+            )
+        done = int(row.record["step"])
+    given = body.spec.start_step or 0
+    if given != done:
+        raise Problem(
+            422,
+            Code.JOB_MISMATCH,
+            f"the spec's start_step is {given}, but at the Bid's startTip {done} steps are done",
+            "A follow-up job counts its steps on from those of the job before.",
+        )
+
+
+def _check_files(context: Context, session: Session, body: BidIn) -> None:
+    """All but those with an address are here, and the client has shown that it has them."""
+    wanted = [ref for ref in body.spec.files.values() if ref.url is None]
+    lacking = {ref.sha256 for ref in not_uploaded(context, session, body.bid.client, wanted)}
+    missing = {path: ref for path, ref in body.spec.files.items() if ref.url is None and ref.sha256 in lacking}
     if missing:
         names = ", ".join(sorted(missing)[:10]) + (", ..." if len(missing) > 10 else "")
         raise Problem(
             422,
             Code.BLOB_MISSING,
-            f"{len(missing)} of the job's {len(body.spec.files)} files are not here, or of another size: {names}",
-            "Upload each to /v1/blobs/{sha256} first, with the size that the spec says.",
+            f"{body.bid.client} has not uploaded {len(missing)} of the job's {len(body.spec.files)} files: {names}",
+            "Upload each to /v1/blobs/{sha256} first, with a token of the client, and the size that the spec says.",
             missing={path: ref.sha256 for path, ref in sorted(missing.items())},
         )
 

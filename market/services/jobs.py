@@ -12,9 +12,8 @@ from contracts.terms import Phase
 from market.context import Context
 from market.models import BidRow, ChainEvent, CheckpointRow, LeaseRow
 from market.paging import Keyset, read_page
+from market.services.early_stop import early_stop
 from market.services.leases import failures_by_job, lease_summary, phase_of, state_now
-
-MAX_FAILURES = 3  # leases that failed at the same checkpoint, after which the market matches the job no more
 
 _BY_RECEPTION = Keyset(col(BidRow.received), col(BidRow.id))
 
@@ -59,7 +58,12 @@ def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list
     pages = pages_of(session, {row.client for row in rows})
     outs = []
     for row in rows:
-        status, reason = job_status(row, leases[row.id], pages.get(row.client, 0), now)
+        spec = JobSpec.model_validate(row.spec)
+        stopped = early_stop(session, spec, leases[row.id], now)
+        status, reason = job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped)
+        summaries = [lease_summary(context, lease, now) for lease in leases[row.id]]
+        if status is JobStatus.PENDING and summaries and not summaries[-1].final:
+            reason = f"the end of its lease {summaries[-1].id} is not deep enough in the chain yet to open the next"
         outs.append(
             JobOut(
                 id=row.id,
@@ -68,11 +72,12 @@ def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list
                 reason=reason,
                 bid=Bid.model_validate(row.bid),
                 signature=row.signature,
-                spec=JobSpec.model_validate(row.spec),
+                spec=spec,
                 accepted=accepted[row.id],
                 paid=sum(lease.paid for lease in leases[row.id]),
                 fees=sum(lease.fees for lease in leases[row.id]),
-                leases=[lease_summary(lease, now) for lease in leases[row.id]],
+                leases=summaries,
+                final=all(lease.final for lease in summaries),
                 failures=failures[row.id],
                 metrics=_metrics(session, leases[row.id], accepted[row.id]),
                 received=row.received,
@@ -81,8 +86,13 @@ def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list
     return outs
 
 
-def job_status(row: BidRow, leases: Sequence[LeaseRow], page: int, now: int) -> tuple[JobStatus, str]:
-    """A job's status, and why it waits or ended. `leases` in the order of their opening; `page` is its client's."""
+def job_status(
+    row: BidRow, leases: Sequence[LeaseRow], page: int, now: int, stopped: str | None = None
+) -> tuple[JobStatus, str]:
+    """A job's status, and why it waits or ended.
+
+    `leases` in the order of their opening; `page` is its client's; `stopped` says why it needs no more checkpoints.
+    """
     newest = leases[-1] if leases else None
     checkpoints = int(row.bid["checkpoints"])
     if newest and newest.finished == "completed" and newest.end == checkpoints:
@@ -95,12 +105,16 @@ def job_status(row: BidRow, leases: Sequence[LeaseRow], page: int, now: int) -> 
         if phase_of(newest) is Phase.CHALLENGED:
             return JobStatus.RUNNING, "a checkpoint is challenged; the arbiter decides"
         return JobStatus.RUNNING, ""
+    if stopped:
+        return JobStatus.DONE, stopped
     if newest and not newest.continuable:
         return JobStatus.CANCELLED, f"its client ended it after checkpoint {newest.accepted} of {checkpoints}"
     if newest is None and page > row.page:
         return JobStatus.CANCELLED, f"its client raised the page of orders to {page}"
     if now > row.valid_until:
-        return JobStatus.EXPIRED, "its Bid is past its validUntil, so no lease can be opened for it"
+        accepted = newest.accepted if newest else 0
+        what = "its deadline" if row.valid_until < int(row.bid["validUntil"]) else "its Bid's validUntil"
+        return JobStatus.EXPIRED, f"{what} has passed, with {accepted} of {checkpoints} checkpoints accepted"
     return JobStatus.PENDING, row.wait_reason
 
 

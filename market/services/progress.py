@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlmodel import Session, col, delete, select
+from sqlmodel import Session, col, select
 
 from contracts import commitment
 from contracts.api.bodies import CheckpointOut, CheckpointRecord, CheckpointStatus, Page, ProgressIn
@@ -15,8 +15,10 @@ from contracts.terms import Phase
 from contracts.types import from_hex, to_hex
 from market.chain_events import event_of
 from market.context import Context
-from market.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, now
+from market.messages import accept
+from market.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow
 from market.paging import Keyset, read_page
+from market.services.blobs import not_uploaded
 from market.services.jobs import find_job
 from market.services.leases import find_lease, find_live_lease, newest_approval, phase_of, state_now
 from market.signatures import is_signed_by
@@ -46,19 +48,8 @@ def report_progress(context: Context, body: ProgressIn) -> CheckpointOut:
                 find_live_lease(session, claim.lease)
                 _check_place(session, lease, claim, stored)
             _check_commitment(session, lease, body)
-            if stored is not None:
-                _drop_from(session, claim)
-            row = CheckpointRow(
-                lease=lease.id,
-                n=claim.n,
-                bid=lease.bid,
-                provider=lease.provider,
-                record=body.checkpoint.model_dump(mode="json"),
-                signature=body.signature,
-                tip=claim.tip,
-                received=now(),
-            )
-            session.add(row)
+            _check_state(context, session, lease, record=body.checkpoint)
+            row = accept(context, session, "progress", body, bid=lease.bid, provider=lease.provider)
         else:
             row = stored
     return _out(row, lease, context.now())
@@ -68,10 +59,8 @@ def _check_record(context: Context, body: ProgressIn, spec: JobSpec) -> None:
     claim, record = body.claim, body.checkpoint
     if record.index != claim.n:
         raise _mismatch(f"the record is of checkpoint {record.index}, but the Claim of {claim.n}")
-    if record.step != claim.n * spec.checkpoint_every:
-        raise _mismatch(
-            f"checkpoint {claim.n} is at step {claim.n * spec.checkpoint_every} of the job, not {record.step}"
-        )
+    if record.step != spec.step_of(claim.n):
+        raise _mismatch(f"checkpoint {claim.n} is at step {spec.step_of(claim.n)} of the job, not {record.step}")
     if not commitment.finite(record.metrics):
         bad = ", ".join(name for name, value in record.metrics.items() if not commitment.finite({name: value}))
         raise Problem(
@@ -80,12 +69,15 @@ def _check_record(context: Context, body: ProgressIn, spec: JobSpec) -> None:
             f"checkpoint.metrics: not finite: {bad}",
             "Report `failed` if training diverged.",
         )
-    if not context.blobs.has(record.state):
+
+
+def _check_state(context: Context, session: Session, lease: LeaseRow, record: CheckpointRecord) -> None:
+    if not_uploaded(context, session, lease.provider, [record.state]):
         raise Problem(
             422,
             Code.BLOB_MISSING,
-            f"the state blob {record.state.sha256} of {record.state.size} bytes is not here, or of another size",
-            "Upload it to /v1/blobs/{sha256} first.",
+            f"{lease.provider} has not uploaded the state blob {record.state.sha256} of {record.state.size} bytes",
+            "Upload it to /v1/blobs/{sha256} first, with a token of the provider.",
             missing={"state": record.state.sha256},
         )
 
@@ -172,12 +164,6 @@ def tip_at(session: Session, lease: LeaseRow, n: int) -> str | None:
         return lease.tip
     approval = session.exec(select(ApprovalRow).where(ApprovalRow.lease == lease.id, ApprovalRow.n == n)).first()
     return approval.tip if approval else None
-
-
-def _drop_from(session: Session, claim: Claim) -> None:
-    """What was built on a checkpoint goes with it."""
-    session.exec(delete(CheckpointRow).where(col(CheckpointRow.lease) == claim.lease, col(CheckpointRow.n) >= claim.n))
-    session.expunge_all()
 
 
 def _mismatch(detail: str, **values: str) -> Problem:

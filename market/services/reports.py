@@ -10,10 +10,11 @@ from contracts.api.bodies import Page, ReportIn, ReportOut
 from contracts.api.problems import Code, Problem
 from contracts.orders import Report
 from market.context import Context
-from market.models import BidRow, LeaseRow, ReportRow
+from market.messages import accept
+from market.models import LeaseRow, ReportRow
 from market.paging import Keyset, read_page
-from market.services.jobs import MAX_FAILURES, find_job
-from market.services.leases import accepted_by_job, failures_by_job, find_live_lease
+from market.services.access import find_reader
+from market.services.leases import find_live_lease
 from market.signatures import is_signed_by
 
 CLOCK_SECONDS = 300  # how far a report's time may be from the market's
@@ -29,24 +30,10 @@ def take_report(context: Context, body: ReportIn) -> ReportOut:
         lease, _ = find_live_lease(session, report.lease)
     _check(context, body, lease)
     with context.db.session() as session:
-        lease, job = find_live_lease(session, report.lease)
+        lease, _ = find_live_lease(session, report.lease)
         row = _same(session, report)
         if row is None:
-            row = ReportRow(
-                lease=lease.id,
-                bid=lease.bid,
-                provider=lease.provider,
-                n=report.n,
-                kind=report.kind,
-                content=report.content,
-                time=report.time,
-                signature=body.signature,
-                text=body.text,
-            )
-            session.add(row)
-            session.flush()
-            if report.kind == "failed":
-                _give_up_if_hopeless(context, session, job, row)
+            row = accept(context, session, "report", body, bid=lease.bid, provider=lease.provider)
     return _out(row)
 
 
@@ -90,25 +77,19 @@ def _same(session: Session, report: Report) -> ReportRow | None:
     ).one_or_none()
 
 
-def _give_up_if_hopeless(context: Context, session: Session, job: BidRow, report: ReportRow) -> None:
-    failures = failures_by_job(session, accepted_by_job(session, [job.id], context.now()))[job.id]
-    if failures >= MAX_FAILURES:
-        last_line = (report.text.strip().splitlines() or ["(the log is empty)"])[-1]
-        job.failed = True
-        job.reason = f"{failures} leases failed at checkpoint {report.n}; the last log ends with: {last_line[:500]}"
-        session.add(job)
-
-
-def list_job_reports(context: Context, job: str, after: str | None, limit: int) -> Page[ReportOut]:
+def list_job_reports(context: Context, job: str, account: str, after: str | None, limit: int) -> Page[ReportOut]:
+    """With their texts: those that the account may read."""
     with context.db.reading() as session:
-        find_job(session, job)
-        return read_page(session, select(ReportRow).where(ReportRow.bid == job), _BY_ID, after, limit, _outs)
+        query = select(ReportRow).where(ReportRow.bid == job)
+        if not find_reader(context, session, job, account).all_logs:
+            query = query.where(ReportRow.provider == account)
+        return read_page(session, query, _BY_ID, after, limit, _outs)
 
 
 def list_reports(
     context: Context, approver: str | None, waiting: bool | None, after: str | None, limit: int
 ) -> Page[ReportOut]:
-    """All reports; `waiting`: whether one still wants an Approval(last) of its lease."""
+    """All reports, without their texts; `waiting`: whether one still wants an Approval(last) of its lease."""
     query = select(ReportRow).outerjoin(LeaseRow, col(LeaseRow.id) == ReportRow.lease)
     if approver is not None:
         query = query.where(LeaseRow.approver == approver)
@@ -121,7 +102,11 @@ def list_reports(
         )
         query = query.where(waits if waiting else ~waits)
     with context.db.reading() as session:
-        return read_page(session, query, _BY_ID, after, limit, _outs)
+        return read_page(session, query, _BY_ID, after, limit, _without_texts)
+
+
+def _without_texts(rows: Sequence[ReportRow]) -> list[ReportOut]:
+    return [out.model_copy(update={"text": None}) for out in _outs(rows)]
 
 
 def _outs(rows: Sequence[ReportRow]) -> list[ReportOut]:

@@ -1,0 +1,137 @@
+"""Whose a request is: access tokens, and how often each caller may ask. In memory, for one process."""
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from contracts.api.access import MAX_SECONDS, SCHEME, SignedToken
+from contracts.api.problems import Code, Problem
+from contracts.orders import AccessToken
+from market.context import Context
+from market.services.access import may_write
+from market.signatures import is_signed_by
+
+KEPT_TOKENS = 10_000  # that were checked; the oldest are forgotten, and checked again
+CLOCK_SECONDS = 60  # how far a caller's clock may be ahead
+
+_HOW = f"Send `Authorization: {SCHEME} <token>`; docs/access.md says how to sign one."
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who signed a request's token."""
+
+    token: AccessToken
+    has_stakes: bool  # money in the escrow, or a live lease: what makes an account more than a random number
+
+    @property
+    def account(self) -> str:
+        return self.token.account
+
+
+class Callers:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._known: OrderedDict[str, Caller] = OrderedDict()
+        self._lock = threading.Lock()
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        settings = context.settings
+        self._per_account = RateLimitItemPerMinute(settings.requests_per_minute_account)
+        self._per_address = RateLimitItemPerMinute(settings.requests_per_minute_address)
+
+    def admit(self, header: str | None, address: str) -> Caller | None:
+        """Count a request, and find out who signed its token. None without one.
+
+        Raises Problem(too_many_requests), or one of access_token_*. Accounts with stakes have a limit of their own;
+        for all others the address counts, since keys cost nothing.
+        """
+        with self._lock:
+            caller = self._known.get(header) if header is not None else None
+        if caller is not None and caller.has_stakes:
+            self._count(self._per_account, caller.account)
+        else:
+            self._count(self._per_address, address)
+        if header is None:
+            return None
+        if caller is None:
+            caller = self._check(header)
+            with self._lock:
+                self._known[header] = caller
+                while len(self._known) > KEPT_TOKENS:
+                    self._known.popitem(last=False)
+        _check_time(caller.token)
+        return caller
+
+    def _check(self, header: str) -> Caller:
+        scheme, _, text = header.partition(" ")
+        if scheme.lower() != SCHEME.lower():
+            raise _invalid(f"the Authorization is of the kind {scheme[:20]!r}, not {SCHEME}")
+        try:
+            signed = SignedToken.decode(text.strip())
+        except ValueError as error:
+            raise _invalid("the access token is not base64url of a token and its signature") from error
+        _check_time(signed.token)
+        if not is_signed_by(self._context.chain, signed.token, signed.token.account, signed.signature):
+            domain = self._context.chain.domain
+            raise Problem(
+                401,
+                Code.ACCESS_TOKEN_INVALID,
+                f"the access token is not signed by {signed.token.account}",
+                f"Sign it with that key for chain {domain.chain_id} and escrow {domain.verifying_contract}.",
+            )
+        return Caller(signed.token, may_write(self._context, signed.token.account))
+
+    def _count(self, limit: RateLimitItemPerMinute, who: str) -> None:
+        if not self._limiter.hit(limit, who):
+            reset, _ = self._limiter.get_window_stats(limit, who)
+            seconds = min(60, max(1, math.ceil(reset - time.time())))
+            raise Problem(
+                429,
+                Code.TOO_MANY_REQUESTS,
+                f"{who} has asked more than {limit.amount} times within a minute",
+                f"Ask again in {seconds} s.",
+                retry_after=seconds,
+            )
+
+
+def token_missing(scope: str) -> Problem:
+    return Problem(401, Code.ACCESS_TOKEN_MISSING, f"this needs an access token with the scope `{scope}`", _HOW)
+
+
+def wrong_scope(token: AccessToken, scope: str) -> Problem:
+    return _invalid(f"the access token has the scope `{token.scope}`; this needs `{scope}`")
+
+
+def wrong_job(token: AccessToken, job: str) -> Problem:
+    return _invalid(f"the access token is for job {token.job}, not for {job}")
+
+
+def _check_time(token: AccessToken) -> None:
+    # The wall clock: a token has nothing to do with the chain's time.
+    now = int(time.time())
+    if token.valid_until < now:
+        raise Problem(
+            401,
+            Code.ACCESS_TOKEN_EXPIRED,
+            f"the access token was valid until {token.valid_until}, and it is {now} now (UTC seconds)",
+            "Sign a new one, and check this machine's clock.",
+            now=now,
+        )
+    if token.valid_until > now + MAX_SECONDS + CLOCK_SECONDS:
+        raise Problem(
+            401,
+            Code.ACCESS_TOKEN_INVALID,
+            f"the access token is valid until {token.valid_until}, more than {MAX_SECONDS} s from now, {now}",
+            f"Sign one for {MAX_SECONDS} s at most, and check this machine's clock.",
+            now=now,
+        )
+
+
+def _invalid(detail: str) -> Problem:
+    return Problem(401, Code.ACCESS_TOKEN_INVALID, detail, _HOW)

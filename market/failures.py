@@ -1,0 +1,26 @@
+"""When the market gives a job up: a fold of its leases and of what their workers reported."""
+
+from sqlmodel import Session, col, select
+
+from market.models import BidRow, LeaseRow, ReportRow
+
+MAX_FAILURES = 3  # leases that failed at the same checkpoint, after which the market matches the job no more
+
+
+def judge(session: Session, bid: str) -> None:
+    """Set or take back a job's `failed`; call it when its reports or leases have changed."""
+    reports = session.exec(
+        select(ReportRow).where(ReportRow.bid == bid, ReportRow.kind == "failed").order_by(col(ReportRow.id))
+    ).all()
+    job = session.get(BidRow, bid) if reports else None
+    if job is None:
+        return
+    reached = session.exec(select(LeaseRow.accepted).where(LeaseRow.bid == bid)).all()
+    index = max(reached, default=0) + 1
+    failed = [report for report in reports if report.n == index]
+    leases = len({report.lease for report in failed})
+    job.failed, job.reason = False, ""
+    if leases >= MAX_FAILURES:
+        job.failed = True
+        job.reason = f"{leases} leases failed at checkpoint {index}; their logs are in its reports"
+    session.add(job)

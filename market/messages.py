@@ -1,0 +1,285 @@
+"""What each accepted message does to the database: when it is accepted, and again when the database is made anew."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlmodel import Session, col, delete, select, update
+
+from contracts.api.bodies import (
+    ApprovalIn,
+    AskIn,
+    AuditorIn,
+    BidIn,
+    CheckpointStatus,
+    ProgressIn,
+    RejectionIn,
+    ReportIn,
+    RuleSet,
+)
+from contracts.orders import Domain
+from market.context import Context
+from market.failures import judge
+from market.journal import Kind, Message
+from market.models import (
+    ApprovalRow,
+    AskRow,
+    AuditorRow,
+    BidRow,
+    BlobRow,
+    CheckpointRow,
+    EpochRow,
+    MatchRow,
+    RejectionRow,
+    ReportRow,
+    RuleSetRow,
+    UnmatchedRow,
+    UploadRow,
+    now,
+)
+
+
+def accept(context: Context, session: Session, kind: Kind, body: Any, **facts: Any) -> Any:
+    """Do to the database what a message does that has passed all checks, and write it to the journal. Returns its row.
+
+    `body`: the request's, or a dict. Do nothing more in the session than what can be told from messages and chain.
+    """
+    if not isinstance(body, dict):
+        body = body.model_dump(mode="json", by_alias=True)
+    message = Message(kind=kind, received=now(), received_block=context.head.number, body=body, facts=facts)
+    row = apply(session, context.chain.domain, message)
+    session.flush()
+    if isinstance(row, ReportRow):
+        message = message.model_copy(update={"facts": {**facts, "id": row.id}})
+    context.journal.append(message)
+    return row
+
+
+def apply(session: Session, domain: Domain, message: Message) -> Any:
+    """Pure, but for the session. The same again changes nothing; of two that exclude each other the later one stays."""
+    return _APPLY[message.kind](session, domain, message)
+
+
+def _rules(session: Session, domain: Domain, message: Message) -> RuleSetRow:
+    rules = RuleSet.model_validate(message.body)
+    return session.merge(
+        RuleSetRow(hash=rules.hash, name=rules.name, rules=rules.rules.model_dump(mode="json", by_alias=True))
+    )
+
+
+def _ask(session: Session, domain: Domain, message: Message) -> AskRow:
+    body = AskIn.model_validate(message.body)
+    ask = body.ask
+    return session.merge(
+        AskRow(
+            id=ask.digest(domain),
+            provider=ask.provider,
+            rules=ask.rules,
+            ask=ask.model_dump(mode="json", by_alias=True),
+            signature=body.signature,
+            resources=body.resources.model_dump(mode="json"),
+            page=ask.page,
+            valid_from=ask.valid_from,
+            valid_until=ask.valid_until,
+            received=message.received,
+            received_block=message.received_block,
+        )
+    )
+
+
+def _bid(session: Session, domain: Domain, message: Message) -> BidRow:
+    body = BidIn.model_validate(message.body)
+    bid = body.bid
+    id = bid.digest(domain)
+    # A Bid that was written down, but not taken after all, has left its nonce to another one.
+    session.exec(
+        delete(BidRow).where(
+            col(BidRow.client) == bid.client,
+            col(BidRow.page) == bid.page,
+            col(BidRow.bit) == bid.bit,
+            col(BidRow.id) != id,
+        )
+    )
+    return session.merge(
+        BidRow(
+            id=id,
+            client=bid.client,
+            approver=bid.effective_approver,
+            rules=bid.rules,
+            name=body.name,
+            bid=bid.model_dump(mode="json", by_alias=True),
+            signature=body.signature,
+            spec=body.spec.model_dump(mode="json"),
+            page=bid.page,
+            bit=bid.bit,
+            valid_until=min(bid.valid_until, body.spec.deadline_time or bid.valid_until),
+            received=message.received,
+        )
+    )
+
+
+def _progress(session: Session, domain: Domain, message: Message) -> CheckpointRow:
+    body = ProgressIn.model_validate(message.body)
+    claim = body.claim
+    stored = session.get(CheckpointRow, (claim.lease, claim.n))
+    if stored is not None and stored.tip == claim.tip:
+        return stored
+    if stored is not None:  # what was built on the checkpoint goes with it
+        built_on = select(CheckpointRow).where(CheckpointRow.lease == claim.lease, CheckpointRow.n >= claim.n)
+        for row in session.exec(built_on).all():
+            session.delete(row)
+        session.flush()
+    made = CheckpointRow(
+        lease=claim.lease,
+        n=claim.n,
+        bid=message.facts["bid"],
+        provider=message.facts["provider"],
+        record=body.checkpoint.model_dump(mode="json"),
+        blob=body.checkpoint.state.sha256,
+        signature=body.signature,
+        tip=claim.tip,
+        received=message.received,
+    )
+    session.add(made)
+    return made
+
+
+def _approval(session: Session, domain: Domain, message: Message) -> ApprovalRow:
+    """All checkpoints up to it are approved."""
+    body = ApprovalIn.model_validate(message.body)
+    approval = body.approval
+    row = session.merge(
+        ApprovalRow(
+            lease=approval.lease,
+            n=approval.n,
+            last=approval.last,
+            tip=approval.tip,
+            signature=body.signature,
+            received=message.received,
+        )
+    )
+    session.exec(
+        update(CheckpointRow)
+        .where(col(CheckpointRow.lease) == approval.lease, col(CheckpointRow.n) <= approval.n)
+        .values(status=CheckpointStatus.APPROVED.value, reason="")
+    )
+    if approval.last:
+        session.exec(update(ReportRow).where(col(ReportRow.lease) == approval.lease).values(answered=True))
+    return row
+
+
+def _rejection(session: Session, domain: Domain, message: Message) -> RejectionRow:
+    body = RejectionIn.model_validate(message.body)
+    rejection = body.rejection
+    row = session.merge(
+        RejectionRow(
+            lease=rejection.lease,
+            n=rejection.n,
+            tip=rejection.tip,
+            reason=rejection.reason,
+            signature=body.signature,
+            received=message.received,
+        )
+    )
+    checkpoint = session.get(CheckpointRow, (rejection.lease, rejection.n))
+    if checkpoint is not None and checkpoint.tip == rejection.tip:
+        checkpoint.status, checkpoint.reason = CheckpointStatus.REJECTED.value, rejection.reason
+        session.add(checkpoint)
+    return row
+
+
+def _report(session: Session, domain: Domain, message: Message) -> ReportRow:
+    body = ReportIn.model_validate(message.body)
+    report = body.report
+    row = ReportRow(
+        id=message.facts.get("id"),
+        lease=report.lease,
+        bid=message.facts["bid"],
+        provider=message.facts["provider"],
+        n=report.n,
+        kind=report.kind,
+        content=report.content,
+        time=report.time,
+        signature=body.signature,
+        text=body.text,
+        received=message.received,
+    )
+    if row.id is None:
+        session.add(row)
+    else:
+        row = session.merge(row)
+    session.flush()
+    judge(session, row.bid)
+    return row
+
+
+def _auditor(session: Session, domain: Domain, message: Message) -> AuditorRow:
+    """Of several grants the one that lasts longest counts."""
+    body = AuditorIn.model_validate(message.body)
+    grant = body.grant
+    row = session.get(AuditorRow, (grant.job, grant.auditor))
+    if row is not None and row.valid_until >= grant.valid_until:
+        return row
+    return session.merge(
+        AuditorRow(bid=grant.job, auditor=grant.auditor, valid_until=grant.valid_until, signature=body.signature)
+    )
+
+
+def _upload(session: Session, domain: Domain, message: Message) -> UploadRow:
+    body = message.body
+    return session.merge(UploadRow(sha256=body["sha256"], account=body["account"], received=message.received))
+
+
+def _collected(session: Session, domain: Domain, message: Message) -> None:
+    """Nobody needed these blobs any more."""
+    for model in (UploadRow, BlobRow):
+        session.exec(delete(model).where(col(model.sha256).in_(message.body["sha256"])))
+
+
+def _epoch(session: Session, domain: Domain, message: Message) -> EpochRow:
+    """What a clearing is about to open, and what it left out."""
+    body = message.body
+    epoch = session.merge(
+        EpochRow(
+            number=body["number"],
+            order_root=body["order_root"],
+            published_tx=body["published_tx"],
+            started=message.received,
+        )
+    )
+    session.flush()
+    for match in body["matches"]:
+        session.merge(MatchRow(epoch=epoch.number, bid=match["bid"], ask=match["ask"], price=int(match["price"])))
+    for left in body["unmatched"]:
+        session.merge(UnmatchedRow(epoch=epoch.number, bid=left["bid"], reason=left["reason"]))
+    return epoch
+
+
+def _opened(session: Session, domain: Domain, message: Message) -> EpochRow | None:
+    """What came of an epoch's matches. Which leases there are is the chain's to say: the indexer names them."""
+    body = message.body
+    epoch = session.get(EpochRow, body["number"])
+    if epoch is not None:
+        epoch.transaction = body["transaction"]
+        session.add(epoch)
+    for bid, note in body["notes"].items():
+        row = session.get(MatchRow, (body["number"], bid))
+        if row is not None:
+            row.note = note
+            session.add(row)
+    return epoch
+
+
+_APPLY: dict[Kind, Callable[[Session, Domain, Message], Any]] = {
+    "rules": _rules,
+    "ask": _ask,
+    "bid": _bid,
+    "progress": _progress,
+    "approval": _approval,
+    "rejection": _rejection,
+    "report": _report,
+    "auditor": _auditor,
+    "upload": _upload,
+    "collected": _collected,
+    "epoch": _epoch,
+    "opened": _opened,
+}

@@ -1,0 +1,138 @@
+"""Who may read a job's blobs and logs, and who may upload. docs/access.md says it in words."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func
+from sqlmodel import Session, col, or_, select
+
+from contracts.api.bodies import AuditorIn
+from contracts.api.problems import Code, Problem
+from contracts.types import ZERO_TIP
+from market.context import Context
+from market.messages import accept
+from market.models import AuditorRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, UploadRow
+from market.services.jobs import find_job
+from market.signatures import is_signed_by
+
+DAY = 86_400  # seconds
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What an account may read of a job."""
+
+    job: BidRow
+    account: str
+    all_logs: bool  # else those of its own leases
+    all_checkpoints: bool  # else its own, and those up to index `until`
+    until: int = 0
+
+
+def find_reader(context: Context, session: Session, job: str, account: str) -> Reader:
+    """Raises Problem(not_a_reader), and Problem(not_found) if there is no such job."""
+    row = find_job(session, job)
+    rules = context.rules_by_hash.get(row.rules)
+    if account in (row.client, row.approver, rules.rules.arbiter if rules else None):
+        return Reader(row, account, all_logs=True, all_checkpoints=True)
+    grant = session.get(AuditorRow, (job, account))
+    if grant is not None and grant.valid_until >= context.now():
+        return Reader(row, account, all_logs=True, all_checkpoints=True)
+    leases = session.exec(select(LeaseRow).where(LeaseRow.bid == job, LeaseRow.provider == account)).all()
+    if any(lease.finished is None for lease in leases):
+        return Reader(row, account, all_logs=False, all_checkpoints=True)
+    past = [lease for lease in leases if context.now() <= _ended(session, lease) + context.settings.keep_days * DAY]
+    if past:
+        # What it made, and what it went on from: with that it can show that it worked honestly.
+        return Reader(row, account, all_logs=False, all_checkpoints=False, until=max(lease.start for lease in past))
+    raise Problem(
+        403,
+        Code.NOT_A_READER,
+        f"{account} may not read the files, checkpoints and logs of job {job}",
+        f"Its client, approver, arbiter and providers may, and auditors that the client {row.client} names: "
+        f"gpumarket job auditor {job[:12]} {account}",
+    )
+
+
+def _ended(session: Session, lease: LeaseRow) -> int:
+    """When a lease's last event was, in UTC seconds."""
+    return session.exec(select(func.max(ChainEvent.timestamp)).where(ChainEvent.lease == lease.id)).one() or 0
+
+
+def check_readable(session: Session, reader: Reader, sha256: str) -> None:
+    """Raises Problem(not_found) if the blob is not of the reader's job, or of a part of it that it may not read."""
+    job = reader.job
+    if sha256 in file_blobs(job):
+        return
+    states = select(CheckpointRow).where(CheckpointRow.blob == sha256)
+    mine = states.where(CheckpointRow.bid == job.id)
+    if not reader.all_checkpoints:
+        mine = mine.where(or_(CheckpointRow.provider == reader.account, col(CheckpointRow.n) <= reader.until))
+    if session.exec(mine).first() is not None:
+        return
+    start_tip = job.bid["startTip"]
+    if start_tip != ZERO_TIP:
+        before = states.join(BidRow, col(BidRow.id) == CheckpointRow.bid)
+        before = before.where(CheckpointRow.tip == start_tip, BidRow.client == job.client)
+        if session.exec(before).first() is not None:
+            return
+    raise Problem(
+        404,
+        Code.NOT_FOUND,
+        f"blob {sha256} is not one of job {job.id} that {reader.account} may read",
+        "Providers of the past may read the files, what they made themselves, and the state they started from.",
+    )
+
+
+def file_blobs(job: BidRow) -> set[str]:
+    """The blobs of a job's files. Those with an address are fetched there, and nobody has shown us their bytes."""
+    return {file["sha256"] for file in job.spec["files"].values() if not file.get("url")}
+
+
+def may_write(context: Context, account: str) -> bool:
+    """Whether an account has something at stake: a free balance, or a live lease in any role."""
+    with context.db.reading() as session:
+        live = select(LeaseRow.id).where(
+            col(LeaseRow.finished).is_(None),
+            or_(LeaseRow.client == account, LeaseRow.provider == account, LeaseRow.approver == account),
+        )
+        if session.exec(live).first() is not None:
+            return True
+    return context.account(account).free > 0
+
+
+def not_a_writer(account: str) -> Problem:
+    return Problem(
+        403,
+        Code.NOT_A_WRITER,
+        f"{account} may not upload: it has no deposit in the escrow and no live lease",
+        f"With the key of {account}: gpumarket wallet deposit AMOUNT",
+    )
+
+
+def has_uploaded(session: Session, sha256: str, account: str) -> bool:
+    return session.get(UploadRow, (sha256, account)) is not None
+
+
+def name_auditor(context: Context, job: str, body: AuditorIn) -> None:
+    """Store a client's grant. It can't be taken back: only the longest one of an auditor counts."""
+    grant = body.grant
+    with context.db.reading() as session:
+        row = find_job(session, job)
+    if grant.job != job:
+        raise Problem(422, Code.JOB_MISMATCH, f"the AuditorGrant is for job {grant.job}, but was sent to {job}")
+    if grant.valid_until < context.now():
+        raise Problem(
+            422,
+            Code.ORDER_EXPIRED,
+            f"the AuditorGrant was valid until {grant.valid_until}, and it is {context.now()} now (UTC seconds)",
+            "Sign a new one with a later validUntil.",
+        )
+    if not is_signed_by(context.chain, grant, row.client, body.signature):
+        raise Problem(
+            422,
+            Code.SIGNATURE_INVALID,
+            f"the AuditorGrant is not signed by the client {row.client} of job {job}",
+            "Sign it with the client's key, for the chain and the escrow of /v1/info.",
+        )
+    with context.db.session() as session:
+        accept(context, session, "auditor", body)

@@ -1,0 +1,20 @@
+"""Whether a job has ended before its last checkpoint, by its own rule (`stop` of its JobSpec)."""
+
+from collections.abc import Sequence
+
+from sqlmodel import Session, col, select
+
+from contracts.jobspec import JobSpec
+from market.models import CheckpointRow, LeaseRow
+from market.services.leases import state_now
+
+
+def early_stop(session: Session, spec: JobSpec, leases: Sequence[LeaseRow], now: int) -> str | None:
+    """The reason, if the metrics of the accepted checkpoints say so; None if the job goes on."""
+    if spec.stop is None or not leases:
+        return None
+    reached = {lease.id: state_now(lease, now).accepted for lease in leases}
+    rows = session.exec(select(CheckpointRow).where(col(CheckpointRow.lease).in_(list(reached)))).all()
+    metrics = {row.n: row.record["metrics"] for row in rows if row.n <= reached[row.lease]}
+    index = spec.stop.reached([metrics.get(n, {}) for n in range(1, max(reached.values()) + 1)])
+    return spec.stop.sentence(index) if index else None
