@@ -1,33 +1,48 @@
 """From job.yaml to a signed Bid: ask the market what it would cost, check what it wants signed, upload, sign, post."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
+from pydantic import ValidationError
 
-from contracts.amounts import format_amount, parse_amount
+from contracts.amounts import format_amount, parse_amount, parse_positive
 from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, QuoteIn, QuoteOut
 from contracts.api.client import MarketClient
 from contracts.errors import UserError
 from contracts.jobfile import JobFile, read_job
-from contracts.jobspec import JobSpec
+from contracts.jobspec import FileRef, JobSpec, first_problem
 from contracts.orders import Bid, Domain
 from contracts.types import ZERO_ADDRESS, to_hex
+
+CLOCK_SLACK = 3600  # seconds that a chain's clock may be ahead of this machine's
 
 
 @dataclass(frozen=True)
 class Offer:
     """A job that is ready to be signed for."""
 
-    job: JobFile
+    name: str
     spec: JobSpec
-    folder: Path
+    folder: Path | None  # of the files to upload; None if the market has them
     info: Info
     quote: QuoteOut
 
     def tokens(self, amount: int) -> str:
         return f"{format_amount(amount, self.info.token_decimals)} {self.info.token_symbol}"
+
+    @property
+    def uploads(self) -> dict[str, FileRef]:
+        """Those with a url are fetched from there, by the providers."""
+        return {path: ref for path, ref in self.spec.files.items() if self.folder and not ref.url}
+
+    @property
+    def seconds(self) -> float | None:
+        """How long all checkpoints take on the cheapest machine that fits now."""
+        each = self.quote.seconds_per_checkpoint
+        return None if each is None else each * self.quote.checkpoints
 
 
 def prepare(market: MarketClient, domain: Domain, client: str, path: Path, approver: str | None) -> Offer:
@@ -35,6 +50,72 @@ def prepare(market: MarketClient, domain: Domain, client: str, path: Path, appro
     job, spec = read_job(path)
     if job.units is None:
         raise UserError(f"{path} has no `units` (work per checkpoint)", f"count them: gpumarket recipe measure {path}")
+    info = _info(market, domain)
+    asked = QuoteIn(
+        client=client,
+        spec=spec,
+        units=job.units,
+        rules=job.rules,
+        max_price=_max_price(job, info),
+        stake=_tokens(job.stake, info),
+        approver=approver or info.approver,
+        valid_for=job.valid_for,
+    )
+    return _quoted(market, asked, info, job.name, path if path.is_dir() else path.parent)
+
+
+def prepare_follow_up(
+    market: MarketClient,
+    domain: Domain,
+    earlier: JobOut,
+    tip: str,
+    *,
+    steps: int | None = None,
+    max_price: str | None = None,
+    deadline: str | None = None,
+    valid_for: int | None = None,
+) -> Offer:
+    """The quote for a job that goes on from the last accepted checkpoint of one that is over, whose tip is `tip`.
+
+    What is not given is as it was; `steps` by default the rest of the earlier job's. Raises UserError.
+    """
+    info = _info(market, domain)
+    bid = earlier.bid
+    names = {rule_set.hash: rule_set.name for rule_set in info.rules}
+    if bid.rules not in names:
+        raise UserError(
+            f"the market no longer has the rules {bid.rules} of that job",
+            f"It has: {', '.join(names.values())}. Submit a job that starts from a pulled checkpoint (`start`).",
+        )
+    asked = QuoteIn(
+        client=bid.client,
+        spec=follow_up(earlier.spec, earlier.accepted, steps, deadline),
+        units=bid.units,
+        rules=names[bid.rules],
+        max_price=bid.max_price if max_price is None else parse_amount(max_price, info.token_decimals),
+        stake=bid.stake,
+        approver=None if bid.approver == ZERO_ADDRESS else bid.approver,
+        start_tip=tip,
+        **({} if valid_for is None else {"valid_for": valid_for}),
+    )
+    return _quoted(market, asked, info, earlier.name, None)
+
+
+def follow_up(spec: JobSpec, accepted: int, steps: int | None, deadline: str | None) -> JobSpec:
+    """A job's JobSpec for the steps after its checkpoint `accepted`. Raises UserError."""
+    rest = spec.steps - accepted * spec.checkpoint_every
+    if accepted == 0:
+        raise UserError("no checkpoint of that job was accepted: there is nothing to go on from", "Submit it again.")
+    if steps is None and rest == 0:
+        raise UserError("that job is done", "Say how many steps more: --steps N")
+    changes = {"steps": steps or rest, "start_step": spec.step_of(accepted), "start": None, "deadline": deadline}
+    try:
+        return JobSpec.model_validate(spec.model_dump(mode="json") | changes)
+    except ValidationError as error:
+        raise first_problem(error, JobSpec.model_fields, "follow-up") from error
+
+
+def _info(market: MarketClient, domain: Domain) -> Info:
     info = market.info()
     if (info.chain_id, info.escrow) != (domain.chain_id, domain.verifying_contract):
         raise UserError(
@@ -42,23 +123,35 @@ def prepare(market: MarketClient, domain: Domain, client: str, path: Path, appro
             f"{domain.verifying_contract} on chain {domain.chain_id}",
             "Signing for another escrow would bind other money: use that market's settings, or another market.",
         )
-    asked = QuoteIn(
-        client=client,
-        spec=spec,
-        units=job.units,
-        rules=job.rules,
-        max_price=_tokens(job.max_price, info),
-        stake=_tokens(job.stake, info),
-        approver=approver or info.approver,
-        valid_for=job.valid_for,
-    )
+    return info
+
+
+def _quoted(market: MarketClient, asked: QuoteIn, info: Info, name: str, folder: Path | None) -> Offer:
     quote = market.quote(asked)
     _check(quote.bid, asked, info)
-    return Offer(job, spec, path if path.is_dir() else path.parent, info, quote)
+    return Offer(name, asked.spec, folder, info, quote)
 
 
 def _tokens(text: str | None, info: Info) -> int | None:
     return None if text is None else parse_amount(text, info.token_decimals)
+
+
+def _max_price(job: JobFile, info: Info) -> int | None:
+    """The limit per checkpoint that a Bid signs: a budget is kept by it, whoever trains. Raises UserError."""
+    max_price, checkpoints = _tokens(job.max_price, info), job.steps // job.checkpoint_every
+    if job.budget is None:
+        return max_price
+    per_checkpoint = parse_positive(job.budget, info.token_decimals) // checkpoints
+    limit = f"{format_amount(per_checkpoint, info.token_decimals)} {info.token_symbol} per checkpoint"
+    if max_price is not None and max_price > per_checkpoint:
+        raise UserError(
+            f"max_price is {job.max_price} per checkpoint; with {checkpoints} checkpoints the budget of {job.budget} "
+            f"is {limit}",
+            "Lower max_price, raise the budget, or leave one of them out.",
+        )
+    if per_checkpoint == 0:
+        raise UserError(f"the budget of {job.budget} is nothing per checkpoint, of which there are {checkpoints}")
+    return max_price if max_price is not None else per_checkpoint
 
 
 def _check(bid: Bid, asked: QuoteIn, info: Info) -> None:
@@ -70,6 +163,7 @@ def _check(bid: Bid, asked: QuoteIn, info: Info) -> None:
         "approver": (bid.approver, asked.approver or ZERO_ADDRESS),
         "job": (bid.job, to_hex(asked.spec.job_hash())),
         "checkpoints": (bid.checkpoints, asked.spec.checkpoints),
+        "start_tip": (bid.start_tip, asked.start_tip),
         "units": (bid.units, asked.units),
         "fee": (bid.fee, info.fee),
         "rules": (rules.get(bid.rules), asked.rules or info.rules[0].name),
@@ -82,6 +176,10 @@ def _check(bid: Bid, asked: QuoteIn, info: Info) -> None:
                 f"the market's quote has {field} {given} in the Bid, asked for was {wanted}; nothing is signed",
                 "Ask the market's operator, or use another market.",
             )
+    deadline = asked.spec.deadline_time
+    latest = min(int(time.time()) + asked.valid_for + CLOCK_SLACK, deadline or bid.valid_until)
+    if bid.valid_until > latest:
+        raise UserError(f"the market's quote has a Bid valid until {bid.valid_until}, asked for was {latest} at most")
 
 
 def same_again(market: MarketClient, offer: Offer) -> list[JobOut]:
@@ -95,10 +193,11 @@ def submit(
     market: MarketClient, domain: Domain, key: LocalAccount, offer: Offer, uploaded: Callable[[str, int], None]
 ) -> JobOut:
     """Upload the files, sign the Bid, post it. `uploaded(path, bytes)` is called after each file."""
-    for path, ref in offer.spec.files.items():
+    for path, ref in offer.uploads.items():
+        assert offer.folder is not None
         sent = market.put_blob(offer.folder / path)
         if sent != ref:
             raise UserError(f"{path} changed while the job was being submitted", "Submit it again.")
         uploaded(path, ref.size)
     bid = offer.quote.bid
-    return market.post_bid(BidIn(bid=bid, signature=bid.sign(domain, key), spec=offer.spec, name=offer.job.name))
+    return market.post_bid(BidIn(bid=bid, signature=bid.sign(domain, key), spec=offer.spec, name=offer.name))

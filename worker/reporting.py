@@ -3,6 +3,7 @@
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 from eth_account.signers.local import LocalAccount
@@ -16,17 +17,28 @@ from worker.store import LeaseFolder
 
 MAX_TEXT = 20_000  # of a report, in characters
 RETRY_SECONDS = (0.5, 30.0)
+LOG_SECONDS = (60.0, 300.0)  # between two reports of what the recipe printed: at checkpoints, and without any
+OVERLAP = 500  # characters by which a log's tail is found in the next
 
 
 class Reporter(threading.Thread):
     """Uploads each checkpoint that is made and posts the Claim to it, in order, until closed."""
 
-    def __init__(self, market: MarketClient, account: LocalAccount, domain: Domain, folder: LeaseFolder) -> None:
+    def __init__(
+        self,
+        market: MarketClient,
+        account: LocalAccount,
+        domain: Domain,
+        folder: LeaseFolder,
+        log_tail: Callable[[], str] = str,
+    ) -> None:
+        """`log_tail` gives the end of what the recipe has printed."""
         super().__init__(name=f"reports {folder.lease[:10]}", daemon=True)
         self._market, self._account, self._domain, self._folder = market, account, domain, folder
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._changed = threading.Condition()
         self._closed = False
+        self._log_tail, self._told, self._told_at = log_tail, "", float("-inf")
 
     def wake(self) -> None:
         """There is a new checkpoint."""
@@ -57,6 +69,18 @@ class Reporter(threading.Thread):
             # Unless training went back to an earlier checkpoint meanwhile.
             self._folder.update(reported=min(index, self._folder.file.made))
             self._log.info("checkpoint.reported", n=index)
+            self._tell_log(0 if index == self._folder.file.nums.end else LOG_SECONDS[0])
+        self._tell_log(LOG_SECONDS[1])
+
+    def _tell_log(self, pause: float) -> None:
+        """Posts what the recipe has printed since the last time, if that was `pause` seconds ago."""
+        if time.monotonic() < self._told_at + pause:
+            return
+        tail = self._log_tail()
+        if text := what_is_new(self._told, tail):
+            file = self._folder.file
+            send_report(self._market, self._account, self._domain, self._folder.lease, file.reported, "log", text)
+            self._told, self._told_at = tail, time.monotonic()
 
     def _post(self, index: int) -> None:
         record = self._folder.checkpoint(index)
@@ -88,6 +112,13 @@ class Reporter(threading.Thread):
         with self._changed:
             while not self._closed and (left := ends - time.monotonic()) > 0:
                 self._changed.wait(left)
+
+
+def what_is_new(told: str, tail: str) -> str:
+    """The part of a log's tail that comes after the tail of it that was told before."""
+    end = told[-OVERLAP:]
+    at = tail.rfind(end) if end else -1
+    return tail if at < 0 else tail[at + len(end) :]
 
 
 def send_report(

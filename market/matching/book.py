@@ -21,6 +21,8 @@ class BidOffer:
     avoid: frozenset[str] = frozenset()  # providers that let this job down; only if there is no other
     timeout: int | None = None  # seconds that the rules give for a checkpoint
     recipe: str = ""  # SHA-256 of its file
+    hosts: frozenset[str] = frozenset()  # that files are fetched from
+    left: int | None = None  # seconds to the job's deadline
 
     @property
     def rest(self) -> int:
@@ -51,8 +53,10 @@ class Reason(StrEnum):
     RULES = "no ask is under the rules that this bid signs"
     ENVIRONMENT = "no machine has the environment that the job wants"
     RESOURCES = "no machine has the GPUs or the memory that the job wants"
+    HOSTS = "no fitting machine fetches files from the hosts that the job's files are at"
     STAKE = "no fitting provider is ready to lock the stake that this bid wants"
     SPEED = "every fitting machine is too slow for the time that the rules give for a checkpoint"
+    DEADLINE = "every fitting machine is too slow to be done by the job's deadline"
     PRICE = "every fitting ask is above this bid's price"
     WANTED = "every fitting provider refuses this client or this recipe, or wants longer leases"
     CAPACITY = "every fitting machine is taken, or its provider's stake is"

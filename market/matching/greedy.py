@@ -17,8 +17,10 @@ _CHECKS = (
     Reason.RULES,
     Reason.ENVIRONMENT,
     Reason.RESOURCES,
+    Reason.HOSTS,
     Reason.STAKE,
     Reason.SPEED,
+    Reason.DEADLINE,
     Reason.PRICE,
     Reason.WANTED,
     Reason.CAPACITY,
@@ -36,7 +38,7 @@ def has(offered: AskResources, needed: Resources) -> bool:
 
 
 def fast_enough(ask: Ask, units: int, timeout: int) -> bool:
-    """Whether a checkpoint of `units` takes the machine no longer than the rules give for one, in seconds."""
+    """Whether `units` of work take the machine no longer than `timeout` seconds."""
     return units * SECONDS_PER_HOUR <= ask.units_per_hour * timeout
 
 
@@ -106,8 +108,10 @@ def _checks_passed(bid: BidOffer, offer: AskOffer, free: dict[str, int], active:
         lambda: ask.rules == order.rules,
         lambda: bid.environment in offer.resources.environments,
         lambda: has(offer.resources, bid.needs),
+        lambda: bid.hosts.issubset(offer.resources.hosts),
         lambda: order.stake <= ask.max_stake,
         lambda: bid.timeout is None or fast_enough(ask, order.units, bid.timeout),
+        lambda: bid.left is None or fast_enough(ask, order.units * bid.rest, bid.left),
         lambda: ask.lowest_price(order.units) + order.fee <= order.max_price,
         lambda: wanted(bid, offer),
         lambda: active.get(ask.provider, 0) < ask.max_active and free.get(ask.provider, 0) >= order.stake,

@@ -51,7 +51,7 @@ def quote(context: Context, body: QuoteIn) -> QuoteOut:
         missing=missing,
         bid=bid,
         typed_data=bid.typed_data(context.chain.domain),
-        warnings=[*_warnings(bid, rules, asks, matching), *_to_deposit(context, missing)],
+        warnings=[*_warnings(bid, rules, body.spec.deadline, asks, matching), *_to_deposit(context, missing)],
     )
 
 
@@ -73,6 +73,7 @@ def _fitting(context: Context, body: QuoteIn, rules: RuleSet) -> list[Ask]:
     spec, units = body.spec, body.units
     recipe = spec.files[spec.recipe_path].sha256
     now = context.now()
+    left = None if spec.deadline_time is None else spec.deadline_time - now
     with context.db.reading() as session:
         rows = session.exec(select(AskRow).where(AskRow.rules == rules.hash, AskRow.valid_until >= now)).all()
     found = []
@@ -84,6 +85,8 @@ def _fitting(context: Context, body: QuoteIn, rules: RuleSet) -> list[Ask]:
             spec.environment in resources.environments
             and has(resources, spec.resources)
             and fast_enough(ask, units, timeout)
+            and spec.hosts.issubset(resources.hosts)
+            and (left is None or fast_enough(ask, units * spec.checkpoints, left))
             and resources.wants.objection(body.client, recipe, pay) is None
         ):
             found.append(ask)
@@ -108,6 +111,9 @@ def _bid(context: Context, body: QuoteIn, rules: RuleSet, prices: Sequence[int],
             "Raise the account's page in the escrow; that cancels its orders that were never opened.",
         )
     approver = body.approver or context.settings.approver or context.chain.settings.approver
+    now, deadline = context.now(), body.spec.deadline_time
+    if deadline is not None and deadline <= now:
+        raise _invalid(f"deadline: {body.spec.deadline} has passed")
     return Bid(
         client=body.client,
         matcher=context.matcher,
@@ -119,15 +125,19 @@ def _bid(context: Context, body: QuoteIn, rules: RuleSet, prices: Sequence[int],
         max_price=max_price,
         fee=fee,
         stake=stake,
-        valid_until=context.now() + body.valid_for,
+        start_tip=body.start_tip,
+        valid_until=min(now + body.valid_for, deadline or now + body.valid_for),
         nonce=nonce,
     )
 
 
-def _warnings(bid: Bid, rules: RuleSet, fitting: list[Ask], matching: list[Ask]) -> list[str]:
+def _warnings(
+    bid: Bid, rules: RuleSet, deadline: str | None, fitting: list[Ask], matching: list[Ask]
+) -> list[str]:
     found = []
     if not fitting:
-        found.append("no open ask fits the job now; it will wait for one")
+        late = f", to be done by {deadline}," if deadline else ""
+        found.append(f"no open ask fits the job{late} now; it will wait for one")
     elif not matching:
         found.append("machines fit the job, but none at this max_price and stake")
     share = _replays_needed(bid, rules)

@@ -1,0 +1,103 @@
+"""`gpumarket job logs` and `job wait`: what a job's recipe printed, and when the job is over."""
+
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from contracts.api.bodies import JobStatus, ReportOut
+from contracts.api.client import MarketClient, Unreachable
+from contracts.api.problems import Problem
+from contracts.output import Output
+from contracts.settings import load_settings
+from market.job_view import ENDED, JobId, MarketUrl, OutputOption, ReadingKey, console, find_job, reader, status_of
+
+POLL_SECONDS = 2.0
+NOT_DONE, TIMED_OUT = 3, 4  # exit codes
+
+app = typer.Typer()
+
+
+@app.command()
+def logs(
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job is over")] = False,
+    lease: Annotated[str | None, typer.Option(help="Only of the lease whose id starts so")] = None,
+    key: ReadingKey = None,
+    market: MarketUrl = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show what the recipe printed, and why leases failed or were given back; newest last. JSON: one object a line."""
+    settings = load_settings(market_url=market)
+    with MarketClient(settings.require("market_url")) as client:
+        found = find_job(client, job)
+        client.signer = reader(settings, found, key)
+        some = False
+        for report in _reports(client, found.id, follow):
+            if report.text is not None and (lease is None or report.report.lease.startswith(lease.lower())):
+                some = True
+                _print(report, output)
+        if not some and output is Output.TABLE:
+            console.print("There are no logs yet." if found.status not in ENDED else "There are no logs.")
+
+
+def _reports(client: MarketClient, job: str, follow: bool) -> Iterator[ReportOut]:
+    """In the order of their coming; with `follow` those that come until the job is over."""
+    seen = 0
+    while True:
+        over = False
+        try:
+            over = client.job(job).status in ENDED
+            for report in client.reports(job):
+                if report.id > seen:
+                    seen = report.id
+                    yield report
+        except (Unreachable, Problem) as error:
+            if not follow or (isinstance(error, Problem) and error.status < 500 and error.status != 429):
+                raise
+        if not follow or over:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _print(report: ReportOut, output: Output) -> None:
+    if output is Output.JSON:
+        typer.echo(report.model_dump_json(by_alias=True))
+        return
+    said = report.report
+    when = report.received.strftime("%Y-%m-%d %H:%M:%S")
+    title = f"{when}  {said.kind}, checkpoint {said.n}, lease {said.lease[:12]}, {report.provider[:12]}"
+    console.rule(title, align="left")
+    console.print((report.text or "").rstrip("\n"), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def wait(
+    job: JobId,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most", show_default=False)] = None,
+    market: MarketUrl = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Wait until a job is over. Exit code: 0 done, 3 failed, cancelled or expired, 4 not over in time."""
+    settings = load_settings(market_url=market)
+    ends = None if timeout is None else time.monotonic() + timeout
+    with MarketClient(settings.require("market_url")) as client:
+        found = find_job(client, job)
+        with Console(stderr=True).status(f"waiting for {found.id[:12]}") as status:
+            while found.status not in ENDED and (ends is None or time.monotonic() < ends):
+                status.update(f"{found.id[:12]}: {found.accepted} of {found.bid.checkpoints}, {status_of(found)}")
+                time.sleep(POLL_SECONDS if ends is None else max(0.0, min(POLL_SECONDS, ends - time.monotonic())))
+                try:
+                    found = client.job(found.id)
+                except Unreachable:
+                    continue  # markets restart; the job goes on without them
+    if output is Output.JSON:
+        typer.echo(found.model_dump_json(by_alias=True, indent=2))
+    else:
+        console.print(f"{found.id[:12]}: {found.accepted} of {found.bid.checkpoints}, {status_of(found)}")
+    if found.status not in ENDED:
+        raise typer.Exit(TIMED_OUT)
+    if found.status is not JobStatus.DONE:
+        raise typer.Exit(NOT_DONE)

@@ -1,0 +1,92 @@
+"""A job's money: what it cost, and how its client gets out of it and gets back what. docs/client.md."""
+
+from dataclasses import dataclass
+
+from web3.contract.contract import ContractFunction
+
+from contracts.api.bodies import JobOut, LeaseSummary
+from contracts.api.client import MarketClient
+from contracts.chain.client import Chain
+from contracts.chain.lookup import opened
+from contracts.errors import UserError
+from contracts.terms import Phase
+
+
+@dataclass(frozen=True)
+class Cancellation:
+    """One transaction that ends a job, as its client is told of it."""
+
+    what: str
+    call: ContractFunction
+    refund: int = 0  # of the lock, token units; less what is approved meanwhile
+    free_at: int | None = None  # chain time, UTC seconds; None: it is free already
+    others: tuple[JobOut, ...] = ()  # jobs of the client that die with it
+    warning: str = ""
+
+
+def plan(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:
+    """The transaction that cancels a job, by how it stands on chain. Raises UserError if there is nothing to cancel."""
+    if not job.leases:
+        return _never_leased(market, chain, job)
+    lease = job.leases[-1]
+    terms = opened(chain, lease.id).terms
+    state = chain.state(lease.id)
+    match state.phase:
+        case Phase.ACTIVE:
+            return Cancellation(
+                f"end lease {lease.id[:12]} with {lease.provider}",
+                chain.end(terms),
+                refund=(lease.price + lease.fee) * (lease.end - max(state.claimed, lease.state.accepted)),
+                free_at=chain.now() + terms.nums.window,
+                warning="the provider gets nothing for the checkpoint that it is working on; what is accepted, or is "
+                "approved until then, is paid",
+            )
+        case Phase.CLOSED:
+            return Cancellation("give up the rest of the job; nothing is locked for it", chain.end(terms))
+        case Phase.CLOSING:
+            ends = state.t + terms.nums.window
+            raise UserError(
+                f"its lease {lease.id[:12]} ends already, when the window has passed ({max(0, ends - chain.now())} s)",
+                "Cancel the job once more then, so that no other lease follows.",
+            )
+        case Phase.CHALLENGED:
+            raise UserError(
+                f"a checkpoint of its lease {lease.id[:12]} is challenged", "Cancel it when the arbiter has ruled."
+            )
+    raise UserError(f"job {job.id[:12]} is over ({job.status}): there is nothing to cancel")
+
+
+def _never_leased(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:
+    """A Bid that was never opened dies with its page of orders, and so do all others of that page."""
+    page = chain.account(job.bid.client).page
+    if job.bid.page < page:
+        raise UserError(f"job {job.id[:12]} is cancelled already: its page of orders is {job.bid.page}, not {page}")
+    others = tuple(
+        other
+        for other in market.jobs(client=job.bid.client)
+        if other.id != job.id and not other.leases and other.bid.page == page and other.status == "pending"
+    )
+    return Cancellation(
+        f"raise your page of orders from {page} to {page + 1}",
+        chain.raise_page(page + 1),
+        others=others,
+        warning="this cancels all your orders that were never opened, at every market and as a provider too",
+    )
+
+
+MONEY = ("paid", "fees", "refunded", "penalty", "locked")
+
+
+def row_of(lease: LeaseSummary) -> dict[str, int]:
+    """What a lease has cost its client, in token units; `checkpoints` are those paid for, `locked` is held still."""
+    settled = lease.paid // lease.price
+    unsettled = lease.end - lease.start - settled if lease.finished is None else 0
+    return {
+        "checkpoints": settled,
+        "price": lease.price,
+        "paid": lease.paid,
+        "fees": lease.fee * settled,
+        "refunded": lease.refunded,
+        "penalty": lease.penalty,
+        "locked": (lease.price + lease.fee) * unsettled,
+    }
