@@ -15,7 +15,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, OperationalError
 from sqlmodel import Session, create_engine
 
 from contracts.errors import UserError
@@ -24,6 +24,7 @@ BUSY_SECONDS = 30  # how long a writing session waits for its turn
 IDLE_SECONDS = 10  # PostgreSQL ends one that does nothing for so long: a paused process must not stop all others
 CONNECT_SECONDS = 10
 POSTGRESQL = "postgresql+psycopg"
+OUTAGE = (OperationalError, InterfaceError, InternalError)  # of a database that is away, or cut us off
 WRITERS = 0x67706D  # key of PostgreSQL's advisory lock of all writing sessions
 
 
@@ -68,7 +69,7 @@ class Database:
         try:
             with self.migrating() as config:
                 command.upgrade(config, "head")
-        except OperationalError as error:
+        except OUTAGE as error:
             raise UserError(
                 f"can't use the database {shown}: {' '.join(str(error.orig).split())}",
                 "check that it runs, and the database_url of market.toml or GPUMARKET_MARKET_DATABASE_URL",
@@ -102,7 +103,7 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise UserError(
             "what is set as the database is not the URL of one"  # not shown: it may have a password in it
             if "@" in url

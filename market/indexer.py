@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import requests
 import structlog
 from sqlalchemy import or_
-from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col, delete, select, update
 from web3.exceptions import Web3Exception
 
@@ -22,7 +21,7 @@ from contracts.ledger import Account, Exit, LeaseView, Ledger
 from contracts.terms import Phase
 from market.chain_events import continued, event_of, event_row
 from market.context import Context, Head
-from market.db import Database
+from market.db import OUTAGE, Database
 from market.failures import judge
 from market.leader import NotLeading
 from market.models import ChainBlock, ChainEvent, EpochRow, LeaseRow, MatchRow
@@ -68,7 +67,7 @@ def run(context: Context, stop: threading.Event) -> None:
                 pause = 0.0
         except NotLeading:
             pass  # since a moment ago
-        except OperationalError as error:
+        except OUTAGE as error:
             log.warning("indexer.database_silent", problem=str(error.orig)[:300])
             pause = OUTAGE_SECONDS
         except (requests.RequestException, Web3Exception) as error:

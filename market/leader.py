@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from sqlalchemy import func
-from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col, select, update
 
 from contracts.errors import UserError
-from market.db import Database
+from market.db import OUTAGE, Database
 from market.models import LeaderRow
 
 if TYPE_CHECKING:
@@ -150,7 +149,7 @@ def run(context: "Context", stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             context.leadership.stand()
-        except OperationalError as error:
+        except OUTAGE as error:
             log.warning("leader.database_silent", problem=str(error.orig)[:300])
         stop.wait(RENEW_SECONDS)
 

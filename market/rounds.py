@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy.exc import OperationalError
 
 from contracts.errors import UserError
 from market.context import Context
+from market.db import OUTAGE
 from market.leader import RENEW_SECONDS
 
 log = structlog.get_logger()
@@ -26,7 +26,7 @@ def repeat(
                 one_round(context)
         except UserError as error:
             log.warning(f"{name}.retry", problem=error.message)
-        except OperationalError as error:
+        except OUTAGE as error:
             log.warning(f"{name}.database_silent", problem=str(error.orig)[:300])
         except Exception:
             log.exception(f"{name}.failed")

@@ -14,7 +14,6 @@ from pathlib import Path
 import structlog
 import uvicorn
 from filelock import FileLock, Timeout
-from sqlalchemy.exc import OperationalError
 
 from contracts import keys
 from contracts.chain.client import connect
@@ -25,7 +24,7 @@ from market import indexer, leader
 from market.api.app import create_app
 from market.blobs import BlobStore
 from market.context import Context
-from market.db import Database, parse_url
+from market.db import OUTAGE, Database, parse_url
 from market.messages import accept
 from market.rule_sets import known_rules, offered_rules
 from market.settings import MarketSettings
@@ -164,7 +163,7 @@ class Server:
         """After all that this process has sent as the leader."""
         try:
             self.context.leadership.release()
-        except OperationalError as error:
+        except OUTAGE as error:
             log.warning("market.database_silent", problem=str(error.orig)[:300])
 
     def _guarded(self, name: str, work: Work) -> None:

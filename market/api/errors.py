@@ -8,11 +8,14 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from web3.exceptions import Web3Exception
 
+from contracts.api.access import SCHEME
 from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
+from market.db import OUTAGE
 
 log = structlog.get_logger()
 
@@ -50,7 +53,7 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     def refused(request: Request, problem: Problem) -> Response:
         log.info("api.refused", path=request.url.path, status=problem.status, code=problem.code, detail=problem.message)
-        return problem_response(problem)
+        return problem_response(problem, _headers(problem))
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -69,10 +72,26 @@ def add_handlers(app: FastAPI) -> None:
     def node_failed(request: Request, error: Web3Exception) -> Response:
         return _chain_silent(request, error)
 
+    for kind in OUTAGE:
+
+        @app.exception_handler(kind)
+        def no_database(request: Request, error: DBAPIError) -> Response:
+            log.warning("api.database_silent", path=request.url.path, problem=str(error.orig)[:300])
+            detail = "the market's database does not answer, so nothing can be looked up now; nothing was stored"
+            return problem_response(Problem(503, Code.MARKET_NOT_READY, detail, "Try again in a moment."))
+
     @app.exception_handler(UserError)
     def user_error(request: Request, error: UserError) -> Response:
         log.warning("api.user_error", path=request.url.path, problem=error.message)
         return problem_response(Problem(500, Code.INTERNAL, error.message, error.hint))
+
+
+def _headers(problem: Problem) -> dict[str, str] | None:
+    if problem.status == 401:
+        return {"www-authenticate": SCHEME}
+    if "retry_after" in problem.extra:
+        return {"retry-after": str(problem.extra["retry_after"])}
+    return None
 
 
 def internal(path: str) -> Problem:
