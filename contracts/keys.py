@@ -58,8 +58,9 @@ def save(name: str, account: LocalAccount, password: str | None = None, scrypt_n
 
 
 def load(name: str, password: str | None = None) -> LocalAccount:
-    """Decrypts a key. Raises UserError if there is no such key, or the password is wrong."""
+    """Decrypts a key. Raises UserError if there is no such key, others may read its file, or the password is wrong."""
     keystore = _read(name)
+    check_private(_path(name), "the keystore")
     if password is None:
         password = read_password(f"Password for key '{name}'")
     try:
@@ -76,6 +77,11 @@ def load(name: str, password: str | None = None) -> LocalAccount:
 def address(name: str) -> str:
     """A key's address, without its password. Raises UserError if there is no such key."""
     return to_checksum_address(_read(name)["address"])
+
+
+def keystore_path(name: str) -> Path:
+    """Where a key's file is, or would be."""
+    return _path(name)
 
 
 def list_keys() -> dict[str, str]:
@@ -103,6 +109,7 @@ def read_password(prompt: str, confirm: bool = False) -> str:
         return _not_empty(password, "$GPUMARKET_PASSWORD")
     file = os.environ.get("GPUMARKET_PASSWORD_FILE")
     if file:
+        check_private(Path(file), "the password file")
         try:
             return _not_empty(Path(file).read_text(encoding="utf-8").rstrip("\r\n"), file)
         except OSError as error:
@@ -113,6 +120,18 @@ def read_password(prompt: str, confirm: bool = False) -> str:
     if confirm and getpass.getpass("The same again: ") != password:
         raise UserError("the two passwords differ", "try again")
     return password
+
+
+def check_private(path: Path, what: str) -> None:
+    """Raises UserError if other users of this machine may read a file of secrets."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # whoever reads it says why it can't be read
+    if mode & 0o077:
+        raise UserError(
+            f"{what} {path} is open to other users of this machine (mode {mode & 0o777:04o})", f"chmod 600 {path}"
+        )
 
 
 def _not_empty(password: str, source: str) -> str:

@@ -118,6 +118,7 @@ def test_password_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("GPUMARKET_PASSWORD_FILE", str(file))
     with pytest.raises(UserError, match="can't read the password file"):
         keys.load("alice")
+    file.touch(0o600)
     file.write_text("correct horse\n")
     keys.load("alice")
     file.write_text("\n")
@@ -137,3 +138,21 @@ def test_password_from_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     new()
     keys.load("alice")
     assert next(answers, None) is None
+
+
+def test_secrets_that_others_can_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys.create("rig", "hunter2", scrypt_n=2)
+    monkeypatch.delenv("GPUMARKET_PASSWORD")
+    file = tmp_path / "password"
+    file.write_text("hunter2\n")
+    monkeypatch.setenv("GPUMARKET_PASSWORD_FILE", str(file))
+    for mode in (0o640, 0o604, 0o644):
+        file.chmod(mode)
+        with pytest.raises(UserError, match=f"password file .* is open to other users .*{mode:04o}") as caught:
+            keys.load("rig")
+        assert caught.value.hint == f"chmod 600 {file}"
+    file.chmod(0o600)
+    assert keys.load("rig").address == keys.address("rig")
+    keys.keystore_path("rig").chmod(0o644)
+    with pytest.raises(UserError, match="keystore .* is open to other users"):
+        keys.load("rig")
