@@ -55,8 +55,8 @@ class Party:
         return text
 
     def start(self, what: str, *arguments: str) -> None:
-        """Start a long-running command in a process group of its own, with its output in a log file."""
-        with (self.home / f"{what}.log").open("wb") as log:
+        """Start a long-running command in a process group of its own, with its output added to a log file."""
+        with (self.home / f"{what}.log").open("ab") as log:
             self.processes[what] = subprocess.Popen(
                 [GPUMARKET, *arguments],
                 env=self._environment(),

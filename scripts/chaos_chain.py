@@ -1,0 +1,50 @@
+"""A chain that can die: anvil, restarted from a copy of its state that may be some blocks old."""
+
+import gzip
+import time
+from pathlib import Path
+
+from web3 import HTTPProvider, Web3
+from web3.types import RPCEndpoint
+
+from contracts.chain.devnet import Devnet, Timing, start_devnet
+
+TIMING = Timing(window=4, checkpoint_timeout=25, arbiter_timeout=30, interruptible_timeout=60)
+
+
+class FrailChain:
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._state = home / "state.json"
+        self.devnet: Devnet = start_devnet(home, block_time=1, timing=TIMING)
+        self.port = int(self.devnet.settings.rpc_url.rpartition(":")[2])
+        self.w3 = Web3(HTTPProvider(self.devnet.settings.rpc_url, request_kwargs={"timeout": 10}))
+
+    def save(self) -> int:
+        """Copies the state to disk; returns the number of its newest block."""
+        number = self.w3.eth.block_number
+        dump = self.w3.provider.make_request(RPCEndpoint("anvil_dumpState"), [])["result"]
+        scratch = self._state.with_suffix(".part")
+        scratch.write_bytes(gzip.decompress(bytes.fromhex(dump[2:])))
+        scratch.replace(self._state)
+        return number
+
+    def kill(self) -> None:
+        self.devnet.process.kill()
+        self.devnet.process.wait()
+
+    def restart(self) -> None:
+        """With the blocks of the last copy; what came after it never happened."""
+        self.devnet = start_devnet(self.home, self.port, block_time=1, timing=TIMING, state=self._state)
+
+    def jump(self, seconds: int) -> None:
+        """The chain's clock goes forward."""
+        self.w3.provider.make_request(RPCEndpoint("evm_increaseTime"), [hex(seconds)])
+        self.w3.provider.make_request(RPCEndpoint("evm_mine"), [])
+
+    def lag(self) -> float:
+        """Seconds by which the chain's clock is ahead of this machine's."""
+        return self.w3.eth.get_block("latest")["timestamp"] - time.time()
+
+    def stop(self) -> None:
+        self.devnet.stop()

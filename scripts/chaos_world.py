@@ -1,0 +1,205 @@
+"""The market that the chaos run torments: real processes with homes of their own, to be killed and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from chaos_chain import FrailChain
+from chaos_proxy import Proxy
+from demo_parties import Failure, Party, Stage
+from web3.types import RPCEndpoint
+
+from contracts.amounts import parse_amount
+from contracts.api.client import MarketClient
+from contracts.chain import devnet
+from contracts.chain.client import Chain, connect
+from contracts.chain.sender import Sender
+from contracts.errors import UserError
+from contracts.settings import CONFIG_NAME, write_config
+
+PROVIDERS = ("hydro", "solar", "wind")
+SMALL_DISK = ("operator", "wind")  # their homes are small file systems, where this machine lets us mount some
+DISK_MB = 96
+CHECKPOINTS = 4
+SERVICES = {  # process -> (party, command)
+    "market": ("operator", ("market", "serve")),
+    "approver": ("approver", ("approver", "start", "--key", "approver", "--poll", "0.5")),
+} | {name: (name, ("provider", "start", "--key", name)) for name in PROVIDERS}
+
+
+class World:
+    """All processes, and the money at the start."""
+
+    def __init__(self, home: Path, say: Callable[[str], None]) -> None:
+        self.stage, self.say = Stage(home), say
+        self.over = False  # the run gives up: no more attempts
+        self.chain_died = 0  # how often the chain forgot its newest blocks
+        self.mounts: list[Path] = []
+        self.chain = FrailChain(self._party("chain").home)
+        self.chain_door = Proxy(self.chain.port)
+        settings = self.chain.devnet.settings
+        self.direct: Chain = connect(settings)
+        shown = settings.model_copy(update={"rpc_url": f"http://127.0.0.1:{self.chain_door.port}"})
+        self.stage.config = home / CONFIG_NAME
+        write_config(self.stage.config, shown, "Written by scripts/chaos.")
+        port = self.stage.free_port()
+        self.market_door = Proxy(port)
+        self.stage.market_url = f"http://127.0.0.1:{self.market_door.port}"
+        self.market = MarketClient(f"http://127.0.0.1:{port}", timeout=20, attempts=1)
+        self._market_port = port
+
+    def _party(self, name: str) -> Party:
+        return self.stage.party(name)
+
+    # ------------------------------------------------------------- setting up
+
+    def prepare(self) -> None:
+        """Keys, money, small disks, services, providers."""
+        for name in SMALL_DISK:
+            self._mount(self._party(name).home)
+        for name in ("client", "operator", "approver", *PROVIDERS):
+            address = self._party(name).new_key()
+            Sender(self.direct, devnet.accounts()[-1]).send(
+                self.direct.faucet(address, parse_amount("5000", self.direct.decimals))
+            )
+            self.direct.w3.provider.make_request(RPCEndpoint("anvil_setBalance"), [address, hex(10**20)])
+        self._party("client").run("wallet", "deposit", "4000", "--key", "client")
+        settings = {"key": "operator", "port": self._market_port, "fee": 1000, "epoch_seconds": 1, "poll_seconds": 0.5}
+        settings["approver"] = self._party("approver").address()
+        lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
+        (self._party("operator").home / "market.toml").write_text("".join(lines))
+        for service in ("market", "approver"):
+            self.start(service)
+        self.until("the market answers", self.market_answers)
+        for name in PROVIDERS:
+            self._party(name).run(
+                "provider", "register", "--key", name, "--price", "0.60", "--stake", "100", "--rules", "audited",
+                "--measure-seconds", "1", "--yes",
+            )  # fmt: skip
+            self.start(name)
+
+    def _mount(self, home: Path) -> None:
+        """A small disk that can be filled. Without the right to mount, that kind of bad luck is left out."""
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "gpumarket-chaos", str(home)]
+        if subprocess.run(command, capture_output=True).returncode == 0:
+            self.mounts.append(home)
+
+    def submit(self, number: int) -> str:
+        """One small job; returns its id. It is handed in once, however often the market is away."""
+        client = self._party("client")
+        folder, name = client.home / f"job-{number}", f"chaos-{number}"
+        if not folder.exists():
+            client.run("recipe", "new", "digits", str(folder))
+            text = (folder / "job.yaml").read_text()
+            for old, new in (
+                ("name: digits", f"name: {name}"),
+                ("seed: 1\n", f"seed: {number}\n"),
+                ("steps: 600", f"steps: {100 * CHECKPOINTS}"),
+            ):
+                assert old in text, f"the example's job.yaml has no {old!r}"
+                text = text.replace(old, new)
+            (folder / "job.yaml").write_text(text)
+        text = "the run was over"
+        for _ in range(60):
+            if self.over:
+                break
+            ok, text = client.try_run("job", "submit", str(folder), "--key", "client", "--yes", "-o", "json")
+            if ok:
+                return str(json.loads(text)["id"])
+            time.sleep(1)
+            try:  # the answer may have been lost on its way
+                mine = [job.id for job in self.market.jobs() if job.name == name]
+            except UserError:
+                continue
+            if mine:
+                return mine[0]
+        raise Failure(f"job {number} could not be handed in:\n{text}")
+
+    # ------------------------------------------------------------- processes
+
+    def start(self, service: str) -> None:
+        party, command = SERVICES[service]
+        self._party(party).start(service, *command)
+
+    def process(self, service: str) -> "subprocess.Popen[bytes]":
+        return self._party(SERVICES[service][0]).processes[service]
+
+    def kill(self, service: str) -> None:
+        self._party(SERVICES[service][0]).kill(service)
+
+    def sandboxes(self) -> list[psutil.Process]:
+        """The outermost processes of all sandboxes that run now."""
+        found = []
+        for name in PROVIDERS:
+            if self.process(name).poll() is not None:
+                continue
+            for child in psutil.Process(self.process(name).pid).children(recursive=True):
+                try:
+                    if child.name() == "bwrap":
+                        found.append(child)
+                except psutil.NoSuchProcess:
+                    continue
+        return found
+
+    def revive(self) -> list[str]:
+        """Starts what does not run, whoever ended it; returns the names."""
+        dead = [service for service in SERVICES if self.process(service).poll() is not None]
+        for service in dead:
+            self.start(service)
+        return dead
+
+    def stop_all(self) -> None:
+        for service in SERVICES:
+            process = self._party(SERVICES[service][0]).processes.get(service)
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for service in SERVICES:
+            process = self._party(SERVICES[service][0]).processes.get(service)
+            if process is not None:
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+        self.chain_door.close()
+        self.market_door.close()
+        self.chain.stop()
+        for mount in self.mounts:
+            kept = mount.with_name(mount.name + "-kept")
+            subprocess.run(["cp", "-r", str(mount), str(kept)], capture_output=True)
+            subprocess.run(["umount", "-l", str(mount)], capture_output=True)
+
+    # ------------------------------------------------------------- looking
+
+    def market_answers(self) -> bool:
+        try:
+            self.market.info()
+        except UserError:
+            return False
+        return True
+
+    def until(self, what: str, ready: Callable[[], bool], patience: float = 60) -> None:
+        deadline = time.monotonic() + patience
+        while not ready():
+            if time.monotonic() > deadline:
+                raise Failure(f"waited {patience:.0f} s in vain until {what}")
+            time.sleep(0.2)
+
+    def reconcile(self) -> tuple[bool, str]:
+        return self._party("operator").try_run("reconcile")
+
+    def pull(self, job: str) -> None:
+        """Downloads and verifies a job's newest checkpoint. Raises Failure."""
+        client = self._party("client")
+        client.run("job", "pull", job, str(client.home / f"result-{job[2:12]}"))
+
+    def tail(self, service: str) -> str:
+        return self._party(SERVICES[service][0]).tail(service, 25)
+
+    def status(self) -> dict[str, Any]:
+        return {service: self.process(service).poll() for service in SERVICES}
