@@ -4,6 +4,8 @@ import threading
 import time
 from pathlib import Path
 
+from worker.failures import printable
+
 REWRITE_SECONDS = 1.0
 
 
@@ -40,7 +42,7 @@ class CappedLog:
         """The last `limit` bytes, as text."""
         with self._lock:
             kept = self._tail if len(self._tail) >= limit else self._content()
-            return bytes(kept[-limit:]).decode(errors="replace")
+            return printable(bytes(kept[-limit:]).decode(errors="replace"))
 
     def _content(self) -> bytes:
         gap = f"\n[... {self._dropped} bytes dropped ...]\n".encode() if self._dropped else b""

@@ -20,6 +20,12 @@ FailureKind = Literal[
 FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
 
 
+def printable(text: str) -> str:
+    """What a recipe said, without characters that a terminal would obey."""
+    text = text.replace("\r", "\n")
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 class Failure(UserError):
     """A recipe's or its process's failure. `message` says what was wrong, `hint` what to do."""
 

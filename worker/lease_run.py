@@ -96,6 +96,8 @@ class LeaseRun:
             offer.trusted,
             offer.gpus,
             wants,
+            offer.sandbox,
+            offer.image,
         )
         # A pause ends the process, for what it holds of the GPU's memory; a new one goes on after it.
         self._new_training = lambda: Training(chain, self._clients["training"], folder, machine, self._news)
@@ -245,9 +247,14 @@ class LeaseRun:
             turn.state, file.nums, self.settlement.progress(), self._timing, turn.now, left
         ):
             self._log.warning("lease.gives_up", seconds_to_checkpoint=left and round(left, 1), **self._place())
-            self.training.stop()
-            # Not `failed`: the recipe is not to blame. A market offers the job to others first.
-            self._release("the next checkpoint would come after the deadline")
+            silence = self.training.hang(file.nums.timeout)
+            if silence is None:
+                self.training.stop()
+                # Not `failed`: the recipe is not to blame. A market offers the job to others first.
+                self._release("the next checkpoint would come after the deadline")
+            else:
+                self.training.kill()  # it would not heed a stop
+                self._release(f"hang: the recipe has been silent for {silence:.0f} s", failed=True)
 
     def _heed_pause(self, pause: Pause) -> float:
         """Seconds until the next checkpoint may be there. Releases now what can't be held until then at all."""

@@ -7,11 +7,11 @@ checked against these models, and against what must come next (class Conversatio
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from worker.checkpoints import checkpoint_name
 from worker.environment import Device
-from worker.failures import Failure, FailureKind
+from worker.failures import Failure, FailureKind, printable
 
 MAX_LINE = 64 * 1024  # bytes
 MAX_METRICS = 32
@@ -24,6 +24,7 @@ Metrics = Annotated[
     ],
     Field(max_length=MAX_METRICS),
 ]
+Said = Annotated[str, AfterValidator(printable)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -95,9 +96,9 @@ class Checkpoint(Strict):
 class Failed(Strict):
     type: Literal["failed"] = "failed"
     kind: FailureKind
-    message: str = Field(max_length=4_000)
-    hint: str | None = Field(default=None, max_length=1_000)
-    traceback: str = Field(default="", max_length=16_000)
+    message: Said = Field(max_length=4_000)
+    hint: Said | None = Field(default=None, max_length=1_000)
+    traceback: Said = Field(default="", max_length=16_000)
 
     def failure(self) -> Failure:
         return Failure(self.kind, self.message, self.hint)

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -101,6 +101,10 @@ class Offer(BaseModel):
     upload_bytes: int | None = Field(default=None, ge=1, description="most bytes a second to the market")
     download_bytes: int | None = Field(default=None, ge=1, description="most bytes a second from the market")
     hang_seconds: float = Field(default=600, gt=0, description="a recipe that is silent for longer is ended")
+    sandbox: Literal["bubblewrap", "podman"] = Field(
+        default="bubblewrap", description="or podman; what recipes of strangers run in"
+    )
+    image: str | None = Field(default=None, description="for podman; this machine's own Python if left out")
     trusted: bool = Field(default=False, description="run recipes without a sandbox: your word that you trust them all")
 
     # The agent. What is left out follows from the lease's timeout.
@@ -125,7 +129,10 @@ class Offer(BaseModel):
     def sold(self, min_pay: int = 0) -> AskResources:
         """What the Ask signs, with the leases that are wanted; they must pay `min_pay` at least."""
         least = max(min_pay, self.wants.min_pay)
-        return self.resources.model_copy(update={"wants": self.wants.model_copy(update={"min_pay": least})})
+        changes: dict[str, Any] = {"wants": self.wants.model_copy(update={"min_pay": least})}
+        if self.sandbox == "podman":
+            changes["sandbox"] = "podman"
+        return self.resources.model_copy(update=changes)
 
     def as_before(self, former: "Offer") -> "Offer":
         """This offer with the settings that its owner had made in the former one."""

@@ -27,6 +27,7 @@ from worker.usage import Limits, check_usage, prefer_to_kill
 
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 5.0  # to exit by itself after its last message
+LOG_BYTES_PER_SECOND = 4 << 20  # more than that makes the recipe wait, and not this machine work
 MEMORY_MARKS = ("MemoryError", "bad_alloc", "out of memory")
 
 
@@ -98,6 +99,7 @@ class Runner:
         self._writing = threading.Lock()
         self._started = threading.Event()
         self._due: float | None = time.monotonic() + self.limits.start_seconds  # for its next message
+        self._closed: float | None = None  # when it closed its pipe
         self._made = self._taken = self.first - 1  # numbers of checkpoints
         # Linux lets a child die with its parent *thread*: so one that outlives the child has to start it.
         self._supervisor = threading.Thread(target=self._supervise, name="training supervisor", daemon=True)
@@ -218,6 +220,8 @@ class Runner:
                 return self._fail(failure)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_SECONDS)
+            if self._closed is not None and time.monotonic() > self._closed + GRACE_SECONDS:
+                return self._fail(Failure("protocol", "the training process closed its pipe, and ran on"))
         return None
 
     def _listen(self, pipe: IO[bytes]) -> None:
@@ -234,6 +238,7 @@ class Runner:
                 if isinstance(message, messages.Ready):
                     self._due = None
                 self._pass_on(message)
+            self._closed = time.monotonic()
         except Failure as failure:
             self._fail(failure)
         return None
@@ -247,6 +252,7 @@ class Runner:
     def _keep_log(self, pipe: IO[bytes]) -> None:
         while data := os.read(pipe.fileno(), 65536):
             self._log.write(data)
+            time.sleep(len(data) / LOG_BYTES_PER_SECOND)
 
     def _expect_message(self) -> None:
         waits_for_us = self._made - self._taken > self._ahead

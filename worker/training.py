@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import structlog
 
@@ -29,6 +30,7 @@ from worker.job_history import metrics_so_far
 from worker.leases import check_fit, check_wanted, verified_job
 from worker.messages import Checkpoint, Done, Failed, Ready, Step, Stopped
 from worker.pace import Pace
+from worker.podman import Podman
 from worker.runner import Runner
 from worker.store import Job, LeaseFolder
 from worker.usage import Limits
@@ -51,6 +53,8 @@ class Machine:
     trusted: bool = False  # the owner's word that recipes need no sandbox
     gpus: tuple[int, ...] = ()  # NVML indices; empty: all there are
     wants: Wants = field(default_factory=Wants)
+    sandbox: Literal["bubblewrap", "podman"] = "bubblewrap"
+    image: str | None = None  # for podman; None: this machine's own Python
 
 
 class Training(threading.Thread):
@@ -93,6 +97,10 @@ class Training(threading.Thread):
     def checkpoint_seconds(self) -> float | None:
         """Estimated time for a whole checkpoint; None while nothing is known."""
         return self.pace.checkpoint_seconds() if self.pace else None
+
+    def hang(self, timeout: float) -> float | None:
+        """Seconds for which the recipe has been silent, if it hangs; a checkpoint has `timeout` seconds."""
+        return self.pace.hang(time.monotonic(), timeout) if self.pace and self.is_alive() else None
 
     def log_tail(self) -> str:
         return self._runner.log_tail() if self._runner else ""
@@ -202,6 +210,7 @@ class Training(threading.Thread):
             device=machine.device,
             gpus=machine.gpus,
             limits=limits,
+            runtime=Podman(machine.image) if machine.sandbox == "podman" else None,
             trusted=machine.trusted,
         )
         self._runner = runner
@@ -230,7 +239,7 @@ class Training(threading.Thread):
                 case Checkpoint() as made:
                     self._commit(run.take(made), job, numerics)
                     if self.pace:
-                        self.pace.checkpoint(made.index)
+                        self.pace.checkpoint(made.index, time.monotonic())
                 case (Done() | Stopped()) as ended:
                     return ended
                 case Failed() as failed:
