@@ -41,7 +41,7 @@ class Amount(TypeDecorator[int]):
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """An aware time, kept in UTC; SQLite would forget the zone."""
+    """An aware time, kept in UTC; SQLite would forget the zone, PostgreSQL would give it in the session's."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -54,9 +54,9 @@ class UtcTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None or value.tzinfo is not None:
-            return value
-        return value.replace(tzinfo=UTC)
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def now() -> datetime:

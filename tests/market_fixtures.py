@@ -8,10 +8,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from eth_account.signers.local import LocalAccount
 from sqlalchemy import func
 from sqlmodel import select
 from starlette.testclient import TestClient
 
+from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.api.problems import Code, Problem
 from contracts.orders import Domain, Rules, new_account
@@ -29,9 +31,9 @@ from tests.market_world import (
     make_context,
     make_lease,
     make_spec,
-    sha256,
     signed_ask,
     signed_bid,
+    upload,
 )
 
 DOMAIN = Domain(chain_id=31337, verifying_contract="0x5FbDB2315678afecb367f032d93F642f64180aa3")
@@ -48,9 +50,9 @@ RULES = Rules(
 class LocalClient(MarketClient):
     """MarketClient on an app in the same process."""
 
-    def __init__(self, context: Context) -> None:
-        super().__init__("http://market.test")
-        self._http = TestClient(create_app(context), base_url="http://market.test", raise_server_exceptions=False)
+    def __init__(self, http: TestClient, signer: Signer | None = None) -> None:
+        super().__init__("http://market.test", signer=signer)
+        self._http = http
 
 
 @dataclass
@@ -66,8 +68,12 @@ class World:
         self.spec = make_spec()
         self.set_account(self.client.address, free=100_000_000)
         self.set_account(self.provider.address, free=100_000_000)
-        for data in (RECIPE, STATE):
-            self.context.blobs.put(sha256(data), [data])
+        upload(self.context, self.client.address, RECIPE)
+        upload(self.context, self.provider.address, STATE)
+
+    def api_of(self, key: LocalAccount) -> LocalClient:
+        """The API as the holder of a key uses it."""
+        return LocalClient(self.api._http, Signer(key, DOMAIN))
 
     def set_account(self, address: str, free: int = 0, active: int = 0, page: int = 0, used: int = 0) -> None:
         self.chain.words[address] = AccountWord(free, active, page, used)
@@ -130,6 +136,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     chain = FakeChain(DOMAIN)
     (tmp_path / "market.sqlite3").write_bytes(blank_database())
     context = make_context(tmp_path, chain, new_account().address, {"audited": RULES}, max_blob_bytes=100_000)
-    with LocalClient(context) as api:
-        yield World(context, chain, api)
+    app = create_app(context)
+    with TestClient(app, base_url="http://market.test", raise_server_exceptions=False) as http:
+        yield World(context, chain, LocalClient(http))
     context.db.close()

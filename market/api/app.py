@@ -3,20 +3,23 @@
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from market.api.dependencies import get_caller
 from market.api.errors import PROBLEMS, ProblemBody, add_handlers
 from market.api.middleware import BodyLimit, RequestLog
 from market.api.routes import blobs, epochs, info, jobs, leases, orders, progress
+from market.callers import Callers
 from market.context import Context
 
 DESCRIPTION = """A decentralized marketplace for GPU training: escrowed jobs, checkpointed work, paid by the checkpoint.
 
 Nothing here needs a login: orders, claims, approvals and reports carry signatures (EIP-712), and the money is in a
-contract that checks them again. Posting the same message twice is the same as once. Money is decimal text in the
-token's smallest unit, times are RFC 3339, hashes 0x-hex."""
+contract that checks them again. Files, checkpoints and logs are for those who have to do with a job, and uploads for
+those who have a deposit: such requests carry a signed token that is good for some minutes. Posting the same message
+twice is the same as once. Money is decimal text in the token's smallest unit, times are RFC 3339, hashes 0x-hex."""
 
 
 def create_app(context: Context | None = None) -> FastAPI:
@@ -30,7 +33,8 @@ def create_app(context: Context | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.context = context
-    v1 = APIRouter(prefix="/v1", responses=PROBLEMS)
+    app.state.callers = Callers(context) if context is not None else None
+    v1 = APIRouter(prefix="/v1", responses=PROBLEMS, dependencies=[Depends(get_caller)])
     for room in (info, orders, jobs, leases, progress, epochs, blobs):
         v1.include_router(room.router)
     app.include_router(v1)

@@ -2,10 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Path, Query, Request, Security
+from fastapi.security import APIKeyHeader
 
+from contracts.api.access import SCHEME
 from contracts.api.problems import Code, Problem
 from contracts.types import Address, Bytes32
+from market.callers import Caller, Callers, token_missing, wrong_scope
 from market.context import Context
 from market.paging import DEFAULT_LIMIT, MAX_LIMIT
 
@@ -24,6 +27,47 @@ def get_context(request: Request) -> Context:
 
 
 Market = Annotated[Context, Depends(get_context)]
+
+# In the schema, for those operations that need it.
+_TOKEN = APIKeyHeader(
+    name="Authorization",
+    scheme_name="AccessToken",
+    description=f"`{SCHEME} <token>`: a signed AccessToken, see docs/access.md",
+    auto_error=False,
+)
+
+
+def get_caller(market: Market, request: Request) -> Caller | None:
+    """Who signed the request's token, if it has one. Counts the request."""
+    callers: Callers = request.app.state.callers
+    address = request.client.host if request.client else ""
+    return callers.admit(request.headers.get("authorization"), address)
+
+
+def get_reader(
+    caller: Annotated[Caller | None, Depends(get_caller)], _: Annotated[str | None, Security(_TOKEN)]
+) -> Caller:
+    """Somebody who wants to read a job."""
+    return _with_scope(caller, "read")
+
+
+def get_writer(
+    caller: Annotated[Caller | None, Depends(get_caller)], _: Annotated[str | None, Security(_TOKEN)]
+) -> Caller:
+    """Somebody who wants to upload."""
+    return _with_scope(caller, "write")
+
+
+def _with_scope(caller: Caller | None, scope: str) -> Caller:
+    if caller is None:
+        raise token_missing(scope)
+    if caller.token.scope != scope:
+        raise wrong_scope(caller.token, scope)
+    return caller
+
+
+ReadingCaller = Annotated[Caller, Depends(get_reader)]
+WritingCaller = Annotated[Caller, Depends(get_writer)]
 HashPath = Annotated[Bytes32, Path(description="0x and 64 hex digits")]
 AddressPath = Annotated[Address, Path(description="0x and 40 hex digits")]
 AddressQuery = Annotated[Address | None, Query()]

@@ -10,6 +10,7 @@ from eth_account.signers.local import LocalAccount
 from starlette.testclient import TestClient
 
 from contracts import commitment
+from contracts.api.access import Signer
 from contracts.api.bodies import CheckpointOut, CheckpointRecord, JobOut, LeaseOut
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
@@ -34,11 +35,11 @@ from tests.market_world import (
     make_context,
     make_record,
     make_spec,
-    sha256,
     signed_ask,
     signed_bid,
     signed_progress,
     signed_report,
+    upload,
 )
 
 
@@ -55,14 +56,21 @@ class Lives:
         self.api._http = TestClient(create_app(self.context), base_url="http://market.test")  # type: ignore[assignment]
         self.follower = Follower(chain, indexer.DatabaseStore(self.context.db))
         self.follow()
-        self.context.blobs.put(sha256(RECIPE), [RECIPE])
+        upload(self.context, self.client.address, RECIPE)
         self.approver = self.new_approver()
+        self.reader = self.api_of(self.client)
         self.spec = make_spec()
         self.nonce = 0
 
     def new_approver(self) -> Approver:
         """An approver as it is after a restart: only what is on disk."""
-        return Approver(self.api, self.chain, self.approver_key, Memory(self.folder / "approver"))
+        return Approver(self.api_of(self.approver_key), self.chain, self.approver_key, Memory(self.folder / "approver"))
+
+    def api_of(self, key: LocalAccount) -> MarketClient:
+        """The API as the holder of a key uses it."""
+        api = MarketClient(self.api.url, signer=Signer(key, self.chain.domain))
+        api._http = self.api._http
+        return api
 
     def follow(self) -> None:
         while indexer.follow(self.context, self.follower):
@@ -97,7 +105,7 @@ class Lives:
     def record(self, lease: LeaseOut, index: int, before: str, **changes: Any) -> CheckpointRecord:
         """A checkpoint with a real safetensors file, uploaded."""
         state = safetensors_bytes({"weight": (index + 100 * len(changes)).to_bytes(8, "little")})
-        self.context.blobs.put(sha256(state), [state])
+        upload(self.context, lease.provider, state)
         root = to_hex(commitment.state_root(commitment.tensors_from_safetensors(state)))
         return make_record(lease.bid.job, index, before, state, **({"state_root": root} | changes))
 

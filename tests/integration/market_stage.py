@@ -12,6 +12,7 @@ from eth_account.signers.local import LocalAccount
 from sqlalchemy import func
 from sqlmodel import select
 
+from contracts.api.access import Signer
 from contracts.api.bodies import AskOut, JobOut, LeaseOut
 from contracts.api.client import MarketClient
 from contracts.api.problems import Code, Problem
@@ -58,7 +59,12 @@ class Stage:
         self.spec = make_spec()
         for name, data in (("recipe.py", RECIPE), ("state", STATE)):
             (self.folder / name).write_bytes(data)
-            self.api.put_blob(self.folder / name)
+            for key in (self.client, self.provider):
+                self.api_of(key).put_blob(self.folder / name)
+
+    def api_of(self, key: LocalAccount) -> MarketClient:
+        """The API as the holder of a key uses it."""
+        return MarketClient(self.api.url, signer=Signer(key, self.domain))
 
     def ask(self, **changes: Any) -> Any:
         ask = make_ask(self.provider, self.sender.address, self.rules, **changes)

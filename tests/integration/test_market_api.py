@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from contracts.api.access import Signer
 from contracts.api.problems import Code
 from contracts.chain.client import Chain
 from contracts.chain.devnet import Devnet
@@ -84,9 +85,11 @@ def test_a_nonce_that_a_lease_has_used(stage: Stage) -> None:
 
 
 def test_a_blob_under_another_name(stage: Stage) -> None:
-    response = stage.api._http.put(f"/v1/blobs/{sha256(b'a')}", content=b"b")
+    response = stage.api._http.put(
+        f"/v1/blobs/{sha256(b'a')}", content=b"b", headers=Signer(stage.client, stage.domain).writing()
+    )
     assert (response.status_code, response.json()["code"]) == (400, "blob_mismatch")
-    assert not stage.api.has_blob(sha256(b"a"))
+    assert not stage.api_of(stage.client).has_blob(sha256(b"a"))
 
 
 def test_a_path_out_of_the_job(stage: Stage) -> None:

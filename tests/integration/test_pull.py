@@ -41,7 +41,14 @@ def job(market: Lives) -> JobOut:
 
 
 def pulled(market: Lives, job: JobOut, everything: bool = True) -> list[Pulled]:
-    return pull(market.api, market.chain, market.api.job(job.id), market.folder / "got", everything, lambda _: None)
+    return pull(
+        market.api_of(market.client),
+        market.chain,
+        market.api.job(job.id),
+        market.folder / "got",
+        everything,
+        lambda _: None,
+    )
 
 
 def kept(market: Lives) -> list[Path]:
@@ -92,19 +99,26 @@ def test_more_than_was_accepted(market: Lives, job: JobOut) -> None:
     market.report(lease, 3, lease.approval.approval.tip)
     boasting = market.api.job(job.id).model_copy(update={"accepted": 3})
     with pytest.raises(Unverified, match=r"the chain has accepted [02]$"):
-        pull(market.api, market.chain, boasting, market.folder / "got", False, lambda _: None)
+        pull(market.reader, market.chain, boasting, market.folder / "got", False, lambda _: None)
 
 
 def test_no_lease_to_vouch_for_it(market: Lives, job: JobOut) -> None:
     alone = market.api.job(job.id).model_copy(update={"leases": []})
     with pytest.raises(Unverified, match=r"the chain has accepted [02]$"):
-        pull(market.api, market.chain, alone, market.folder / "got", False, lambda _: None)
+        pull(market.reader, market.chain, alone, market.folder / "got", False, lambda _: None)
 
 
 def test_another_bid(market: Lives, job: JobOut) -> None:
     other = job.bid.model_copy(update={"client": new_account().address})
     with pytest.raises(Unverified, match="not that of job"):
-        pull(market.api, market.chain, job.model_copy(update={"bid": other}), market.folder, False, lambda _: None)
+        pull(
+            market.api_of(market.client),
+            market.chain,
+            job.model_copy(update={"bid": other}),
+            market.folder,
+            False,
+            lambda _: None,
+        )
 
 
 def test_a_blob_that_was_changed(market: Lives, job: JobOut) -> None:
@@ -132,7 +146,7 @@ def test_accepted_by_the_window(market: Lives) -> None:
     market.follow()
     boasting = market.api.job(job.id).model_copy(update={"accepted": 2})
     with pytest.raises(Unverified, match=r"the chain has accepted 0$"):
-        pull(market.api, market.chain, boasting, market.folder / "got", False, lambda _: None)
+        pull(market.reader, market.chain, boasting, market.folder / "got", False, lambda _: None)
     market.pass_time(market.rules.window)
     assert [(one.index, one.tip) for one in pulled(market, job)] == [(1, first.tip), (2, second.tip)]
     change(market, job, 2, trace_root="0x" + "11" * 32)
@@ -149,5 +163,5 @@ def test_forged_records_between_two_approvals(market: Lives, job: JobOut) -> Non
     for accepted in (3, 4):
         lie = market.api.job(job.id).model_copy(update={"accepted": accepted})
         with pytest.raises(Unverified):
-            pull(market.api, market.chain, lie, market.folder / "got", False, lambda _: None)
+            pull(market.reader, market.chain, lie, market.folder / "got", False, lambda _: None)
     assert kept(market) == []

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import requests
 
+from contracts.api.access import Signer
 from contracts.api.problems import Code, Problem
 from contracts.jobspec import FileRef
 from market.api.app import create_app
 from market.models import BlobRow, EpochRow, MatchRow, UnmatchedRow
-from tests.market_fixtures import World, world
-from tests.market_world import RECIPE, file_ref, sha256
+from tests.market_fixtures import DOMAIN, World, world
+from tests.market_world import RECIPE, file_ref, make_spec, sha256
 
 __all__ = ["world"]
 
@@ -45,10 +46,10 @@ def test_info(world: World) -> None:
         ("GET", f"/v1/asks/{HASH}", 404, Code.NOT_FOUND),
         ("GET", f"/v1/jobs/{HASH}", 404, Code.NOT_FOUND),
         ("GET", f"/v1/jobs/{HASH}/checkpoints", 404, Code.NOT_FOUND),
-        ("GET", f"/v1/jobs/{HASH}/reports", 404, Code.NOT_FOUND),
+        ("GET", f"/v1/jobs/{HASH}/reports", 401, Code.ACCESS_TOKEN_MISSING),
         ("GET", f"/v1/leases/{HASH}", 404, Code.NOT_FOUND),
         ("GET", "/v1/epochs/7", 404, Code.NOT_FOUND),
-        ("GET", f"/v1/blobs/{HASH}", 404, Code.NOT_FOUND),
+        ("GET", f"/v1/blobs/{HASH}", 401, Code.ACCESS_TOKEN_MISSING),
         ("GET", "/v1/asks/0x12", 422, Code.VALIDATION_FAILED),
         ("GET", "/v1/asks?status=fine", 422, Code.VALIDATION_FAILED),
         ("GET", "/v1/asks?limit=0", 422, Code.VALIDATION_FAILED),
@@ -145,38 +146,43 @@ def test_until_the_chain_is_followed(world: World) -> None:
 
 
 def test_blobs_there_and_back(world: World, tmp_path: Path) -> None:
-    source = tmp_path / "data"
+    source, api = tmp_path / "data", world.api_of(world.client)
     source.write_bytes(bytes(range(256)) * 300)
-    ref = world.api.put_blob(source)
-    assert world.api.has_blob(ref.sha256)
-    assert world.api.put_blob(source) == ref
-    assert world.api.get_blob(ref, tmp_path / "copy", job=HASH).read_bytes() == source.read_bytes()
-    assert world.count(BlobRow) == 1
-    part = world.api._http.get(f"/v1/blobs/{ref.sha256}", headers={"range": "bytes=256-259"})
+    before = world.count(BlobRow)
+    ref = api.put_blob(source)
+    assert api.has_blob(ref.sha256)
+    assert api.put_blob(source) == ref
+    assert world.count(BlobRow) == before + 1
+    job = api.post_bid(world.bid(spec=make_spec(files={"recipe.py": ref}))).id
+    assert api.get_blob(ref, tmp_path / "copy", job=job).read_bytes() == source.read_bytes()
+    headers = {"range": "bytes=256-259"} | Signer(world.client, DOMAIN).reading(job)
+    part = api._http.get(f"/v1/blobs/{ref.sha256}", headers=headers)
     assert (part.status_code, part.content) == (206, b"\0\1\2\3")
 
 
 def test_a_blob_under_another_name(world: World) -> None:
-    response = world.api._http.put(f"/v1/blobs/{HASH}", content=RECIPE)
+    before = world.count(BlobRow)
+    headers = Signer(world.client, DOMAIN).writing()
+    response = world.api._http.put(f"/v1/blobs/{HASH}", content=RECIPE, headers=headers)
     assert (response.status_code, response.json()["code"]) == (400, "blob_mismatch")
-    assert not world.api.has_blob(HASH)
-    assert world.count(BlobRow) == 0
+    assert not world.api_of(world.client).has_blob(HASH)
+    assert world.count(BlobRow) == before
     assert not any(path.is_file() for path in (world.context.blobs.folder / "incoming").iterdir())
 
 
 def test_a_blob_that_is_too_large(world: World) -> None:
-    data = bytes(100_001)
+    data, headers = bytes(100_001), Signer(world.client, DOMAIN).writing()
     for content in (data, iter([data])):  # announced, and found out on the way
-        response = world.api._http.put(f"/v1/blobs/{sha256(data)}", content=content)
+        response = world.api._http.put(f"/v1/blobs/{sha256(data)}", content=content, headers=headers)
         assert (response.status_code, response.json()["code"]) == (413, "blob_too_large")
-    assert not world.api.has_blob(sha256(data))
+    assert not world.api_of(world.client).has_blob(sha256(data))
 
 
 def test_a_market_that_lies_about_a_blob(world: World, tmp_path: Path) -> None:
-    ref = file_ref(RECIPE)
+    ref, job = file_ref(RECIPE), world.lease().bid
     world.context.blobs.path(ref.sha256).write_bytes(b"other bytes")
     with pytest.raises(Problem, match="not what its name says"):
-        world.api.get_blob(FileRef(sha256=ref.sha256, size=11), tmp_path / "copy", job=HASH)
+        world.api_of(world.client).get_blob(FileRef(sha256=ref.sha256, size=11), tmp_path / "copy", job=job)
     assert list(tmp_path.glob("*copy*")) == []
 
 

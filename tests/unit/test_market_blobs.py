@@ -65,7 +65,7 @@ def test_too_large_is_refused_before_it_is_read_on(store: BlobStore) -> None:
 def test_an_announced_size_binds(store: BlobStore) -> None:
     with pytest.raises(Problem) as caught, store.incoming(sha256(DATA), len(DATA) + 1) as blob:
         blob.write(DATA)
-        blob.finish()
+        blob.check()
     assert caught.value.code == "blob_mismatch"
     assert files(store) == []
 
@@ -80,5 +80,5 @@ def test_an_upload_that_breaks_off_leaves_nothing(store: BlobStore) -> None:
 def test_what_a_killed_market_left_is_cleared(store: BlobStore) -> None:
     store.incoming(sha256(DATA), None).write(DATA)
     assert len(files(store)) == 1
-    store.clear_incoming()
+    store.clear_incoming(0)
     assert files(store) == []

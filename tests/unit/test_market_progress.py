@@ -245,8 +245,9 @@ def test_a_release_waits_for_the_last_approval(world: World, lease: LeaseRow) ->
     out = world.api.post_report(body)
     assert (out.report, out.text, out.provider) == (body.report, "power is gone", world.provider.address)
     assert world.api.post_report(body) == out
-    assert [row.report.kind for row in world.api.reports(lease.bid)] == ["log", "release"]
-    assert list(world.api.release_requests(world.client.address)) == [out]
+    reports = list(world.api_of(world.client).reports(lease.bid))
+    assert [(row.report.kind, row.text) for row in reports] == [("log", "step 1"), ("release", "power is gone")]
+    assert list(world.api.release_requests(world.client.address)) == [out.model_copy(update={"text": None})]
     assert list(world.api.release_requests(world.stranger.address)) == []
     world.api.post_approval(signed_approval(lease.id, 0, lease.tip, DOMAIN, world.client, last=True))
     assert list(world.api.release_requests(world.client.address)) == []
@@ -277,7 +278,7 @@ def test_three_leases_that_fail_at_one_checkpoint_end_the_job(world: World) -> N
         world.update_lease(lease.id, finished="closed")
     job = world.api.job(lease.bid)
     assert (job.status, job.failures) == ("failed", 3)
-    assert job.reason == "3 leases failed at checkpoint 1; the last log ends with: out of memory"
+    assert job.reason == "3 leases failed at checkpoint 1; their logs are in its reports"
 
 
 def test_failures_at_an_earlier_checkpoint_are_forgiven(world: World, lease: LeaseRow) -> None:

@@ -7,9 +7,10 @@ from starlette.requests import ClientDisconnect
 
 from contracts.api.problems import Code, Problem
 from contracts.jobspec import FileRef
-from market.api.dependencies import HashPath, Market
+from market.api.dependencies import HashPath, Market, ReadingCaller, WritingCaller
 from market.blobs import CHUNK
-from market.services import blobs
+from market.context import Context
+from market.services import access, blobs
 
 router = APIRouter(tags=["blobs"], prefix="/blobs")
 
@@ -21,22 +22,40 @@ class BlobResponse(FileResponse):
 
 
 @router.get("/{sha256}", response_class=BlobResponse, responses={200: _BYTES})
-@router.head("/{sha256}", response_class=BlobResponse, responses={200: {"description": "It is here"}})
-def get_blob(market: Market, sha256: HashPath) -> Response:
-    """A blob's bytes; `Range` works."""
-    size = market.blobs.size(sha256)
-    if size is None:
-        raise Problem(404, Code.NOT_FOUND, f"there is no blob {sha256} at this market")
-    headers = {"etag": f'"{sha256}"', "cache-control": "public, max-age=31536000, immutable"}
+def get_blob(market: Market, sha256: HashPath, caller: ReadingCaller) -> Response:
+    """A blob of the job that the token is for; `Range` works."""
+    with market.db.reading() as session:
+        access.check_readable(session, access.find_reader(market, session, caller.token.job, caller.account), sha256)
+    if market.blobs.size(sha256) is None:
+        raise Problem(
+            404,
+            Code.NOT_FOUND,
+            f"there is no blob {sha256} at this market",
+            f"Checkpoints are kept for {market.settings.keep_checkpoint_days:g} days after a job's end, its result "
+            f"for {market.settings.keep_result_days:g}.",
+        )
+    headers = {"etag": f'"{sha256}"', "cache-control": "private, max-age=31536000, immutable"}
     return BlobResponse(market.blobs.path(sha256), headers=headers, media_type="application/octet-stream")
+
+
+@router.head("/{sha256}", response_class=Response, responses={200: {"description": "It is here"}})
+def find_blob(market: Market, sha256: HashPath, caller: WritingCaller) -> Response:
+    """Whether the account has uploaded this blob, and need not again."""
+    with market.db.reading() as session:
+        mine = access.has_uploaded(session, sha256, caller.account)
+    size = market.blobs.size(sha256) if mine else None
+    if size is None:
+        raise Problem(404, Code.NOT_FOUND, f"{caller.account} has no blob {sha256} at this market")
+    return Response(headers={"content-length": str(size), "etag": f'"{sha256}"'})
 
 
 # Asynchronous, because only so can a body be read piece by piece; the disk is written to in threads.
 @router.put("/{sha256}", status_code=201, openapi_extra={"requestBody": {"required": True, **_BYTES}})
-async def put_blob(market: Market, sha256: HashPath, request: Request) -> FileRef:
+async def put_blob(market: Market, sha256: HashPath, request: Request, caller: WritingCaller) -> FileRef:
     """Store a blob, if its bytes are what its name says. Else nothing is kept."""
     length = request.headers.get("content-length", "")
     announced = int(length) if length.isascii() and length.isdigit() else None
+    await run_in_threadpool(_check_writer, market, caller.account, sha256, announced or 0)
     with await run_in_threadpool(market.blobs.incoming, sha256, announced) as blob:
         buffer = bytearray()
         try:
@@ -48,6 +67,12 @@ async def put_blob(market: Market, sha256: HashPath, request: Request) -> FileRe
         except ClientDisconnect as error:
             raise Problem(400, Code.BLOB_MISMATCH, "the upload broke off; nothing was kept") from error
         await run_in_threadpool(blob.write, bytes(buffer))
-        size = await run_in_threadpool(blob.finish)
-    await run_in_threadpool(blobs.remember, market, sha256, size)
-    return FileRef(sha256=sha256, size=size)
+        await run_in_threadpool(blob.check)
+        return await run_in_threadpool(blobs.keep, market, blob, caller.account)
+
+
+def _check_writer(market: Context, account: str, sha256: str, size: int) -> None:
+    if not access.may_write(market, account):
+        raise access.not_a_writer(account)
+    with market.db.reading() as session:
+        blobs.check_room(market, session, account, sha256, size)

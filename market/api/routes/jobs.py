@@ -4,9 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from contracts.api.bodies import CheckpointOut, JobOut, JobStatus, Page, ReportOut
-from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, Limit, Market
-from market.services import jobs, progress, reports
+from contracts.api.bodies import AuditorIn, CheckpointOut, JobOut, JobStatus, Page, ReportOut
+from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, Limit, Market, ReadingCaller
+from market.callers import wrong_job
+from market.services import access, jobs, progress, reports
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")
 
@@ -34,5 +35,16 @@ def list_checkpoints(market: Market, id: HashPath, after: After = None, limit: L
 
 
 @router.get("/{id}/reports")
-def list_job_reports(market: Market, id: HashPath, after: After = None, limit: Limit = DEFAULT) -> Page[ReportOut]:
-    return reports.list_job_reports(market, id, after, limit)
+def list_job_reports(
+    market: Market, id: HashPath, caller: ReadingCaller, after: After = None, limit: Limit = DEFAULT
+) -> Page[ReportOut]:
+    """With their texts. A provider sees those of its own leases."""
+    if caller.token.job != id:
+        raise wrong_job(caller.token, id)
+    return reports.list_job_reports(market, id, caller.account, after, limit)
+
+
+@router.post("/{id}/auditors", status_code=204)
+def post_auditor(market: Market, id: HashPath, body: AuditorIn) -> None:
+    """A job's client lets somebody read its files, checkpoints and logs, until a time."""
+    access.name_auditor(market, id, body)

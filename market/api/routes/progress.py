@@ -65,4 +65,5 @@ def list_reports(
     after: After = None,
     limit: Limit = DEFAULT,
 ) -> Page[ReportOut]:
+    """Without their texts: those are at /v1/jobs/{id}/reports, for those who may read the job."""
     return reports.list_reports(market, approver, waiting, after, limit)
