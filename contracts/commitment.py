@@ -4,18 +4,27 @@ Trees use SHA-256 (an EVM precompile, in silicon on most CPUs); roots and tips u
 """
 
 import hashlib
+import json
 import math
+import mmap
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import rfc8785
-import safetensors
 from eth_abi.abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
 LEAF_BYTES = 1024
 SAMPLES = 256
+MAX_HEADER = 100_000_000  # bytes of a safetensors header, as in its library
+DTYPE_BITS = (
+    dict.fromkeys(("F64", "I64", "U64", "C64"), 64)
+    | dict.fromkeys(("F32", "I32", "U32"), 32)
+    | dict.fromkeys(("F16", "BF16", "I16", "U16"), 16)
+    | dict.fromkeys(("I8", "U8", "BOOL", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8)
+    | {"F4": 4}
+)
 
 _LEAF, _NODE, _HEADER, _STATE, _STEP, _TRACE = (bytes([tag]) for tag in range(6))
 _CHECKPOINT_TAG = keccak(b"gpumarket checkpoint 1")
@@ -81,13 +90,48 @@ def state_root(tensors: Iterable[Tensor]) -> bytes:
     return _sha(_STATE, struct.pack(">I", len(ordered)), merkle_root(ordered))
 
 
-def tensors_from_safetensors(data: bytes) -> list[Tensor]:
-    """The tensors of a safetensors file's bytes. Raises ValueError if it is not one."""
+def tensors_from_safetensors(data: bytes | bytearray | memoryview | mmap.mmap) -> list[Tensor]:
+    """The tensors of a safetensors file's bytes, as views of them. Raises ValueError if it is not one.
+
+    Nothing is copied, so that a mapped file of any size takes no memory of this process.
+    """
+    view = memoryview(data)
+    length = int.from_bytes(view[:8], "little")
+    if len(view) < 8 + length or length > MAX_HEADER or bytes(view[8:9]) != b"{":
+        raise ValueError("not a safetensors file: it has no header")
     try:
-        parsed: Any = safetensors.deserialize(data)
-    except Exception as error:  # the library has its own exception type per version
+        header = json.loads(bytes(view[8 : 8 + length]), object_pairs_hook=_without_twins)
+        header.pop("__metadata__", None)
+        found = [_tensor(name, view[8 + length :], **fields) for name, fields in header.items()]
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"not a safetensors file: {error}") from error
-    return [Tensor(name, info["dtype"], tuple(info["shape"]), info["data"]) for name, info in parsed]
+    at = 0
+    for begin, end in sorted(tuple(fields["data_offsets"]) for fields in header.values()):
+        if begin != at:
+            raise ValueError(f"not a safetensors file: a tensor begins at {begin}, not at {at}")
+        at = end
+    if at != len(view) - 8 - length:
+        raise ValueError(f"not a safetensors file: {len(view) - 8 - length} bytes of tensors, not {at}")
+    return found
+
+
+def _tensor(name: str, content: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
+    """One entry of a safetensors header. Raises ValueError or TypeError."""
+    begin, end = data_offsets
+    if not all(type(number) is int and 0 <= number < 2**64 for number in (begin, end, *shape)):
+        raise ValueError(f"{name!r:.80} has the shape {shape!r:.80} at {data_offsets!r:.80}")
+    if DTYPE_BITS.get(dtype, 0) * math.prod(shape) != 8 * (end - begin) or dtype not in DTYPE_BITS:
+        raise ValueError(f"{name!r:.80} is {dtype!r:.20} {shape!r:.80} in {end - begin} bytes")
+    if len(name.encode()) > 0xFFFF or len(shape) > 0xFF:
+        raise ValueError(f"the name {name!r:.80} or its shape is too long")
+    return Tensor(name, dtype, tuple(shape), content[begin:end])
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("two entries have the same name")
+    return found
 
 
 def sample_positions(seed: int, step: int, total_elements: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Checkpoint files: their names, and what is committed to of them. Needs no torch."""
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class TakenCheckpoint:
 def file_state_root(path: Path) -> bytes:
     """The commitment to the state in a safetensors file. Raises Failure("state")."""
     try:
-        return state_root(tensors_from_safetensors(path.read_bytes()))
+        with open(path, "rb") as file:  # mapped: it may be larger than this process's memory
+            return state_root(tensors_from_safetensors(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except ValueError as error:
         raise Failure("state", f"{path.name}: {error}") from error
 

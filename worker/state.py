@@ -5,6 +5,7 @@ tensors named `model/<parameter>` and `optimizer/state/<parameter>/exp_avg`. Int
 I64 and BOOL tensors of no dimension, floats F64. Recipes use optimizer_state and load_optimizer_state.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -37,7 +38,7 @@ def _walk(state: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Tensor]]
         name = prefix + key
         match value:
             case Tensor():
-                yield name, value.detach()
+                yield name, value.detach() if value.requires_grad else value
             case bool() | int() | float():
                 yield name, _scalar(value)
             case Mapping():
@@ -126,22 +127,25 @@ def _like(current: Any, saved: Any) -> Any:
 
 
 def write_checkpoint(path: Path, flat: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file so that `path` is either absent or whole, whenever the machine dies."""
+    """Writes a safetensors file; see `written`."""
+    with written(path) as partial:
+        save_file(dict(_without_shared_memory(flat)), partial)
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A file to write, which becomes `path` if nothing is raised. Raises Failure("disk").
+
+    It is not synced: training waits for a copy into the kernel's memory, not for the disk. What must outlive a power
+    cut is the worker's copy of the file, and that is.
+    """
     partial = path.with_name(path.name + ".partial")
-    save_file(dict(_without_shared_memory(flat)), partial)
-    replace_durably(partial, path)
-
-
-def replace_durably(partial: Path, path: Path) -> None:
-    """Renames a finished file into place, both on disk when this returns."""
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        yield partial
+        os.replace(partial, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise Failure("disk", f"can't write {path.name}: {error}", "the disk is full, or disk_mb too small") from error
 
 
 def _without_shared_memory(flat: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:

@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from eth_abi.abi import encode
 from eth_account import Account
 from eth_utils.crypto import keccak
+from safetensors import deserialize
+from safetensors.numpy import save
 
 from contracts import commitment
 from contracts.commitment import Tensor
@@ -214,6 +217,57 @@ def test_state_root_commits_to_everything_but_the_order() -> None:
     assert len(roots) == len(changed) and root not in roots
     with pytest.raises(ValueError, match="two tensors are named 'a'"):
         commitment.state_root([a, a])
+
+
+def safetensors_file(header: Any, content: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content
+
+
+def test_a_safetensors_file_is_read_as_its_library_reads_it() -> None:
+    arrays = {
+        "a/b": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "é": np.array(7, dtype=np.int64),
+        "none": np.zeros((0, 2**40), dtype=np.uint8),
+        "yes": np.array([True, False]),
+    }
+    data = save(arrays, metadata={"made": "here"})
+    found = {tensor.name: tensor for tensor in commitment.tensors_from_safetensors(memoryview(data))}
+    library = {name: Tensor(name, one["dtype"], tuple(one["shape"]), one["data"]) for name, one in deserialize(data)}
+    assert commitment.state_root(found.values()) == commitment.state_root(library.values())
+    assert bytes(found["a/b"].data) == arrays["a/b"].tobytes() and found["é"].shape == ()
+
+
+ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    ("header", "content"),
+    [
+        (b"", b""),
+        (b"[]", b""),
+        (b"{", b""),
+        ({"a": ENTRY}, bytes(7)),
+        ({"a": ENTRY}, bytes(9)),
+        ({"a": ENTRY | {"shape": [3]}}, bytes(8)),
+        ({"a": ENTRY | {"shape": [-2]}}, bytes(8)),
+        ({"a": ENTRY | {"shape": [2.0]}}, bytes(8)),
+        ({"a": ENTRY | {"shape": [2**64, 0], "data_offsets": [0, 0]}}, b""),
+        ({"a": ENTRY | {"dtype": "F33"}}, bytes(8)),
+        ({"a": ENTRY | {"dtype": "F33", "data_offsets": [0, 0]}}, b""),
+        ({"a": ENTRY | {"data_offsets": [4, 12]}}, bytes(12)),
+        ({"a": ENTRY, "b": ENTRY}, bytes(8)),
+        ({"a": ENTRY, "b": ENTRY | {"data_offsets": [12, 20]}}, bytes(20)),
+        ({"a": ENTRY | {"more": 1}}, bytes(8)),
+        ({"a": [1]}, bytes(8)),
+        ({"\ud800": ENTRY}, bytes(8)),
+        (b'{"a": %b, "a": %b}' % ((json.dumps(ENTRY).encode(),) * 2), bytes(8)),
+        (b"{" + b'"a":{' * 100_000, b""),
+    ],
+)  # fmt: skip
+def test_what_is_no_safetensors_file_is_refused(header: Any, content: bytes) -> None:
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        commitment.tensors_from_safetensors(safetensors_file(header, content))
 
 
 def test_odd_merkle_levels_match_the_recursive_definition() -> None:

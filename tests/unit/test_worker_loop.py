@@ -1,5 +1,6 @@
 """The training loop: a stretch's bits depend on the job and its first checkpoint, and on nothing else."""
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from worker.loop import CheckpointSaved, StepDone, checked_metrics, sample, star
 from worker.measure import count_work
 from worker.recipe import Recipe, load_recipe
 from worker.seeding import pin
-from worker.state import as_bytes, flatten, read_checkpoint, write_checkpoint
+from worker.state import as_bytes, difference, read_checkpoint, write_checkpoint
 
 SEED = 7
 
@@ -182,11 +183,18 @@ def test_what_is_no_metrics_fails_the_training(metrics: object) -> None:
     assert caught.value.kind == "exception"
 
 
-def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_space(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("worker.state.os.fsync", no_space)
-    with pytest.raises(OSError, match="No space left"):
-        write_checkpoint(tmp_path / "state.safetensors", flatten({"a": torch.zeros(3)}))
-    assert not (tmp_path / "state.safetensors").exists()
+def test_a_disk_that_is_full_leaves_the_former_checkpoint_as_it_was(tmp_path: Path) -> None:
+    first, second = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
+    write_checkpoint(first, {"a": torch.zeros(3)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))  # this process ignores its signal: writing fails
+    try:
+        with pytest.raises(Failure, match=r"can't write 2\.safetensors: .*File too large") as caught:
+            write_checkpoint(second, {"a": torch.zeros(1_000)})
+        with pytest.raises(Failure, match=r"can't write 1\.safetensors"):
+            write_checkpoint(first, {"a": torch.zeros(1_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.kind == "disk"
+    assert [path.name for path in tmp_path.iterdir()] == ["1.safetensors"]
+    assert difference(read_checkpoint(first), {"a": torch.zeros(3)}) is None
