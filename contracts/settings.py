@@ -58,9 +58,7 @@ class Settings(BaseModel):
     confirmations_per: Uint256 = Field(
         default=10_000_000, description="So much value (smallest units) wants one block more; 0: value doesn't matter"
     )
-    confirmations_max: int = Field(
-        default=64, ge=0, le=KEPT_BLOCKS, description="No value wants more blocks than this"
-    )
+    confirmations_max: int = Field(default=64, ge=0, le=KEPT_BLOCKS, description="No value wants more blocks than this")
     max_fee_gwei: int = Field(default=500, gt=0, description="The most that a transaction may pay per gas, in gwei")
     gas_alarm_transactions: int = Field(
         default=50, ge=0, description="Warn when an account's gas money is left for fewer transactions than this"
@@ -70,6 +68,11 @@ class Settings(BaseModel):
     @property
     def finality(self) -> Finality:
         return Finality(base=self.confirmations_base, per=self.confirmations_per, max=self.confirmations_max)
+
+    @property
+    def max_fee(self) -> int:
+        """`max_fee_gwei` in wei."""
+        return self.max_fee_gwei * 10**9
 
     def require(self, name: str) -> Any:
         """The value of a setting that must be there; UserError that says how to get it otherwise."""

@@ -38,10 +38,11 @@ Amount = Annotated[str, typer.Argument(help="Whole tokens, such as 12.5", metava
 
 
 class Step(NamedTuple):
-    """One transaction of a command."""
+    """One transaction of a command. With a key, a command that was killed is gone on with when it is given again."""
 
     what: str
     call: ContractFunction
+    key: str | None = None
 
 
 @app.command()
@@ -81,13 +82,13 @@ def deposit(
     wanted = parse_positive(amount, chain.decimals)
     address = keys.address(name)
     held = chain.token_balance(address)
-    if held < wanted:
+    sender, intent = Sender(chain, keys.load(name)), f"wallet deposit {wanted}"
+    if held < wanted and not sender.knows(intent):
         raise UserError(
             f"{name} holds {_tokens(chain, held)}, {_tokens(chain, wanted - held)} short of {_tokens(chain, wanted)}",
             f"send tokens to {address}; on a devnet: gpumarket wallet faucet --key {name}",
         )
-    sender = Sender(chain, keys.load(name))
-    _carry_out(sender, _deposit_steps(sender, wanted), wanted, dry_run, output)
+    _carry_out(sender, _deposit_steps(sender, wanted, intent), wanted, dry_run, output)
 
 
 @app.command()
@@ -102,16 +103,16 @@ def withdraw(
     chain, name = _open(key)
     wanted = parse_positive(amount, chain.decimals)
     address = keys.address(name)
+    target = _address(to) if to else address
     free = chain.account(address).free
-    if free < wanted:
+    sender, intent = Sender(chain, keys.load(name)), f"wallet withdraw {wanted} {target}"
+    if free < wanted and not sender.knows(intent):
         raise UserError(
             f"{name} has {_tokens(chain, free)} free in the escrow, {_tokens(chain, wanted - free)} short of "
             f"{_tokens(chain, wanted)}",
             "what leases hold becomes free when they end",
         )
-    target = _address(to) if to else address
-    sender = Sender(chain, keys.load(name))
-    steps = [Step(f"withdraw {_tokens(chain, wanted)} to {target}", chain.withdraw(target, wanted))]
+    steps = [Step(f"withdraw {_tokens(chain, wanted)} to {target}", chain.withdraw(target, wanted), intent)]
     _carry_out(sender, steps, wanted, dry_run, output)
 
 
@@ -147,30 +148,38 @@ def _open(key: str | None) -> tuple[Chain, str]:
     return connect(settings), name
 
 
-def _deposit_steps(sender: Sender, amount: int) -> list[Step]:
+def _deposit_steps(sender: Sender, amount: int, intent: str) -> list[Step]:
     """One transaction where the token knows permits or the allowance is there; else an approval before it."""
     chain = sender.chain
     into = f"deposit {_tokens(chain, amount)} for {sender.address}"
-    if chain.allowance(sender.address) >= amount:
-        return [Step(into, chain.deposit(sender.address, amount))]
+    if chain.allowance(sender.address) >= amount or sender.knows(intent):
+        return [Step(into, chain.deposit(sender.address, amount), intent)]
     try:
         permitted = chain.deposit_with_permit(sender.account, amount, chain.now() + PERMIT_SECONDS)
-        return [Step(f"{into}, with a permit", permitted)]
+        return [Step(f"{into}, with a permit", permitted, intent)]
     except Web3Exception:
         approval = Step(f"let the escrow take {_tokens(chain, amount)}", chain.approve(amount))
-        return [approval, Step(into, chain.deposit(sender.address, amount))]
+        return [approval, Step(into, chain.deposit(sender.address, amount), intent)]
 
 
 def _carry_out(sender: Sender, steps: list[Step], amount: int, dry_run: bool, output: Output) -> None:
     done = [_estimate(sender, step) if dry_run else _send(sender, step) for step in steps]
     if output is Output.JSON:
         print(json.dumps({"amount": str(amount), "dry_run": dry_run, "transactions": done}, indent=2))
-        return
+    else:
+        _tell(done, dry_run)
+    for step in steps:
+        if step.key is not None and not dry_run:  # told: the same command means another transaction from now on
+            sender.forget(step.key)
+
+
+def _tell(done: list[dict[str, Any]], dry_run: bool) -> None:
     for row in done:
         if dry_run:
             typer.echo(f"would {row['what']}; gas: at most {format_ether(int(row['max_cost_wei']))} ETH")
         else:
-            typer.echo(f"{row['what']}: done in block {row['block']}, {row['transaction']}")
+            once = " (an interrupted command had sent it)" if row["resumed"] else ""
+            typer.echo(f"{row['what']}: done in block {row['block']}, {row['transaction']}{once}")
     if dry_run:
         typer.echo("nothing was sent")
 
@@ -180,13 +189,15 @@ def _estimate(sender: Sender, step: Step) -> dict[str, Any]:
 
 
 def _send(sender: Sender, step: Step) -> dict[str, Any]:
-    receipt = sender.send(step.call)
+    resumed = step.key is not None and sender.knows(step.key)
+    receipt = sender.send(step.call, key=step.key)
     cost = receipt["gasUsed"] * receipt["effectiveGasPrice"]
     return {
         "what": step.what,
         "transaction": receipt["transactionHash"].to_0x_hex(),
         "block": receipt["blockNumber"],
         "cost_wei": str(cost),
+        "resumed": resumed,
     }
 
 

@@ -4,6 +4,7 @@ import threading
 
 import structlog
 from sqlmodel import col, select
+from web3.contract.contract import ContractFunction
 
 from contracts.chain.errors import EscrowError
 from contracts.orders import Approval
@@ -39,22 +40,22 @@ def _keep_one(context: Context, row: LeaseRow, state: StateWord, now: int) -> No
     pending = state.claimed > accepted
     if state.phase is Phase.ACTIVE:
         if accepted == row.end:
-            _send(context, "collect", context.chain.collect(terms), row)
+            _send(context, "collect", context.chain.collect(terms), row, state)
         elif not pending and now >= state.t + row.timeout:
-            _send(context, "end", context.chain.end(terms), row)
+            _send(context, "end", context.chain.end(terms), row, state)
     elif state.phase is Phase.CLOSING:
         # The approver redeems for a vanished worker at once; this is for when it did not.
         if now >= state.t + row.window // 2:
             state = _redeem_newest(context, row, terms, state)
         if state.phase is Phase.CLOSING and now >= state.t + row.window:
-            _send(context, "close", context.chain.close(terms), row)
+            _send(context, "close", context.chain.close(terms), row, state)
     elif state.phase is Phase.CHALLENGED:
         resolve = context.chain.resolve(terms, context.rule_set(row.rules).rules)
         try:
             context.chain.dry_run(resolve, context.matcher)
         except EscrowError:
             return  # no verdict yet, and the arbiter still has time
-        _send(context, "resolve", resolve, row)
+        _send(context, "resolve", resolve, row, state)
 
 
 def _redeem_newest(context: Context, row: LeaseRow, terms: Terms, state: StateWord) -> StateWord:
@@ -66,10 +67,11 @@ def _redeem_newest(context: Context, row: LeaseRow, terms: Terms, state: StateWo
     if newest is None or newest.n <= state.accepted or newest.n < state.claimed:
         return state
     approval = Approval(lease=row.id, n=newest.n, tip=newest.tip, last=newest.last)
-    _send(context, "redeem", context.chain.redeem(terms, approval, newest.signature), row)
+    _send(context, "redeem", context.chain.redeem(terms, approval, newest.signature), row, state)
     return context.chain.state(row.id)
 
 
-def _send(context: Context, what: str, call: object, row: LeaseRow) -> None:
-    context.sending.send(call)  # type: ignore[arg-type]
+def _send(context: Context, what: str, call: ContractFunction, row: LeaseRow, state: StateWord) -> None:
+    # Each of them changes the state. Until that is seen, the same call from the same state is the same intent.
+    context.sending.send(call, key=f"{what} {row.id} {tuple(state)}")
     log.info("keeper.took_exit", call=what, lease=row.id, bid=row.bid)

@@ -148,7 +148,7 @@ class StandingAsk:
         if self._valid_until + CLOCK_SLACK < time.time():
             return
         page = self._chain.account(self._account.address).page
-        self._sender.send(self._chain.raise_page(page + 1))
+        self._sender.send(self._chain.raise_page(page + 1), key=f"page {page + 1}")
         self._valid_until = 0
         self._store.write_state(ask_valid_until=0)
         log.info("ask.withdrawn", page=page + 1)

@@ -114,6 +114,11 @@ def how_to_get_tokens(chain: Chain, key: str, address: str | None, need: Needed)
 def deposit(sender: Sender, amount: int) -> None:
     """Moves tokens of the sender into its free balance. Raises EscrowError, UserError."""
     chain = sender.chain
+    before = chain.account(sender.address).free
+    sender.settle()  # a former try may have been killed while its deposit was on the way
+    amount -= chain.account(sender.address).free - before
+    if amount <= 0:
+        return
     if chain.allowance(sender.address) < amount:
         sender.send(chain.approve(amount))
     sender.send(chain.deposit(sender.address, amount))

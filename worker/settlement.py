@@ -98,7 +98,8 @@ class Settlement:
     def _do(self, action: Action, now: float, state: StateWord) -> None:
         call, facts = self._call(action, synced(state, self._folder.file.nums, now))
         try:
-            receipt = self._sender.send(call)
+            # What changes a lease changes its state: until that is seen, the same action is the same intent.
+            receipt = self._sender.send(call, key=f"{action} {self._folder.lease} {tuple(state)}")
         except EscrowError as error:
             if error.name not in PATIENCE:
                 self._trouble.at(action, error.message)

@@ -84,7 +84,7 @@ class Lane:
         self.poll, self.bump_after = 0.05, 30.0  # seconds; a Sender sets them
         self.allowed: Callable[[], bool] = lambda: True  # whether anything may leave this process now; a Sender sets it
         self.gas_is_low = False
-        self._w3, self._cap = chain.w3, chain.settings.max_fee_gwei * 10**9
+        self._w3, self._settings = chain.w3, chain.settings
         self._signer = Signer(account, chain.domain.chain_id)
         self._lock = threading.Lock()  # of what follows
         self._waiting: dict[int, Future[TxReceipt]] = {}
@@ -257,9 +257,11 @@ class Lane:
     def _bump(self, intent: Intent, head: Any) -> None:
         """Raises the fees of the lowest nonce, on which all others wait."""
         today = self._fees_today(head)
-        fees = raised(intent.fees, today, self._cap)
+        fees = raised(intent.fees, today, self._settings.max_fee)
         if fees is None:
-            self._note_refusal(intent, f"its fee can't be raised above the setting max_fee_gwei, {self._cap // 10**9}")
+            self._note_refusal(
+                intent, f"its fee can't be raised above the setting max_fee_gwei, {self._settings.max_fee_gwei}"
+            )
             return
         bumped = self.store.replan(intent, fees)
         if bumped is not None:  # else another process was quicker
@@ -313,7 +315,7 @@ class Lane:
 
     def _fees_today(self, head: Any) -> Fees:
         (tip,) = sure(ask(self._w3, [("eth_maxPriorityFeePerGas", [])]))
-        return fees_now(int(tip, 16), int(head.get("baseFeePerGas", "0x0"), 16), self._cap)
+        return fees_now(int(tip, 16), int(head.get("baseFeePerGas", "0x0"), 16), self._settings.max_fee)
 
     # ------------------------------------------------------------- what is mined
 

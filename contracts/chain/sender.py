@@ -154,8 +154,8 @@ class Sender:
             ],
         )
         tip, block, balance, count = sure([tip, block, balance, count])
-        cap = self.chain.settings.max_fee_gwei * 10**9
-        fees = fees_now(int(tip, 16), int(block.get("baseFeePerGas", "0x0"), 16), cap)
+        base = int(block.get("baseFeePerGas", "0x0"), 16)
+        fees = fees_now(int(tip, 16), base, self.chain.settings.max_fee)
         drafts = []
         for call, one, estimate in zip(calls, built, gas, strict=True):
             limit = self._gas(call, value, estimate) * GAS_MARGIN[0] // GAS_MARGIN[1]

@@ -126,7 +126,8 @@ class Approver:
             state = self._chain.state(out.id)
             if state.phase is Phase.CLOSING and approval.n > state.accepted and approval.n >= state.claimed:
                 lease = self._lease(out.id)
-                self._sender.send(self._chain.redeem(lease.event.terms, approval, out.approval.signature))
+                redeem = self._chain.redeem(lease.event.terms, approval, out.approval.signature)
+                self._sender.send(redeem, key=f"redeem {out.id} {approval.n}")
                 log.info("approver.redeemed_for_provider", lease=out.id, n=approval.n, provider=out.provider)
 
     # ------------------------------------------------------------- signing

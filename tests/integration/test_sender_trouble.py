@@ -1,0 +1,147 @@
+"""What a chain can do to a transaction: undo it, forget it, give its nonce to another."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from eth_account.signers.local import LocalAccount
+
+from contracts.chain import lane
+from contracts.chain.client import Chain
+from contracts.chain.intents import Intent, IntentStore
+from contracts.chain.lane import lane_path
+from contracts.chain.sender import NotMined, Sender
+from tests.integration.conftest import TOKEN, Funded, rpc
+
+HELD = 1_000 * TOKEN
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("WATCH_POLL", 0.1), ("WATCH_EVERY", 0.0), ("AGAIN_SECONDS", 0.3), ("LONGEST_POLL", 0.1)):
+        monkeypatch.setattr(lane, name, seconds)
+
+
+@pytest.fixture
+def not_mining(chain: Chain) -> Iterator[None]:
+    rpc(chain, "evm_setAutomine", False)
+    yield
+    rpc(chain, "evm_setAutomine", True)
+
+
+def eventually(what: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def open_intents(chain: Chain, account: LocalAccount) -> list[Intent]:
+    store = IntentStore(lane_path(chain, account.address))
+    try:
+        return store.open()
+    finally:
+        store.close()
+
+
+def foreign(chain: Chain, account: LocalAccount, nonce: int) -> str:
+    """A transfer of nothing, sent by somebody who has the key but not this lane. Returns its hash."""
+    fields = {"to": account.address, "value": 0, "gas": 21_000, "nonce": nonce, "chainId": chain.domain.chain_id}
+    fields |= {"maxFeePerGas": 50 * 10**9, "maxPriorityFeePerGas": 50 * 10**9}
+    return chain.w3.eth.send_raw_transaction(account.sign_transaction(fields).raw_transaction).to_0x_hex()
+
+
+def count(chain: Chain, account: LocalAccount, block: str = "latest") -> int:
+    return int(chain.w3.eth.get_transaction_count(account.address, block))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("depth", [1, 5])
+def test_a_reorg_undoes_it_and_it_is_sent_again(chain: Chain, funded: Funded, depth: int) -> None:
+    [account] = funded()
+    rpc(chain, "anvil_mine", lane.DEPTH + 1)
+    sender = Sender(chain, account)
+    sender.send(chain.faucet(account.address, 5), key="five")
+    sender.send_many([chain.faucet(account.address, 10 + i) for i in range(depth - 1)])
+    rpc(chain, "anvil_reorg", depth, [])
+    expected = HELD + 5 + sum(10 + i for i in range(depth - 1))
+    eventually(lambda: chain.token_balance(account.address) == expected)
+    sender.send(chain.faucet(account.address, 5), key="five")
+    assert chain.token_balance(account.address) == expected
+
+
+@pytest.mark.usefixtures("not_mining")
+def test_a_forgotten_transaction_is_sent_again(chain: Chain, funded: Funded) -> None:
+    rpc(chain, "evm_setAutomine", True)
+    [account] = funded()
+    rpc(chain, "evm_setAutomine", False)
+    start = count(chain, account)
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(Sender(chain, account).send_many, [chain.faucet(account.address, 5)] * 3)
+        eventually(lambda: count(chain, account, "pending") == start + 3)
+        rpc(chain, "anvil_dropAllTransactions")
+        assert count(chain, account, "pending") == start
+        eventually(lambda: count(chain, account, "pending") == start + 3)
+        rpc(chain, "evm_mine")
+        assert len(sending.result()) == 3
+    assert chain.token_balance(account.address) == HELD + 15
+
+
+def test_a_nonce_that_somebody_took(chain: Chain, funded: Funded) -> None:
+    """The intent gets another, but not before the taker is too deep to be undone."""
+    [account] = funded()
+    start = count(chain, account)
+    rpc(chain, "evm_setAutomine", False)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(Sender(chain, account).send, chain.faucet(account.address, 5))
+            eventually(lambda: count(chain, account, "pending") == start + 1)
+            taker = foreign(chain, account, start)  # dearer, so that it takes the place
+            rpc(chain, "evm_mine")
+            assert chain.w3.eth.get_transaction_receipt(taker)["status"] == 1  # type: ignore[arg-type]
+            rpc(chain, "anvil_mine", lane.DEPTH - 1)
+            time.sleep(0.5)
+            assert [intent.nonce for intent in open_intents(chain, account)] == [start]
+            rpc(chain, "evm_setAutomine", True)
+            rpc(chain, "evm_mine")
+            receipt = sending.result()
+    finally:
+        rpc(chain, "evm_setAutomine", True)
+    assert chain.w3.eth.get_transaction(receipt["transactionHash"])["nonce"] == start + 1
+    assert chain.token_balance(account.address) == HELD + 5
+
+
+def test_a_foreign_transaction_that_vanishes_leaves_no_gap(chain: Chain, funded: Funded) -> None:
+    [account] = funded()
+    start = count(chain, account)
+    rpc(chain, "evm_setAutomine", False)
+    try:
+        vanishing = foreign(chain, account, start)
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(Sender(chain, account, bump_after=0.3).send, chain.faucet(account.address, 5))
+            eventually(lambda: count(chain, account, "pending") == start + 2)
+            rpc(chain, "anvil_dropTransaction", vanishing)
+            eventually(lambda: count(chain, account, "pending") == start + 2)
+            rpc(chain, "evm_mine")
+            receipt = sending.result()
+    finally:
+        rpc(chain, "evm_setAutomine", True)
+    assert chain.w3.eth.get_transaction(receipt["transactionHash"])["nonce"] == start + 1
+    assert count(chain, account) == start + 2
+
+
+def test_fees_rise_to_the_cap_and_no_further(chain: Chain, funded: Funded) -> None:
+    chain.settings = chain.settings.model_copy(update={"max_fee_gwei": 4})
+    [account] = funded()
+    rpc(chain, "evm_setAutomine", False)
+    try:
+        with pytest.raises(NotMined, match="can't be raised above the setting max_fee_gwei, 4"):
+            Sender(chain, account, timeout=3, bump_after=0.05).send(chain.faucet(account.address, 5))
+        [intent] = open_intents(chain, account)
+        assert len(intent.versions) > 2
+        assert 4 * 10**9 * 8 // 9 < max(version.fees.most for version in intent.versions) <= 4 * 10**9
+    finally:
+        rpc(chain, "evm_setAutomine", True)
+    rpc(chain, "evm_mine")
+    Sender(chain, account).settle()
+    assert chain.token_balance(account.address) == HELD + 5

@@ -1,0 +1,161 @@
+"""The sender's pure parts, and its file of intents."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.chain.fees import Fees, fees_now, raised
+from contracts.chain.intents import KEEP_SECONDS, KEEP_UNNAMED_SECONDS, Draft, Intent, IntentStore, Version
+from contracts.chain.signing import Signer
+from contracts.types import from_hex, to_hex
+
+ACCOUNT = Account.from_key("0x" + "12" * 32)
+TO = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+FEES = Fees(10, 100)
+WEI = st.integers(0, 2**80)
+
+
+def draft(key: str | None = None, value: int = 0) -> Draft:
+    return Draft(TO, b"\x01\x02", value, 21_000, key)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[IntentStore]:
+    made = IntentStore(tmp_path / "intents" / "one.sqlite3")
+    yield made
+    made.close()
+
+
+# ------------------------------------------------------------- fees and signatures
+
+
+@given(WEI, WEI, WEI)
+def test_fees_stay_below_the_cap(tip: int, base: int, cap: int) -> None:
+    fees = fees_now(tip, base, cap)
+    assert fees.tip <= fees.most <= cap
+    assert fees.most == cap or fees == (tip, 2 * base + tip)
+
+
+@given(WEI, WEI, WEI, WEI)
+def test_both_fees_rise_by_an_eighth_at_least(tip: int, base: int, tip_now: int, base_now: int) -> None:
+    old, today = fees_now(tip, base, 2**100), fees_now(tip_now, base_now, 2**100)
+    new = raised(old, today, 2**100)
+    assert new is not None
+    assert all(8 * after >= 9 * before for before, after in zip(old, new, strict=True))
+    assert new.tip >= today.tip
+    assert new.most >= max(today.most, new.tip)
+    assert raised(old, today, new.most) == new
+    assert raised(old, today, new.most - 1) is None
+
+
+@given(st.integers(0, 2**64), WEI, WEI, st.integers(21_000, 2**24), WEI, st.binary(max_size=200), st.integers(1, 2**40))
+def test_signs_as_eth_account_does(
+    nonce: int, tip: int, most: int, gas: int, value: int, data: bytes, chain: int
+) -> None:
+    version = Signer(ACCOUNT, chain).sign(Intent(1, Draft(TO, data, value, gas), nonce, Fees(tip, most), 0.0))
+    expected = ACCOUNT.sign_transaction(
+        {
+            "type": 2, "chainId": chain, "nonce": nonce, "maxPriorityFeePerGas": tip, "maxFeePerGas": most,
+            "gas": gas, "to": TO, "value": value, "data": to_hex(data),
+        }
+    )  # fmt: skip
+    assert version.raw == bytes(expected.raw_transaction)
+    assert version.hash == to_hex(bytes(expected.hash))
+
+
+# ------------------------------------------------------------- the file
+
+
+def test_nonces_go_on_from_the_higher_of_file_and_chain(store: IntentStore) -> None:
+    assert [intent.nonce for intent in store.plan([draft(), draft()], FEES, 5)] == [5, 6]
+    assert [intent.nonce for intent in store.plan([draft()], FEES, 5)] == [7]
+    assert [intent.nonce for intent in store.plan([draft()], FEES, 20)] == [20]
+    assert [intent.nonce for intent in store.open()] == [5, 6, 7, 20]
+
+
+def test_what_is_final_frees_its_nonces(store: IntentStore) -> None:
+    """The chain may lose even that: then its own count is right."""
+    [intent] = store.plan([draft()], FEES, 5)
+    store.note_mined([(intent.id, "0x01", 3, True)])
+    assert store.plan([draft()], FEES, 5)[0].nonce == 6
+    store.finish([one.id for one in store.settling() + store.open()])
+    assert store.plan([draft()], FEES, 2)[0].nonce == 2
+
+
+def test_all_of_an_intent_is_kept(store: IntentStore) -> None:
+    [intent] = store.plan([draft("a", 2**100)], FEES, 0)
+    version = Version("0xaa", 0, FEES, b"raw", time.time())
+    store.add_versions([(intent.id, version), (intent.id, version)])
+    again = IntentStore(store.path)
+    [read] = again.open()
+    again.close()
+    assert (read.draft, read.nonce, read.fees, read.versions) == (draft("a", 2**100), 0, FEES, (version,))
+    assert read.newest == version
+    assert read.cost == 21_000 * 100 + 2**100
+
+
+def test_a_known_key_is_the_same_intent(store: IntentStore) -> None:
+    [first] = store.plan([draft("a")], FEES, 0)
+    [same, other] = store.plan([draft("a", 7), draft("b")], FEES, 0)
+    assert (same.id, other.nonce) == (first.id, 1)
+    store.release("a")
+    [new] = store.plan([draft("a")], FEES, 0)
+    assert (new.id != first.id, new.nonce) == (True, 2)
+
+
+def test_what_reverted_loses_its_key(store: IntentStore) -> None:
+    one, two = store.plan([draft("a"), draft("b")], FEES, 0)
+    store.note_mined([(one.id, "0x01", 3, False), (two.id, "0x02", 3, True)])
+    assert store.by_key("a") is None
+    assert store.by_key("b") is not None
+
+
+def test_only_one_changes_the_plan(store: IntentStore) -> None:
+    [intent] = store.plan([draft()], FEES, 0)
+    bumped = store.replan(intent, Fees(20, 200))
+    assert bumped is not None
+    assert (bumped.fees, bumped.newest) == (Fees(20, 200), None)
+    assert store.replan(intent, Fees(30, 300)) is None
+    moved = store.replan(bumped, FEES, 9)
+    assert moved is not None
+    assert moved.nonce == 9
+    store.note_mined([(intent.id, "0x01", 3, True)])
+    assert store.replan(moved, Fees(30, 300)) is None
+
+
+def test_finished_intents_go_in_time(store: IntentStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    named, plain, open_ = store.plan([draft("a"), draft(), draft()], FEES, 0)
+    store.note_mined([(named.id, "0x01", 3, True), (plain.id, "0x02", 3, True)])
+    store.finish([named.id, plain.id])
+    now = time.time()
+
+    def kept(seconds: float) -> set[int]:
+        monkeypatch.setattr(time, "time", lambda: now + seconds)
+        store.finish([])
+        return {one.id for one in store.mined_among([named.id, plain.id]) + store.open()}
+
+    assert kept(KEEP_UNNAMED_SECONDS - 10) == {named.id, plain.id, open_.id}
+    assert kept(KEEP_UNNAMED_SECONDS + 10) == {named.id, open_.id}
+    assert kept(KEEP_SECONDS + 10) == {open_.id}
+
+
+def test_another_chain_with_the_same_id_starts_empty(store: IntentStore) -> None:
+    assert store.bind("0xaa") == 0
+    [intent] = store.plan([draft("a")], FEES, 5)
+    store.add_versions([(intent.id, Version("0x01", 5, FEES, b"", 0.0))])
+    assert store.bind("0xaa") == 0
+    assert store.by_key("a") is not None
+    assert store.bind("0xbb") == 1
+    assert store.by_key("a") is None
+    assert store.plan([draft()], FEES, 0)[0].nonce == 0
+
+
+def test_only_free_nonces_are_filled(store: IntentStore) -> None:
+    store.plan([draft()], FEES, 5)
+    assert [filler.nonce for filler in store.plan_at(range(3, 7), draft(), FEES)] == [3, 4, 6]
+    assert from_hex(store.open()[0].draft.to) == from_hex(TO)
