@@ -21,6 +21,7 @@ from contracts.types import (
     Address,
     Bytes20,
     Bytes32,
+    Text,
     Uint16,
     Uint32,
     Uint40,
@@ -251,7 +252,7 @@ class Rejection(SignedType):
     lease: Bytes32
     n: Uint16
     tip: Bytes20
-    reason: str = Field(max_length=500)
+    reason: Text = Field(max_length=500)
 
 
 class AccessToken(SignedType):

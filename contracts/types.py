@@ -52,6 +52,15 @@ def _hex_bytes(size: int) -> Any:
     return Annotated[str, BeforeValidator(parse), WithJsonSchema(schema)]
 
 
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a text can't have the character NUL (U+0000) in it")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]  # of people; not every database can keep a NUL
+
+
 def _address(value: str) -> str:
     if not is_address(value):
         raise ValueError(f"expected an address (0x and 40 hex digits, checksum right if mixed case), got {value!r}")

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, literal, tuple_
+from sqlalchemy import BigInteger, ColumnElement, literal, tuple_
 from sqlmodel import Session
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -64,6 +64,10 @@ class Keyset:
         is_time = isinstance(column.type, UtcTime)
         if type(value) is not (str if is_time else column.type.python_type):
             raise ValueError("a value of another type")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("a text that PostgreSQL can't compare")
+        if isinstance(value, int) and not 0 <= value < 1 << (63 if isinstance(column.type, BigInteger) else 31):
+            raise ValueError("a number that the column can't have")
         if not is_time:
             return value
         moment = datetime.fromisoformat(value)

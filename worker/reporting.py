@@ -125,7 +125,7 @@ def send_report(
     market: MarketClient, account: LocalAccount, domain: Domain, lease: str, n: int, kind: str, text: str
 ) -> bool:
     """Posts a Report now; False if the market says that there is no use in it. Raises what the market raises."""
-    text = text[-MAX_TEXT:]
+    text = text[-MAX_TEXT:].replace("\0", "\N{REPLACEMENT CHARACTER}")
     content = "0x" + hashlib.sha256(text.encode()).hexdigest()
     report = Report(lease=lease, n=n, kind=kind, content=content, time=int(time.time()))
     try:

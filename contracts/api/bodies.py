@@ -19,6 +19,7 @@ from contracts.types import (
     Bytes20,
     Bytes32,
     Signature,
+    Text,
     Uint16,
     Uint32,
     Uint40,
@@ -137,7 +138,7 @@ class BidIn(Body):
     bid: Bid
     signature: Signature
     spec: JobSpec
-    name: str = Field(default="job", min_length=1, max_length=100)
+    name: Text = Field(default="job", min_length=1, max_length=100)
 
 
 class JobStatus(StrEnum):
@@ -294,7 +295,7 @@ class RejectionIn(Body):
 class ReportIn(Body):
     report: Report
     signature: Signature
-    text: str = Field(max_length=100_000)
+    text: Text = Field(max_length=100_000)
 
 
 class ReportOut(Body):

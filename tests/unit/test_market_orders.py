@@ -1,5 +1,7 @@
 """Admission of Asks and Bids: what could be matched is stored once, what couldn't is refused and not stored."""
 
+import base64
+import json
 import time
 from typing import Any
 
@@ -224,6 +226,27 @@ def test_pages_have_every_item_once(world: World, limit: int) -> None:
 def test_a_cursor_of_nobody(world: World, after: str) -> None:
     response = world.api._http.get("/v1/asks", params={"after": after})
     assert (response.status_code, response.json()["code"]) == (422, "validation_failed")
+
+
+def cursor(*values: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("path", "after"),
+    [("asks", cursor("2026-01-01T00:00:00+00:00", "\0")), ("epochs", cursor(1 << 31)), ("epochs", cursor(-1))],
+)
+def test_a_cursor_that_no_row_could_have(world: World, path: str, after: str) -> None:
+    """PostgreSQL would end the request with an error of its own."""
+    response = world.api._http.get(f"/v1/{path}", params={"after": after})
+    assert (response.status_code, response.json()["code"]) == (422, "validation_failed")
+
+
+def test_a_nul_in_a_text(world: World) -> None:
+    body = world.bid().model_dump(mode="json", by_alias=True) | {"name": "a\0b"}
+    response = world.api._http.post("/v1/bids", json=body)
+    assert response.status_code == 422
+    assert "NUL" in response.json()["detail"]
 
 
 def test_the_account_tells_the_next_nonce(world: World) -> None:
