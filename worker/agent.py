@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 from eth_account.signers.local import LocalAccount
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from contracts.api.client import MarketClient
 from contracts.api.throttle import Throttle
@@ -71,7 +71,7 @@ class Agent:
 
     def run(self) -> None:
         """Returns when it has ended. Raises UserError if another agent works with this key."""
-        lock = FileLock(self._store.folder / "agent.lock")
+        lock = self._store.lock()
         try:
             lock.acquire(timeout=0)
         except Timeout as error:

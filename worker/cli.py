@@ -6,42 +6,44 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import structlog
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from contracts import keys
-from contracts.amounts import format_amount, parse_positive
+from contracts.amounts import parse_positive
 from contracts.api.bodies import Info
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
+from contracts.chain.fees import format_ether
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from contracts.output import Output
 from contracts.settings import load_settings
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS
+from worker import cli_care, cli_money, sandbox, status_report
 from worker import register as registration
-from worker import sandbox, status_report
 from worker.agent import Agent
-from worker.asks import check_market, make_ask
+from worker.asks import check_market, gas_today, make_ask
+from worker.cli_care import chosen
+from worker.cli_options import Key, OutputOption, confirm, console, facts, say, tokens
+from worker.environment import Device
+from worker.fleet import Fleet, check_lots, read_lots, registered, stop_without_fleet
+from worker.gas import per_hour
 from worker.hardware import probe
-from worker.offer import Offer, read_offer, write_offer
+from worker.offer import Offer, offer_path, read_offer, write_offer
+from worker.presence import FLEET
+from worker.schedule import Timing
 from worker.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Offer this machine's GPUs and train.")
-console = Console()
-say = partial(console.print, highlight=False, soft_wrap=True)
-
-
-Key = Annotated[str | None, typer.Option("--key", help="Name of the key; not needed if there is only one")]
 
 
 @app.command()
@@ -61,7 +63,13 @@ def register(
         list[str] | None, typer.Option(help="Software environment to offer; may be repeated")
     ] = None,
     region: Annotated[str, typer.Option(help="Where the machine is, for clients to see")] = "",
+    gpus: Annotated[
+        str | None, typer.Option(help="GPUs that this key sells together, such as 0,1; default: all", metavar="INDICES")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads to train with")] = 1,
+    memory: Annotated[
+        int | None, typer.Option(min=1, help="MB of memory to offer; default: the GPUs' share of it", metavar="MB")
+    ] = None,
     measure_seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure the speed")] = 20,
     units_per_hour: Annotated[
         int | None, typer.Option(min=1, help="Work units per hour, instead of measuring them")
@@ -86,7 +94,9 @@ def register(
             address = _make_key(name)
         raise registration.how_to_get_tokens(chain, name, address, need)
     machine = probe()
-    speed = units_per_hour or _measure(measure_seconds, registration.device_of(machine), threads)
+    lot = registration.choose_gpus(machine, gpus)
+    resources = registration.describe(machine, environments, region, lot, memory)
+    speed = units_per_hour or _measure(measure_seconds, registration.device_of(machine), threads, lot)
     offer = Offer(
         market_url=settings.require("market_url"),
         price_per_hour=price_per_hour,
@@ -94,10 +104,14 @@ def register(
         max_stake=amount(max_stake) if max_stake else staked,
         rules_name=chosen.name,
         rules=chosen.rules,
-        resources=registration.describe(machine, environments, region),
+        resources=resources,
         device=registration.device_of(machine),
+        gpus=lot,
         threads=threads,
     )
+    if offer_path(name).exists():
+        offer = offer.as_before(read_offer(name))
+    check_lots({one: read_offer(one) for one in registered() if one != name} | {name: offer}, machine)
     check_market(info, chain, offer)
     _show_offer(chain, name, address, offer, info, need.deposit)
     if dry_run:
@@ -106,18 +120,24 @@ def register(
             say(f"[yellow]{error.message}[/]\n{error.hint}")
         say("nothing was made, sent or written")
         return
-    if not yes and not typer.confirm("Go on?" if sys.stdin.isatty() else "--yes was not given. Go on?"):
-        raise typer.Abort
+    if not yes:
+        confirm()
     if need.deposit:
         registration.deposit(Sender(chain, keys.load(name)), need.deposit)
-        say(f"deposited {_tokens(chain, need.deposit)}")
+        say(f"deposited {tokens(chain, need.deposit)}")
     say(f"wrote {write_offer(name, offer)}")
     say(f"next: gpumarket provider start --key {name}   (posts the Ask, and works until you stop it)")
 
 
 @app.command()
 def start(
-    key: Key = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key", help="Name of a key; may be repeated: a process for each. Not needed if there is only one"
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All keys that are registered here")] = False,
     once: Annotated[bool, typer.Option("--once", help="End when the first lease is over")] = False,
     home: Annotated[Path | None, typer.Option(help="Home folder; default: $GPUMARKET_HOME or ~/.gpumarket")] = None,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="Log one JSON object a line")] = False,
@@ -129,30 +149,51 @@ def start(
     """
     if home is not None:
         os.environ["GPUMARKET_HOME"] = str(home)
-    settings = load_settings(key=key)
+    configure_logs(json_logs, lot=key[0] if key and FLEET in os.environ else None)
+    if everything and key:
+        raise UserError("--all and --key contradict each other", "leave out one of the two")
+    lots = chosen(key) if everything or (key and len(key) > 1) else []
+    if len(lots) > 1:
+        options = [flag for flag, given in (("--once", once), ("--json-logs", json_logs)) if given]
+        fleet = Fleet(read_lots(lots), probe(), options)
+        _heed_signals(fleet, fleet.hurry)
+        fleet.run()
+        return
+    settings = load_settings(key=lots[0] if lots else key[0] if key else None)
     name = keys.choose(settings.key)
-    offer = read_offer(name)
-    account = keys.load(name)
-    configure_logs(json_logs)
-    agent = Agent(name, offer, connect(settings), account, once=once)
+    offer, chain = read_offer(name), connect(settings)
+    structlog.get_logger().info("agent.gas", a_lease=_gas(chain, offer))
+    agent = Agent(name, offer, chain, keys.load(name), once=once)
+    _heed_signals(agent, lambda: None)
+    stop_without_fleet(agent.stop)
+    agent.run()
+
+
+class _Stoppable(Protocol):
+    @property
+    def stopping(self) -> bool: ...
+
+    def stop(self) -> None: ...
+
+
+def _heed_signals(running: _Stoppable, hurry: Callable[[], None]) -> None:
+    """The first one stops what runs, the second ends this process."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if agent.stopping:
+        if running.stopping:
+            hurry()
             os._exit(128 + number)
-        agent.stop()
+        running.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    agent.run()
 
 
 @app.command()
 def status(
     key: Key = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh it every two seconds")] = False,
-    output: Annotated[
-        Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")
-    ] = Output.TABLE,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Show balance, leases and earnings of a provider key. Needs no password."""
     settings = load_settings(key=key)
@@ -171,8 +212,8 @@ def status(
             live.update(status_report.table(status_report.make(chain, store, name)), refresh=True)
 
 
-def configure_logs(json_lines: bool) -> None:
-    """Logs to standard error: time in UTC, event, lease and job."""
+def configure_logs(json_lines: bool, lot: str | None = None) -> None:
+    """Logs to standard error: time in UTC, event, lease and job; and which of several lots it is."""
     renderer: Any = structlog.processors.JSONRenderer()
     if not json_lines:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -180,6 +221,7 @@ def configure_logs(json_lines: bool) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            lambda logger, method, event: {**event, "lot": lot} if lot else event,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,
@@ -203,17 +245,28 @@ def _make_key(name: str) -> str:
     return address
 
 
-def _measure(seconds: float, device: Any, threads: int) -> int:
+def _measure(seconds: float, device: Device, threads: int, gpus: tuple[int, ...]) -> int:
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         # Before the first measured step the process has to start and to warm up.
         task = progress.add_task("measuring the training speed", total=seconds + 5)
         began = time.monotonic()
         found = registration.measured(
-            seconds, device, threads, lambda: progress.update(task, completed=time.monotonic() - began)
+            seconds, device, threads, gpus, lambda: progress.update(task, completed=time.monotonic() - began)
         )
     say(f"trains {_per_hour(found.units_per_hour)}, fastest and slowest fifth {found.spread:.0%} apart")
     return found.units_per_hour
+
+
+def _gas(chain: Chain, offer: Offer) -> str:
+    """What transactions cost today, beside what a lease pays."""
+    timeout = offer.rules.checkpoint_timeout
+    redeem_every = Timing.of(timeout, redeem_every=offer.redeem_every).redeem_every
+    wei, share = per_hour(offer.price_per_hour, gas_today(chain, offer.money), redeem_every)
+    words = f"about {format_ether(wei)} ETH for a lease of an hour"
+    return words + (
+        " (tokens_per_eth in provider.toml shows it as a share)" if share is None else f", {share:.1%} of its pay"
+    )
 
 
 def _per_hour(units: int) -> str:
@@ -233,22 +286,21 @@ def _show_offer(chain: Chain, name: str, address: str | None, offer: Offer, info
         else f"{resources.device}, {resources.memory_mb} MB, no GPU",
         "environment": ", ".join(resources.environments),
         "sandbox": sandboxed,
-        "price": f"{_tokens(chain, ask.price_per_hour)} an hour",
+        "price": f"{tokens(chain, ask.price_per_hour)} an hour",
+        "gas": _gas(chain, offer),
         "speed": _per_hour(ask.units_per_hour),
-        "stake": f"at most {_tokens(chain, ask.max_stake)} a lease, {ask.max_active} at a time",
+        "stake": f"at most {tokens(chain, ask.max_stake)} a lease, {ask.max_active} at a time",
         "rules": f"{offer.rules_name}: a checkpoint every {rules.checkpoint_timeout} s, window {rules.window} s, "
         f"arbiter {rules.arbiter}",
         "market": f"{offer.market_url}, matcher {ask.matcher}",
         "good for": f"{offer.ask_seconds} s, then made anew while the agent runs",
-        "deposit now": _tokens(chain, deposit) if deposit else "nothing, the stake is there",
+        "deposit now": tokens(chain, deposit) if deposit else "nothing, the stake is there",
     }
-    table = Table(
-        title="The Ask that `gpumarket provider start` signs", show_header=False, box=None, title_justify="left"
-    )
-    for what, value in rows.items():
-        table.add_row(f"[bold]{what}[/]", value)
-    say(table)
+    say(facts(rows, "The Ask that `gpumarket provider start` signs"))
 
 
-def _tokens(chain: Chain, amount: int) -> str:
-    return f"{format_amount(amount, chain.decimals)} {chain.symbol}"
+for command in (
+    cli_money.earnings, cli_money.withdraw, cli_money.sweep,
+    cli_care.selftest, cli_care.pause, cli_care.resume, cli_care.systemd,
+):  # fmt: skip
+    app.command()(command)

@@ -41,3 +41,10 @@ def least_pay(price_per_hour: int, gas: GasPrice, redeem_every: float, times: fl
     rate = Decimal(price_per_hour) / SECONDS_PER_HOUR
     left = rate - Decimal(again) / Decimal(redeem_every)
     return ceil(once * rate / left) if left > 0 else None
+
+
+def per_hour(price_per_hour: int, gas: GasPrice, redeem_every: float) -> tuple[int, float | None]:
+    """Gas of a lease of one hour that goes well: in wei, and as a share of its pay if that is known."""
+    used = lease_gas(SECONDS_PER_HOUR, redeem_every)
+    worth = gas.in_tokens(used)
+    return used * gas.wei, None if worth is None else worth / price_per_hour

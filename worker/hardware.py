@@ -116,14 +116,16 @@ WARM_UP = 3  # steps
 WINDOWS = 5  # into which the measured time is cut, for the spread
 
 
-def measure_throughput(seconds: float = 20, *, device: Device = "cpu", threads: int = 1) -> Throughput:
+def measure_throughput(
+    seconds: float = 20, *, device: Device = "cpu", threads: int = 1, gpus: tuple[int, ...] = ()
+) -> Throughput:
     """Trains the shipped GPT for about `seconds`, as any job: sandbox, digests and checkpoints included.
 
     Raises Failure if it does not train.
     """
     with tempfile.TemporaryDirectory() as folder:
         spec = _benchmark_job(Path(folder), device)
-        flops, arrivals = _train_for(seconds, spec, Path(folder), device, threads)
+        flops, arrivals = _train_for(seconds, spec, Path(folder), device, threads, gpus)
     return _throughput(flops, arrivals)
 
 
@@ -136,10 +138,12 @@ def _benchmark_job(folder: Path, device: Device) -> JobSpec:
     return pack(job.model_copy(update={"config": job.config | SIZES[device], "steps": endless}), folder)
 
 
-def _train_for(seconds: float, spec: JobSpec, folder: Path, device: Device, threads: int) -> tuple[int, list[float]]:
+def _train_for(
+    seconds: float, spec: JobSpec, folder: Path, device: Device, threads: int, gpus: tuple[int, ...]
+) -> tuple[int, list[float]]:
     """FLOPs of one step, and the times at which the steps after the warm-up were done."""
     flops, arrivals = 0, []
-    runner = Runner(spec, folder, folder / "run", threads=threads, device=device, step_interval=0)
+    runner = Runner(spec, folder, folder / "run", threads=threads, device=device, gpus=gpus, step_interval=0)
     with runner as run:
         for message in run.messages():
             match message:

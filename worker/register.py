@@ -1,5 +1,6 @@
 """What `gpumarket provider register` finds out and does: rules, hardware, speed, stake."""
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -46,15 +47,38 @@ def check_environments(wanted: Sequence[str]) -> tuple[str, ...]:
     return (here,)
 
 
-def describe(machine: Machine, environments: tuple[str, ...], region: str) -> AskResources:
-    """The machine as an Ask sells it: all its GPUs, of the first one's model."""
-    first = machine.processors[0]
-    gpus = [one for one in machine.processors if one.kind == "cuda" and one.model == first.model]
+def choose_gpus(machine: Machine, wanted: str | None) -> tuple[int, ...]:
+    """NVML indices of the GPUs to sell together, such as "0,1"; all of the first one's model without a wish.
+
+    Raises UserError if there is no such GPU, or they differ.
+    """
+    there = [one.model for one in machine.processors if one.kind == "cuda"]
+    if wanted is None:
+        return tuple(index for index, model in enumerate(there) if model == there[0])
+    names = ", ".join(f"{index}: {model}" for index, model in enumerate(there)) or "none"
+    if not re.fullmatch(r"\d{1,3}(,\d{1,3})*", wanted):
+        raise UserError(f"--gpus: {wanted!r} is not a list of indices such as 0,1", f"this machine has {names}")
+    chosen = tuple(sorted({int(index) for index in wanted.split(",")}))
+    if missing := [index for index in chosen if index >= len(there)]:
+        raise UserError(f"--gpus: there is no GPU {missing[0]} here", f"this machine has {names}")
+    if len({there[index] for index in chosen}) > 1:
+        raise UserError(f"--gpus: those are of different models ({names})", "sell each model under a key of its own")
+    return chosen
+
+
+def describe(
+    machine: Machine, environments: tuple[str, ...], region: str, gpus: tuple[int, ...], memory_mb: int | None
+) -> AskResources:
+    """One lot as its Ask sells it. Without `memory_mb` the machine's, or as much of it as of its GPUs."""
+    processors = [machine.processors[index] for index in gpus]
+    if memory_mb is None:
+        share = len(gpus) / len(machine.processors) if gpus else 1
+        memory_mb = int(machine.memory_mb * share)
     return AskResources(
-        device=first.model,
+        device=(processors or machine.processors)[0].model,
         gpus=len(gpus),
-        vram_mb=min((one.memory_mb for one in gpus), default=0),
-        memory_mb=machine.memory_mb,
+        vram_mb=min((one.memory_mb for one in processors), default=0),
+        memory_mb=memory_mb,
         environments=environments,
         sandbox="none" if sandbox.bubblewrap_problem() else "bubblewrap",
         region=region,
@@ -65,13 +89,20 @@ def device_of(machine: Machine) -> Device:
     return machine.processors[0].kind
 
 
-def measured(seconds: float, device: Device, threads: int, watch: Callable[[], Any], tick: float = 0.1) -> Throughput:
+def measured(
+    seconds: float,
+    device: Device,
+    threads: int,
+    gpus: tuple[int, ...],
+    watch: Callable[[], Any],
+    tick: float = 0.1,
+) -> Throughput:
     """`measure_throughput`, with calls of `watch` meanwhile."""
     found: list[Throughput | Exception] = []
 
     def measure() -> None:
         try:
-            found.append(measure_throughput(seconds, device=device, threads=threads))
+            found.append(measure_throughput(seconds, device=device, threads=threads, gpus=gpus))
         except Exception as error:
             found.append(error)
 

@@ -1,8 +1,10 @@
 """What `gpumarket provider status` shows: the chain's word where it has one, the agent's files for the rest."""
 
+import math
+import time
+from datetime import UTC, datetime
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Group
 from rich.table import Table
 
@@ -12,6 +14,9 @@ from contracts.chain.client import Chain
 from contracts.chain.finality import at_stake
 from contracts.terms import Phase
 from worker import sandbox
+from worker.offer import offer_path, read_offer
+from worker.owner import decide
+from worker.presence import read_wish
 from worker.store import LeaseFile, LeaseFolder, Store
 
 
@@ -26,7 +31,8 @@ def make(chain: Chain, store: Store, key: str) -> dict[str, Any]:
     return {
         "key": key,
         "provider": address,
-        "agent": "running" if _is_running(store) else "stopped",
+        "agent": "running" if store.is_running() else "stopped",
+        "paused": _paused(key),
         "sandbox": "bubblewrap" if problem is None else f"none ({problem})",
         "held": str(chain.token_balance(address)),
         "free": str(account.free),
@@ -87,14 +93,15 @@ def _common(lease: str, file: LeaseFile) -> dict[str, Any]:
     }
 
 
-def _is_running(store: Store) -> bool:
-    lock = FileLock(store.folder / "agent.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+def _paused(key: str) -> str:
+    """Why the agent pauses, by wish or by hour; whom it makes room for, only its log tells."""
+    hours = read_offer(key).owner.hours if offer_path(key).exists() else ()
+    pause = decide(time.time(), read_wish(key), hours, None)
+    if pause is None:
+        return ""
+    if math.isinf(pause.until):
+        return f"{pause.reason}, until `gpumarket provider resume`"
+    return f"{pause.reason}, until {datetime.fromtimestamp(pause.until, UTC).astimezone():%a %H:%M}"
 
 
 def table(report: dict[str, Any]) -> Group:
@@ -114,6 +121,8 @@ def table(report: dict[str, Any]) -> Group:
     }
     if int(report["unfinal"]):
         rows["earned, not final yet"] = tokens("unfinal")
+    if report["paused"]:
+        rows["paused"] = report["paused"]
     if int(report["penalties"]):
         rows["penalties"] = tokens("penalties")
     for what, value in rows.items():

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts.api.bodies import ApprovalIn, CheckpointRecord
@@ -250,6 +251,20 @@ class Store:
         """Leases that are over and collected."""
         for path in sorted(self._over.glob("0x*.json")):
             yield path.stem, LeaseFile.model_validate_json(path.read_bytes())
+
+    def lock(self) -> FileLock:
+        """Held by the key's agent while it runs."""
+        return FileLock(self.folder / "agent.lock")
+
+    def is_running(self) -> bool:
+        """Whether an agent works with this key."""
+        lock = self.lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
 
     def used_bytes(self) -> int:
         """Disk space of all folders."""

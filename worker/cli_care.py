@@ -1,0 +1,117 @@
+"""`gpumarket provider selftest`, `pause`, `resume`, `systemd`: looking after a machine that works for others."""
+
+import getpass
+import json
+import math
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contracts import keys
+from contracts.errors import UserError
+from contracts.output import Output
+from contracts.settings import home, load_settings
+from worker.cli_options import Key, OutputOption, say
+from worker.fleet import EXTRA_SECONDS, registered
+from worker.offer import read_offer
+from worker.owner import parse_duration
+from worker.presence import write_wish
+from worker.selftest import Selftest
+from worker.systemd import unit
+
+COLORS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
+
+Keys = Annotated[
+    list[str] | None, typer.Option("--key", help="Name of a key; may be repeated. Default: all that are registered")
+]
+
+
+def chosen(names: list[str] | None) -> list[str]:
+    """The lots that a command is for: those named, or all that are registered here. Raises UserError."""
+    names = list(dict.fromkeys(names or registered()))
+    if not names:
+        raise UserError("no key is registered as a provider here", "gpumarket provider register")
+    for name in names:
+        read_offer(name)
+    return names
+
+
+def selftest(
+    key: Key = None,
+    measure_seconds: Annotated[float, typer.Option(min=0, help="How long to measure the speed; 0: don't")] = 10,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Check all that a provider needs, and say how to mend what is wrong. Exits with 1 if something fails."""
+    name = keys.choose(load_settings(key=key).key)
+    test = Selftest(name, read_offer(name), measure_seconds)
+    checks = []
+    for check in test.run():
+        checks.append(check)
+        if output is Output.TABLE:
+            say(f"[{COLORS[check.verdict]}]{check.verdict:4}[/]  {check.name}: {check.found}")
+            if check.mend:
+                say(f"      [bold]{check.mend}[/]")
+    failed = any(check.verdict == "fail" for check in checks)
+    if output is Output.JSON:
+        print(json.dumps({"key": name, "ok": not failed, "checks": [vars(check) for check in checks]}, indent=2))
+    raise typer.Exit(1 if failed else 0)
+
+
+def pause(
+    key: Keys = None,
+    how_long: Annotated[
+        str | None, typer.Option("--for", help="Such as 90m, 2h, 1d; until `resume` without it", metavar="DURATION")
+    ] = None,
+) -> None:
+    """Keep this machine to yourself: agents stop training, running or not yet started.
+
+    A lease that can wait is held and goes on afterwards; others are given back at no loss but their gas.
+    """
+    names = chosen(key)
+    try:
+        until = math.inf if how_long is None else time.time() + parse_duration(how_long)
+    except ValueError as error:
+        raise UserError(f"--for: {error}") from error
+    for name in names:
+        write_wish(name, until)
+    ends = "`gpumarket provider resume`"
+    if math.isfinite(until):
+        ends = f"{datetime.fromtimestamp(until, UTC).astimezone():%Y-%m-%d %H:%M}"
+    say(f"{', '.join(names)}: paused until {ends}")
+
+
+def resume(key: Keys = None) -> None:
+    """End a pause that was asked for by hand. Weekly hours and the like in provider.toml still hold."""
+    names = chosen(key)
+    for name in names:
+        write_wish(name, None)
+    say(f"{', '.join(names)}: work goes on")
+
+
+def systemd(
+    key: Keys = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="File with the keys' password; only systemd need be able to read it")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Whom a system unit runs as; default: you", metavar="NAME")] = None,
+    user_unit: Annotated[bool, typer.Option("--user-unit", help="A unit of yours, for `systemctl --user`")] = False,
+) -> None:
+    """Print a hardened systemd unit that runs the lots: `gpumarket provider systemd > FILE`."""
+    names = chosen(key)
+    if user_unit and user:
+        raise UserError("--user is for system units; a user's own runs as that user", "leave out one of the two")
+    print(
+        unit(
+            Path(sys.argv[0]).resolve(),
+            names,
+            home().resolve(),
+            password_file=password_file and password_file.absolute(),
+            user=None if user_unit else user or getpass.getuser(),
+            stop_seconds=max(read_offer(name).grace_seconds for name in names) + 2 * EXTRA_SECONDS,
+        ),
+        end="",
+    )

@@ -1,0 +1,209 @@
+"""`gpumarket provider earnings`, `withdraw`, `sweep`: what came of the work, and where it goes."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from web3.contract.contract import ContractFunction
+
+from contracts import keys
+from contracts.amounts import format_amount, parse_amount, parse_positive
+from contracts.chain.client import Chain
+from contracts.chain.fees import format_ether
+from contracts.chain.sender import Sender
+from contracts.errors import UserError
+from contracts.output import Output
+from contracts.types import Address
+from worker import earnings as ledger
+from worker import sweep as sweeping
+from worker.cli_options import DryRun, Key, OutputOption, Yes, columns, confirm, console, open_chain, say, tokens
+from worker.offer import MoneyRules, offer_path, read_offer
+from worker.store import Store
+
+
+def earnings(
+    key: Key = None,
+    by: Annotated[Literal["lease", "day"], typer.Option(help="One row for each of them")] = "lease",
+    csv: Annotated[Path | None, typer.Option(help="Write the rows to this file", dir_okay=False)] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show what leases have paid, penalties, gas and the rest, from the chain. Needs no password."""
+    chain, name = open_chain(key)
+    with console.status("reading the chain"):
+        book = ledger.Ledger(chain, keys.address(name))
+        rows = book.by_day() if by == "day" else book.by_lease()
+    if csv is not None:
+        try:
+            with csv.open("w", encoding="utf-8", newline="") as file:
+                ledger.write_csv(rows, file)
+        except OSError as error:
+            raise UserError(f"can't write {csv}: {error.strerror}") from error
+    if output is Output.JSON:
+        unit = {"token": chain.symbol, "decimals": chain.decimals}
+        print(json.dumps(unit | {"rows": [ledger.as_json(row) for row in rows], "total": _total_json(rows)}, indent=2))
+    elif csv is not None:
+        say(f"wrote {len(rows)} rows to {csv}")
+    else:
+        _show_earnings(chain, rows, by)
+
+
+def withdraw(
+    amount: Annotated[str, typer.Argument(help="Whole tokens, such as 12.5, or `all`", metavar="AMOUNT|all")],
+    to: Annotated[str, typer.Option(help="Address that gets them")],
+    key: Key = None,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Cancel the standing Ask first; the stake may then be withdrawn, too")
+    ] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Move free tokens out of the escrow. What the Ask needs as stake stays, unless it ends with --stop."""
+    chain, name = open_chain(key)
+    address, target = keys.address(name), _address(to, "--to")
+    sender = None if dry_run else _settled(chain, name)
+    account = chain.account(address)
+    kept = 0 if stop else _stake(name)
+    there = max(0, account.free - kept)
+    wanted = there if amount == "all" else parse_positive(amount, chain.decimals)
+    if wanted > there or not wanted:
+        raise UserError(
+            f"{name} has {tokens(chain, account.free)} free in the escrow"
+            + (f", of which the Ask needs {tokens(chain, kept)}" if kept else "")
+            + (
+                f": {tokens(chain, wanted - there)} short of {tokens(chain, wanted)}" if wanted else ": nothing to move"
+            ),
+            "what leases hold becomes free when they end" + (", and --stop ends the Ask" if kept else ""),
+        )
+    steps = [(f"withdraw {tokens(chain, wanted)} to {target}", chain.withdraw(target, wanted))]
+    if stop:
+        _check_stopped(name)
+        steps.insert(0, ("cancel all standing Asks", chain.raise_page(account.page + 1)))
+    _carry_out(chain, sender, address, steps, yes, output)
+
+
+def sweep(
+    key: Key = None,
+    above: Annotated[
+        str | None, typer.Option(help="Whole tokens that may stay; default: `sweep_above`", metavar="TOKENS")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Cold address; default: `sweep_to`")] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Send what this key need not hold to a cold address. The stake that its Ask needs always stays.
+
+    With `sweep_above` and `sweep_to` in provider.toml the running agent does this by itself.
+    """
+    chain, name = open_chain(key)
+    money = read_offer(name).money if offer_path(name).exists() else MoneyRules()
+    limit = parse_amount(above, chain.decimals) if above is not None else money.sweep_above
+    target = _address(to, "--to") if to is not None else money.sweep_to
+    if limit is None or target is None:
+        raise UserError(
+            "how much may stay, and where to with the rest?",
+            f"give --above and --to, or set sweep_above and sweep_to in {offer_path(name)}",
+        )
+    if target == keys.address(name):
+        raise UserError(
+            f"{target} is the key '{name}' itself", "a cold address is one whose key is not on this machine"
+        )
+    sender = None if dry_run else _settled(chain, name)
+    plan = sweeping.find(chain, keys.address(name), limit, _stake(name))
+    steps = sweeping.calls(chain, plan, target)
+    if not steps and output is Output.TABLE:
+        say(f"nothing to send: {name} holds no more than {tokens(chain, max(limit, _stake(name)))}")
+        return
+    _carry_out(chain, sender, keys.address(name), steps, yes, output)
+
+
+def _settled(chain: Chain, name: str) -> Sender:
+    """Who sends for a key, when all that it has sent before is counted: nothing is to be moved twice."""
+    sender = Sender(chain, keys.load(name))
+    sender.settle()
+    return sender
+
+
+def _stake(name: str) -> int:
+    """What must stay free for the key's Ask; nothing for a key that offers nothing."""
+    return sweeping.stake_needed(read_offer(name)) if offer_path(name).exists() else 0
+
+
+def _check_stopped(name: str) -> None:
+    """Raises UserError while the agent runs: it would post the next Ask at once."""
+    if Store(name).is_running():
+        raise UserError(f"the agent of '{name}' is running, and would post a new Ask", "stop it first")
+
+
+def _carry_out(
+    chain: Chain,
+    sender: Sender | None,
+    address: str,
+    steps: list[tuple[str, ContractFunction]],
+    yes: bool,
+    output: Output,
+) -> None:
+    """Without a sender it is a dry run, which signs nothing and needs no password."""
+    if sender and not yes:
+        for what, _ in steps:
+            say(what)
+        confirm()
+    done = [_send(sender, *step) if sender else _estimate(chain, address, *step) for step in steps]
+    if output is Output.JSON:
+        print(json.dumps({"dry_run": sender is None, "transactions": done}, indent=2))
+        return
+    for row in done:
+        if sender is None:
+            say(f"would {row['what']}; gas: about {format_ether(int(row['cost_wei']))} ETH")
+        else:
+            say(f"{row['what']}: done in block {row['block']}, {row['transaction']}")
+    if sender is None:
+        say("nothing was sent")
+
+
+def _estimate(chain: Chain, address: str, what: str, call: ContractFunction) -> dict[str, Any]:
+    chain.dry_run(call, address)
+    gas = call.estimate_gas({"from": chain.w3.to_checksum_address(address)})
+    return {"what": what, "cost_wei": str(gas * int(chain.w3.eth.gas_price))}
+
+
+def _send(sender: Sender, what: str, call: ContractFunction) -> dict[str, Any]:
+    receipt = sender.send(call)
+    return {
+        "what": what,
+        "transaction": receipt["transactionHash"].to_0x_hex(),
+        "block": receipt["blockNumber"],
+        "cost_wei": str(receipt["gasUsed"] * int(receipt["effectiveGasPrice"])),
+    }
+
+
+def _total_json(rows: list[ledger.Earning]) -> dict[str, Any]:
+    return {name: str(value) for name, value in ledger.total(rows).items()}
+
+
+def _show_earnings(chain: Chain, rows: list[ledger.Earning], by: str) -> None:
+    ids = () if by == "day" else ("lease", "job")
+    names = ("day", *ids, "checkpoints", "paid", "penalties", "net", "gas", "final")
+
+    def shown(values: dict[str, Any]) -> dict[str, str]:
+        money = {name: format_amount(int(values[name]), chain.decimals) for name in ("paid", "penalties", "net")}
+        gas = format_ether(int(values["gas_wei"]))
+        ids = {name: str(values.get(name, ""))[:10] for name in ("day", "lease", "job")}
+        return ids | money | {"gas": gas, "checkpoints": str(values["checkpoints"]), "final": values.get("final", "")}
+
+    table = [shown(vars(row) | {"net": row.net, "final": "yes" if row.final else "not yet"}) for row in rows]
+    say(columns(names, [*table, shown({"day": "total", **ledger.total(rows)})]))
+    say(f"tokens: {chain.symbol}; gas in ETH. What is not final yet, a reorganisation of the chain may still take back")
+
+
+def _address(text: str, option: str) -> str:
+    try:
+        checked: str = TypeAdapter(Address).validate_python(text)
+        return checked
+    except ValidationError as error:
+        raise UserError(
+            f"{option}: '{text}' is not an address", "0x and 40 hex digits; mixed case must be its checksum"
+        ) from error

@@ -1,0 +1,355 @@
+"""What a provider needs of its machine, its market and its chain: each looked at, with the way to mend it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import pynvml
+
+from contracts import keys
+from contracts.amounts import format_amount
+from contracts.api.client import MarketClient
+from contracts.chain.client import Chain, connect
+from contracts.chain.fees import format_ether
+from contracts.errors import UserError
+from contracts.settings import home, load_settings
+from worker.asks import check_market, gas_today
+from worker.chain_errors import CHAIN_TROUBLE
+from worker.environment import environment_id
+from worker.gas import CLAIM, REDEEM
+from worker.hardware import measure_throughput
+from worker.offer import Offer
+from worker.sandbox import HOW_TO_INSTALL, Bubblewrap, Program
+from worker.sweep import stake_needed
+from worker.usage import MB
+
+Verdict = Literal["ok", "warn", "fail", "skip"]
+
+WRITE_BYTES = 64 << 20
+SLOW_DISK = 50 << 20  # bytes a second
+HOT_CELSIUS = 85
+SLOWER = 0.8  # of the registered speed
+CLOCK_SECONDS = 30.0  # reports are good for 5 minutes, pauses and timeouts need less
+GAS_LEASES = 20  # transactions that the gas money should last for
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    verdict: Verdict
+    found: str
+    mend: str = ""
+
+
+class Selftest:
+    """Of one registered key. Changes nothing, and sends nothing to market or chain but questions."""
+
+    def __init__(self, key: str, offer: Offer, measure_seconds: float) -> None:
+        """`measure_seconds` 0: don't measure the speed."""
+        self._key, self._offer, self._measure_seconds = key, offer, measure_seconds
+        self._chain: Chain | None = None
+
+    def run(self) -> Iterator[Check]:
+        """One after the other; a check that breaks is a failure with the reason."""
+        checks: dict[str, Callable[[], Check]] = {
+            "python": self._python,
+            "sandbox": self._sandbox,
+            "disk": self._disk,
+            "gpu": self._gpu,
+            "keystore": self._keystore,
+            "chain": self._reach_chain,
+            "market": self._market,
+            "clock": self._clock,
+            "gas money": self._gas_money,
+            "stake": self._stake,
+            "speed": self._speed,
+        }
+        for name, check in checks.items():
+            try:
+                yield check()
+            except UserError as error:
+                yield Check(name, "fail", error.message, error.hint or "")
+            except CHAIN_TROUBLE as error:
+                yield Check(name, "fail", f"{type(error).__name__}: {error}"[:200], "is the node well?")
+            except OSError as error:
+                yield Check(name, "fail", str(error))
+
+    # ------------------------------------------------------------- the machine
+
+    def _python(self) -> Check:
+        try:
+            found = f"Python {sys.version.split()[0]}, torch {version('torch')}, environment {environment_id()}"
+        except PackageNotFoundError as error:
+            return Check("python", "fail", str(error), "pip install 'gpumarket[worker]'")
+        offered = self._offer.resources.environments
+        if environment_id() not in offered:
+            return Check(
+                "python",
+                "fail",
+                f"{found}; but the Ask offers {', '.join(offered)}",
+                "register anew: it offers what is here",
+            )
+        return Check("python", "ok", found)
+
+    def _sandbox(self) -> Check:
+        """Runs a program inside that tries to get out."""
+        problem = Bubblewrap().problem()
+        if problem:
+            return Check("sandbox", "fail", f"{problem}; only shipped recipes would run", HOW_TO_INSTALL)
+        leaks = sandbox_leaks()
+        if leaks:
+            return Check("sandbox", "fail", f"a program inside {'; '.join(leaks)}", HOW_TO_INSTALL)
+        return Check("sandbox", "ok", "bubblewrap: no network, no home, no other process, no variables")
+
+    def _disk(self) -> Check:
+        folder = home()
+        free = shutil.disk_usage(folder).free // MB
+        wanted = self._offer.all_disk_mb or self._offer.disk_mb * self._offer.max_active
+        speed = write_speed(folder)
+        found = f"{free:,} MB free in {folder}, written at {speed / MB:,.0f} MB/s"
+        if free < wanted:
+            return Check(
+                "disk",
+                "fail",
+                f"{found}; jobs may take {wanted:,} MB",
+                "free some, or set a smaller disk_mb in provider.toml",
+            )
+        if speed < SLOW_DISK:
+            return Check("disk", "warn", found, "checkpoints are written to it: a faster disk trains faster")
+        return Check("disk", "ok", found)
+
+    def _gpu(self) -> Check:
+        if self._offer.device == "cpu":
+            return Check("gpu", "skip", f"none is offered: this lot trains on the CPU ({self._offer.resources.device})")
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
+            return Check(
+                "gpu", "fail", f"the driver does not answer: {error}", "install NVIDIA's driver; try nvidia-smi"
+            )
+        try:
+            indices = self._offer.gpus or range(self._offer.resources.gpus)
+            return judge_gpus([read_gpu(index) for index in indices], self._offer)
+        except pynvml.NVMLError as error:
+            return Check("gpu", "fail", f"NVML: {error}", "`nvidia-smi` shows which GPUs there are; see `gpus`")
+        finally:
+            pynvml.nvmlShutdown()
+
+    def _speed(self) -> Check:
+        if not self._measure_seconds:
+            return Check("speed", "skip", "not measured")
+        offer = self._offer
+        seconds, device = self._measure_seconds, offer.device
+        found = measure_throughput(seconds, device=device, threads=offer.threads, gpus=offer.gpus).units_per_hour
+        share = found / offer.units_per_hour
+        text = f"{found:,} units an hour, {share:.0%} of what is registered"
+        if share < SLOWER:
+            return Check(
+                "speed",
+                "warn",
+                text,
+                "is the machine busy, hot, or throttled? Leases may be late; register anew if it stays",
+            )
+        return Check("speed", "ok", text)
+
+    # ------------------------------------------------------------- key, chain, market
+
+    def _keystore(self) -> Check:
+        path = keys.keystore_path(self._key)
+        keys.check_private(path, "the keystore")
+        if file := os.environ.get("GPUMARKET_PASSWORD_FILE"):
+            keys.check_private(Path(file), "the password file")
+        if path.parent.stat().st_mode & 0o022:
+            return Check("keystore", "fail", f"others may write to {path.parent}", f"chmod 700 {path.parent}")
+        return Check("keystore", "ok", f"{path}, for its owner only")
+
+    def _reach_chain(self) -> Check:
+        self._chain = connect(load_settings())
+        block = self._chain.w3.eth.get_block("latest")
+        return Check("chain", "ok", f"chain {self._chain.domain.chain_id}, block {block['number']}")
+
+    def _market(self) -> Check:
+        with MarketClient(self._offer.market_url, attempts=1) as client:
+            info = client.info()
+        if self._chain is None:
+            return Check("market", "skip", "it answers; there is no chain to compare it with")
+        check_market(info, self._chain, self._offer)
+        return Check(
+            "market", "ok", f"{self._offer.market_url}, the same escrow, and the rules '{self._offer.rules_name}'"
+        )
+
+    def _clock(self) -> Check:
+        if self._chain is None:
+            return Check("clock", "skip", "no chain to compare it with")
+        # A chain without traffic lags behind; one that is ahead tells for sure.
+        ahead = self._chain.now() - time.time()
+        if ahead > CLOCK_SECONDS:
+            return Check(
+                "clock",
+                "fail",
+                f"this machine is {ahead:.0f} s behind the chain",
+                "set the clock: timedatectl set-ntp true",
+            )
+        if ahead < -3600:
+            return Check(
+                "clock", "warn", f"the newest block is {-ahead:.0f} s old", "is the node in sync? Is the clock right?"
+            )
+        return Check("clock", "ok", f"{-ahead:.0f} s after the newest block")
+
+    def _gas_money(self) -> Check:
+        if self._chain is None:
+            return Check("gas money", "skip", "no chain")
+        address = keys.address(self._key)
+        balance = self._chain.w3.eth.get_balance(self._chain.w3.to_checksum_address(address))
+        one = max(CLAIM, REDEEM) * gas_today(self._chain, self._offer.money).wei
+        count = balance // max(1, one)
+        found = f"{format_ether(balance)} ETH: {count:,} transactions at today's price"
+        mend = f"send some of the chain's coin to {address}; on a devnet: gpumarket wallet faucet --key {self._key}"
+        verdict: Verdict = "fail" if not count else "warn" if count < GAS_LEASES else "ok"
+        return Check("gas money", verdict, found, "" if verdict == "ok" else mend)
+
+    def _stake(self) -> Check:
+        if self._chain is None:
+            return Check("stake", "skip", "no chain")
+        chain, account = self._chain, self._chain.account(keys.address(self._key))
+        needed = stake_needed(self._offer)
+        found = f"{format_amount(account.free, chain.decimals)} {chain.symbol} free, {account.active} leases"
+        if account.active == 0 and account.free < self._offer.max_stake:
+            missing = format_amount(self._offer.max_stake - account.free, chain.decimals)
+            mend = f"gpumarket wallet deposit {missing} --key {self._key}, or register a smaller --max-stake"
+            return Check("stake", "fail", f"{found}: the market would refuse the Ask", mend)
+        if account.active == 0 and account.free < needed:
+            return Check("stake", "warn", f"{found}: not for {self._offer.max_active} leases at a time", "deposit more")
+        return Check("stake", "ok", found)
+
+
+# ------------------------------------------------------------------ what is really there
+
+# Says on standard output what it could do. Standard library only; it must not trust the file system to be there.
+_PROBE = """
+import os, socket
+try:
+    socket.create_connection(("1.1.1.1", 53), 2); print("reached the network")
+except OSError: pass
+for port in PORTS:
+    try:
+        socket.create_connection(("127.0.0.1", port), 2); print("reached this machine's services")
+    except OSError: pass
+for path in PATHS:
+    if os.path.exists(path): print("saw", path)
+if "GPUMARKET_SELFTEST" in os.environ or "GPUMARKET_PASSWORD" in os.environ: print("saw the worker's variables")
+if len([name for name in os.listdir("/proc") if name.isdigit()]) > 8: print("saw other processes")
+try:
+    open("/usr/gpumarket-selftest", "w"); print("wrote to /usr")
+except OSError: pass
+print("done")
+"""
+
+
+def sandbox_leaks() -> list[str]:
+    """What a program in the sandbox could see or reach that it must not; empty if it is tight."""
+    with tempfile.TemporaryDirectory(dir=home()) as secret, socket.create_server(("127.0.0.1", 0)) as server:
+        probe = (
+            f"PORTS = {[server.getsockname()[1]]}\nPATHS = {[secret, str(home()), str(Path.home() / '.ssh')]}\n{_PROBE}"
+        )
+        os.environ["GPUMARKET_SELFTEST"] = "1"
+        try:
+            process = Bubblewrap().start(Program([sys.executable, "-S", "-c", probe]))
+            said, complaint = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return ["did not end"]
+        finally:
+            del os.environ["GPUMARKET_SELFTEST"]
+    lines = said.decode(errors="replace").splitlines()
+    if not lines or lines.pop() != "done":
+        return [f"broke: {complaint.decode(errors='replace').strip()[-200:]}"]
+    return lines
+
+
+def write_speed(folder: Path) -> float:
+    """Bytes a second to disk, synced."""
+    block = os.urandom(1 << 20)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        began = time.monotonic()
+        for _ in range(WRITE_BYTES // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return WRITE_BYTES / max(time.monotonic() - began, 1e-6)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """As NVML reports it. None: this card doesn't tell."""
+
+    index: int
+    name: str
+    driver: str
+    memory_mb: int
+    free_mb: int
+    celsius: int | None
+    ecc_errors: int | None  # uncorrected, since the driver was loaded
+
+
+def read_gpu(index: int) -> Gpu:
+    """Raises NVMLError if there is no such GPU. NVML must be initialized."""
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+
+    def told(ask: Callable[[], Any]) -> int | None:
+        try:
+            return int(ask())
+        except pynvml.NVMLError:
+            return None
+
+    return Gpu(
+        index=index,
+        name=str(pynvml.nvmlDeviceGetName(handle)),
+        driver=str(pynvml.nvmlSystemGetDriverVersion()),
+        memory_mb=memory.total // MB,
+        free_mb=memory.free // MB,
+        celsius=told(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
+        ecc_errors=told(
+            lambda: pynvml.nvmlDeviceGetTotalEccErrors(
+                handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
+            )
+        ),
+    )
+
+
+def judge_gpus(gpus: list[Gpu], offer: Offer) -> Check:
+    """Pure: whether these GPUs are what the offer sells, and well."""
+    found = "; ".join(f"{gpu.index}: {gpu.name}, {gpu.free_mb:,} of {gpu.memory_mb:,} MB free" for gpu in gpus)
+    found += f"; driver {gpus[0].driver}" if gpus else "none"
+    sold = offer.resources
+    for gpu in gpus:
+        if gpu.ecc_errors:
+            return Check(
+                "gpu", "fail", f"GPU {gpu.index} has {gpu.ecc_errors} uncorrected ECC errors", "reset or replace it"
+            )
+        if gpu.name != sold.device or gpu.memory_mb < sold.vram_mb:
+            wrong = (
+                f"GPU {gpu.index} is {gpu.name} with {gpu.memory_mb} MB; the Ask sells {sold.device}, {sold.vram_mb} MB"
+            )
+            return Check("gpu", "fail", wrong, "register anew")
+    if len(gpus) < sold.gpus:
+        return Check("gpu", "fail", f"{found}; the Ask sells {sold.gpus}", "register anew")
+    hot = [gpu for gpu in gpus if gpu.celsius is not None and gpu.celsius >= HOT_CELSIUS]
+    if hot:
+        return Check(
+            "gpu", "warn", f"GPU {hot[0].index} has {hot[0].celsius} °C", "look after fans and dust: it will throttle"
+        )
+    used = [gpu for gpu in gpus if gpu.free_mb < gpu.memory_mb * 0.9]
+    if used:
+        return Check("gpu", "warn", f"{found}", f"something else uses GPU {used[0].index}'s memory: jobs may not fit")
+    return Check("gpu", "ok", found)
