@@ -1,9 +1,11 @@
 """What an approver demands of a checkpoint before it signs. Pure, but for reading the file it is given."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from contracts import commitment
 from contracts.api.bodies import CheckpointOut, CheckpointRecord
+from contracts.early_stop import Stop
 from contracts.jobspec import JobSpec
 from contracts.orders import Domain
 from contracts.terms import Terms
@@ -46,6 +48,12 @@ def _problem_with_chain(record: CheckpointRecord, job: bytes, before: str, claim
     if tip != record.tip or tip != claimed:
         return f"tip {claimed} does not follow {before}; {tip} would"
     return None
+
+
+def problem_with_stop(stop: Stop, before: Sequence[Mapping[str, float]], metrics: Mapping[str, float]) -> str | None:
+    """Why a checkpoint can't follow on those `before` it, by the job's early stop; None if it can."""
+    ended = stop.reached(before)
+    return stop.problem(metrics) if ended is None else f"the job is over: {stop.sentence(ended)}"
 
 
 def problem_with_state(path: Path, record: CheckpointRecord) -> str | None:

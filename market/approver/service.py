@@ -9,16 +9,17 @@ from pathlib import Path
 import structlog
 from eth_account.signers.local import LocalAccount
 
-from contracts.api.bodies import ApprovalIn, CheckpointOut, LeaseOut, RejectionIn, ReportOut
+from contracts.api.bodies import ApprovalIn, CheckpointOut, CheckpointStatus, LeaseOut, RejectionIn, ReportOut
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.events import Opened
 from contracts.chain.lookup import opened, verify_lease
 from contracts.chain.sender import Sender
+from contracts.early_stop import Stop
 from contracts.errors import UserError
 from contracts.orders import Approval, Rejection
 from contracts.terms import Phase
-from market.approver.checks import problem_with_claim, problem_with_state
+from market.approver.checks import problem_with_claim, problem_with_state, problem_with_stop
 from market.approver.memory import Memory, Signed
 
 log = structlog.get_logger()
@@ -76,9 +77,13 @@ class Approver:
             return
         if n > signed.n + 1:
             return  # the one before it comes first
-        problem = problem_with_claim(
-            reported, lease.event.terms, lease.out.spec, self._chain.domain, signed.n + 1, signed.tip
-        ) or self._problem_with_bytes(reported)
+        problem = (
+            problem_with_claim(
+                reported, lease.event.terms, lease.out.spec, self._chain.domain, signed.n + 1, signed.tip
+            )
+            or self._problem_with_stop(reported, lease.out.spec.stop)
+            or self._problem_with_bytes(reported)
+        )
         if problem:
             self._reject(reported, problem)
             return
@@ -86,6 +91,18 @@ class Approver:
             log.info("approver.too_late", lease=reported.lease, n=n)
             return
         self._approve(lease, Signed(n, reported.claim.tip))
+
+    def _problem_with_stop(self, reported: CheckpointOut, stop: Stop | None) -> str | None:
+        """A job that has stopped early has no use for another checkpoint."""
+        if stop is None:
+            return None
+        before: dict[int, dict[str, float]] = {
+            out.checkpoint.index: out.checkpoint.metrics
+            for out in self._market.checkpoints(reported.job)
+            if out.status is CheckpointStatus.APPROVED
+        }
+        n = reported.claim.n
+        return problem_with_stop(stop, [before.get(index, {}) for index in range(1, n)], reported.checkpoint.metrics)
 
     def _problem_with_bytes(self, reported: CheckpointOut) -> str | None:
         record = reported.checkpoint

@@ -13,6 +13,7 @@ from eth_utils.crypto import keccak
 
 from contracts import commitment
 from contracts.commitment import Tensor
+from contracts.early_stop import Stop
 from contracts.jobspec import FileRef, JobSpec, Resources
 from contracts.orders import (
     AccessToken,
@@ -74,10 +75,29 @@ def job_vectors() -> dict[str, Any]:
         interruptible=True,
         deadline="2030-01-31T12:00:00Z",
     )
+    # All optional fields, which are left out of the JSON above.
+    more = spec.model_copy(
+        update={
+            "files": spec.files
+            | {
+                "w.safetensors": FileRef(
+                    sha256=to_hex(keccak(b"c")), size=7, url="https://example.org/w.safetensors?v=1"
+                )
+            },
+            "start": "w.safetensors",
+            "start_step": 600,
+            "stop": Stop(metric="eval_loss", patience=3, min_delta=0.001),
+        }
+    )
     return {
         "spec": spec.model_dump(mode="json"),
         "canonical": spec.canonical().decode(),
         "job": spec.job_hash(),
+        "more": {
+            "spec": more.model_dump(mode="json"),
+            "canonical": more.canonical().decode(),
+            "job": more.job_hash(),
+        },
     }
 
 

@@ -288,11 +288,15 @@ def test_seeds_and_samples() -> None:
     assert commitment.sample_positions(42, 1, 0) == []
 
 
-def test_job_hash() -> None:
+@pytest.mark.parametrize("part", [None, "more"])
+def test_job_hash(part: str | None) -> None:
     golden = load("job.json")
+    golden = golden[part] if part else golden
     spec_json = golden["spec"]
-    for name in ("seed", "steps", "checkpoint_every", "version"):
+    for name in {"seed", "steps", "checkpoint_every", "version", "start_step"} & spec_json.keys():
         spec_json[name] = int(spec_json[name])
+    if "stop" in spec_json:
+        spec_json["stop"]["patience"] = int(spec_json["stop"]["patience"])
     spec_json["files"] = {p: {**f, "size": int(f["size"])} for p, f in spec_json["files"].items()}
     resources = spec_json["resources"]
     spec_json["resources"] = {k: int(v) if k != "devices" else v for k, v in resources.items()}

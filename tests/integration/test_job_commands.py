@@ -1,0 +1,191 @@
+"""`gpumarket job` from submit to cost, on a real chain with a real market, approver and worker."""
+
+import contextlib
+import functools
+import hashlib
+import http.server
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import yaml
+from safetensors.torch import save_file
+from torch import full
+from typer.testing import CliRunner, Result
+
+from contracts import keys
+from contracts.api.bodies import JobOut, JobStatus
+from contracts.chain.client import Chain
+from contracts.errors import UserError
+from market.job_cli import app
+from tests.integration.agent_stage import PASSWORD, PRICE, RESOURCES, TOKEN, UNITS, Stage, wait_for
+from tests.integration.conftest import Funded
+from worker.environment import environment_id
+from worker.local_run import train_locally
+from worker.state import read_checkpoint
+
+FREE = 100 * TOKEN
+RECIPE = Path(__file__).parents[1] / "worker_jobs" / "judged.py"
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def stage(
+    chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> Iterator[Stage]:
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    monkeypatch.setenv("GPUMARKET_PASSWORD", PASSWORD)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))  # not among what commands print
+    rules = chain.settings.rule_set("audited").model_copy(
+        update={"checkpoint_timeout": 30, "window": 3, "arbiter_fee": 1}
+    )
+    matcher, approver = funded(2)
+    client, provider = funded(2, free=FREE)
+    with Stage(chain, tmp_path, rules, matcher, client, provider, approver, database_url) as stage:
+        monkeypatch.setenv("GPUMARKET_MARKET_URL", stage.market.url)
+        keys.save("me", client, PASSWORD, scrypt_n=2)
+        yield stage
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def run(stage: Stage) -> Run:
+    def run(*arguments: str, code: int = 0) -> Result:
+        """A command in JSON; other failures than `code` are raised."""
+        done = CliRunner().invoke(app, [*arguments, "-o", "json"])
+        if done.exit_code != code:
+            raised = done.exception
+            raise raised if isinstance(raised, UserError) else AssertionError(f"code {done.exit_code}: {done.output}")
+        return done
+
+    return run
+
+
+def write_job(stage: Stage, **fields: Any) -> Path:
+    """A job's folder; four steps a checkpoint."""
+    folder = stage.home / "job"
+    folder.mkdir(exist_ok=True)
+    (folder / "recipe.py").write_bytes(RECIPE.read_bytes())
+    given = {
+        "environment": environment_id(), "recipe": "recipe.py:Judged", "config": {"judged": [3, 2, 1]}, "seed": 7,
+        "files": ["recipe.py"], "checkpoint_every": 4, "units": UNITS, "max_price": "2 per checkpoint", "stake": "20",
+    }  # fmt: skip
+    (folder / "job.yaml").write_text(yaml.safe_dump(given | fields))
+    return folder
+
+
+def submitted(stage: Stage, run: Run, **fields: Any) -> JobOut:
+    folder = write_job(stage, **fields)
+    return JobOut.model_validate_json(
+        run("submit", str(folder), "--key", "me", "--approver", stage.approver.address, "--yes").stdout
+    )
+
+
+def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: Run) -> None:
+    job = submitted(stage, run, steps=8)
+    with pytest.raises(UserError, match="is not over"):
+        run("extend", job.id, "--steps", "8")
+    with stage.approving(), stage.agent():
+        assert JobOut.model_validate_json(run("wait", job.id, "--timeout", "60").stdout).status is JobStatus.DONE
+        shown = [json.loads(line) for line in run("logs", job.id).stdout.splitlines()]
+        assert [one["report"]["kind"] for one in shown] == ["log"] * len(shown)
+        assert "".join(one["text"] for one in shown).count("step 8 done") == 1
+        with pytest.raises(UserError, match="that job is done"):
+            run("extend", job.id)
+        offer = json.loads(run("extend", job.id, "--steps", "8", "--dry-run").stdout)
+        assert int(offer["highest_cost"]) == 2 * 2 * PRICE
+        more = JobOut.model_validate_json(run("extend", job.id, "--steps", "8", "--yes").stdout)
+        assert (more.spec.start_step, more.spec.steps, more.spec.config) == (8, 8, job.spec.config)
+        run("wait", more.id, "--timeout", "60")
+    assert stage.free(stage.client) == FREE - 4 * PRICE
+    cost = json.loads(run("cost", more.id).stdout)["total"]
+    assert cost == {"paid": str(2 * PRICE), "fees": "0", "refunded": "0", "penalty": "0", "locked": "0",
+                    "spent": str(2 * PRICE)}  # fmt: skip
+    (last,) = list(stage.market.checkpoints(more.id))[-1:]
+    assert last.checkpoint.step == 16
+    whole = job.spec.model_copy(update={"steps": 16})
+    record = train_locally(whole, stage.home / "job", stage.home / "whole")
+    assert record.state_root == last.checkpoint.state_root
+    pulled = CliRunner().invoke(app, ["pull", more.id, str(stage.home / "pulled")])
+    assert pulled.exit_code == 0, pulled.output
+
+
+def test_a_job_stops_early_and_only_what_was_made_is_paid(stage: Stage, run: Run) -> None:
+    stop = {"metric": "eval_loss", "patience": 2}
+    job = submitted(stage, run, steps=40, stop=stop, config={"judged": [3, 1, 2, 1]}, budget="12", max_price=None)
+    assert job.bid.max_price == 12 * TOKEN // 10
+    with stage.approving(), stage.agent():
+        done = JobOut.model_validate_json(run("wait", job.id, "--timeout", "60").stdout)
+    assert (done.status, done.accepted) == (JobStatus.DONE, 4)
+    assert done.reason == "early stop at checkpoint 4: eval_loss made no progress for 2 checkpoints"
+    assert done.metrics["eval_loss"] == 1
+    assert stage.free(stage.client) == FREE - 4 * PRICE  # of the lock nothing is left
+    assert stage.free(stage.provider) >= FREE + 4 * PRICE - 20 * TOKEN
+    # The Bid is alive, but the market does not open it again.
+    with stage.agent():
+        wait_for("an Ask", lambda: list(stage.market.asks(status="open")))
+        wait_for("some epochs", lambda: not stage.leases(job.id)[1:])
+    assert len(stage.leases(job.id)) == 1
+
+
+@contextlib.contextmanager
+def web(folder: Path) -> Iterator[str]:
+    """A web server on this machine for the files in `folder`."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_weights_to_start_from_come_from_an_allowed_host(stage: Stage, run: Run) -> None:
+    served = stage.home / "served"
+    served.mkdir()
+    save_file({"weight": full((16, 16), 0.25), "bias": full((16,), 0.5)}, served / "start.safetensors")
+    data = (served / "start.safetensors").read_bytes()
+    with web(served) as url, stage.approving():
+        remote = {"url": f"{url}/start.safetensors", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        job = submitted(
+            stage, run, steps=4, files={"recipe.py": None, "w/start.safetensors": remote}, start="w/start.safetensors"
+        )
+        with stage.agent():
+            reason = "no fitting machine fetches files from the hosts that the job's files are at"
+            wait_for("the market's refusal", lambda: stage.job(job.id).reason == reason)
+        with stage.agent(resources=RESOURCES.model_copy(update={"hosts": ("127.0.0.1",)})):
+            run("wait", job.id, "--timeout", "60")
+    pulled = CliRunner().invoke(app, ["pull", job.id, str(stage.home / "pulled")])
+    assert pulled.exit_code == 0, pulled.output
+    state = read_checkpoint(stage.home / "pulled" / "checkpoint-00001.safetensors")
+    assert abs(state["model/bias"].mean().item() - 0.5) < 0.1
+
+
+def test_ways_out(stage: Stage, run: Run) -> None:
+    first, second = (submitted(stage, run, steps=8, seed=seed) for seed in (1, 2))
+    plan = json.loads(run("cancel", first.id, "--dry-run").stdout)
+    assert (plan["also_cancelled"], plan["dry_run"]) == ([second.id], True)
+    assert stage.chain.account(stage.client.address).page == 0
+    run("cancel", first.id, "--yes")
+    for job in (first, second):
+        wait_for("the end", lambda job=job: stage.job(job.id).status == JobStatus.CANCELLED)
+    with pytest.raises(UserError, match="cancelled already"):
+        run("cancel", first.id, "--yes")
+    run("wait", first.id, code=3)
+
+    running = submitted(stage, run, steps=40_000)
+    with stage.approving(), stage.agent():
+        wait_for("a checkpoint", lambda: stage.made() >= 1)
+        run("wait", running.id, "--timeout", "0.1", code=4)
+        run("cancel", running.id, "--yes")
+        wait_for("its end", lambda: stage.job(running.id).status == JobStatus.CANCELLED)
+    done = stage.job(running.id)
+    cost = json.loads(run("cost", running.id).stdout)["total"]
+    assert (int(cost["paid"]), cost["locked"]) == (done.accepted * PRICE, "0")
+    assert stage.free(stage.client) == FREE - done.accepted * PRICE
+    assert int(cost["refunded"]) == (10_000 - done.accepted) * PRICE
+    with pytest.raises(UserError, match="is over"):
+        run("cancel", running.id, "--yes")

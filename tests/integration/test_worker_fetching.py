@@ -1,0 +1,193 @@
+"""Files from the web: from allowed hosts and public addresses only, whole, and what the job says."""
+
+import hashlib
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import UserError
+from contracts.jobspec import FileRef
+from worker import fetching
+from worker.fetching import Cache, Interrupted, checked_address
+
+DATA = bytes(range(256)) * 4096  # 1 MB
+HERE = ("127.0.0.1",)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Answers as `answer(handler, number of the request)` does."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str | None]] = []
+        self.answers: list[Any] = []
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, self.headers.get("range")))
+        answers = self.server.answers
+        (answers.pop(0) if answers else whole)(self)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def reply(self, status: int, data: bytes = b"", length: int | None = None, **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("content-length", str(len(data) if length is None else length))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def whole(handler: Handler) -> None:
+    span = handler.headers.get("range")
+    if span is None:
+        return handler.reply(200, DATA)
+    first = int(span.removeprefix("bytes=").removesuffix("-"))
+    return handler.reply(206, DATA[first:], content_range=f"bytes {first}-{len(DATA) - 1}/{len(DATA)}")
+
+
+def cut(handler: Handler) -> None:
+    handler.reply(200, DATA[:300_000], length=len(DATA))
+
+
+def redirect(to: str) -> Any:
+    return lambda handler: handler.reply(302, location=to)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(fetching, "PAUSE_SECONDS", (0.0, 0.0))
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def ref_to(url: str, data: bytes = DATA, **changes: Any) -> FileRef:
+    return FileRef.model_validate(
+        {"sha256": "0x" + hashlib.sha256(data).hexdigest(), "size": len(data), "url": url, **changes}
+    )
+
+
+def cache(folder: Path, hosts: tuple[str, ...] = HERE, max_bytes: int = 1 << 30) -> Cache:
+    return Cache(folder / "cache", hosts, max_bytes)
+
+
+def test_a_file_is_fetched_once_for_all_leases(server: Server, tmp_path: Path) -> None:
+    for lease in ("a", "b"):
+        cache(tmp_path).get(ref_to(server.url + "/data?x=1"), tmp_path / lease / "deep" / "data")
+        assert (tmp_path / lease / "deep" / "data").read_bytes() == DATA
+    assert server.asked == [("/data?x=1", None)]
+
+
+def test_it_goes_on_where_the_connection_broke(server: Server, tmp_path: Path) -> None:
+    server.answers = [cut, lambda handler: handler.reply(503)]
+    cache(tmp_path).get(ref_to(server.url + "/d"), tmp_path / "d")
+    assert (tmp_path / "d").read_bytes() == DATA
+    assert server.asked == [("/d", None), ("/d", "bytes=300000-"), ("/d", "bytes=300000-")]
+
+
+def test_a_server_that_knows_no_ranges(server: Server, tmp_path: Path) -> None:
+    server.answers = [cut, lambda handler: handler.reply(200, DATA)]
+    cache(tmp_path).get(ref_to(server.url), tmp_path / "d")
+    assert (tmp_path / "d").read_bytes() == DATA
+
+
+def test_it_gives_up(server: Server, tmp_path: Path) -> None:
+    server.answers = [lambda handler: handler.reply(503)] * 99
+    with pytest.raises(UserError, match="can't be fetched: it answered 503"):
+        cache(tmp_path).get(ref_to(server.url), tmp_path / "d")
+    assert len(server.asked) == fetching.ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sha256": "0x" + "11" * 32}, "has the SHA-256"),
+        ({"size": 1000}, "has more than the 1000 bytes"),
+    ],
+)
+def test_what_is_not_the_jobs_file_is_not_kept(
+    server: Server, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        cache(tmp_path).get(ref_to(server.url, **changes), tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+    assert [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".part"] == []
+
+
+def test_a_file_that_is_not_there(server: Server, tmp_path: Path) -> None:
+    server.answers = [lambda handler: handler.reply(404)]
+    with pytest.raises(UserError, match="answered 404"):
+        cache(tmp_path).get(ref_to(server.url), tmp_path / "d")
+
+
+def test_only_from_allowed_hosts(server: Server, tmp_path: Path) -> None:
+    for hosts in ((), ("example.org",)):
+        with pytest.raises(UserError, match="the job wants a file from"):
+            cache(tmp_path, hosts).get(ref_to(server.url), tmp_path / "d")
+    assert server.asked == []
+
+
+def test_redirects_stay_within_the_allowed_hosts(server: Server, tmp_path: Path) -> None:
+    server.answers = [redirect("/there")]
+    cache(tmp_path).get(ref_to(server.url), tmp_path / "d")
+    assert [path for path, _ in server.asked] == ["/", "/there"]
+    for target, says in (
+        (f"http://localhost:{server.server_port}/", "from 'localhost'"),
+        ("https://example.org/", "from 'example.org'"),
+        ("http://example.org/", "is not https"),
+        ("file:///etc/passwd", "url"),
+    ):
+        server.answers = [redirect(target)]
+        with pytest.raises(UserError, match=says):
+            cache(tmp_path).get(ref_to(server.url, DATA[1:]), tmp_path / "e")
+    server.answers = [redirect("/")] * 99
+    with pytest.raises(UserError, match="more than 5 redirects"):
+        cache(tmp_path).get(ref_to(server.url, DATA[1:]), tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
+     "::1", "fe80::1", "fd00::1", "::ffff:10.0.0.1"],
+)  # fmt: skip
+def test_a_name_that_leads_inside_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def lookup(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", port)),
+                (family, socket.SOCK_STREAM, 6, "", (address, port))]  # fmt: skip
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    with pytest.raises(UserError, match="no public address"):
+        checked_address("rebound.example", 443)
+
+
+def test_a_stop_interrupts(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        cache(tmp_path).get(ref_to(server.url), tmp_path / "d", lambda: True)
+
+
+def test_the_longest_unused_go_first(server: Server, tmp_path: Path) -> None:
+    small = cache(tmp_path, max_bytes=2 * len(DATA))
+    datas = [DATA, DATA[::-1], DATA[1:] + DATA[:1]]
+    for data in datas:
+        server.answers = [lambda handler, data=data: handler.reply(200, data)]
+        small.get(ref_to(server.url, data), tmp_path / "d")
+    kept = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert kept == {ref_to(server.url, data).sha256 for data in datas[1:]}

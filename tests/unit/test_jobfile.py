@@ -1,0 +1,140 @@
+"""job.yaml: what a client writes, and what becomes of it; each field is documented, and no torch is needed."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.early_stop import Stop
+from contracts.errors import UserError
+from contracts.jobfile import JobFile, parse_job_file, read_job
+from contracts.jobspec import Resources, check_url
+
+DOCS = Path(__file__).parents[2] / "docs"
+DATA = b"numbers"
+JOB = """
+environment: torch-2.13
+recipe: recipe.py:R
+steps: 10
+checkpoint_every: 5
+"""
+REMOTE = f"""
+files:
+  recipe.py:
+  data.bin: {{url: "https://example.org/d", sha256: {hashlib.sha256(DATA).hexdigest()}, size: {len(DATA)}}}
+"""
+
+
+def folder_with(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "recipe.py").write_text("class R: pass\n")
+    (tmp_path / "job.yaml").write_text(JOB + text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", ["0.5", '"0.5"', "0.5 per checkpoint"])
+def test_a_price_is_per_checkpoint(text: str) -> None:
+    assert parse_job_file(JOB + f"files: [recipe.py]\nmax_price: {text}").max_price == "0.5"
+
+
+def test_another_unit_of_price_is_refused() -> None:
+    with pytest.raises(UserError, match=r"a price is in tokens per checkpoint, such as `0.5 per checkpoint`"):
+        parse_job_file(JOB + "files: [recipe.py]\nmax_price: 30 per hour")
+
+
+def test_a_file_by_url_needs_not_be_here(tmp_path: Path) -> None:
+    _, spec = read_job(folder_with(tmp_path, REMOTE))
+    assert (spec.files["data.bin"].url, spec.hosts) == ("https://example.org/d", {"example.org"})
+    assert spec.files["recipe.py"].url is None
+    (tmp_path / "data.bin").write_bytes(DATA)
+    assert read_job(tmp_path)[1] == spec
+    (tmp_path / "data.bin").write_bytes(b"other numbers")
+    with pytest.raises(UserError, match=r"data\.bin here has 13 bytes"):
+        read_job(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://example.org/a", "ftp://example.org/a", "https://me:secret@example.org/a", "https:///a", "example.org/a",
+     "https://example.org/a b", "file:///etc/passwd", "https://example.org:port/"],
+)  # fmt: skip
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(ValueError, match="url"):
+        check_url(url)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("files: [recipe.py]\nstart: w.safetensors", "start names 'w.safetensors', which is not among the files"),
+        ("files: [recipe.py]\nstop: {metric: loss, patience: 0}", "stop.patience"),
+        ("files: [recipe.py]\nstop: {metric: loss, patience: 1, mode: up}", "stop.mode"),
+        ('files: {recipe.py: {url: "https://a.org/r"}}', "sha256' is missing"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_job(folder_with(tmp_path, text))
+    assert says in caught.value.message
+
+
+def test_each_field_is_documented() -> None:
+    text = (DOCS / "client.md").read_text(encoding="utf-8")
+    fields = [*JobFile.model_fields, *(f"resources.{name}" for name in Resources.model_fields)]
+    fields += [f"stop.{name}" for name in Stop.model_fields]
+    assert [name for name in fields if f"| `{name}` |" not in text] == []
+
+
+def test_a_job_is_packed_where_there_is_no_torch(tmp_path: Path) -> None:
+    program = """
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "numpy", "safetensors", "worker"):
+            raise ModuleNotFoundError(f"no module named {name!r}", name=name)
+sys.meta_path.insert(0, NoTorch())
+import market.job_cli
+from pathlib import Path
+from contracts.jobfile import read_job
+print(read_job(Path(sys.argv[1]))[1].checkpoints)
+"""
+    folder = folder_with(tmp_path, "files: [recipe.py]")
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("2\n", 0), done.stderr
+
+
+# ------------------------------------------------------------------ early stop
+
+
+@pytest.mark.parametrize(
+    ("values", "fields", "index"),
+    [
+        ([3, 2, 1], {"patience": 1}, None),
+        ([3, 2, 2, 1], {"patience": 1}, 3),
+        ([3, 2, 2, 1, 1, 1], {"patience": 2}, 6),
+        ([3, 4, 5], {"patience": 2}, 3),
+        ([3, 4, 2.9, 4, 4], {"patience": 2}, 5),
+        ([3, 2.95, 2.9, 2.85], {"patience": 3, "min_delta": 0.1}, None),  # slowly, but 0.15 in the end
+        ([3, 2.95, 2.95], {"patience": 2, "min_delta": 0.1}, 3),
+        ([1, 2, 3, 3], {"patience": 1, "mode": "max"}, 4),
+        ([None, 3, None, None, 3], {"patience": 1}, 5),
+        ([3, 3, 1, 1], {"patience": 1}, 2),  # what comes after it makes no difference
+        ([], {"patience": 1}, None),
+    ],
+)
+def test_when_a_job_stops(values: list[float | None], fields: dict[str, Any], index: int | None) -> None:
+    metrics: list[dict[str, float]] = [{} if value is None else {"eval_loss": value} for value in values]
+    stop = Stop(metric="eval_loss", **fields)
+    assert stop.reached(metrics) == index
+    if index is not None:
+        assert stop.reached(metrics[: index - 1]) is None
+
+
+def test_a_metric_that_the_recipe_does_not_give() -> None:
+    stop = Stop(metric="val_loss", patience=1)
+    assert stop.problem({"eval_loss": 1.0, "loss": 1.0}) == (
+        "`stop` goes by 'val_loss', the checkpoint's metrics are eval_loss, loss"
+    )
+    assert stop.problem({"val_loss": 1.0}) is None
