@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from contracts.errors import UserError
+
 if TYPE_CHECKING:
     from market.serve import Server
 
@@ -56,6 +58,58 @@ def show(server: "Server") -> None:
     typer.echo(f"matcher   {info.matcher}, fee {info.fee} per checkpoint")
     typer.echo(f"rules     {', '.join(rules.name for rules in info.rules)}")
     typer.echo(f"data      {context.db.engine.url}, {context.settings.blob_dir}")
+
+
+@app.command()
+def collect(
+    home: Home = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and remove nothing.")] = False,
+) -> None:
+    """Remove the blobs that nobody needs any more, as a running market does by itself every hour."""
+    if home is not None:
+        os.environ["GPUMARKET_HOME"] = str(home)
+    from contracts.chain.client import connect
+    from contracts.settings import load_settings
+    from market import retention
+    from market.blobs import BlobStore
+    from market.context import Context
+    from market.serve import open_database
+    from market.settings import load_market_settings
+
+    settings = load_market_settings()
+    db, blobs = open_database(settings), BlobStore(settings.blob_dir, settings.max_blob_bytes)
+    # Orders and keys are not needed for it.
+    context = Context(settings, connect(load_settings()), db, blobs, matcher="", rules={}, rules_by_hash={})
+    with db.reading() as session:
+        names = sorted(retention.unneeded(session, retention.Keep.of(settings), context.now()))
+    bytes_by_name = {name: blobs.size(name) or 0 for name in names}
+    if not dry_run:
+        names = retention.collect(context)
+    for name in names:
+        typer.echo(f"{name}  {bytes_by_name.get(name, 0)} bytes")
+    would = "would go" if dry_run else "removed"
+    typer.echo(f"{len(names)} blobs, {sum(bytes_by_name.get(name, 0) for name in names)} bytes {would}")
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="New file for the copy.")],
+    home: Home = None,
+) -> None:
+    """Copy the database as it is now; the market may run. The blobs' folder is copied after it, with rsync."""
+    if home is not None:
+        os.environ["GPUMARKET_HOME"] = str(home)
+    from market import backup as copying
+    from market.db import Database
+    from market.settings import load_market_settings
+
+    settings = load_market_settings()
+    db = Database(settings.database_url)
+    if not db.exists:
+        raise UserError(f"there is no market's database at {db.engine.url.database}", "give the market's home: --home")
+    size = copying.save(db, file)
+    typer.echo(f"{file}  {size} bytes")
+    typer.echo(f"now copy the blobs: rsync -a --exclude incoming {settings.blob_dir}/ elsewhere/")
 
 
 @app.command()

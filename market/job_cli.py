@@ -15,7 +15,7 @@ from contracts.chain.client import connect
 from contracts.errors import UserError
 from contracts.output import Output
 from contracts.settings import load_settings
-from market import job_follow_cli, job_money_cli
+from market import auditor_cli, job_follow_cli, job_money_cli
 from market import pull as pulling
 from market import submit as submitting
 from market.job_view import (
@@ -134,3 +134,4 @@ def pull(
 
 app.add_typer(job_follow_cli.app)
 app.add_typer(job_money_cli.app)
+app.add_typer(auditor_cli.app)

@@ -19,9 +19,11 @@ from contracts.jobspec import FileRef, JobSpec, hash_file
 from contracts.ledger import LeaseView, Ledger
 from contracts.orders import Approval, Claim
 from contracts.types import from_hex, to_hex
+from market import retention
 from market.blobs import BlobStore
 from market.db import Database
 from market.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, MatchRow
+from market.retention import Keep
 
 LOOKS = 4
 SECONDS_BETWEEN = 1.0
@@ -66,18 +68,18 @@ def read_books(chain: Chain) -> Books:
     return Books(ledger, events)
 
 
-def reconcile(chain: Chain, db: Database, blobs: BlobStore) -> list[Check]:
+def reconcile(chain: Chain, db: Database, blobs: BlobStore, keep: Keep) -> list[Check]:
     """All checks. On a market that runs, what is told differs still after several looks, each at a later moment."""
-    checks = _look(chain, db, blobs)
+    checks = _look(chain, db, blobs, keep)
     for _ in range(LOOKS - 1):
         if not any(check.differences for check in checks):
             break
         time.sleep(SECONDS_BETWEEN)
-        checks = _look(chain, db, blobs)
+        checks = _look(chain, db, blobs, keep)
     return checks
 
 
-def _look(chain: Chain, db: Database, blobs: BlobStore) -> list[Check]:
+def _look(chain: Chain, db: Database, blobs: BlobStore, keep: Keep) -> list[Check]:
     books = read_books(chain)
     checks = [check_accounts(chain, books), check_tokens(chain, books), check_leases(chain, books)]
     checks.append(check_payments(books))
@@ -90,7 +92,8 @@ def _look(chain: Chain, db: Database, blobs: BlobStore) -> list[Check]:
         ]
         bids = session.exec(select(BidRow)).all()
         records = [CheckpointRecord.model_validate(row.record) for row in _approved(session)]
-    return [*checks, check_job_files(bids, blobs), check_checkpoints(records, blobs)]
+        needed = retention.needed(session, keep)
+    return [*checks, check_job_files(bids, blobs, needed), check_checkpoints(records, blobs, needed)]
 
 
 # ------------------------------------------------------------------ the chain against itself
@@ -225,18 +228,20 @@ def check_approvals(session: Session, chain: Chain) -> Check:
 # ------------------------------------------------------------------ the blobs against the database
 
 
-def check_job_files(bids: Iterable[BidRow], blobs: BlobStore) -> Check:
+def check_job_files(bids: Iterable[BidRow], blobs: BlobStore, needed: set[str]) -> Check:
     check = Check("blobs: the files of jobs")
     for bid in bids:
         for path, ref in JobSpec.model_validate(bid.spec).files.items():
+            if ref.sha256 not in needed:
+                continue
             check.compared += 1
             check.differences += _wrong(blobs.path(ref.sha256), ref, f"{path} of job {bid.id}")
     return check
 
 
-def check_checkpoints(records: Iterable[CheckpointRecord], blobs: BlobStore) -> Check:
+def check_checkpoints(records: Iterable[CheckpointRecord], blobs: BlobStore, needed: set[str]) -> Check:
     check = Check("blobs: approved checkpoints, bytes and state roots")
-    for record in records:
+    for record in (one for one in records if one.state.sha256 in needed):
         check.compared += 1
         path, what = blobs.path(record.state.sha256), f"checkpoint {record.index} with tip {record.tip}"
         wrong = _wrong(path, record.state, what)

@@ -14,6 +14,7 @@ from contracts.settings import load_settings
 from market import reconcile as comparing
 from market.blobs import BlobStore
 from market.db import Database
+from market.retention import Keep
 from market.settings import load_market_settings
 
 app = typer.Typer(add_completion=False, help="Compare chain, database and files; change nothing.")
@@ -38,7 +39,9 @@ def reconcile(
         )
     try:
         with console.status("comparing"):
-            checks = comparing.reconcile(chain, db, BlobStore(settings.blob_dir, settings.max_blob_bytes))
+            checks = comparing.reconcile(
+                chain, db, BlobStore(settings.blob_dir, settings.max_blob_bytes), Keep.of(settings)
+            )
     finally:
         db.close()
     if output is Output.JSON:

@@ -193,7 +193,7 @@ def _listen(settings: MarketSettings) -> socket.socket:
 
 
 def works() -> dict[str, Work]:
-    """What a market does beside answering: follow the chain, clear, keep."""
-    from market import clearing, keeper
+    """What a market does beside answering: follow the chain, clear, keep, and collect blobs."""
+    from market import clearing, keeper, retention
 
-    return {"indexer": indexer.run, "clearing": clearing.run, "keeper": keeper.run}
+    return {"indexer": indexer.run, "clearing": clearing.run, "keeper": keeper.run, "retention": retention.run}

@@ -314,6 +314,12 @@ class AuditorIn(Body):
     signature: Signature
 
 
+class AuditorOut(Body):
+    job: Bytes32
+    auditor: Address
+    valid_until: Uint40 = Field(description="of the grant that lasts longest")
+
+
 class LeaseOut(LeaseSummary):
     job: Bytes32 = Field(description="id of the job, the Bid's digest")
     bid: Bid

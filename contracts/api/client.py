@@ -19,6 +19,8 @@ from contracts.api.bodies import (
     ApprovalIn,
     AskIn,
     AskOut,
+    AuditorIn,
+    AuditorOut,
     BidIn,
     CheckpointOut,
     EpochOut,
@@ -208,6 +210,9 @@ class MarketClient:
 
     def post_rejection(self, body: RejectionIn) -> LeaseOut:
         return self._post(LeaseOut, "/v1/rejections", body)
+
+    def name_auditor(self, body: AuditorIn) -> AuditorOut:
+        return self._post(AuditorOut, f"/v1/jobs/{body.grant.job}/auditors", body)
 
     def post_report(self, body: ReportIn) -> ReportOut:
         return self._post(ReportOut, "/v1/reports", body)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import func
 from sqlmodel import Session, col, or_, select
 
-from contracts.api.bodies import AuditorIn
+from contracts.api.bodies import AuditorIn, AuditorOut
 from contracts.api.problems import Code, Problem
 from contracts.types import ZERO_TIP
 from market.context import Context
@@ -113,7 +113,7 @@ def has_uploaded(session: Session, sha256: str, account: str) -> bool:
     return session.get(UploadRow, (sha256, account)) is not None
 
 
-def name_auditor(context: Context, job: str, body: AuditorIn) -> None:
+def name_auditor(context: Context, job: str, body: AuditorIn) -> AuditorOut:
     """Store a client's grant. It can't be taken back: only the longest one of an auditor counts."""
     grant = body.grant
     with context.db.reading() as session:
@@ -135,4 +135,5 @@ def name_auditor(context: Context, job: str, body: AuditorIn) -> None:
             "Sign it with the client's key, for the chain and the escrow of /v1/info.",
         )
     with context.db.session() as session:
-        accept(context, session, "auditor", body)
+        standing: AuditorRow = accept(context, session, "auditor", body)
+    return AuditorOut(job=job, auditor=standing.auditor, valid_until=standing.valid_until)

@@ -26,6 +26,7 @@ from market.models import (
 )
 from market.pull import Unverified, accepted_chain, pull
 from market.reconcile import reconcile
+from market.retention import Keep
 from tests.integration.conftest import TOKEN, Funded
 from tests.integration.market_lives import Lives, lives
 
@@ -46,7 +47,9 @@ def one_lease(market: Lives, **changes: Any) -> JobOut:
 
 def differences(market: Lives) -> list[str]:
     found = []
-    for check in reconcile(market.chain, market.context.db, market.context.blobs):
+    for check in reconcile(
+        market.chain, market.context.db, market.context.blobs, Keep.of(market.context.settings)
+    ):
         found += [f"{check.name}: {difference}" for difference in check.differences]
     return found
 

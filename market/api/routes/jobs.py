@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from contracts.api.bodies import AuditorIn, CheckpointOut, JobOut, JobStatus, Page, ReportOut
+from contracts.api.bodies import AuditorIn, AuditorOut, CheckpointOut, JobOut, JobStatus, Page, ReportOut
 from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, Limit, Market, ReadingCaller
 from market.callers import wrong_job
 from market.services import access, jobs, progress, reports
@@ -44,7 +44,7 @@ def list_job_reports(
     return reports.list_job_reports(market, id, caller.account, after, limit)
 
 
-@router.post("/{id}/auditors", status_code=204)
-def post_auditor(market: Market, id: HashPath, body: AuditorIn) -> None:
+@router.post("/{id}/auditors")
+def post_auditor(market: Market, id: HashPath, body: AuditorIn) -> AuditorOut:
     """A job's client lets somebody read its files, checkpoints and logs, until a time."""
-    access.name_auditor(market, id, body)
+    return access.name_auditor(market, id, body)
