@@ -127,7 +127,7 @@ class Stage:
 
     # ------------------------------------------------------------- the client
 
-    def submit(self, *, checkpoints: int = 3, pause: float = 0.0, units: int = UNITS, **config: Any) -> str:
+    def submit(self, *, checkpoints: int = 3, pause: float = 0.0, units: int = UNITS, nonce: int = 0, **config: Any) -> str:
         """A job of so many checkpoints, four steps each. Returns its id."""
         folder = self.home / "job"
         folder.mkdir(exist_ok=True)
@@ -155,7 +155,7 @@ class Stage:
             fee=info.fee,
             stake=STAKE,
             valid_until=2**40 - 1,
-            nonce=0,
+            nonce=nonce,
         )
         signature = bid.sign(self.chain.domain, self.client)
         return self.market.post_bid(BidIn(bid=bid, signature=signature, spec=spec)).id
