@@ -1,5 +1,6 @@
 """Why a training run ended other than by finishing: one exception, with a kind that programs can act on."""
 
+import errno
 from typing import Literal, get_args
 
 from contracts.errors import UserError
@@ -32,3 +33,10 @@ class Failure(UserError):
     def __init__(self, kind: FailureKind, message: str, hint: str | None = None) -> None:
         super().__init__(message, hint)
         self.kind: FailureKind = kind
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk had no room: that passes, and is not the recipe's fault."""
+    # safetensors has an exception of its own, which tells the number in words.
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)

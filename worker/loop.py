@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,8 @@ from worker.state import (
     write_checkpoint,
     written,
 )
+
+FULL_SECONDS = 2.0  # until a full disk is tried again
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,8 @@ def train(
             trace.append(step_digest(step, metrics, sample(state, seed, step)))
             yield StepDone(step, metrics, time.monotonic() - step_began)
         path = folder / checkpoint_name(index)
-        _write_trace(folder / trace_name(index), trace)
-        write_checkpoint(path, state)
+        while not _saved(path, state, folder / trace_name(index), trace):
+            time.sleep(FULL_SECONDS)
         yield CheckpointSaved(index, step, path, metrics, trace_root(trace), time.monotonic() - began)
 
 
@@ -222,6 +225,13 @@ def _fetch(device: torch.device, picks: list[Pick], elements: list[bytes]) -> No
             at += size
 
 
-def _write_trace(path: Path, trace: list[bytes]) -> None:
-    with written(path) as partial:
-        partial.write_bytes(b"".join(trace))
+def _saved(path: Path, state: Mapping[str, Tensor], trace_path: Path, trace: list[bytes]) -> bool:
+    """Whether there was room for both files. A full disk loses no step: the state stays here until there is."""
+    try:
+        with written(trace_path) as partial:
+            partial.write_bytes(b"".join(trace))
+        write_checkpoint(path, state)
+    except OSError as error:
+        print(f"{error}; trying again", file=sys.stderr, flush=True)
+        return False
+    return True

@@ -19,7 +19,7 @@ from worker import messages, sandbox
 from worker.capped_log import CappedLog
 from worker.checkpoints import TakenCheckpoint, check_trace, trace_name
 from worker.environment import Device, check_environment, training_environment
-from worker.failures import Failure
+from worker.failures import Failure, is_full
 from worker.gpus import granted
 from worker.messages import MAX_LINE, Checkpoint, Command, Conversation, Failed, HarnessConfig, Message
 from worker.sandbox import Program, Sandbox
@@ -99,7 +99,6 @@ class Runner:
         self._writing = threading.Lock()
         self._started = threading.Event()
         self._due: float | None = time.monotonic() + self.limits.start_seconds  # for its next message
-        self._closed: float | None = None  # when it closed its pipe
         self._made = self._taken = self.first - 1  # numbers of checkpoints
         # Linux lets a child die with its parent *thread*: so one that outlives the child has to start it.
         self._supervisor = threading.Thread(target=self._supervise, name="training supervisor", daemon=True)
@@ -146,12 +145,14 @@ class Runner:
     def take(self, message: Checkpoint) -> TakenCheckpoint:
         """Copies a checkpoint to where the process can't reach it, and lets the process go on.
 
-        Raises Failure("protocol") if it is not what the message says, and kills the process.
+        Raises Failure("protocol") if it is not what the message says, and kills the process; OSError if this machine's
+        disk is full: then it may be tried again.
         """
         try:
-            path, trace_path = (self._take_file(name) for name in (message.path, trace_name(message.index)))
+            path, trace_path = (self._copy_out(name) for name in (message.path, trace_name(message.index)))
             root = bytes.fromhex(message.trace_root[2:])
             check_trace(trace_path, steps=self.spec.checkpoint_every, root=root)
+            self._drop_out(message.path, trace_path.name)
         except Failure as failure:
             self._fail(failure)
             raise
@@ -220,8 +221,6 @@ class Runner:
                 return self._fail(failure)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_SECONDS)
-            if self._closed is not None and time.monotonic() > self._closed + GRACE_SECONDS:
-                return self._fail(Failure("protocol", "the training process closed its pipe, and ran on"))
         return None
 
     def _listen(self, pipe: IO[bytes]) -> None:
@@ -238,7 +237,6 @@ class Runner:
                 if isinstance(message, messages.Ready):
                     self._due = None
                 self._pass_on(message)
-            self._closed = time.monotonic()
         except Failure as failure:
             self._fail(failure)
         return None
@@ -334,8 +332,8 @@ class Runner:
                 subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL)
                 subprocess.run(["rm", "-rf", "--one-file-system", folder], stderr=subprocess.DEVNULL)
 
-    def _take_file(self, name: str) -> Path:
-        """Moves a file out of the output folder, by copying: the process may still have it open."""
+    def _copy_out(self, name: str) -> Path:
+        """Copies a file of the output folder, it may still be open there. Raises OSError if this disk is full."""
         target = self.folder / name
         partial = target.with_name(name + ".partial")
         folder = os.open(self._output, os.O_RDONLY | os.O_DIRECTORY)
@@ -353,12 +351,20 @@ class Runner:
                 copy.flush()
                 os.fsync(copy.fileno())
             os.replace(partial, target)
-            os.unlink(name, dir_fd=folder)
         except OSError as error:
+            partial.unlink(missing_ok=True)
+            if is_full(error):
+                raise
             raise Failure("protocol", f"can't take {name} from the output folder: {error.strerror}") from error
         finally:
             os.close(folder)
         return target
+
+    def _drop_out(self, *names: str) -> None:
+        """Deletes files of the output folder; a process that put a folder in their place has to live with it."""
+        for name in names:
+            with contextlib.suppress(OSError):
+                os.unlink(self._output / name)
 
     def _why_it_ended(self, code: int) -> Failed:
         """A process that said no last word: what its exit code and its log tell."""

@@ -6,6 +6,7 @@ I64 and BOOL tensors of no dimension, floats F64. Recipes use optimizer_state an
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from worker.failures import Failure
+from worker.failures import Failure, is_full
 
 SEPARATOR = "/"
 
@@ -134,10 +135,11 @@ def write_checkpoint(path: Path, flat: Mapping[str, Tensor]) -> None:
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A file to write, which becomes `path` if nothing is raised. Raises Failure("disk").
+    """A file to write, which becomes `path` if nothing is raised.
 
     It is not synced: training waits for a copy into the kernel's memory, not for the disk. What must outlive a power
-    cut is the worker's copy of the file, and that is.
+    cut is the worker's copy of the file, and that is. Raises OSError if the disk is full, Failure("disk") for any
+    other reason.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -145,7 +147,9 @@ def written(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     except (OSError, safetensors.SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise Failure("disk", f"can't write {path.name}: {error}", "the disk is full, or disk_mb too small") from error
+        if is_full(error):
+            raise OSError(errno.ENOSPC, f"no room for {path.name}") from error
+        raise Failure("disk", f"can't write {path.name}: {error}", "see disk_mb in provider.toml") from error
 
 
 def _without_shared_memory(flat: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:

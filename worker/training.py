@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import structlog
 
@@ -23,7 +23,7 @@ from contracts.wants import Wants
 from worker.chain_errors import CHAIN_TROUBLE
 from worker.checkpoints import TakenCheckpoint
 from worker.environment import Device
-from worker.failures import Failure
+from worker.failures import Failure, is_full
 from worker.fetching import Cache, Interrupted
 from worker.inputs import fetch_files, fetch_start_state, fetch_state, is_state
 from worker.job_history import metrics_so_far
@@ -39,6 +39,9 @@ UNITS_TOLERANCE = 1.01  # of what the Bid says; docs/protocol.md section 1
 POLL_SECONDS = 0.2
 FINALITY_SHARE = 0.25  # of a lease's timeout, at most, for the wait until its opening is final
 RETRY_SECONDS = (1.0, 30.0)  # first and longest pause while market or chain don't answer
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,8 @@ class Training(threading.Thread):
                 case Checkpoint() if self.early_stop:
                     pass  # it was on its way already; nobody would pay for it
                 case Checkpoint() as made:
-                    self._commit(run.take(made), job, numerics)
+                    if taken := self._with_room(partial(run.take, made)):
+                        self._with_room(partial(self._commit, taken, job, numerics))
                     if self.pace:
                         self.pace.checkpoint(made.index, time.monotonic())
                 case (Done() | Stopped()) as ended:
@@ -245,6 +249,20 @@ class Training(threading.Thread):
                 case Failed() as failed:
                     return failed.failure()
         return Stopped(step=0)
+
+    def _with_room(self, act: Callable[[], T]) -> T | None:
+        """Does what writes, again while the disk is full: training waits meanwhile. None if it was killed before."""
+        pause, longest = RETRY_SECONDS
+        while not self._killed.is_set():
+            try:
+                return act()
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self._log.warning("checkpoint.waits", problem=f"no room on this disk: {error}", retry_in=pause)
+            self._killed.wait(pause)
+            pause = min(2 * pause, longest)
+        return None
 
     def _stop_now(self) -> bool:
         if self._stop_at is None:

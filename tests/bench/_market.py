@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from web3.types import RPCEndpoint
 
 from contracts.api.bodies import JobStatus
@@ -19,6 +20,7 @@ from contracts.errors import UserError
 from scripts.demo_parties import Stage
 
 TOKENS = 1_000 * 10**6
+RULES = "audited"
 PATIENCE = 600.0  # seconds, for anything
 
 
@@ -49,7 +51,7 @@ class Market:
         self.stage.wait_for("the market", self._answers, self._operator)
         self.client.run("wallet", "deposit", "500", "--key", "client")
         self.provider.run(
-            "provider", "register", "--key", "provider", "--price", "1", "--stake", "100", "--rules", "audited",
+            "provider", "register", "--key", "provider", "--price", "1", "--stake", "100", "--rules", RULES,
             "--measure-seconds", "1", "--yes",
         )  # fmt: skip
 
@@ -85,6 +87,10 @@ class Market:
         self.stage.wait_for(f"{event} {fields or ''}", logged, self.provider, PATIENCE)
         return self.agent_log(event, job, **fields)[0]
 
+    def stop_agent(self, job: str) -> None:
+        self.finish(job)
+        self.provider.terminate("agent", patience=90)
+
     def finish(self, job: str) -> None:
         """Has all checkpoints approved and paid, so that agent and machine are free for the next job."""
         self._approver.start("approver", "approver", "start", "--key", "approver", "--poll", "0.5")
@@ -105,19 +111,15 @@ def market() -> Iterator[Market]:
             stage.stop_all()
 
 
-def make_job(opened: Market, folder: Path, *, config: dict[str, Any], checkpoint_every: int, checkpoints: int) -> None:
+def make_job(
+    opened: Market, folder: Path, *, config: dict[str, Any], checkpoint_every: int, checkpoints: int, **fields: Any
+) -> None:
     """chargpt with this config, its work counted."""
     if not folder.exists():
         opened.client.run("recipe", "new", "chargpt", str(folder))
-    import yaml
-
     job = yaml.safe_load((folder / "job.yaml").read_text())
     job["config"] |= config
-    job |= {
-        "steps": checkpoint_every * checkpoints,
-        "checkpoint_every": checkpoint_every,
-        "max_price": "50",
-        "rules": "audited",
-    }
+    job |= {"steps": checkpoint_every * checkpoints, "checkpoint_every": checkpoint_every}
+    job |= {"max_price": "50", "rules": RULES} | fields
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
     opened.client.run("recipe", "measure", str(folder))

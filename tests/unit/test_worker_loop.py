@@ -1,11 +1,14 @@
 """The training loop: a stretch's bits depend on the job and its first checkpoint, and on nothing else."""
 
+import errno
 import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
+from safetensors.torch import save_file
 
 from contracts.commitment import step_digest, trace_root
 from tests.worker_jobs import TOY
@@ -198,3 +201,28 @@ def test_a_disk_that_is_full_leaves_the_former_checkpoint_as_it_was(tmp_path: Pa
     assert caught.value.kind == "disk"
     assert [path.name for path in tmp_path.iterdir()] == ["1.safetensors"]
     assert difference(read_checkpoint(first), {"a": torch.zeros(3)}) is None
+
+
+def test_a_checkpoint_waits_for_room_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = [
+        safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ]
+    waited: list[float] = []
+
+    def save_when_there_is_room(flat: dict[str, torch.Tensor], path: Path) -> None:
+        if full:
+            path.write_bytes(b"a part of it")
+            raise full.pop()
+        save_file(flat, path)
+
+    monkeypatch.setattr("worker.state.save_file", save_when_there_is_room)
+    monkeypatch.setattr("worker.loop.time.sleep", waited.append)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "free").mkdir()
+    _, saved = run(toy(), tmp_path / "full", last=2)
+    assert len(waited) == 2
+    monkeypatch.undo()
+    _, expected = run(toy(), tmp_path / "free", last=2)
+    assert [one.trace_root for one in saved] == [one.trace_root for one in expected]
+    assert [file_state_root(one.path) for one in saved] == [file_state_root(one.path) for one in expected]
