@@ -1,0 +1,162 @@
+"""The database made anew from journal, blobs and chain is the one that was."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlmodel import SQLModel, select
+from typer.testing import CliRunner
+
+from contracts.chain.client import Chain
+from contracts.chain.devnet import Devnet
+from contracts.errors import UserError
+from market import reindex
+from market.cli import app
+from market.journal import FOLDER, Journal
+from market.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow
+from tests.integration.conftest import TOKEN, Funded
+from tests.integration.market_lives import Lives, lives
+
+sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database_url: str) -> Iterator[Lives]:
+    """After a life with all that can happen in one."""
+    people = funded(2) + funded(4, free=100 * TOKEN)
+    with lives(chain, tmp_path, people, devnet.settings.rules["audited"], database_url) as made:
+        live(made)
+        yield made
+
+
+def live(market: Lives) -> None:
+    job, dear = market.post_bid(), market.post_bid(max_price=1)
+    market.post_ask(market.providers[0])
+    market.clear()
+    lease = market.lease_of(job)
+    tip = market.make(lease, 1)
+    market.report(lease, 2, tip, state_root="0x" + "11" * 32)  # is rejected, and then replaced
+    market.approver.approve_reported()
+    market.make(market.api.lease(lease.id), 1)
+    market.say(lease, "log", 2, "so far so good")
+    market.say(lease, "release", 2)
+    market.approver.answer_releases()
+    market.redeem(lease)
+    for turn in range(3):
+        market.post_ask(market.providers[1], price_per_hour=1_800_000_000 + turn)
+        assert market.clear() is not None
+        failing = market.lease_of(job)
+        market.say(failing, "failed", failing.start + 1, "ValueError: no")
+        market.approver.answer_releases()
+        market.redeem(failing)
+    assert (market.api.job(job.id).status, market.api.job(dear.id).status) == ("failed", "pending")
+    filled = (BidRow, LeaseRow, CheckpointRow, ApprovalRow, ReportRow, EpochRow, MatchRow)
+    assert all(rows(market, model) for model in filled)
+
+
+def rows(market: Lives, model: Any) -> list[dict[str, Any]]:
+    with market.context.db.reading() as session:
+        return [row.model_dump() for row in session.exec(select(model))]
+
+
+def everything(market: Lives) -> dict[str, list[str]]:
+    """All tables but `wait_reason`, which the next clearing writes."""
+    with market.context.db.reading() as session:
+        found = {table.name: session.execute(table.select()).mappings().all() for table in reindex.tables()}
+    return {
+        name: sorted(json.dumps({**row, "wait_reason": None}, default=str, sort_keys=True) for row in all_rows)
+        for name, all_rows in found.items()
+    }
+
+
+def differences(market: Lives) -> list[str]:
+    with reindex.scratch() as new:
+        build(market, new)
+        return [line for table in reindex.compare(market.context.db, new) for line in table.lines]
+
+
+def build(market: Lives, new: Any) -> None:
+    context = market.context
+    journal = Journal(context.settings.blob_dir / FOLDER)  # as another process sees it
+    reindex.build(new, market.chain, journal, context.blobs, until=reindex.height(context.db))
+
+
+def replace(market: Lives) -> None:
+    with reindex.scratch() as new, reindex.alone(market.context.db) as leadership:
+        build(market, new)
+        reindex.replace(market.context.db, new, leadership)
+
+
+def test_all_tables_are_equal_and_a_lost_database_comes_back(market: Lives) -> None:
+    assert differences(market) == []
+    before = everything(market)
+    with market.context.db.session() as session:
+        for table in reversed(SQLModel.metadata.sorted_tables):
+            session.execute(table.delete())
+    assert len(differences(market)) > 20
+    replace(market)
+    assert everything(market) == before
+    # And it goes on: the next report has an id of its own, the next epoch a number of its own.
+    job = market.post_bid()
+    market.post_ask(market.providers[2])
+    assert market.clear() is not None
+    market.say(market.lease_of(job), "log", 0, "again")
+    assert differences(market) == []
+
+
+@sqlite
+def test_each_lie_is_named_and_mended(market: Lives) -> None:
+    before = everything(market)
+    with market.context.db.session() as session:
+        session.delete(session.exec(select(ApprovalRow)).first())
+        lease = session.exec(select(LeaseRow)).first()
+        checkpoint = session.exec(select(CheckpointRow)).first()
+        assert lease is not None and checkpoint is not None
+        lease.paid += 1
+        checkpoint.reason = "made up"
+        session.add(EpochRow(number=1_000, order_root="0x" + "11" * 32))
+    found = differences(market)
+    assert len(found) == 4
+    for says in ("approval", "paid is", "reason is made up", "epoch 1000 is neither in the journal nor on chain"):
+        assert any(says in line for line in found), (says, found)
+    replace(market)
+    assert everything(market) == before
+
+
+@sqlite
+def test_the_journal_of_two_processes_and_its_damage(market: Lives) -> None:
+    journal = market.context.journal
+    other = Journal(journal.folder)
+    messages = journal.read()
+    for message in messages[:5]:
+        other.append(message)  # written down twice: a process died before it could commit, and was told again
+    assert len(list(journal.folder.glob("*.jsonl"))) == 2
+    assert differences(market) == []
+    path = min(journal.folder.glob("*.jsonl"))
+    with path.open("a") as file:
+        file.write('{"kind": "ask", "rec')
+    assert differences(market) == []
+    path.write_text(path.read_text().replace('"kind":"bid"', '"kind":"bit"', 1))
+    with pytest.raises(UserError, match=rf"line \d+ of {path} is no message"):
+        journal.read()
+
+
+@sqlite
+def test_the_command(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = market.context
+    monkeypatch.setenv("GPUMARKET_MARKET_DATABASE_URL", context.settings.database_url)
+    monkeypatch.setenv("GPUMARKET_MARKET_BLOB_DIR", str(context.settings.blob_dir))
+    run = CliRunner().invoke
+    equal = run(app, ["reindex"])
+    assert (equal.exit_code, "the database is what it should be" in equal.output) == (0, True), equal.output
+    with context.db.session() as session:
+        session.delete(session.exec(select(ApprovalRow)).first())
+    dry = run(app, ["reindex", "--dry-run"])
+    assert dry.exit_code == 1 and "differs   approval" in dry.output and "nothing was changed" in dry.output
+    refused = run(app, ["reindex"], input="n\n")
+    assert refused.exit_code == 1 and differences(market)
+    done = run(app, ["reindex", "--yes"])
+    assert done.exit_code == 0 and "made anew" in done.output, done.output
+    assert differences(market) == []
