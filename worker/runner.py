@@ -333,7 +333,7 @@ class Runner:
                 subprocess.run(["rm", "-rf", "--one-file-system", folder], stderr=subprocess.DEVNULL)
 
     def _copy_out(self, name: str) -> Path:
-        """Copies a file of the output folder, it may still be open there. Raises OSError if this disk is full."""
+        """Copies a file of the output folder, where it may still be open. Raises OSError if this disk is full."""
         target = self.folder / name
         partial = target.with_name(name + ".partial")
         folder = os.open(self._output, os.O_RDONLY | os.O_DIRECTORY)
