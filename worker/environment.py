@@ -1,11 +1,13 @@
-"""The software environment that recipes run in, and the variables of their process.
+"""The software environments that recipes run in, by id, and the variables of their process.
 
 Nothing of the worker's own variables reaches a recipe.
 """
 
 import os
-from collections.abc import Sequence
-from importlib.metadata import version
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from contracts.errors import UserError
@@ -19,6 +21,41 @@ CPU_LIBRARIES = {
 }
 
 
+@dataclass(frozen=True)
+class Environment:
+    """What a recipe may count on. `contents`: names to versions, as docs/environments.md lists them."""
+
+    id: str
+    contents: Mapping[str, str]
+
+
+ENVIRONMENTS = {
+    environment.id: environment
+    for environment in (
+        Environment(
+            "torch-2.13",
+            {
+                "Python": "3.11 or later; its standard library",
+                "torch": "2.13; the CPU or the CUDA build",
+                "numpy": "2.x",
+                "safetensors": "0.6 or later",
+            },
+        ),
+    )
+}
+
+
+def installed() -> dict[str, str]:
+    """The same names with the versions that are here; "missing" if a package is not."""
+    found = {"Python": platform.python_version()}
+    for name in ("torch", "numpy", "safetensors"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
 def environment_id() -> str:
     """The environment that this installation is, as a JobSpec names it; docs/environments.md."""
     major, minor = version("torch").split(".")[:2]
@@ -28,9 +65,10 @@ def environment_id() -> str:
 def check_environment(wanted: str) -> None:
     """Raises UserError if recipes for the environment `wanted` can't run here."""
     if wanted != environment_id():
+        where = f"or run it where {wanted} is installed" if wanted in ENVIRONMENTS else f"{wanted!r} is none there is"
         raise UserError(
             f"the job asks for the environment {wanted!r}; this worker has {environment_id()!r}",
-            f"change `environment:` in job.yaml, or run it where {wanted} is installed",
+            f"change `environment:` in job.yaml, {where}; `gpumarket recipe environments` lists them",
         )
 
 

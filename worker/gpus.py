@@ -37,9 +37,9 @@ def granted(indices: Sequence[int]) -> tuple[Gpu, ...]:
         ) from error
 
 
-def device_nodes(gpus: Sequence[Gpu], dev: Path = DEV) -> list[Path]:
+def device_nodes(gpus: Sequence[Gpu]) -> list[Path]:
     """What a sandbox with these GPUs needs of /dev, as far as it is there; nothing without a GPU."""
     if not gpus:
         return []
-    nodes = [dev / f"nvidia{gpu.number}" for gpu in gpus] + [dev / name for name in CONTROL_NODES]
+    nodes = [DEV / f"nvidia{gpu.number}" for gpu in gpus] + [DEV / name for name in CONTROL_NODES]
     return [node for node in nodes if node.exists()]

@@ -61,7 +61,8 @@ class Podman:
             program = replace(program, argv=["python3", *program.argv[1:]])
         seen = view(program, host_python=self.image is None)
         if self.image is None:
-            self._root = tempfile.TemporaryDirectory(prefix="gpumarket-root-")
+            beside = program.output and program.output.parent
+            self._root = tempfile.TemporaryDirectory(prefix="root-", dir=beside)
             make_root(Path(self._root.name), seen)
         self._name = f"gpumarket-{uid}-{os.getpid()}"
         root = ["--rootfs", self._root.name] if self._root else [str(self.image)]

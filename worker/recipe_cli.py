@@ -16,7 +16,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from contracts.errors import UserError
 from contracts.jobfile import parse_job_file, read_job
 from contracts.jobspec import JobSpec, check_steps
+from contracts.output import Output
 from worker import recipes
+from worker.environment import ENVIRONMENTS, environment_id, installed
 from worker.local_run import limits_for, train_locally
 from worker.messages import Checkpoint, Failed, Message, Ready, Step
 from worker.runner import Runner
@@ -40,6 +42,22 @@ def list_recipes() -> None:
         about = (folder / "recipe.py").read_text().split('"""')[1].splitlines()[0]
         shape = f"{job.steps} steps, {job.steps // job.checkpoint_every} checkpoints"
         say(f"[bold]{name:10}[/] {about} [dim]({shape})[/]")
+
+
+@app.command()
+def environments(
+    output: Annotated[Output, typer.Option("--output", "-o", help="table or json")] = Output.TABLE,
+) -> None:
+    """Show the environments that a job may name, and what this machine has of them."""
+    here, found = environment_id(), installed()
+    rows = [{"id": one.id, "here": one.id == here, "contains": dict(one.contents)} for one in ENVIRONMENTS.values()]
+    if output is Output.JSON:
+        console.print_json(data={"environments": rows, "installed": found})
+        return
+    for one in ENVIRONMENTS.values():
+        say(f"[bold]{one.id}[/] " + ("[dim]this machine has it[/]" if one.id == here else "[dim]not here[/]"))
+        for name, wanted in one.contents.items():
+            say(f"  {name:12} {wanted}" + (f" [dim](here {found[name]})[/]" if one.id == here else ""))
 
 
 @app.command()

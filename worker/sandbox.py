@@ -192,7 +192,12 @@ class View:
 
     def again(self) -> "View":
         """The same, seen from inside."""
-        return replace(self, read_only={path: path for path in self.read_only}, output=self.output and OUTPUT)
+        return replace(
+            self,
+            read_only={path: path for path in self.read_only},
+            output=self.output and OUTPUT,
+            devices=[Path("/dev", node.name) for node in self.devices],
+        )
 
 
 def view(program: Program, *, host_python: bool = True) -> View:
@@ -242,16 +247,20 @@ def _inner(program: Program, seen: View, options: Sequence[str]) -> list[str]:
     command += ["--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox", "--cap-drop", "ALL", "--clearenv"]
     for name, value in program.variables.items():
         command += ["--setenv", name, value]
-    command += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
-    for node in seen.devices:
-        command += ["--dev-bind", str(node), f"/dev/{node.name}"]
-    command += ["--remount-ro", "/dev"]
+    command += ["--proc", "/proc", "--remount-ro", "/proc", *_devices(seen), "--remount-ro", "/dev"]
     for memory_folder in ("/tmp", "/dev/shm"):
         command += ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", memory_folder]
     command += _mounts(seen)  # after /tmp: this Python may be installed below it
     if seen.output is not None:
         command += ["--chdir", str(OUTPUT)]
     return [*command, "--remount-ro", "/", *options, "--", *program.argv]
+
+
+def _devices(seen: View) -> list[str]:
+    command = ["--dev", "/dev"]
+    for node in seen.devices:
+        command += ["--dev-bind", str(node), f"/dev/{node.name}"]
+    return command
 
 
 def _mounts(seen: View) -> list[str]:
@@ -276,7 +285,7 @@ def _as_user(uid: int, seen: View, inner: Sequence[str]) -> list[str]:
     for folder in sorted({folder for path in seen.read_only for folder in path.parents[:-1]}):
         command += ["--perms", "0755", "--dir", str(folder)]  # bubblewrap would make them root's alone
     # Not a fresh /proc: root's would cover some of its files, and then the kernel allows the user none of its own.
-    command += ["--dev-bind", "/dev", "/dev", "--bind", "/proc", "/proc", *_mounts(seen), "--"]
+    command += ["--bind", "/proc", "/proc", *_devices(seen), *_mounts(seen), "--"]
     command += ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups"]
     return [*command, "--inh-caps=-all", "--bounding-set=-all", "--", *inner]
 

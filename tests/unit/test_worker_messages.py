@@ -74,10 +74,33 @@ def test_anything_else_is_a_failure(said: list[Any]) -> None:
     assert caught.value.kind == "protocol"
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b"\xff", b'{"type":"step","step":1,"metrics":{"a":NaN},"seconds":0}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'{"type":"step","step":1,"metrics":{"a":NaN},"seconds":0}',
+        b'{"type":"step","step":1,"metrics":{"a":1e999},"seconds":0}',
+        b'{"type":"step","step":' + b"9" * 10_000 + b',"metrics":{},"seconds":0}',
+        b'{"type":"ready","lease":"0x01","flops":1,"units":1,"parameters":1,"numerics":{}}',
+        b"[" * 60_000,
+        b'{"a":' * 10_000,
+    ],
+)
 def test_what_is_no_json_is_a_failure(line: bytes) -> None:
     with pytest.raises(Failure, match="a line that is no message"):
         Conversation(first=1, last=1, checkpoint_every=1).hear(line)
+
+
+def test_words_that_would_steer_a_terminal_do_not(tmp_path: Path) -> None:
+    said = {"type": "failed", "kind": "nan", "message": "\x1b[2J\u202egone\r\n", "traceback": "\x07bell"}
+    (message,) = hear(said)
+    assert message.message == "\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}gone\n\n"
+    assert message.traceback == "\N{REPLACEMENT CHARACTER}bell"
+    log = CappedLog(tmp_path / "log.txt", limit=100)
+    log.write(b"50 %\r100 %\x1b]0;title\x07")
+    assert log.tail() == "50 %\n100 %\N{REPLACEMENT CHARACTER}]0;title\N{REPLACEMENT CHARACTER}"
 
 
 def test_an_exception_becomes_a_message_whatever_it_says() -> None:
@@ -122,9 +145,20 @@ def test_a_trace_must_have_its_root(tmp_path: Path) -> None:
         check_trace(path, steps=1, root=bytes(32))
 
 
-def test_a_state_that_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("header", "length"),
+    [
+        (b"nothing", None),
+        (b"{}", 2**63),
+        (b"[" * 50_000, None),
+        (b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}', None),
+        (b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,-4]}}', None),
+        (b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[1,0]}}', None),
+    ],
+)
+def test_a_state_that_is_no_safetensors_file_is_refused(tmp_path: Path, header: bytes, length: int | None) -> None:
     path = tmp_path / "state.safetensors"
-    path.write_bytes(b"nothing")
+    path.write_bytes((len(header) if length is None else length).to_bytes(8, "little") + header)
     with pytest.raises(Failure, match=r"state\.safetensors: not a safetensors file"):
         file_state_root(path)
 
