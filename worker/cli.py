@@ -63,6 +63,10 @@ def register(
         list[str] | None, typer.Option(help="Software environment to offer; may be repeated")
     ] = None,
     region: Annotated[str, typer.Option(help="Where the machine is, for clients to see")] = "",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Host that jobs' files may be fetched from; may be repeated. Default: none", metavar="HOST"),
+    ] = None,
     gpus: Annotated[
         str | None, typer.Option(help="GPUs that this key sells together, such as 0,1; default: all", metavar="INDICES")
     ] = None,
@@ -93,9 +97,11 @@ def register(
         if address is None:
             address = _make_key(name)
         raise registration.how_to_get_tokens(chain, name, address, need)
+    former = read_offer(name) if offer_path(name).exists() else None
+    hosts = former.resources.hosts if former and allow_host is None else registration.check_hosts(allow_host or [])
     machine = probe()
     lot = registration.choose_gpus(machine, gpus)
-    resources = registration.describe(machine, environments, region, lot, memory)
+    resources = registration.describe(machine, environments, region, lot, memory, hosts)
     speed = units_per_hour or _measure(measure_seconds, registration.device_of(machine), threads, lot)
     offer = Offer(
         market_url=settings.require("market_url"),
@@ -109,8 +115,8 @@ def register(
         gpus=lot,
         threads=threads,
     )
-    if offer_path(name).exists():
-        offer = offer.as_before(read_offer(name))
+    if former is not None:
+        offer = offer.as_before(former)
     check_lots({one: read_offer(one) for one in registered() if one != name} | {name: offer}, machine)
     check_market(info, chain, offer)
     _show_offer(chain, name, address, offer, info, need.deposit)
@@ -285,6 +291,7 @@ def _show_offer(chain: Chain, name: str, address: str | None, offer: Offer, info
         if resources.gpus
         else f"{resources.device}, {resources.memory_mb} MB, no GPU",
         "environment": ", ".join(resources.environments),
+        "fetches files from": ", ".join(resources.hosts) or "the market only (--allow-host)",
         "sandbox": sandboxed,
         "price": f"{tokens(chain, ask.price_per_hour)} an hour",
         "gas": _gas(chain, offer),

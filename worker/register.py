@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from contracts import keys
 from contracts.amounts import format_amount
-from contracts.api.bodies import AskResources, Info, RuleSet
+from contracts.api.bodies import HOST, AskResources, Info, RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
@@ -66,8 +66,21 @@ def choose_gpus(machine: Machine, wanted: str | None) -> tuple[int, ...]:
     return chosen
 
 
+def check_hosts(wanted: Sequence[str]) -> tuple[str, ...]:
+    """Names of hosts to fetch jobs' files from, in lower case. Raises UserError."""
+    for one in wanted:
+        if not re.fullmatch(HOST, one.lower()):
+            raise UserError(f"{one!r} is not a host's name", "without https:// and path, such as data.example.org")
+    return tuple(sorted({one.lower() for one in wanted}))
+
+
 def describe(
-    machine: Machine, environments: tuple[str, ...], region: str, gpus: tuple[int, ...], memory_mb: int | None
+    machine: Machine,
+    environments: tuple[str, ...],
+    region: str,
+    gpus: tuple[int, ...],
+    memory_mb: int | None,
+    hosts: tuple[str, ...] = (),
 ) -> AskResources:
     """One lot as its Ask sells it. Without `memory_mb` the machine's, or as much of it as of its GPUs."""
     processors = [machine.processors[index] for index in gpus]
@@ -82,6 +95,7 @@ def describe(
         environments=environments,
         sandbox="none" if sandbox.bubblewrap_problem() else "bubblewrap",
         region=region,
+        hosts=hosts,
     )
 
 

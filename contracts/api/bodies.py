@@ -31,6 +31,7 @@ from contracts.types import (
 from contracts.wants import Wants
 
 T = TypeVar("T")
+HOST = r"^[a-z0-9.:-]{1,253}$"
 
 
 def rfc3339(moment: datetime) -> str:
@@ -100,7 +101,7 @@ class AskResources(Body):
     environments: tuple[str, ...] = Field(min_length=1, max_length=20)
     sandbox: str = Field(pattern="^(bubblewrap|podman|none)$")
     region: str = Field(default="", max_length=64)
-    hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.:-]{1,253}$")], ...] = Field(
+    hosts: tuple[Annotated[str, Field(pattern=HOST)], ...] = Field(
         default=(), max_length=50, exclude_if=lambda hosts: not hosts, description="from which jobs' files are fetched"
     )
     wants: Wants = Field(default_factory=Wants, description="leases that the provider would give back at once")

@@ -41,6 +41,10 @@ def wanting(**wants: object) -> AskOffer:
     return replace(offer, resources=offer.resources.model_copy(update={"wants": Wants.model_validate(wants)}))
 
 
+def from_hosts(offer: AskOffer, *hosts: str) -> AskOffer:
+    return replace(offer, resources=offer.resources.model_copy(update={"hosts": hosts}))
+
+
 RICH = dict.fromkeys(PARTIES, 10**9)
 
 
@@ -61,9 +65,15 @@ def test_each_reason_is_given() -> None:
     assert reason_of(bid_offer(1, rules=RULES[1]), ask_offer(1)) is Reason.RULES
     assert reason_of(replace(bid_offer(1), environment="jax"), ask_offer(1)) is Reason.ENVIRONMENT
     assert reason_of(replace(bid_offer(1), needs=Resources(gpus=1)), ask_offer(1)) is Reason.RESOURCES
+    away = replace(bid_offer(1), hosts=frozenset({"a.example", "b.example"}))
+    assert reason_of(away, ask_offer(1), from_hosts(ask_offer(2), "a.example")) is Reason.HOSTS
+    assert clear(Book((away,), (from_hosts(ask_offer(1), "a.example", "b.example", "c.example"),), RICH)).matches
     assert reason_of(bid_offer(1, stake=101), ask_offer(1)) is Reason.STAKE
     assert reason_of(replace(bid_offer(1), timeout=71), ask_offer(1)) is Reason.SPEED  # it would take 72 s
     assert clear(Book((replace(bid_offer(1), timeout=72),), (ask_offer(1),), RICH)).matches
+    assert reason_of(replace(bid_offer(1), left=4 * 72 - 1), ask_offer(1)) is Reason.DEADLINE
+    assert clear(Book((replace(bid_offer(1), left=4 * 72),), (ask_offer(1),), RICH)).matches
+    assert clear(Book((replace(bid_offer(1), left=72, start=3),), (ask_offer(1),), RICH)).matches
     assert reason_of(bid_offer(1, max_price=59), ask_offer(1)) is Reason.PRICE
     assert reason_of(bid_offer(1), wanting(deny_clients=(PARTIES[0],))) is Reason.WANTED
     assert reason_of(bid_offer(1), ask_offer(1, max_active=0)) is Reason.CAPACITY

@@ -1,5 +1,7 @@
 """A recipe that is evaluated at each checkpoint, and may start from given weights. All of it is a function of i."""
 
+import time
+
 import torch
 from torch import nn
 
@@ -16,6 +18,7 @@ class Judged:
         self.seen = 0
 
     def step(self, i):
+        time.sleep(self.config.get("pause", 0))
         self.seen = i
         for group in self.optimizer.param_groups:
             group["lr"] = 0.01 / i
