@@ -1,4 +1,4 @@
-"""The README's way without our command line: a quote, signed by Foundry's `cast`, posted with curl."""
+"""The ways without our command line, as README and docs/access.md tell them: signed by Foundry's `cast`, sent by curl."""
 
 import json
 import re
@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from contracts.api.problems import Code
+from contracts.jobspec import hash_file
 from market.models import BidRow, BlobRow
 from tests.integration.conftest import TOKEN
 from tests.integration.market_stage import Stage, stage
+from tests.market_world import make_spec
 
 __all__ = ["stage"]
 
 README = Path(__file__).parents[2] / "README.md"
+ACCESS = README.parent / "docs" / "access.md"
 CAST = Path(sys.executable).with_name("cast")
 PASSWORD = "open sesame"  # of a key that lives as long as the test
 
@@ -32,36 +35,62 @@ def commands() -> tuple[str, str]:
     return body, shell
 
 
+def access_commands() -> tuple[str, str]:
+    """Those of docs/access.md: how to make a token and upload with it, and how to read."""
+    token, reading = re.findall(r"```\n(token\(\).*?|curl -s \$MARKET/v1/blobs.*?)```", ACCESS.read_text(), re.DOTALL)
+    return token, reading
+
+
+def run_shell(stage: Stage, folder: Path, script: str, **variables: str) -> str:
+    """In `folder`, with the stage's client as Foundry's account `me`. Returns what it printed."""
+    home = folder / "home"
+    environment = {"HOME": str(home), "PATH": f"{CAST.parent}:/usr/local/bin:/usr/bin:/bin", "MARKET": stage.api.url}
+    home.mkdir(exist_ok=True)
+    key = stage.client.key.hex().removeprefix("0x")
+    if not (home / ".foundry").exists():
+        subprocess.run(
+            [str(CAST), "wallet", "import", "me", "--private-key", key, "--unsafe-password", PASSWORD],
+            env=environment, check=True, capture_output=True,
+        )  # fmt: skip
+    script = script.replace("--account me", f"--account me --password '{PASSWORD}'")  # it would ask
+    done = subprocess.run(
+        ["bash", "-c", f"set -e\n{script}"], cwd=folder, env=environment | variables, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@needs_tools
+def test_access_literally(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "recipe.py").write_bytes(b"class Mine: ...\n")
+    token, reading = access_commands()
+    run_shell(stage, tmp_path, token, ACCOUNT=stage.client.address)
+    ref = hash_file(tmp_path / "recipe.py")
+    assert stage.api_of(stage.client).has_blob(ref.sha256)
+    job = stage.api.post_bid(stage.bid(spec=make_spec(files={"recipe.py": ref}))).id
+    shown = run_shell(stage, tmp_path, f"{token}\n{reading}", ACCOUNT=stage.client.address, JOB=job)
+    assert hash_file(tmp_path / "copy.py") == ref
+    assert '{"items":[],"next":null}' in shown
+
+
 @needs_tools
 def test_the_readme_literally(stage: Stage, tmp_path: Path) -> None:
     folder = tmp_path / "somewhere"
     folder.mkdir()
     (folder / "recipe.py").write_bytes(b"class Mine: ...\n")
-    # The client of the stage, as an account of Foundry.
-    home = tmp_path / "home"
-    environment = {"HOME": str(home), "PATH": f"{CAST.parent}:/usr/local/bin:/usr/bin:/bin", "MARKET": stage.api.url}
-    home.mkdir()
-    key = stage.client.key.hex().removeprefix("0x")
-    subprocess.run(
-        [str(CAST), "wallet", "import", "me", "--private-key", key, "--unsafe-password", PASSWORD],
-        env=environment, check=True, capture_output=True,
-    )  # fmt: skip
     body, shell = commands()
-    shell = shell.replace("--account me", f"--account me --password '{PASSWORD}'")  # it would ask
-    script = f"set -e\n{body}\n{shell}"
+    token = access_commands()[0].partition("\n}\n")[0] + "\n}\n"  # the README refers to it
     before = stage.count(BlobRow)
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=environment | {"CLIENT": stage.client.address}, capture_output=True,
-        text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    client = stage.client.address
+    shown = run_shell(stage, folder, f"{token}\n{body}\n{shell}", CLIENT=client, ACCOUNT=client)
     assert stage.count(BlobRow) == before + 1
-    assert stage.count(BidRow) == 1, done.stdout
+    assert stage.count(BidRow) == 1, shown
     (job,) = stage.api.jobs(client=stage.client.address)
     assert job.bid.signer(stage.domain, job.signature) == stage.client.address
     assert job.bid.max_price == TOKEN
     assert (job.status, job.accepted) == ("pending", 0)
-    assert job.id in done.stdout
+    assert job.id in shown
     signed = json.loads((folder / "bid.json").read_text())
     assert signed == job.bid.typed_data(stage.domain)
 
