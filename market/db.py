@@ -21,7 +21,7 @@ from sqlmodel import Session, create_engine
 from contracts.errors import UserError
 
 BUSY_SECONDS = 30  # how long a writing session waits for its turn
-IDLE_SECONDS = 10  # PostgreSQL ends one that does nothing for so long: a paused process must not stop all others
+IDLE_SECONDS = 15  # PostgreSQL ends one that does nothing for so long: a paused process must not stop all others
 CONNECT_SECONDS = 10
 POSTGRESQL = "postgresql+psycopg"
 OUTAGE = (OperationalError, InterfaceError, InternalError)  # of a database that is away, or cut us off
