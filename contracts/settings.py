@@ -32,7 +32,7 @@ _FROM_DEPLOYMENT = "run `gpumarket devnet` for a local chain, or take it from th
 
 
 def home() -> Path:
-    """The directory of keys, locks and config.toml: $GPUMARKET_HOME, else ~/.gpumarket. It may not exist yet."""
+    """The directory of keys, intents and config.toml: $GPUMARKET_HOME, else ~/.gpumarket. It may not exist yet."""
     given = os.environ.get("GPUMARKET_HOME")
     return Path(given).expanduser() if given else Path.home() / ".gpumarket"
 

@@ -13,6 +13,7 @@ from contracts.chain.intents import Intent, IntentStore
 from contracts.chain.lane import lane_path
 from contracts.chain.sender import NotMined, Sender
 from tests.integration.conftest import TOKEN, Funded, rpc
+from worker import register
 
 HELD = 1_000 * TOKEN
 
@@ -145,3 +146,26 @@ def test_fees_rise_to_the_cap_and_no_further(chain: Chain, funded: Funded) -> No
     rpc(chain, "evm_mine")
     Sender(chain, account).settle()
     assert chain.token_balance(account.address) == HELD + 5
+
+
+def test_a_deposit_on_its_way_is_counted(chain: Chain, funded: Funded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a stake, only what a former try has not brought is deposited."""
+    [account] = funded()
+    sender = Sender(chain, account, timeout=0.3)
+    sender.send(chain.approve(HELD))
+    rpc(chain, "evm_setAutomine", False)
+    with pytest.raises(NotMined):
+        sender.send(chain.deposit(account.address, 60))
+    sender = Sender(chain, account)
+    settle = sender.settle
+
+    def mined_meanwhile() -> None:
+        rpc(chain, "evm_setAutomine", True)
+        rpc(chain, "evm_mine")
+        settle()
+
+    monkeypatch.setattr(sender, "settle", mined_meanwhile)
+    register.deposit(sender, 100)
+    assert chain.account(account.address).free == 100
+    register.deposit(sender, 5)
+    assert chain.account(account.address).free == 105

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from contracts import keys
 from contracts.chain.client import Chain
+from contracts.chain.sender import Sender
 from contracts.cli import app
 from contracts.errors import UserError
 from contracts.settings import write_config
@@ -96,6 +97,21 @@ def test_what_is_missing(wallet: Wallet, chain: Chain) -> None:
     assert "'1e3' is not an amount" in wallet.fails("deposit", "1e3", "--key", "alice")
     rpc(chain, "anvil_setBalance", keys.address("alice"), "0x1")
     assert "short of the" in wallet.fails("deposit", "1", "--key", "alice")
+
+
+def test_a_killed_command_given_again_goes_on(wallet: Wallet, chain: Chain) -> None:
+    """Killed when its transaction was mined, before it could say so."""
+    wallet.has("alice")
+    wallet.run("faucet", "10")
+    alice = Sender(chain, keys.load("alice"))
+    alice.send(chain.deposit_with_permit(alice.account, 7 * TOKEN, 2**40), key=f"wallet deposit {7 * TOKEN}")
+    assert "an interrupted command had sent it" in wallet.run("deposit", "7")
+    assert balances(wallet, "alice") == ("3", "7")
+    assert "4 tUSD short of 7 tUSD" in wallet.fails("deposit", "7")
+    alice.send(chain.withdraw(alice.address, 5 * TOKEN), key=f"wallet withdraw {5 * TOKEN} {alice.address}")
+    assert wallet.json("withdraw", "5")["transactions"][0]["resumed"]
+    assert balances(wallet, "alice") == ("8", "2")
+    assert not wallet.json("deposit", "7")["transactions"][0]["resumed"]
 
 
 def test_a_wrong_password(wallet: Wallet, monkeypatch: pytest.MonkeyPatch) -> None:
