@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contracts.errors import UserError
-
 if TYPE_CHECKING:
     from market.serve import Server
 
@@ -105,8 +103,7 @@ def backup(
 
     settings = load_market_settings()
     db = Database(settings.database_url)
-    if not db.exists:
-        raise UserError(f"there is no market's database at {db.engine.url.database}", "give the market's home: --home")
+    db.check()
     size = copying.save(db, file)
     typer.echo(f"{file}  {size} bytes")
     typer.echo(f"now copy the blobs: rsync -a --exclude incoming {settings.blob_dir}/ elsewhere/")
@@ -140,13 +137,12 @@ def reindex(
             typer.echo(f"reading {settings.blob_dir} and the chain; this may take a while")
             anew.build(new, chain, Journal(settings.blob_dir / FOLDER), blobs, until=anew.height(old))
             differences = anew.compare(old, new)
-            for line in (line for table in differences for line in table.lines):
-                typer.echo(f"differs   {line}")
-            differs = any(table.lines for table in differences)
-            typer.echo(f"compared  {', '.join(f'{table.rows} {table.table}' for table in differences)}")
-            if not differs or dry_run:
-                typer.echo("nothing was changed" if differs else "the database is what it should be")
-                raise typer.Exit(1 if differs else 0)
+            for difference in differences:
+                typer.echo(f"differs   {difference}")
+            typer.echo(f"made      {', '.join(f'{count} {name}' for name, count in anew.count(new).items())}")
+            if not differences or dry_run:
+                typer.echo("nothing was changed" if differences else "the database is what it should be")
+                raise typer.Exit(1 if differences else 0)
             if not yes:
                 typer.confirm(f"Replace all tables of {old.engine.url}?", abort=True)
             indexer.catch_up(chain, new)

@@ -13,7 +13,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy import URL, Connection, Engine, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, OperationalError
 from sqlmodel import Session, create_engine
@@ -65,19 +65,32 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the tables to what the models are. Raises UserError if the database can't be used."""
-        shown = self.engine.url.render_as_string(hide_password=True)
         try:
-            with self.migrating() as config:
+            with self._explained(), self.migrating() as config:
                 command.upgrade(config, "head")
-        except OUTAGE as error:
-            raise UserError(
-                f"can't use the database {shown}: {' '.join(str(error.orig).split())}",
-                "check that it runs, and the database_url of market.toml or GPUMARKET_MARKET_DATABASE_URL",
-            ) from error
         except CommandError as error:
             raise UserError(
-                f"the tables of {shown} are not of this version of gpumarket: {error}",
+                f"the tables of {self.engine.url} are not of this version of gpumarket: {error}",
                 "a newer one made them: run that one, or restore a backup from before",
+            ) from error
+
+    def check(self) -> None:
+        """Raises UserError if there is no market's database that can be read."""
+        with self._explained():
+            if not self.exists or not inspect(self.engine).has_table("alembic_version"):
+                raise UserError(
+                    f"there is no market's database at {self.engine.url}",
+                    "give the market's home as GPUMARKET_HOME, or its database_url",
+                )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OUTAGE as error:
+            raise UserError(
+                f"can't use the database {self.engine.url}: {' '.join(str(error.orig).split())}",
+                "check that it runs, and the database_url of market.toml or GPUMARKET_MARKET_DATABASE_URL",
             ) from error
 
     def downgrade(self, revision: str) -> None:

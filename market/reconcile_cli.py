@@ -8,17 +8,18 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts.chain.client import connect
-from contracts.errors import UserError
 from contracts.output import Output
 from contracts.settings import load_settings
+from market import mending
 from market import reconcile as comparing
 from market.blobs import BlobStore
 from market.db import Database
 from market.retention import Keep
 from market.settings import load_market_settings
 
-app = typer.Typer(add_completion=False, help="Compare chain, database and files; change nothing.")
+app = typer.Typer(add_completion=False, help="Compare chain, database and files.")
 console = Console()
+status = Console(stderr=True)  # beside the JSON
 
 
 @app.command()
@@ -27,21 +28,26 @@ def reconcile(
     output: Annotated[
         Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")
     ] = Output.TABLE,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend first what is safe to mend: rows that journal and chain say otherwise.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --fix: only tell what would be mended.")] = False,
 ) -> None:
-    """Compare chain, database and files. Reads only. The exit code is 1 if anything differs."""
+    """Compare chain, database and files. The exit code is 1 if anything differs, or still does after --fix."""
     settings = load_market_settings(database_url=database)
     chain = connect(load_settings())
     db = Database(settings.database_url)
-    if not db.exists:
-        raise UserError(
-            f"there is no market's database at {db.engine.url.database}",
-            "give the market's home as GPUMARKET_HOME, or its database as --database",
-        )
+    db.check()
     try:
-        with console.status("comparing"):
-            checks = comparing.reconcile(
-                chain, db, BlobStore(settings.blob_dir, settings.max_blob_bytes), Keep.of(settings)
-            )
+        blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
+        with status.status("comparing"):
+            if fix and dry_run:
+                for one in mending.find(chain, db, blobs):
+                    status.print(f"would mend  {one}", highlight=False, soft_wrap=True)
+            elif fix:
+                for line in mending.fix(chain, db, blobs):
+                    status.print(f"mended  {line}", highlight=False, soft_wrap=True)
+            checks = comparing.reconcile(chain, db, blobs, Keep.of(settings))
     finally:
         db.close()
     if output is Output.JSON:

@@ -195,12 +195,26 @@ def test_urls_as_other_programs_write_them(postgresql: Cluster) -> None:
             db.close()
 
 
+def test_nothing_to_read(postgresql: Cluster) -> None:
+    with postgresql.database("template0") as url:
+        db = Database(url)
+        with pytest.raises(UserError, match="there is no market's database"):
+            db.check()
+        db.upgrade()
+        db.check()
+        db.close()
+
+
 def refusal(url: str) -> str:
+    """What is said by those who would write, and by those who only read."""
     db = Database(url)
     with pytest.raises(UserError) as caught:
         db.upgrade()
+    with pytest.raises(UserError) as again:
+        db.check()
     db.close()
     assert caught.value.hint is not None
+    assert str(again.value) == str(caught.value)
     return f"{caught.value.message} {caught.value.hint}"
 
 

@@ -16,7 +16,8 @@ def test_a_database_in_memory_is_refused(url: str) -> None:
 
 
 def test_reconcile_makes_no_database(tmp_path: Path) -> None:
-    assert not Database(f"sqlite:///{tmp_path}/market.sqlite3").exists
+    with pytest.raises(UserError, match=f"there is no market's database at sqlite:///{tmp_path}/market.sqlite3"):
+        Database(f"sqlite:///{tmp_path}/market.sqlite3").check()
     assert list(tmp_path.iterdir()) == []
 
 
