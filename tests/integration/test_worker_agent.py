@@ -1,7 +1,9 @@
 """The worker agent on a real chain, with a real market: every way a lease can go, and who has the money then."""
 
+import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,8 @@ from tests.integration.agent_stage import KEY, PRICE, TOKEN, Stage, terminate, w
 from tests.integration.conftest import Funded
 from worker.agent import Agent
 from worker.local_run import train_locally
+from worker.runner import Runner
+from worker.store import LeaseFolder
 
 StageOf = Callable[..., Stage]
 FREE = 100 * TOKEN
@@ -170,6 +174,19 @@ def test_a_checkpoint_that_would_come_too_late_is_given_up_at_no_cost(stage_of: 
     assert "would come after the deadline" in reports[0].text
 
 
+def test_a_recipe_that_hangs_is_given_up_for_that(stage_of: StageOf) -> None:
+    stage = stage_of(timeout=12)
+    job = stage.submit(checkpoints=2, hang_at=6)
+    with stage.approving(), stage.agent(once=True) as agent:
+        agent.join(60)
+        assert not agent.is_alive()
+    assert paid(stage) == (1, 1)
+    assert stage.folder().file.penalty == 0
+    reports = list(stage.market.reports(job))
+    assert reports[0].report.kind == "failed"
+    assert "hang: the recipe has been silent" in reports[0].text
+
+
 def test_a_rejected_checkpoint_is_not_claimed(stage_of: StageOf) -> None:
     stage = stage_of(window=2)
     job = stage.submit(checkpoints=8, pause=0.1)
@@ -198,6 +215,29 @@ def test_training_goes_on_while_the_market_is_away(stage_of: StageOf) -> None:
         assert not agent.is_alive()
     assert paid(stage) == (6, 6)
     wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
+
+
+def test_a_full_disk_is_waited_for(stage_of: StageOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = stage_of()
+    stage.submit(checkpoints=2)
+    refused: list[str] = []
+
+    def when_there_is_room(what: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        def act_or_refuse(*arguments: Any) -> Any:
+            if what not in refused:
+                refused.append(what)
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return act(*arguments)
+
+        return act_or_refuse
+
+    monkeypatch.setattr("worker.runner.Runner._copy_out", when_there_is_room("state", Runner._copy_out))
+    monkeypatch.setattr(LeaseFolder, "add_checkpoint", when_there_is_room("record", LeaseFolder.add_checkpoint))
+    with stage.approving(), stage.agent(once=True) as agent:
+        agent.join(80)
+        assert not agent.is_alive()
+    assert refused == ["state", "record"]
+    assert paid(stage) == (2, 2)
 
 
 def test_a_market_that_lies_gets_no_training(stage_of: StageOf, monkeypatch: pytest.MonkeyPatch) -> None:
