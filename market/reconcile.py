@@ -19,7 +19,7 @@ from contracts.jobspec import FileRef, JobSpec, hash_file
 from contracts.ledger import LeaseView, Ledger
 from contracts.orders import Approval, Claim
 from contracts.types import from_hex, to_hex
-from market import retention
+from market import reindex, retention
 from market.blobs import BlobStore
 from market.db import Database
 from market.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, MatchRow
@@ -93,6 +93,7 @@ def _look(chain: Chain, db: Database, blobs: BlobStore, keep: Keep) -> list[Chec
         bids = session.exec(select(BidRow)).all()
         records = [CheckpointRecord.model_validate(row.record) for row in _approved(session)]
         needed = retention.needed(session, keep)
+    checks.append(check_tables(chain, db, blobs))
     return [*checks, check_job_files(bids, blobs, needed), check_checkpoints(records, blobs, needed)]
 
 
@@ -222,6 +223,13 @@ def check_approvals(session: Session, chain: Chain) -> Check:
         check.equal(what, lease.approver if lease else None, approval.signer(chain.domain, approved.signature))
         if lease and approved.n > lease.start:
             check.equal(f"tip of {what}", by_index.get((approved.lease, approved.n)), approved.tip)
+    return check
+
+
+def check_tables(chain: Chain, db: Database, blobs: BlobStore) -> Check:
+    """All tables against what a new database would hold."""
+    check = Check("tables: database against journal, blobs and chain", compared=sum(reindex.count(db).values()))
+    check.differences += map(str, reindex.look(db, chain, blobs))
     return check
 
 

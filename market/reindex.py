@@ -3,10 +3,10 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Table, text
+from sqlalchemy import Table, and_, text
 from sqlmodel import Session, SQLModel, col, func, select
 
 from contracts.chain.client import Chain
@@ -14,13 +14,14 @@ from contracts.errors import UserError
 from market import indexer, leader, messages
 from market.blobs import BlobStore
 from market.db import Database
-from market.journal import Journal
+from market.journal import FOLDER, Journal
 from market.leader import Leadership
-from market.models import ChainBlock, LeaderRow, ReportRow
+from market.models import BlobRow, ChainBlock, ChainEvent, LeaderRow, LeaseRow, ReportRow
 from market.services.blobs import blob_row
 
 # What processes write for each other, or to spare themselves work: nothing is lost with it.
 NOT_REBUILT: set[str] = {LeaderRow.__tablename__}
+FROM_CHAIN_AND_FILES = {model.__tablename__ for model in (ChainBlock, ChainEvent, LeaseRow, BlobRow)}
 CACHES = {"bid": {"wait_reason"}}  # columns; the next clearing writes them
 ROWS_AT_ONCE = 500
 
@@ -28,21 +29,23 @@ Key = tuple[Any, ...]
 Row = dict[str, Any]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Difference:
-    """One table: how it is, against how it was made anew."""
+    """A row as it is, and as it was made anew; None: it isn't there."""
 
-    table: str
-    rows: int  # in the new one
-    missing: list[Key] = field(default_factory=list)
-    unknown: list[Key] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
+    table: Table
+    key: Key
+    before: Row | None
+    after: Row | None
 
-    @property
-    def lines(self) -> list[str]:
-        keys = [(key, "is missing") for key in self.missing]
-        keys += [(key, "is neither in the journal nor on chain") for key in self.unknown]
-        return [f"{self.table} {_shown(key)} {what}" for key, what in keys] + self.changed
+    def __str__(self) -> str:
+        what = f"{self.table.name} {'/'.join(map(str, self.key))}"
+        if self.before is None:
+            return f"{what} is missing"
+        if self.after is None:
+            return f"{what} is neither in the journal nor on chain"
+        changed = (name for name in self.after if self.before[name] != self.after[name])
+        return f"{what}: {', '.join(f'{name} is {self.before[name]}, not {self.after[name]}' for name in changed)}"
 
 
 @contextmanager
@@ -90,25 +93,59 @@ def tables() -> list[Table]:
     return [table for table in SQLModel.metadata.sorted_tables if table.name not in NOT_REBUILT]
 
 
+def look(db: Database, chain: Chain, blobs: BlobStore) -> list[Difference]:
+    """What differs from a database that is made anew, as of the newest block that this one knows."""
+    with scratch() as new:
+        build(new, chain, Journal(blobs.folder / FOLDER), blobs, until=height(db))
+        return compare(db, new)
+
+
+def count(db: Database) -> dict[str, int]:
+    """Rows of each table."""
+    with db.reading() as session:
+        return {table.name: session.execute(select(func.count()).select_from(table)).scalar_one() for table in tables()}
+
+
 def compare(old: Database, new: Database) -> list[Difference]:
     """All tables, row by row."""
     with old.reading() as before, new.reading() as after:
-        return [_compare(table, _rows(before, table), _rows(after, table)) for table in tables()]
+        found = [_compare(table, _rows(before, table), _rows(after, table)) for table in tables()]
+    return [difference for part in found for difference in part]
 
 
-def _compare(table: Table, before: dict[Key, Row], after: dict[Key, Row]) -> Difference:
+def _compare(table: Table, before: dict[Key, Row], after: dict[Key, Row]) -> list[Difference]:
     if table.name == ChainBlock.__tablename__:
         # Where the follower stands: how many blocks it knows below depends on how it got there.
         before = {key: row for key, row in before.items() if key in after or key > max(after, default=())}
         after = {key: row for key, row in after.items() if key in before or key > max(before, default=())}
-    missing, unknown = sorted(after.keys() - before.keys()), sorted(before.keys() - after.keys())
-    found = Difference(table.name, len(after), missing, unknown)
-    skipped = CACHES.get(table.name, set())
-    for key in sorted(before.keys() & after.keys()):
-        for column, value in after[key].items():
-            if column not in skipped and before[key][column] != value:
-                found.changed.append(f"{table.name} {_shown(key)}: {column} is {before[key][column]}, and not {value}")
-    return found
+    for name in CACHES.get(table.name, ()):
+        for key in before.keys() & after.keys():
+            after[key][name] = before[key][name]
+    return [
+        Difference(table, key, before.get(key), after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def mend(old: Database, differences: list[Difference]) -> list[Difference]:
+    """Make rows what they should be, where they are still as they were seen. Returns those that were mended."""
+    order = {table: at for at, table in enumerate(tables())}
+    mended = []
+    with old.session() as session:
+        for one in sorted(differences, key=lambda one: order[one.table]):
+            is_it = and_(*(column == value for column, value in zip(one.table.primary_key, one.key, strict=True)))
+            found = session.execute(one.table.select().where(is_it)).mappings().one_or_none()
+            if (None if found is None else dict(found)) != one.before:
+                continue  # it has changed since
+            if one.after is None:
+                session.execute(one.table.delete().where(is_it))
+            elif one.before is None:
+                session.execute(one.table.insert(), one.after)
+            else:
+                session.execute(one.table.update().where(is_it).values(one.after))
+            mended.append(one)
+    return mended
 
 
 def replace(old: Database, new: Database, leadership: Leadership) -> None:
@@ -133,7 +170,3 @@ def _rows(session: Session, table: Table) -> dict[Key, Row]:
     keys = [column.name for column in table.primary_key]
     rows: Iterator[Row] = (dict(row) for row in session.execute(table.select()).mappings())
     return {tuple(row[key] for key in keys): row for row in rows}
-
-
-def _shown(key: Key) -> str:
-    return "/".join(map(str, key))

@@ -13,10 +13,12 @@ from contracts.chain.client import Chain
 from contracts.chain.devnet import Devnet
 from contracts.chain.sender import Sender
 from contracts.terms import Phase
+from market import mending
 from market.approver.memory import Signed
 from market.clearing import order_set_root
 from market.models import (
     ApprovalRow,
+    BlobRow,
     ChainEvent,
     CheckpointRow,
     EpochRow,
@@ -47,9 +49,7 @@ def one_lease(market: Lives, **changes: Any) -> JobOut:
 
 def differences(market: Lives) -> list[str]:
     found = []
-    for check in reconcile(
-        market.chain, market.context.db, market.context.blobs, Keep.of(market.context.settings)
-    ):
+    for check in reconcile(market.chain, market.context.db, market.context.blobs, Keep.of(market.context.settings)):
         found += [f"{check.name}: {difference}" for difference in check.differences]
     return found
 
@@ -275,7 +275,7 @@ def test_a_failed_checkpoint_is_tried_three_times(market: Lives) -> None:
         opened = market.clear()
         assert (opened is None) == (attempt == 2)
     failed = market.api.job(job.id)
-    assert failed.status == "failed" and "attempt 2" in failed.reason
+    assert failed.status == "failed" and "their logs are in its reports" in failed.reason
     assert market.chain.account(market.client.address).free == 100 * TOKEN  # its money is free
 
 
@@ -284,7 +284,7 @@ def test_a_failed_checkpoint_is_tried_three_times(market: Lives) -> None:
 
 def pulled(market: Lives, job: JobOut, folder: Path, **lies: Any) -> list[str]:
     told = market.api.job(job.id).model_copy(update=lies)
-    return [one.path.name for one in pull(market.api, market.chain, told, folder, True, lambda _: None)]
+    return [one.path.name for one in pull(market.reader, market.chain, told, folder, True, lambda _: None)]
 
 
 def test_pull_verifies_tip_by_tip(market: Lives, tmp_path: Path) -> None:
@@ -399,6 +399,49 @@ def test_reconcile_names_what_differs(market: Lives, tamper: Any, says: str, mon
     tamper(market)
     found = differences(market)
     assert found and any(says in difference for difference in found), found
+
+
+def lose_message(market: Lives) -> None:
+    with market.context.db.session() as session:
+        session.delete(session.exec(select(ApprovalRow).where(ApprovalRow.n == 1)).one())
+
+
+def lose_blob_row(market: Lives) -> None:
+    with market.context.db.session() as session:
+        session.delete(session.exec(select(BlobRow)).first())
+
+
+def make_up_blob_row(market: Lives) -> None:
+    with market.context.db.session() as session:
+        session.add(BlobRow(sha256="0x" + "77" * 32, size=7))
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_reconcile_mends_what_is_safe(
+    market: Lives, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("market.reconcile.SECONDS_BETWEEN", 0)
+    monkeypatch.setattr("market.mending.SECONDS_BETWEEN", 0)
+    context = market.context
+    job = one_lease(market)
+    lease = market.lease_of(job)
+    market.make(lease, 2)
+    market.redeem(lease)
+    for tamper in (
+        tamper_paid, tamper_event, tamper_match, tamper_claim, tamper_approval, lose_message, lose_blob_row,
+        make_up_blob_row,
+    ):  # fmt: skip
+        tamper(market)
+    would = [str(one) for one in mending.find(market.chain, context.db, context.blobs)]
+    assert len(would) == 8, would
+    assert sorted(mending.fix(market.chain, context.db, context.blobs)) == sorted(would)
+    assert differences(market) == []
+    tamper_blob(market)
+    with context.db.session() as session:
+        session.add(EpochRow(number=1_000, order_root="0x" + "11" * 32))  # nobody knows where that came from
+    left = differences(market)
+    assert list(mending.fix(market.chain, context.db, context.blobs)) == []
+    assert differences(market) == left and len(left) == 2
 
 
 def test_epoch_rows_say_what_was_unmatched(market: Lives) -> None:

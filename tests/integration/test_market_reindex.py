@@ -74,7 +74,7 @@ def everything(market: Lives) -> dict[str, list[str]]:
 def differences(market: Lives) -> list[str]:
     with reindex.scratch() as new:
         build(market, new)
-        return [line for table in reindex.compare(market.context.db, new) for line in table.lines]
+        return list(map(str, reindex.compare(market.context.db, new)))
 
 
 def build(market: Lives, new: Any) -> None:

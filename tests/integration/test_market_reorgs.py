@@ -44,7 +44,7 @@ def wrong(market: Lives) -> list[str]:
     with reindex.scratch() as new:
         context = market.context
         reindex.build(new, market.chain, context.journal, context.blobs, until=reindex.height(context.db))
-        return [line for table in reindex.compare(context.db, new) for line in table.lines]
+        return list(map(str, reindex.compare(context.db, new)))
 
 
 class RandomLives:
@@ -115,7 +115,8 @@ def test_random_lives_with_random_reorganisations(market: Lives) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(10))
 def test_more_random_lives(market: Lives, seed: int) -> None:
     lived = RandomLives(market, random.Random(seed))
     for step in range(5 * STEPS):

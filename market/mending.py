@@ -1,0 +1,38 @@
+"""What `gpumarket reconcile --fix` mends: rows that journal, blobs and chain say otherwise. Nothing that was only told
+to the market is deleted, and no money moves; what is left after it, an operator must look at."""
+
+import time
+from collections.abc import Iterator
+
+from contracts.chain.client import Chain
+from contracts.jobspec import hash_file
+from market import reindex
+from market.blobs import BlobStore
+from market.db import Database
+from market.models import BlobRow
+from market.reconcile import SECONDS_BETWEEN
+from market.reindex import Difference
+
+
+def find(chain: Chain, db: Database, blobs: BlobStore) -> list[Difference]:
+    """What can be mended: seen twice, some time apart, because in a market that runs rows change meanwhile."""
+    first = reindex.look(db, chain, blobs)
+    if not first:
+        return []
+    time.sleep(SECONDS_BETWEEN)
+    return [one for one in reindex.look(db, chain, blobs) if one in first and _is_safe(one, blobs)]
+
+
+def fix(chain: Chain, db: Database, blobs: BlobStore) -> Iterator[str]:
+    """Mends it, and says what it was."""
+    for one in reindex.mend(db, find(chain, db, blobs)):
+        yield str(one)
+
+
+def _is_safe(one: Difference, blobs: BlobStore) -> bool:
+    if one.after is None:
+        return one.table.name in reindex.FROM_CHAIN_AND_FILES
+    if one.table.name == BlobRow.__tablename__:  # a file may be under a name that is not its own
+        name = str(one.key[0])
+        return hash_file(blobs.path(name)).sha256 == name
+    return True
