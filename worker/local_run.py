@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.commitment import checkpoint_root, next_tip, numerics_class, start_tip
+from contracts.errors import UserError
 from contracts.jobspec import JobSpec
 from contracts.types import to_hex
 from worker.checkpoints import TakenCheckpoint
@@ -28,6 +29,7 @@ class Record:
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)  # by step
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     state_root: str = ""  # the last checkpoint's
+    early_stop: str = ""  # why it ended before its last checkpoint, if it did
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(vars(self), indent=2) + "\n")
@@ -43,7 +45,11 @@ def train_locally(
     trusted: bool = False,
     watch: Callable[[Message], None] = lambda message: None,
 ) -> Record:
-    """Runs checkpoints 1 .. last; they stay in `work_folder`. Raises Failure if training fails."""
+    """Runs checkpoints 1 .. last, or until the job stops early; they stay in `work_folder`.
+
+    Raises Failure if training fails.
+    """
+    check_files_are_here(spec, job_folder)
     runner = Runner(
         spec,
         job_folder,
@@ -56,6 +62,7 @@ def train_locally(
     )
     record = Record(job=to_hex(spec.job_hash()), sandbox=runner.sandbox)
     tip = start_tip(spec.job_hash())
+    made: list[dict[str, float]] = []  # metrics of the checkpoints
     with runner as run:
         for message in run.messages():
             match message:
@@ -65,12 +72,37 @@ def train_locally(
                     run.go()
                 case Step():
                     record.metrics[message.step] = message.metrics
+                case Checkpoint() if record.early_stop:
+                    continue  # it was on its way already
                 case Checkpoint():
                     tip = _record_checkpoint(record, spec, run.take(message), tip)
+                    made.append(message.metrics)
+                    record.early_stop = _early_stop(spec, made)
+                    if record.early_stop:
+                        run.stop()
                 case Failed():
                     raise Failure(message.kind, message.message, _hint(message, work_folder))
             watch(message)
     return record
+
+
+def check_files_are_here(spec: JobSpec, folder: Path) -> None:
+    """Raises UserError if a file that agents fetch from the web is not in the job's folder."""
+    for name, ref in spec.files.items():
+        if ref.url and not (folder / name).is_file():
+            raise UserError(
+                f"{name} is not in {folder}; a provider's agent would fetch it",
+                f"to run the job here: curl --create-dirs -Lo {folder / name} {ref.url}",
+            )
+
+
+def _early_stop(spec: JobSpec, made: list[dict[str, float]]) -> str:
+    if spec.stop is None:
+        return ""
+    if problem := spec.stop.problem(made[-1]):
+        raise Failure("recipe", problem, "return it from evaluate() or step(), or correct `stop` in job.yaml")
+    index = spec.stop.reached(made)
+    return spec.stop.sentence(index) if index else ""
 
 
 def limits_for(spec: JobSpec) -> Limits:

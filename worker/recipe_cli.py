@@ -19,7 +19,7 @@ from contracts.jobspec import JobSpec, check_steps
 from contracts.output import Output
 from worker import recipes
 from worker.environment import ENVIRONMENTS, environment_id, installed
-from worker.local_run import limits_for, train_locally
+from worker.local_run import check_files_are_here, limits_for, train_locally
 from worker.messages import Checkpoint, Failed, Message, Ready, Step
 from worker.runner import Runner
 from worker.units_line import set_units
@@ -112,6 +112,7 @@ def measure(path: JobPath, threads: Threads = 1, trust: Trust = False) -> None:
 
 
 def _measure(spec: JobSpec, job_folder: Path, work_folder: Path, threads: int, trust: bool) -> Ready:
+    check_files_are_here(spec, job_folder)
     runner = Runner(spec, job_folder, work_folder, threads=threads, limits=limits_for(spec), trusted=trust)
     with runner as run:
         for message in run.messages():
@@ -144,6 +145,8 @@ def run(
         record = train_locally(spec, job_file.parent, out, last=last, threads=threads, trusted=trust, watch=watch)
     say(f"state root {record.state_root}\ntip        {record.checkpoints[-1]['tip']}", highlight=False)
     say(f"sandbox    {record.sandbox}\nfiles      {out}")
+    if record.early_stop:
+        say(record.early_stop)
     if job.units is not None and job.units != record.units:
         say(
             f"[yellow]job.yaml says {job.units} units, this recipe does {record.units}: "
