@@ -269,7 +269,7 @@ class Runner:
                 self._process.stdin.flush()
 
     def _fail(self, failure: Failure) -> None:
-        self._finish(Failed(kind=failure.kind, message=failure.message, hint=failure.hint))
+        self._finish(Failed(kind=failure.kind, message=failure.message[:4_000], hint=failure.hint))
 
     def _finish(self, message: Message) -> None:
         """Takes the first last message there is."""

@@ -140,5 +140,5 @@ def folder_usage(folder: Path, limits: Limits) -> tuple[int, int]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise Failure("disk", f"the output folder has a folder that hides its content: {error}") from error
+            raise Failure("disk", f"the output folder has a folder that hides its content: {error.strerror}") from error
     return count, total
