@@ -10,6 +10,7 @@ from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.lookup import accepted_tips, opened
 from contracts.errors import UserError
+from contracts.statefile import file_state_root
 from contracts.types import from_hex, to_hex
 
 
@@ -90,7 +91,7 @@ def pull(
         path = target / f"checkpoint-{record.index:05d}.safetensors"
         market.get_blob(record.state, path, job=job.id)
         try:
-            root = to_hex(commitment.state_root(commitment.tensors_from_safetensors(path.read_bytes())))
+            root = to_hex(file_state_root(path))
         except ValueError as error:
             path.unlink()
             raise Unverified(f"the state of checkpoint {record.index} is {error}; it is not kept") from error

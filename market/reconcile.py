@@ -18,6 +18,7 @@ from contracts.chain.follower import Block, Follower, MemoryStore, Rollback
 from contracts.jobspec import FileRef, JobSpec, hash_file
 from contracts.ledger import LeaseView, Ledger
 from contracts.orders import Approval, Claim
+from contracts.statefile import file_state_root
 from contracts.types import from_hex, to_hex
 from market import reindex, retention
 from market.blobs import BlobStore
@@ -254,7 +255,7 @@ def check_checkpoints(records: Iterable[CheckpointRecord], blobs: BlobStore, nee
         path, what = blobs.path(record.state.sha256), f"checkpoint {record.index} with tip {record.tip}"
         wrong = _wrong(path, record.state, what)
         if not wrong:
-            root = to_hex(commitment.state_root(commitment.tensors_from_safetensors(path.read_bytes())))
+            root = to_hex(file_state_root(path))
             if root != record.state_root:
                 wrong = [f"{what}: state root is {root}, approved was {record.state_root}"]
         check.differences += wrong

@@ -1,10 +1,10 @@
 """Checkpoint files: their names, and what is committed to of them. Needs no torch."""
 
-import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.commitment import state_root, tensors_from_safetensors, trace_root
+from contracts import statefile
+from contracts.commitment import trace_root
 from worker.failures import Failure
 
 DIGEST_BYTES = 32
@@ -41,8 +41,7 @@ class TakenCheckpoint:
 def file_state_root(path: Path) -> bytes:
     """The commitment to the state in a safetensors file. Raises Failure("state")."""
     try:
-        with open(path, "rb") as file:  # mapped: it may be larger than this process's memory
-            return state_root(tensors_from_safetensors(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        return statefile.file_state_root(path)
     except ValueError as error:
         raise Failure("state", f"{path.name}: {error}") from error
 

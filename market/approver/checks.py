@@ -8,6 +8,7 @@ from contracts.api.bodies import CheckpointOut, CheckpointRecord
 from contracts.early_stop import Stop
 from contracts.jobspec import JobSpec
 from contracts.orders import Domain
+from contracts.statefile import file_state_root
 from contracts.terms import Terms
 from contracts.types import from_hex, to_hex
 
@@ -59,8 +60,7 @@ def problem_with_stop(stop: Stop, before: Sequence[Mapping[str, float]], metrics
 def problem_with_state(path: Path, record: CheckpointRecord) -> str | None:
     """Why a checkpoint's file is not what its record commits to; None if it is."""
     try:
-        tensors = commitment.tensors_from_safetensors(path.read_bytes())
-        root = to_hex(commitment.state_root(tensors))
+        root = to_hex(file_state_root(path))
     except ValueError as error:
         return str(error)
     if root != record.state_root:
