@@ -68,7 +68,8 @@ class Market:
         return made
 
     def start_agent(self) -> int:
-        """The process id."""
+        """The process id. Its log begins anew."""
+        (self.provider.home / "agent.log").unlink(missing_ok=True)
         self.provider.start("agent", "provider", "start", "--key", "provider", "--json-logs")
         return self.provider.processes["agent"].pid
 
