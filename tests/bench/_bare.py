@@ -17,7 +17,7 @@ from worker.seeding import pin, seed_everything
 
 
 def train(folder: Path, steps: int) -> dict[str, Any]:
-    """Seconds that the steps took; `started` is the time (UTC) at which the first began."""
+    """Seconds that building the recipe and its steps took; `started` is the time (UTC) at which that began."""
     _, spec = read_job(folder)
     pin(threads=1)
     recipe_class = load_recipe(spec.recipe, folder)
@@ -27,9 +27,9 @@ def train(folder: Path, steps: int) -> dict[str, Any]:
         return recipe_class(copy.deepcopy(spec.config), {path: folder / path for path in spec.files})
 
     make().step(1)  # the worker counts the work of a step before it starts: both have warmed up
-    recipe = make()
     metrics: dict[str, float] = {}
     started, began = time.time(), time.perf_counter()
+    recipe = make()
     for step in range(1, steps + 1):
         seed_everything(spec.seed, step)
         metrics = dict(recipe.step(step))
