@@ -22,7 +22,10 @@ from market.services.blobs import blob_row
 # What processes write for each other, or to spare themselves work: nothing is lost with it.
 NOT_REBUILT: set[str] = {LeaderRow.__tablename__}
 FROM_CHAIN_AND_FILES = {model.__tablename__ for model in (ChainBlock, ChainEvent, LeaseRow, BlobRow)}
-CACHES = {"bid": {"wait_reason"}}  # columns; the next clearing writes them
+CACHES = {  # columns
+    "bid": {"wait_reason"},  # the next clearing writes it
+    "blob": {"created"},  # the file's time, which a backup may not keep
+}
 ROWS_AT_ONCE = 500
 
 Key = tuple[Any, ...]
