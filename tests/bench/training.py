@@ -2,8 +2,8 @@
 
 A pair is one run of each, one after the other, the first of them by turns. The worker's time goes from the building of
 the recipe to the market's answer to the last signed Claim: sandbox, traces, checkpoints, roots and uploads included.
-The bare loop's goes from the same point to its last step. Start-up is apart. Training has one thread; the agent, the market
-and the chain have the machine's other cores. Both runs must end with the same loss, bit for bit.
+The bare loop's goes from the same point to its last step. Start-up is apart. Training has one thread; the agent, the
+market and the chain have the machine's other cores. Both runs must end with the same loss, bit for bit.
 """
 
 import json as json_format
