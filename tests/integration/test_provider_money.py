@@ -1,0 +1,157 @@
+"""`gpumarket provider earnings`, `withdraw`, `sweep`, `selftest`, against a real chain and market."""
+
+import csv
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+from contracts import cli, keys
+from contracts.chain.client import Chain
+from contracts.orders import new_account
+from tests.integration.agent_stage import KEY, PASSWORD, PRICE, TOKEN, Stage, wait_for
+from tests.integration.conftest import Funded
+from worker.offer import MoneyRules
+from worker.selftest import sandbox_leaks
+
+STAKE = 20 * TOKEN
+
+
+@pytest.fixture
+def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    matcher, approver = funded(2)
+    client, provider = funded(2, free=100 * TOKEN, held=5 * TOKEN)
+    rules = chain.settings.rule_set("audited").model_copy(update={"arbiter_fee": 1, "checkpoint_timeout": 60})
+    database = f"sqlite:///{tmp_path}/market.sqlite3"
+    with Stage(chain, tmp_path, rules, matcher, client, provider, approver, database) as stage:
+        yield stage
+
+
+class Ran(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`gpumarket provider ...` in this process: a dozen new ones would take their time to start."""
+    monkeypatch.setenv("GPUMARKET_PASSWORD", PASSWORD)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str, code: int = 0) -> Ran:
+        done = CliRunner().invoke(cli.app, ["provider", *arguments])
+        assert done.exit_code == code, done.output
+        return Ran(done.stdout, done.stderr)
+
+    return run
+
+
+def said(output: str) -> Any:
+    """The JSON of a command; the market of this process logs to the same place."""
+    lines = output.splitlines()
+    return json.loads("\n".join(lines[lines.index("{") :]))
+
+
+def test_earnings_and_what_becomes_of_them(stage: Stage, run: Run, tmp_path: Path) -> None:
+    cold, chain = new_account().address, stage.chain
+    before = chain.w3.eth.get_balance(stage.provider.address)
+    stage.submit(checkpoints=3)
+    # The agent sweeps by itself: what is over 90, but not the stake.
+    money = MoneyRules(sweep_above=90 * TOKEN, sweep_to=cold, sweep_seconds=3600)
+    with stage.approving(), stage.agent(once=True, money=money) as agent:
+        wait_for("a sweep", lambda: chain.token_balance(cold) == 15 * TOKEN)
+        agent.join(60)
+    spent = before - chain.w3.eth.get_balance(stage.provider.address)
+    assert stage.free(stage.provider) == 85 * TOKEN + 3 * PRICE  # and 5 in the wallet
+
+    earned = said(run("earnings", "--key", KEY, "-o", "json").stdout)
+    (row,) = earned["rows"]
+    assert (row["checkpoints"], row["paid"], row["penalties"], row["net"]) == (3, "3000000", "0", "3000000")
+    assert row["lease"] == stage.folder().lease and row["client"] == stage.client.address
+    assert 0 < int(row["gas_wei"]) < spent  # sweeps and withdrawn Asks are no lease's
+    assert row["final"] is False  # some blocks old
+    run("earnings", "--key", KEY, "--by", "day", "--csv", str(tmp_path / "days.csv"))
+    with (tmp_path / "days.csv").open(newline="") as file:
+        (day,) = csv.DictReader(file)
+    assert (day["paid"], day["gas_wei"], day["lease"]) == ("3000000", row["gas_wei"], "")
+    assert "3" in run("earnings", "--key", KEY).stdout
+
+    # By hand: a dry run needs no password, and moves nothing.
+    show = run("withdraw", "all", "--to", cold, "--key", KEY, "--dry-run").stdout
+    assert "would withdraw 68 " in show and "nothing was sent" in show  # 88 free, of which 20 are the Ask's stake
+    assert chain.token_balance(cold) == 15 * TOKEN
+    error = run("withdraw", "69", "--to", cold, "--key", KEY, "--yes", code=1).stderr
+    assert "of which the Ask needs 20 " in error and "--stop" in error
+    sent = said(run("withdraw", "8", "--to", cold, "--key", KEY, "--yes", "-o", "json").stdout)
+    assert len(sent["transactions"]) == 1 and chain.token_balance(cold) == 23 * TOKEN
+    run("sweep", "--above", "30", "--to", cold, "--key", KEY, "--yes")
+    assert (stage.free(stage.provider), chain.token_balance(stage.provider.address)) == (25 * TOKEN, 5 * TOKEN)
+    run("sweep", "--above", "0", "--to", cold, "--key", KEY, "--yes")
+    assert (stage.free(stage.provider), chain.token_balance(stage.provider.address)) == (STAKE, 0)
+    assert "nothing to send" in run("sweep", "--above", "0", "--to", cold, "--key", KEY, "--yes").stdout
+    page = chain.account(stage.provider.address).page
+    run("withdraw", "all", "--to", cold, "--key", KEY, "--stop", "--yes")
+    assert stage.free(stage.provider) == 0 and chain.account(stage.provider.address).page == page + 1
+
+
+def test_money_goes_nowhere_without_a_yes_or_an_address(stage: Stage, run: Run) -> None:
+    stage.offer()
+    cold = new_account().address
+    assert "Aborted" in run("withdraw", "1", "--to", cold, "--key", KEY, code=1).stderr
+    for arguments, problem in (
+        (["withdraw", "1", "--to", "0x12", "--yes"], "'0x12' is not an address"),
+        (["withdraw", "0", "--to", cold, "--yes"], "'0' is no amount"),
+        (["sweep", "--yes"], "sweep_above and sweep_to"),
+        (["sweep", "--above", "1", "--to", stage.provider.address], "is the key 'rig' itself"),
+    ):
+        done = run(*arguments, "--key", KEY, code=1)
+        assert problem in done.stderr + done.stdout
+    assert stage.free(stage.provider) == 100 * TOKEN
+
+
+def test_selftest_finds_what_is_wrong_and_says_how_to_mend_it(stage: Stage, run: Run) -> None:
+    stage.offer()
+    report = said(run("selftest", "--key", KEY, "--measure-seconds", "0", "-o", "json").stdout)
+    checks = {check["name"]: check for check in report["checks"]}
+    assert report["ok"] and {check["verdict"] for check in checks.values()} <= {"ok", "skip", "warn"}
+    assert "trains on the CPU" in checks["gpu"]["found"] and checks["sandbox"]["verdict"] == "ok"
+    assert checks["market"]["verdict"] == checks["chain"]["verdict"] == checks["stake"]["verdict"] == "ok"
+
+    keys.keystore_path(KEY).chmod(0o644)
+    stage.offer(max_stake=500 * TOKEN, disk_mb=2**40, market_url="http://127.0.0.1:9")
+    shown = run("selftest", "--key", KEY, "--measure-seconds", "0", code=1).stdout
+    for words in ("chmod 600", "wallet deposit 400", "smaller disk_mb", "does not answer"):
+        assert words in shown
+
+
+def test_the_probe_sees_a_sandbox_that_leaks(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sandbox_leaks() == []
+
+    def bare(self: object, program: object) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(program.argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr("worker.selftest.Bubblewrap.start", bare)
+    leaks = " ".join(sandbox_leaks())
+    for words in ("this machine's services", f"saw {stage.home}", "saw the worker's variables", "saw other processes"):
+        assert words in leaks
+
+
+def test_pause_resume_and_systemd(stage: Stage, run: Run) -> None:
+    stage.offer()
+    assert "paused until 20" in run("pause", "--for", "2h").stdout
+    report = said(run("status", "--key", KEY, "-o", "json").stdout)
+    assert report["paused"].startswith("paused by hand, until ")
+    run("resume")
+    assert said(run("status", "--key", KEY, "-o", "json").stdout)["paused"] == ""
+    assert "'2' is not a duration" in run("pause", "--for", "2", code=1).stderr
+    text = run("systemd", "--password-file", "/etc/gpumarket/password").stdout
+    assert f"provider start --key {KEY} " in text and PASSWORD not in text
+    assert f"Environment=GPUMARKET_HOME={stage.home}" in text
