@@ -173,7 +173,8 @@ def job_table(job: JobOut, info: Info) -> Table:
     for lease in job.leases:
         table.add_row(
             lease.id[:12], lease.provider[:12], f"{lease.start + 1}-{lease.end}", str(lease.state.accepted),
-            tokens(lease.price, info), tokens(lease.paid, info), lease.finished or lease.state.phase,
+            tokens(lease.price, info), tokens(lease.paid, info),
+            (lease.finished or lease.state.phase) + ("" if lease.final else ", not final yet"),
         )  # fmt: skip
     return table
 
