@@ -241,7 +241,7 @@ def check_job_files(bids: Iterable[BidRow], blobs: BlobStore, needed: set[str]) 
     check = Check("blobs: the files of jobs")
     for bid in bids:
         for path, ref in JobSpec.model_validate(bid.spec).files.items():
-            if ref.sha256 not in needed:
+            if ref.url or ref.sha256 not in needed:
                 continue
             check.compared += 1
             check.differences += _wrong(blobs.path(ref.sha256), ref, f"{path} of job {bid.id}")

@@ -104,6 +104,10 @@ def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: R
     cost = json.loads(run("cost", more.id).stdout)["total"]
     assert cost == {"paid": str(2 * PRICE), "fees": "0", "refunded": "0", "penalty": "0", "locked": "0",
                     "spent": str(2 * PRICE)}  # fmt: skip
+    table = CliRunner().invoke(app, ["cost", more.id], env={"COLUMNS": "200"}).output
+    assert "spent 2 tUSD for 2 of 2 checkpoints, 0 tUSD locked; at most 2 tUSD per checkpoint" in table
+    printed = CliRunner().invoke(app, ["logs", job.id], env={"COLUMNS": "200"}).output
+    assert f"lease {stage.leases(job.id)[0].id[:12]}" in printed and "step 8 done\n" in printed
     (last,) = list(stage.market.checkpoints(more.id))[-1:]
     assert last.checkpoint.step == 16
     whole = job.spec.model_copy(update={"steps": 16})
@@ -178,6 +182,8 @@ def test_ways_out(stage: Stage, run: Run) -> None:
     with stage.approving(), stage.agent():
         wait_for("a checkpoint", lambda: stage.made() >= 1)
         run("wait", running.id, "--timeout", "0.1", code=4)
+        told = CliRunner().invoke(app, ["cancel", running.id, "--dry-run"], env={"COLUMNS": "200"}).output
+        assert "To cancel it: end lease" in told and "Free again: " in told and "nothing was sent" in told
         run("cancel", running.id, "--yes")
         wait_for("its end", lambda: stage.job(running.id).status == JobStatus.CANCELLED)
     done = stage.job(running.id)
@@ -186,4 +192,6 @@ def test_ways_out(stage: Stage, run: Run) -> None:
     assert stage.free(stage.client) == FREE - done.accepted * PRICE
     assert int(cost["refunded"]) == (40 - done.accepted) * PRICE
     with pytest.raises(UserError, match="is over"):
+        told = CliRunner().invoke(app, ["cancel", running.id, "--dry-run"], env={"COLUMNS": "200"}).output
+        assert "To cancel it: end lease" in told and "Free again: " in told and "nothing was sent" in told
         run("cancel", running.id, "--yes")
