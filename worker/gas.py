@@ -7,7 +7,7 @@ from math import ceil
 from contracts.types import SECONDS_PER_HOUR
 
 # Gas of one call, as docs/gas.md has it measured.
-REDEEM, REDEEM_LAST, CLAIM, END, CLOSE = 50_820, 46_977, 32_974, 38_275, 44_785
+REDEEM, REDEEM_LAST, CLAIM = 50_820, 46_977, 32_974
 WEI_PER_ETHER = 10**18
 
 
