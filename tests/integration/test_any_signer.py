@@ -1,4 +1,4 @@
-"""The ways without our command line, as README and docs/access.md tell them: signed by Foundry's `cast`, sent by curl."""
+"""The ways without our command line, as README and docs/access.md tell them: signed by `cast`, sent by curl."""
 
 import json
 import re
