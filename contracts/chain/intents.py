@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from filelock import FileLock
+
 from contracts.chain.fees import Fees
 
 # For which a finished intent is kept: if it has a key, to answer for it; else until all processes have noticed.
@@ -88,10 +90,11 @@ class IntentStore:
         self.path = path
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        self._db.executescript(_SCHEMA)
+        with FileLock(path.with_suffix(".lock")):  # two that make a file a WAL at once don't wait for one another
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
         with self._lock:
@@ -104,10 +107,10 @@ class IntentStore:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.commit()
             except BaseException:
                 self._db.rollback()
                 raise
-            self._db.commit()
 
     def bind(self, genesis: str) -> int:
         """Says which chain this is. Of another chain with the same id (a devnet made anew) nothing is kept.

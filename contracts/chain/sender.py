@@ -6,8 +6,9 @@ with it. A caller that gives its intent a key can ask for it again, also after a
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as StillWaiting
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +123,9 @@ class Sender:
 
     def forget(self, key: str) -> None:
         """Lets the key name another intent. Called when the caller has noted, or told, that the first is done."""
-        self._lane().store.release(key)
+        lane = self._lane()
+        with self._writing():
+            lane.store.release(key)
 
     def cost(self, call: ContractFunction, *, value: int = 0) -> int:
         """The most that sending this call would take of the account now, in wei. Raises as `send` does."""
@@ -132,10 +135,8 @@ class Sender:
     # ------------------------------------------------------------- before it is planned
 
     def _lane(self) -> Lane:
-        try:
+        with self._writing():
             lane = lane_of(self.chain, self.account)
-        except (sqlite3.Error, OSError) as error:
-            raise self._no_disk(error) from error
         lane.bump_after, lane.poll, lane.allowed = self._bump_after, self._poll, self._allowed
         return lane
 
@@ -201,21 +202,25 @@ class Sender:
     def _on_record(self, lane: Lane, key: str | None) -> Intent | None:
         if key is None:
             return None
-        lane.bind()
+        with self._writing():
+            lane.bind()
         return lane.store.by_key(key)
 
     def _submit(self, lane: Lane, prepared: _Prepared) -> list[Expected]:
-        lane.bind()
-        try:
+        with self._writing():
+            lane.bind()
             return lane.submit(prepared.drafts, prepared.fees, prepared.count)
-        except sqlite3.Error as error:
-            raise self._no_disk(error) from error
 
-    def _no_disk(self, error: Exception) -> UserError:
-        return UserError(
-            f"can't write down what is to be sent, in {lane_path(self.chain, self.address)}: {error}",
-            "nothing was sent; see that there is room on the disk, and try again",
-        )
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises UserError if the disk is full, say. Only before an intent is planned: then it is the watcher's."""
+        try:
+            yield
+        except (sqlite3.Error, PermissionError) as error:
+            raise UserError(
+                f"can't write down what is to be sent, in {lane_path(self.chain, self.address)}: {error}",
+                "nothing was sent; see that there is room on the disk, and try again",
+            ) from error
 
     def _wait(self, lane: Lane, expected: Expected, deadline: float) -> TxReceipt:
         try:

@@ -1,5 +1,6 @@
 """The sender's pure parts, and its file of intents."""
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,3 +160,13 @@ def test_only_free_nonces_are_filled(store: IntentStore) -> None:
     store.plan([draft()], FEES, 5)
     assert [filler.nonce for filler in store.plan_at(range(3, 7), draft(), FEES)] == [3, 4, 6]
     assert from_hex(store.open()[0].draft.to) == from_hex(TO)
+
+
+def test_a_full_disk_is_survived(store: IntentStore) -> None:
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        store.plan([draft(f"key {n}") for n in range(1000)], FEES, 0)
+    assert store.open() == []
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    assert store.plan([draft()], FEES, 0)[0].nonce == 0
