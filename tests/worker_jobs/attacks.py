@@ -3,14 +3,13 @@
 import contextlib
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import signal
 import socket
 import stat
-import struct
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -42,7 +41,8 @@ class Attack:
 
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-# Number on x86_64, arguments. Each would succeed, or fail otherwise than refused, for somebody who may.
+# Number on x86_64, arguments. Who may do it succeeds or is told something else than that it is refused; where it
+# would harm this machine, the arguments are wrong.
 CALLS = {
     "ptrace": (101, 0, 0, 0, 0),  # PTRACE_TRACEME
     "process_vm_readv": (310, 1, 0, 0, 0, 0, 0),
@@ -66,10 +66,8 @@ CALLS = {
     "memfd_create": (319, b"x", 0),
     "shmget": (29, 0, 4096, 0o1600),
     "msgget": (68, 0, 0o1600),
-    "setuid": (105, 0),
-    "setgid": (106, 0),
     "sethostname": (170, b"x", 1),
-    "clock_settime": (227, 0, struct.pack("qq", 0, 0)),
+    "clock_settime": (227, 0, 0),
     "reboot": (169, 0, 0, 0, 0),
     "kexec_load": (246, 0, 0, 0, 0),
     "init_module": (175, 0, 0, b""),
@@ -78,7 +76,7 @@ CALLS = {
     "make a device": (133, b"/out/null", stat.S_IFCHR | 0o666, os.makedev(1, 3)),
     "make a disk": (133, b"/tmp/disk", stat.S_IFBLK | 0o666, os.makedev(254, 0)),
 }
-REFUSED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL)
+REFUSED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 
 
 class Reaches(Attack):
@@ -88,11 +86,11 @@ class Reaches(Attack):
         self.reached = []
         for attempt in (self.files, self.sockets, self.processes, self.calls, self.privileges):
             attempt()
-        raise RuntimeError(json.dumps(self.reached))
+        raise RuntimeError(json.dumps(sorted(set(self.reached))))
 
     @contextlib.contextmanager
     def trying(self, what):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
             yield
             self.reached.append(what)
 
@@ -133,11 +131,11 @@ class Reaches(Attack):
         agent = self.config["agent"]
         for entry in filter(str.isdigit, os.listdir("/proc")):
             if int(entry) > 200:
-                self.reached.append(f"process {entry} is in sight")
+                self.reached.append("processes of others")
             for name in ("environ", "cmdline"):
                 with contextlib.suppress(OSError):
                     if self.config["secret"].encode() in Path("/proc", entry, name).read_bytes():
-                        self.reached.append(f"the secret in /proc/{entry}/{name}")
+                        self.reached.append(f"the secret in some process's {name}")
         if self.config["secret"] in os.environ.values():
             self.reached.append("the secret in its own environment")
         with self.trying("a signal to the agent"):
@@ -149,6 +147,9 @@ class Reaches(Attack):
             os.listdir("/proc/1/root/home")
 
     def calls(self):
+        for become in (os.setuid, os.setgid):
+            with self.trying(become.__name__):
+                become(0)
         for name, (number, *arguments) in CALLS.items():
             ctypes.set_errno(0)
             done = LIBC.syscall(number, *arguments)
@@ -165,6 +166,16 @@ class Reaches(Attack):
         for command in (["su", "-c", "true"], ["unshare", "-r", "true"], ["mount", "-t", "tmpfs", "x", "/tmp"]):
             with self.trying(" ".join(command)):
                 subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=10)
+
+
+class LooksAround(Reaches):
+    """The same without what would harm a machine if it succeeded: this one runs without a sandbox, too."""
+
+    def calls(self):
+        pass
+
+    def privileges(self):
+        self.reached.append(f"user {os.getuid()}")
 
 
 class Signals(Attack):
@@ -216,8 +227,8 @@ class MemoryFolders(Attack):
     def attack(self, i):
         written = 0
         for folder in ("/tmp", "/dev/shm"):
-            with contextlib.suppress(OSError), open(f"{folder}/big", "wb", buffering=0) as file:
-                while True:
+            for number in range(1000):
+                with contextlib.suppress(OSError), open(f"{folder}/{number}", "wb", buffering=0) as file:
                     written += file.write(bytes(1 << 20))
         raise RuntimeError(f"wrote {written >> 20} MB")
 
@@ -225,16 +236,16 @@ class MemoryFolders(Attack):
 class ManyFiles(Attack):
     def attack(self, i):
         for number in range(10**9):
-            open(f"{self.config['folder']}/{number}", "w").close()
+            open(f"/dev/shm/{number}", "w").close()
 
 
 class DeepFolders(Attack):
     """A folder in a folder and so on, beyond any path's length, and the way in is closed."""
 
     def attack(self, i):
-        for _ in range(3000):
-            os.mkdir("d")
-            os.chdir("d")
+        for _ in range(1500):
+            os.mkdir("deeper")
+            os.chdir("deeper")
         Path("file").write_bytes(bytes(1000))
         os.chdir("/out")
         os.mkdir("closed")
@@ -263,10 +274,11 @@ class LogFlood(Attack):
         while time.monotonic() < ends:
             os.write(1, b"o" * 65536)
             os.write(2, b"\x1b[2J\xff" * 8192)
+        raise RuntimeError("the flood is over")
 
 
 class IgnoresTheEnd(Attack):
-    """Lives on when it should stop, when its pipe is closed, and when its worker is gone; with children that do, too."""
+    """Lives on when it should stop, when its pipe is closed, when its worker is gone; with children that do, too."""
 
     def attack(self, i):
         os._exit = lambda code: None
@@ -312,19 +324,6 @@ class SwapsCheckpoint(Attack):
         time.sleep(3600)
 
 
-class LiesInHeader(Attack):
-    """A checkpoint whose header speaks of more than there is."""
-
-    def attack(self, i):
-        from contracts.commitment import trace_root
-
-        header = self.config["header"].encode()
-        Path("checkpoint-00001.safetensors").write_bytes(struct.pack("<Q", self.config["length"]) + header)
-        Path("checkpoint-00001.trace").write_bytes(bytes(32 * i))
-        say(checkpoint(i, trace_root="0x" + trace_root([bytes(32)] * i).hex()))
-        time.sleep(3600)
-
-
 class Lies(Attack):
     """Takes the pipe to the worker and says what it likes, then closes it."""
 
@@ -344,20 +343,12 @@ def checkpoint(step, **fields):
 
 def pipe():
     """The harness's way out."""
-    return sys.modules["__main__"].sys._getframe and next(
-        fd
-        for fd in range(3, 64)
-        if os.path.exists(f"/proc/self/fd/{fd}")
-        and os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
-        and os.get_inheritable(fd) is False
-        and _writable(fd)
-    )
-
-
-def _writable(fd):
-    import fcntl
-
-    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+    for fd in range(3, 64):
+        with contextlib.suppress(OSError):
+            is_pipe = os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
+            if is_pipe and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+                return fd
+    raise RuntimeError("there is no pipe")
 
 
 def say(line):

@@ -1,4 +1,7 @@
-"""A recipe that takes its time: config["pause"] seconds a step. It may fail at step config["fail_at"]."""
+"""A recipe that takes its time: config["pause"] seconds a step.
+
+It may fail at step config["fail_at"], or hang at step config["hang_at"].
+"""
 
 import time
 
@@ -19,6 +22,8 @@ class Slow:
         self.steps += 1
         # Step 1 is run once more, before training, to count its work.
         time.sleep(self.config["pause"] if i > 1 else 0)
+        if i == self.config.get("hang_at"):
+            time.sleep(3600)
         if i == self.config.get("fail_at"):
             raise ValueError(f"no luck at step {i}")
         x = torch.randn(32, 64)

@@ -1,14 +1,11 @@
 """Recipes for tests: small, and made to show what goes wrong. Copied into a job's folder as recipe.py."""
 
 import contextlib
-import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -116,35 +113,6 @@ class EatsMemoryBitByBit(At):
             hoard.append(bytearray(16 << 20))
 
 
-class EatsSharedMemory(At):
-    """Memory that no limit of the kernel on a process's own data counts."""
-
-    def bad(self, i):
-        import mmap
-
-        hoard = []
-        while True:
-            shared = mmap.mmap(-1, 64 << 20)
-            for at in range(0, 64 << 20, 4096):
-                shared[at] = 1
-            hoard.append(shared)
-
-
-class EatsDisk(At):
-    def bad(self, i):
-        for number in range(1_000_000):
-            Path(os.getcwd(), f"junk-{number}").write_bytes(bytes(4 << 20))
-
-
-class Forks(At):
-    def bad(self, i):
-        while True:
-            try:
-                subprocess.Popen(["/usr/bin/sleep", "1000"])
-            except OSError as error:
-                raise RuntimeError(f"no more processes: {error}") from error
-
-
 class LeavesAProcess(At):
     def bad(self, i):
         command = ["/usr/bin/setsid", "/usr/bin/sleep", self.config["sleep"]]
@@ -170,38 +138,3 @@ class Lies(At):
                 if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
                     os.write(fd, self.config["line"].encode() + b"\n")
         time.sleep(3600)
-
-
-class SwapsCheckpoint(At):
-    """Puts something else where a checkpoint belongs, and says it is one."""
-
-    def bad(self, i):
-        path = Path(os.getcwd(), "checkpoint-00001.safetensors")
-        os.symlink("/etc/passwd", path) if self.config["what"] == "link" else os.mkfifo(path)
-        digest = "0x" + "00" * 32
-        line = {
-            "type": "checkpoint", "index": 1, "step": i, "path": path.name, "metrics": {},
-            "trace_root": digest, "seconds": 1,
-        }  # fmt: skip
-        self.config["line"] = json.dumps(line)
-        Lies.bad(self, i)
-
-
-class Looks(At):
-    """Tries to reach what a sandbox must hide; reports what it could."""
-
-    def bad(self, i):
-        reached = []
-        for path in map(Path, self.config["read"]):
-            with contextlib.suppress(OSError):
-                reached.append(f"read {path}: {os.listdir(path) if path.is_dir() else path.read_text()}")
-        for path in map(Path, [*self.config["write"], self.data["recipe.py"]]):
-            with contextlib.suppress(OSError):
-                path.open("a").close()
-                reached.append(f"write {path}")
-        with contextlib.suppress(OSError):
-            socket.create_connection(tuple(self.config["connect"]), timeout=2).close()
-            reached.append("network")
-        reached += [f"variable {name}" for name in os.environ if name in self.config["variables"]]
-        processes = [name for name in os.listdir("/proc") if name.isdigit()]
-        raise RuntimeError(json.dumps({"reached": reached, "processes": len(processes), "uid": os.getuid()}))
