@@ -131,9 +131,7 @@ def _bid(context: Context, body: QuoteIn, rules: RuleSet, prices: Sequence[int],
     )
 
 
-def _warnings(
-    bid: Bid, rules: RuleSet, deadline: str | None, fitting: list[Ask], matching: list[Ask]
-) -> list[str]:
+def _warnings(bid: Bid, rules: RuleSet, deadline: str | None, fitting: list[Ask], matching: list[Ask]) -> list[str]:
     found = []
     if not fitting:
         late = f", to be done by {deadline}," if deadline else ""
