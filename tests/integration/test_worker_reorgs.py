@@ -1,0 +1,74 @@
+"""The worker agent when the chain takes blocks back, and while it waits for what it can't."""
+
+import time
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from contracts.chain.client import Chain
+from contracts.chain.lane import close_lanes
+from contracts.chain.lookup import lease_events
+from tests.integration.agent_stage import Stage, wait_for
+from tests.integration.conftest import rpc
+from tests.integration.test_worker_agent import StageOf, paid, stage_of
+from worker.training import Training
+
+__all__ = ["stage_of"]
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+def take_back(stage: Stage) -> None:
+    """Everything from the block in which the lease was opened on, and what would send it again."""
+    stage.stop_market()
+    close_lanes()
+    depth = stage.chain.w3.eth.block_number - stage.folder().file.opened_block + 2  # a block may come meanwhile
+    rpc(stage.chain, "anvil_reorg", depth, [])
+
+
+def test_a_lease_that_vanishes_is_worked_for_again_when_it_returns(stage_of: StageOf) -> None:
+    stage = stage_of(timeout=40)
+    stage.submit(checkpoints=8, pause=0.2)
+    with capture_logs() as logs, stage.approving(), stage.agent(once=True) as agent:
+        wait_for("a checkpoint", lambda: stage.made() >= 1, 60)
+        take_back(stage)
+        wait_for("its absence", lambda: any(line["event"] == "lease.vanished" for line in logs))
+        lease = stage.folder().lease
+        time.sleep(1.5)  # the step that was on its way ends
+        made = stage.made()
+        time.sleep(2)
+        assert (stage.made(), stage.folder().file.goal) == (made, "training")
+        assert made < 8
+        stage.start_market()
+        wait_for("its return", lambda: any(line["event"] == "lease.came_back" for line in logs))
+        agent.join(60)
+        assert not agent.is_alive()
+    assert stage.folder().lease == lease
+    assert paid(stage) == (8, 8)
+
+
+def test_work_starts_when_its_lease_is_final_and_ends_when_its_pay_is(
+    chain: Chain, stage_of: StageOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finality = {"confirmations_base": 5, "confirmations_max": 5}
+    chain.settings = chain.settings.model_copy(update=finality)
+    stage = stage_of(timeout=60)
+    stage.submit(checkpoints=2)
+    started: list[int] = []
+    train = Training._train
+
+    def noted(self: Training, job: Any) -> Any:
+        started.append(stage.chain.w3.eth.block_number)
+        return train(self, job)
+
+    monkeypatch.setattr(Training, "_train", noted)
+    with stage.approving(), stage.agent(once=True) as agent:
+        agent.join(60)
+        assert not agent.is_alive()
+    ended = stage.chain.w3.eth.block_number
+    file = stage.folder().file
+    assert started[0] - file.opened_block >= 5
+    paid_at = lease_events(stage.chain, stage.folder().lease, file.opened_block)[-1].at.block
+    assert ended - paid_at >= 5
+    assert (file.goal, file.vanished, paid(stage)) == ("over", False, (2, 2))
