@@ -28,7 +28,8 @@ from worker.environment import environment_id
 from worker.gas import CLAIM, REDEEM
 from worker.hardware import measure_throughput
 from worker.offer import Offer
-from worker.sandbox import HOW_TO_INSTALL, Bubblewrap, Program
+from worker.podman import Podman
+from worker.sandbox import HOW_TO_INSTALL, Bubblewrap, Program, Sandbox
 from worker.sweep import stake_needed
 from worker.usage import MB
 
@@ -102,13 +103,15 @@ class Selftest:
 
     def _sandbox(self) -> Check:
         """Runs a program inside that tries to get out."""
-        problem = Bubblewrap().problem()
+        offer = self._offer
+        runtime: Sandbox = Podman(offer.image) if offer.sandbox == "podman" else Bubblewrap()
+        problem = runtime.problem()
         if problem:
             return Check("sandbox", "fail", f"{problem}; only shipped recipes would run", HOW_TO_INSTALL)
-        leaks = sandbox_leaks()
+        leaks = sandbox_leaks(runtime)
         if leaks:
             return Check("sandbox", "fail", f"a program inside {'; '.join(leaks)}", HOW_TO_INSTALL)
-        return Check("sandbox", "ok", "bubblewrap: no network, no home, no other process, no variables")
+        return Check("sandbox", "ok", f"{runtime.kind}: no network, no home, no other process, no variables")
 
     def _disk(self) -> Check:
         folder = home()
@@ -255,18 +258,20 @@ print("done")
 """
 
 
-def sandbox_leaks() -> list[str]:
-    """What a program in the sandbox could see or reach that it must not; empty if it is tight."""
+def sandbox_leaks(runtime: Sandbox) -> list[str]:
+    """What a program in this sandbox could see or reach that it must not; empty if it is tight."""
     with tempfile.TemporaryDirectory(dir=home()) as secret, socket.create_server(("127.0.0.1", 0)) as server:
         probe = (
             f"PORTS = {[server.getsockname()[1]]}\nPATHS = {[secret, str(home()), str(Path.home() / '.ssh')]}\n{_PROBE}"
         )
         os.environ["GPUMARKET_SELFTEST"] = "1"
         try:
-            process = Bubblewrap().start(Program([sys.executable, "-S", "-c", probe]))
-            said, complaint = process.communicate(timeout=60)
+            process = runtime.start(Program([sys.executable, "-S", "-c", probe]))
+            try:
+                said, complaint = process.communicate(timeout=60)
+            finally:
+                runtime.end(process)
         except subprocess.TimeoutExpired:
-            process.kill()
             return ["did not end"]
         finally:
             del os.environ["GPUMARKET_SELFTEST"]
