@@ -1,0 +1,146 @@
+"""The standing Ask: what it wants for its gas, and how it keeps away from leases that are not wanted."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from contracts.errors import UserError
+from tests.agent_world import DOMAIN, PROVIDER, RULES
+from tests.unit.test_worker_offer import OFFER
+from worker import asks
+from worker.asks import BACK_OFF_SECONDS, StandingAsk
+from worker.offer import MoneyRules
+from worker.store import Store
+
+GWEI = 10**9
+HOURLY = OFFER.model_copy(
+    update={"price_per_hour": 10**7, "rules": RULES.model_copy(update={"checkpoint_timeout": 3600})}
+)
+
+
+class World:
+    """Chain, sender and market of one provider, and the machine's clock."""
+
+    decimals = 6
+    domain = DOMAIN
+
+    def __init__(self) -> None:
+        self.gas_price, self.seconds = GWEI, 1_000.0
+        self.page, self.posted = 0, list[Any]()
+        self.w3 = SimpleNamespace(eth=self)
+
+    def account(self, address: str) -> Any:
+        return SimpleNamespace(page=self.page)
+
+    def now(self) -> int:
+        return int(self.seconds)
+
+    def raise_page(self, page: int) -> int:
+        return page
+
+    def send(self, page: int, *, key: str) -> None:
+        self.page = page
+
+    def info(self) -> Any:
+        rules = [SimpleNamespace(name="audited", hash=one.rules.struct_hash()) for one in (OFFER, HOURLY)]
+        return SimpleNamespace(
+            matcher=PROVIDER.address, chain_id=DOMAIN.chain_id, escrow=DOMAIN.verifying_contract, rules=rules
+        )
+
+    def post_ask(self, body: Any) -> Any:
+        assert body.resources.hash() == body.ask.resources
+        self.posted.append(body)
+        return SimpleNamespace(id="0x", status="open")
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    time = monotonic
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    world = World()
+    monkeypatch.setattr(asks, "time", world)
+    return world
+
+
+def standing(world: World, offer: Any = HOURLY, **money: Any) -> StandingAsk:
+    offer = offer.model_copy(update={"money": MoneyRules.model_validate(money)})
+    fake: Any = world
+    return StandingAsk(offer, fake, fake, fake, PROVIDER, Store("rig"))
+
+
+def test_an_ask_wants_leases_that_pay_for_their_gas(world: World) -> None:
+    free, strict = standing(world), standing(world, tokens_per_eth="2500", pay_over_gas=2)
+    free.renew()
+    strict.renew()
+    least = [body.resources.wants.min_pay for body in world.posted]
+    # 2 x 46,977 gas at 1 gwei are 0.23 tokens; and what each half hour's redemption takes of 10 tokens an hour.
+    assert least[0] == 0 and 234_885 < least[1] < 300_000
+
+
+def test_while_gas_is_too_dear_there_is_no_ask(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    ask = standing(world, tokens_per_eth="2500", pay_over_gas=2)
+    world.gas_price = 1_000 * GWEI
+    ask.renew()
+    assert world.posted == []
+    assert "no lease pays 2 times its gas" in capsys.readouterr().out
+    world.gas_price = GWEI
+    world.seconds += 10
+    ask.renew()
+    assert len(world.posted) == 1
+
+
+def test_a_lease_under_the_ask_before_is_taken(world: World) -> None:
+    """Gas got dearer since: the lower of both wishes is what the market went by."""
+    ask = standing(world, tokens_per_eth="2500", pay_over_gas=2)
+    ask.renew()
+    before = ask.min_pay
+    world.gas_price *= 2
+    world.seconds += HOURLY.ask_seconds / 2
+    ask.renew()
+    assert world.posted[1].resources.wants.min_pay > before == ask.min_pay
+    world.seconds += HOURLY.ask_seconds
+    ask.renew()
+    ask.renew()
+    assert ask.min_pay == world.posted[1].resources.wants.min_pay
+
+
+def test_each_refusal_keeps_it_away_for_longer(world: World) -> None:
+    ask = standing(world)
+    pauses = []
+    for refusal in range(1, 10):
+        ask.renew()
+        ask.back_off()
+        assert world.page == refusal  # nothing can be matched
+        began, count = world.seconds, len(world.posted)
+        while len(world.posted) == count:
+            world.seconds += 1
+            ask.renew()
+        pauses.append(world.seconds - began)
+    first, longest = BACK_OFF_SECONDS
+    assert pauses[:3] == [first, 2 * first, 4 * first] and pauses[-1] == longest
+    ask.was_wanted()
+    ask.back_off()
+    world.seconds += first
+    ask.renew()
+    assert len(world.posted) == 11
+
+
+def test_a_withdrawal_that_fails_is_no_reason_to_come_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = standing(world)
+    ask.renew()
+
+    def fail(page: int, *, key: str) -> None:
+        raise UserError("no gas")
+
+    monkeypatch.setattr(world, "send", fail)
+    with pytest.raises(UserError):
+        ask.back_off()
+    world.seconds += BACK_OFF_SECONDS[0] - 1
+    ask.renew()
+    assert len(world.posted) == 1
