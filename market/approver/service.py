@@ -122,7 +122,10 @@ class Approver:
     def answer_releases(self) -> None:
         """A provider that stops gets an Approval(last) of what it has finished, and may close at once."""
         for report in self._market.release_requests(self._key.address):
-            self._release(report)
+            try:
+                self._release(report)
+            except UserError as error:  # the lease may have gone in a reorganisation; others' have not
+                log.warning("approver.skipped", lease=report.report.lease, problem=error.message)
 
     def _release(self, report: ReportOut) -> None:
         lease = self._lease(report.report.lease)
