@@ -34,7 +34,7 @@ class MarketSettings(BaseSettings):
     port: int = Field(8600, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
     database_url: str = Field(
         default_factory=lambda: f"sqlite:///{home() / 'market' / 'market.sqlite3'}",
-        description="SQLAlchemy URL; default: an SQLite file in the home",
+        description="SQLite, or postgresql+psycopg://user:password@host/name; default: an SQLite file in the home",
     )
     blob_dir: Path = Field(
         default_factory=lambda: home() / "market" / "blobs", description="Folder of jobs' files and checkpoints"

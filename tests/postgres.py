@@ -89,10 +89,11 @@ def start_cluster() -> Iterator[Cluster]:
         hba = data / "pg_hba.conf"
         hba.write_text(f"local all {GUEST[0]} scram-sha-256\n" + hba.read_text())
         options = [part for option in _OPTIONS for part in ("-c", option)]
+        # So that it goes, too, when the tests are killed.
+        bound = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
+        serve = [*bound, bin / "postgres", "-D", data, "-k", folder, *options]
         with log.open("wb") as out:
-            process = subprocess.Popen(
-                [bin / "postgres", "-D", data, "-k", folder, *options], stderr=out, cwd=folder, **who
-            )
+            process = subprocess.Popen(serve, stderr=out, cwd=folder, **who)
         _wait_until_up(process, folder, log)
         yield Cluster(folder, bin)
     finally:
