@@ -1,6 +1,8 @@
 """A market of separate processes for benchmarks: chain, market, one provider's agent, one client."""
 
 import json
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,6 +104,7 @@ class Market:
 
 @contextmanager
 def market() -> Iterator[Market]:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that no process is left behind
     with tempfile.TemporaryDirectory(prefix="gpumarket-bench-") as home:
         stage = Stage(Path(home))
         try:
