@@ -174,11 +174,12 @@ def test_a_checkpoint_that_would_come_too_late_is_given_up_at_no_cost(stage_of: 
     assert "would come after the deadline" in reports[0].text
 
 
+@pytest.mark.long
 def test_a_recipe_that_hangs_is_given_up_for_that(stage_of: StageOf) -> None:
-    stage = stage_of(timeout=12)
+    stage = stage_of(timeout=30)
     job = stage.submit(checkpoints=2, hang_at=6)
     with stage.approving(), stage.agent(once=True) as agent:
-        agent.join(60)
+        agent.join(100)
         assert not agent.is_alive()
     assert paid(stage) == (1, 1)
     assert stage.folder().file.penalty == 0

@@ -385,7 +385,7 @@ def test_as_an_ordinary_user(tmp_path: Path) -> None:
     command += _walkable([Path(sys.base_prefix), Path(sys.prefix), ROOT, user])
     command += ["--setenv", "HOME", str(user), "--setenv", "TMPDIR", str(user), "--"]
     command += ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", "--inh-caps=-all"]
-    command += ["--bounding-set=-all", sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider"]
+    command += ["--bounding-set=-all", sys.executable, "-m", "pytest", "-n", "0", "-q", "-o", f"cache_dir={user}/cache"]
     command += ["-m", "as_anybody and not podman", "--basetemp", str(user / "tests"), __file__]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     shutil.rmtree(user, ignore_errors=True)
