@@ -78,6 +78,7 @@ class JobFile(BaseModel):
     deadline: Annotated[str | None, BeforeValidator(as_text_time)] = None
     start: JobPath | None = Field(default=None, description="file of weights to start from, safetensors")
     stop: Stop | None = None
+    sealed: bool = Field(default=False, description="the market gets ciphertext only")
     # The offer. Amounts are whole tokens, as text, so that no float ever holds money.
     units: int | None = Field(default=None, ge=1, description="work units per checkpoint; `recipe measure` fills it")
     max_price: Annotated[str | None, BeforeValidator(_plain_price)] = Field(
@@ -134,7 +135,7 @@ def pack(job: JobFile, folder: Path) -> JobSpec:
     fields = job.model_dump(
         include={
             "environment", "recipe", "config", "seed", "steps", "checkpoint_every", "resources",
-            "interruptible", "deadline", "start", "stop",
+            "interruptible", "deadline", "start", "stop", "sealed",
         }
     )  # fmt: skip
     try:

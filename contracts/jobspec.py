@@ -38,6 +38,10 @@ def _is_none(value: Any) -> bool:
     return value is None
 
 
+def _is_false(value: Any) -> bool:
+    return value is False
+
+
 def check_path(path: str) -> str:
     """A relative, normalised, `/`-separated path inside the job; ValueError otherwise."""
     bad = (
@@ -157,6 +161,7 @@ class JobSpec(BaseModel):
     start: JobPath | None = Field(default=None, exclude_if=_is_none)  # weights to start from
     start_step: int | None = Field(default=None, ge=1, lt=1 << 53, exclude_if=_is_none)  # done by an earlier job
     stop: Stop | None = Field(default=None, exclude_if=_is_none)
+    sealed: bool = Field(default=False, exclude_if=_is_false)  # files, checkpoints and logs leave a party only so
 
     @field_validator("deadline")
     @classmethod
@@ -201,6 +206,11 @@ class JobSpec(BaseModel):
     def hosts(self) -> frozenset[str]:
         """Those that files are fetched from."""
         return frozenset(ref.host for ref in self.files.values() if ref.host)
+
+    @property
+    def stored_files(self) -> dict[str, FileRef]:
+        """Those that the market has: all without a url."""
+        return {path: ref for path, ref in self.files.items() if ref.url is None}
 
     @property
     def recipe_path(self) -> str:

@@ -274,6 +274,28 @@ class AuditorGrant(SignedType):
     valid_until: Uint40
 
 
+class EncryptionKey(SignedType):
+    """An account's X25519 key, to which keys of sealed jobs may be sealed; the newest holds. Never on chain."""
+
+    TYPE = (("address", "account"), ("bytes32", "key"), ("uint40", "time"))
+    account: Address
+    key: Bytes32
+    time: Uint40
+
+
+class KeyGrant(SignedType):
+    """A client or approver gives a sealed job's key to `reader`; `content` is the SHA-256 of the 80 sealed bytes.
+
+    Signed, or else a market could hand a worker a key of its own, and read what the worker seals with it.
+    """
+
+    TYPE = (("bytes32", "job"), ("address", "reader"), ("bytes32", "readerKey"), ("bytes32", "content"))
+    job: Bytes32
+    reader: Address
+    reader_key: Bytes32
+    content: Bytes32
+
+
 def compact_signature(r: int, s: int, y_parity: int) -> bytes:
     """EIP-2098: 64 bytes, the parity in the top bit of s."""
     return r.to_bytes(32, "big") + ((y_parity << 255) | s).to_bytes(32, "big")

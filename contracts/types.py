@@ -83,6 +83,7 @@ Uint96 = _uint(96)
 Uint256 = _uint(256)
 Bytes20 = _hex_bytes(20)
 Bytes32 = _hex_bytes(32)
+Bytes80 = _hex_bytes(80)
 Address = Annotated[str, AfterValidator(_address), WithJsonSchema({"type": "string", "pattern": "^0x[0-9a-fA-F]{40}$"})]
 Signature = Annotated[str, AfterValidator(_signature), WithJsonSchema({"type": "string", "pattern": "^0x[0-9a-f]*$"})]
 

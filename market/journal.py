@@ -21,8 +21,8 @@ from contracts.errors import UserError
 FOLDER = "messages"  # beside the blobs
 
 Kind = Literal[
-    "rules", "ask", "bid", "progress", "approval", "rejection", "report", "auditor", "upload", "collected",
-    "epoch", "opened",
+    "rules", "ask", "bid", "progress", "approval", "rejection", "report", "auditor", "key", "grant", "upload",
+    "collected", "epoch", "opened",
 ]  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from contracts.api.bodies import (
     AuditorIn,
     BidIn,
     CheckpointStatus,
+    EncryptionKeyIn,
+    KeyGrantIn,
     ProgressIn,
     RejectionIn,
     ReportIn,
@@ -27,7 +29,9 @@ from market.models import (
     BidRow,
     BlobRow,
     CheckpointRow,
+    EncryptionKeyRow,
     EpochRow,
+    KeyGrantRow,
     MatchRow,
     RejectionRow,
     ReportRow,
@@ -91,14 +95,15 @@ def _bid(session: Session, domain: Domain, message: Message) -> BidRow:
     bid = body.bid
     id = bid.digest(domain)
     # A Bid that was written down, but not taken after all, has left its nonce to another one.
-    session.exec(
-        delete(BidRow).where(
-            col(BidRow.client) == bid.client,
-            col(BidRow.page) == bid.page,
-            col(BidRow.bit) == bid.bit,
-            col(BidRow.id) != id,
+    others = session.exec(
+        select(BidRow.id).where(
+            BidRow.client == bid.client, BidRow.page == bid.page, BidRow.bit == bid.bit, BidRow.id != id
         )
-    )
+    ).all()
+    session.exec(delete(KeyGrantRow).where(col(KeyGrantRow.bid).in_(others)))
+    session.exec(delete(BidRow).where(col(BidRow.id).in_(others)))
+    for grant in body.grants:
+        _add_grant(session, grant, bid.client)
     return session.merge(
         BidRow(
             id=id,
@@ -109,6 +114,7 @@ def _bid(session: Session, domain: Domain, message: Message) -> BidRow:
             bid=bid.model_dump(mode="json", by_alias=True),
             signature=body.signature,
             spec=body.spec.model_dump(mode="json"),
+            sealed_files={plain: ref.model_dump(mode="json") for plain, ref in body.sealed_files.items()},
             page=bid.page,
             bit=bid.bit,
             valid_until=min(bid.valid_until, body.spec.deadline_time or bid.valid_until),
@@ -134,7 +140,7 @@ def _progress(session: Session, domain: Domain, message: Message) -> CheckpointR
         bid=message.facts["bid"],
         provider=message.facts["provider"],
         record=body.checkpoint.model_dump(mode="json"),
-        blob=body.checkpoint.state.sha256,
+        blob=body.checkpoint.stored.sha256,
         signature=body.signature,
         tip=claim.tip,
         received=message.received,
@@ -224,6 +230,37 @@ def _auditor(session: Session, domain: Domain, message: Message) -> AuditorRow:
     )
 
 
+def _key(session: Session, domain: Domain, message: Message) -> EncryptionKeyRow:
+    """Of several keys the newest counts."""
+    body = EncryptionKeyIn.model_validate(message.body)
+    key = body.key
+    row = session.get(EncryptionKeyRow, key.account)
+    if row is not None and row.time >= key.time:
+        return row
+    return session.merge(EncryptionKeyRow(account=key.account, key=key.key, time=key.time, signature=body.signature))
+
+
+def _grant(session: Session, domain: Domain, message: Message) -> KeyGrantRow:
+    return _add_grant(session, KeyGrantIn.model_validate(message.body), message.facts["signer"])
+
+
+def _add_grant(session: Session, body: KeyGrantIn, signer: str) -> KeyGrantRow:
+    grant = body.grant
+    row = session.get(KeyGrantRow, (grant.job, grant.reader, grant.reader_key, signer))
+    if row is None:
+        row = KeyGrantRow(
+            bid=grant.job,
+            reader=grant.reader,
+            reader_key=grant.reader_key,
+            signer=signer,
+            sealed_key=body.sealed_key,
+            signature=body.signature,
+        )
+        session.add(row)
+        session.flush()
+    return row
+
+
 def _upload(session: Session, domain: Domain, message: Message) -> UploadRow:
     body = message.body
     return session.merge(UploadRow(sha256=body["sha256"], account=body["account"], received=message.received))
@@ -278,6 +315,8 @@ _APPLY: dict[Kind, Callable[[Session, Domain, Message], Any]] = {
     "rejection": _rejection,
     "report": _report,
     "auditor": _auditor,
+    "key": _key,
+    "grant": _grant,
     "upload": _upload,
     "collected": _collected,
     "epoch": _epoch,

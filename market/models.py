@@ -102,6 +102,7 @@ class BidRow(SQLModel, table=True):
     bid: dict[str, Any] = Field(sa_type=JSON)  # the Bid in its JSON form
     signature: str = Field(sa_type=Text)
     spec: dict[str, Any] = Field(sa_type=JSON)
+    sealed_files: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)  # of a sealed job: FileRef by plaintext
     page: int = Field(sa_type=BigInteger)
     bit: int
     valid_until: int = Field(sa_type=BigInteger, index=True)  # the Bid's, or the job's deadline if that is sooner
@@ -270,6 +271,30 @@ class AuditorRow(SQLModel, table=True):
     signature: str = Field(sa_type=Text)
 
 
+class EncryptionKeyRow(SQLModel, table=True):
+    """An account's newest X25519 key."""
+
+    __tablename__ = "encryption_key"
+
+    account: str = Field(primary_key=True, sa_type=ADDRESS)
+    key: str = Field(sa_type=HASH)
+    time: int = Field(sa_type=BigInteger)
+    signature: str = Field(sa_type=Text)
+
+
+class KeyGrantRow(SQLModel, table=True):
+    """A sealed job's key for one reader. The first of its kind stays: a job has one key, and grants can be replayed."""
+
+    __tablename__ = "key_grant"
+
+    bid: str = Field(primary_key=True, sa_type=HASH)
+    reader: str = Field(primary_key=True, sa_type=ADDRESS)
+    reader_key: str = Field(primary_key=True, sa_type=HASH)
+    signer: str = Field(primary_key=True, sa_type=ADDRESS)  # client or approver
+    sealed_key: str = Field(sa_type=Text)
+    signature: str = Field(sa_type=Text)
+
+
 # ------------------------------------------------------------------ clearing
 
 
@@ -313,6 +338,19 @@ class LeaderRow(SQLModel, table=True):
     holder: str = Field(sa_type=Text)  # host:pid
     term: int = Field(sa_type=BigInteger)  # counts the leaders
     until: datetime = Field(sa_type=UtcTime)  # of the database's clock; then another one may take over
+
+
+class AnswerRow(SQLModel, table=True):
+    """The answer to a POST with an Idempotency-Key, for a day."""
+
+    __tablename__ = "answer"
+
+    key: str = Field(primary_key=True, sa_type=String(128))
+    path: str = Field(primary_key=True, sa_type=String(200))
+    body: str = Field(sa_type=HASH)  # SHA-256 of the request's
+    status: int | None  # None: not answered yet
+    answer: str = Field(sa_type=Text)  # JSON
+    received: datetime = Field(default_factory=now, sa_type=UtcTime, index=True)
 
 
 class BlobRow(SQLModel, table=True):

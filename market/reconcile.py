@@ -240,8 +240,10 @@ def check_tables(chain: Chain, db: Database, blobs: BlobStore) -> Check:
 def check_job_files(bids: Iterable[BidRow], blobs: BlobStore, needed: set[str]) -> Check:
     check = Check("blobs: the files of jobs")
     for bid in bids:
-        for path, ref in JobSpec.model_validate(bid.spec).files.items():
-            if ref.url or ref.sha256 not in needed:
+        for path, plain in JobSpec.model_validate(bid.spec).stored_files.items():
+            sealed = bid.sealed_files.get(plain.sha256)
+            ref = FileRef.model_validate(sealed) if sealed else plain
+            if ref.sha256 not in needed:
                 continue
             check.compared += 1
             check.differences += _wrong(blobs.path(ref.sha256), ref, f"{path} of job {bid.id}")
@@ -250,11 +252,11 @@ def check_job_files(bids: Iterable[BidRow], blobs: BlobStore, needed: set[str]) 
 
 def check_checkpoints(records: Iterable[CheckpointRecord], blobs: BlobStore, needed: set[str]) -> Check:
     check = Check("blobs: approved checkpoints, bytes and state roots")
-    for record in (one for one in records if one.state.sha256 in needed):
+    for record in (one for one in records if one.stored.sha256 in needed):
         check.compared += 1
-        path, what = blobs.path(record.state.sha256), f"checkpoint {record.index} with tip {record.tip}"
-        wrong = _wrong(path, record.state, what)
-        if not wrong:
+        path, what = blobs.path(record.stored.sha256), f"checkpoint {record.index} with tip {record.tip}"
+        wrong = _wrong(path, record.stored, what)
+        if not wrong and record.sealed is None:  # what is sealed can't be looked into here
             root = to_hex(file_state_root(path))
             if root != record.state_root:
                 wrong = [f"{what}: state root is {root}, approved was {record.state_root}"]

@@ -1,6 +1,7 @@
 """A market for tests, with orders that it takes. The chain behind it may be real or not."""
 
 import hashlib
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +53,7 @@ class FakeChain:
 
     domain: Domain
     words: dict[str, AccountWord] = field(default_factory=dict)
+    coins: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # for gas
     decimals: int = 6
     symbol: str = "tUSD"
 
@@ -60,7 +62,8 @@ class FakeChain:
             require=lambda name: self.domain.verifying_contract, approver=None, finality=Finality()
         )
         self.w3 = SimpleNamespace(
-            to_checksum_address=lambda address: address, eth=SimpleNamespace(get_code=lambda address: b"")
+            to_checksum_address=lambda address: address,
+            eth=SimpleNamespace(get_code=lambda address: b"", get_balance=self.coins.__getitem__),
         )
 
     def account(self, address: str) -> AccountWord:

@@ -11,13 +11,25 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 
 from contracts.chain.finality import Finality
 from contracts.commitment import canonical_hash
-from contracts.jobspec import FileRef, JobSpec, check_json
-from contracts.orders import Approval, Ask, AuditorGrant, Bid, Claim, Rejection, Report, Rules
+from contracts.jobspec import MAX_FILES, FileRef, JobSpec, check_json
+from contracts.orders import (
+    Approval,
+    Ask,
+    AuditorGrant,
+    Bid,
+    Claim,
+    EncryptionKey,
+    KeyGrant,
+    Rejection,
+    Report,
+    Rules,
+)
 from contracts.types import (
     ZERO_TIP,
     Address,
     Bytes20,
     Bytes32,
+    Bytes80,
     Signature,
     Text,
     Uint16,
@@ -135,11 +147,37 @@ class AskOut(Body):
     received: Time
 
 
+class EncryptionKeyIn(Body):
+    """The key that an account's grants are sealed to. Who reads it checks the signature."""
+
+    key: EncryptionKey
+    signature: Signature
+
+
+class KeyGrantIn(Body):
+    """A sealed job's key for one reader. Who reads it checks the signature."""
+
+    grant: KeyGrant
+    sealed_key: Bytes80 = Field(description="the job's 32-byte key in a libsodium sealed box for readerKey")
+    signature: Signature
+
+
 class BidIn(Body):
     bid: Bid
     signature: Signature
     spec: JobSpec
     name: Text = Field(default="job", min_length=1, max_length=100)
+    sealed_files: dict[Bytes32, FileRef] = Field(
+        default_factory=dict,
+        max_length=MAX_FILES,
+        description="of a sealed job: the ciphertext's blob by the SHA-256 of the plaintext; not signed, since what "
+        "comes out of a blob is checked against the plaintext's hash",
+    )
+    grants: list[KeyGrantIn] = Field(
+        default_factory=list,
+        max_length=100,
+        description="of a sealed job: by its client, to its approver at least",
+    )
 
 
 class JobStatus(StrEnum):
@@ -189,6 +227,9 @@ class JobOut(Body):
     bid: Bid
     signature: Signature
     spec: JobSpec
+    sealed_files: dict[Bytes32, FileRef] = Field(
+        description="of a sealed job: ciphertexts by the SHA-256 of the plaintext"
+    )
     accepted: Uint16
     paid: Uint96 = Field(description="to providers so far")
     fees: Uint96
@@ -254,9 +295,17 @@ class CheckpointRecord(Body):
     numerics: Annotated[dict[str, Any], AfterValidator(partial(check_json, what="numerics"))]
     root: Bytes32
     tip: Bytes20
-    state: FileRef = Field(description="the safetensors blob")
+    state: FileRef = Field(description="the safetensors blob; of a sealed job, the plaintext, which no market has")
+    sealed: FileRef | None = Field(
+        default=None, exclude_if=lambda ref: ref is None, description="of a sealed job: the blob with the ciphertext"
+    )
     metrics: dict[str, float] = Field(max_length=100)
     seconds: float = Field(ge=0, description="since the checkpoint before")
+
+    @property
+    def stored(self) -> FileRef:
+        """The blob that the market has of it."""
+        return self.sealed or self.state
 
 
 class CheckpointStatus(StrEnum):

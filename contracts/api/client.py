@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,9 +24,11 @@ from contracts.api.bodies import (
     AuditorOut,
     BidIn,
     CheckpointOut,
+    EncryptionKeyIn,
     EpochOut,
     Info,
     JobOut,
+    KeyGrantIn,
     LeaseOut,
     Page,
     ProgressIn,
@@ -42,6 +45,7 @@ from contracts.jobspec import FileRef, hash_file
 
 M = TypeVar("M", bound=BaseModel)
 CHUNK = 1 << 20
+IDEMPOTENCY_KEY = "Idempotency-Key"  # header of a POST that may be sent again
 
 # What was in vain is told once, by the exception in the end: not by a log line for each try.
 stamina.instrumentation.set_on_retry_hooks(())
@@ -128,7 +132,7 @@ class MarketClient:
 
     def _post(self, model: type[M], path: str, body: BaseModel) -> M:
         content = body.model_dump_json(by_alias=True)
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", IDEMPOTENCY_KEY: str(uuid.uuid4())}
         return _parse(model, self._request("POST", path, content=content, headers=headers))
 
     def _pages(self, model: type[M], path: str, **params: Any) -> Iterator[M]:
@@ -167,6 +171,19 @@ class MarketClient:
     def reports(self, job: str) -> Iterator[ReportOut]:
         """Those of one job that the signer may read, with their texts."""
         return self._pages(ReportOut, f"/v1/jobs/{job}/reports", headers=self._reading(job))
+
+    def encryption_key(self, account: str) -> EncryptionKeyIn | None:
+        """None if the account has registered none. The signature is for the caller to check."""
+        try:
+            return self._get(EncryptionKeyIn, f"/v1/keys/{account}")
+        except Problem as problem:
+            if problem.status == 404:
+                return None
+            raise
+
+    def grants(self, job: str, reader: str) -> Iterator[KeyGrantIn]:
+        """Of a sealed job's key to one reader. The signatures are for the caller to check."""
+        return self._pages(KeyGrantIn, f"/v1/jobs/{job}/grants", reader=reader)
 
     def leases(
         self, *, provider: str | None = None, approver: str | None = None, live: bool | None = None
@@ -213,6 +230,14 @@ class MarketClient:
 
     def name_auditor(self, body: AuditorIn) -> AuditorOut:
         return self._post(AuditorOut, f"/v1/jobs/{body.grant.job}/auditors", body)
+
+    def put_key(self, body: EncryptionKeyIn) -> EncryptionKeyIn:
+        content, headers = body.model_dump_json(by_alias=True), {"content-type": "application/json"}
+        path = f"/v1/keys/{body.key.account}"
+        return _parse(EncryptionKeyIn, self._request("PUT", path, content=content, headers=headers))
+
+    def post_grant(self, body: KeyGrantIn) -> KeyGrantIn:
+        return self._post(KeyGrantIn, f"/v1/jobs/{body.grant.job}/grants", body)
 
     def post_report(self, body: ReportIn) -> ReportOut:
         return self._post(ReportOut, "/v1/reports", body)
@@ -295,9 +320,12 @@ def _chunks(path: Path, throttle: Throttle | None) -> Iterator[bytes]:
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds after which a request that came too early may come again; None if it was not too early."""
+    """Seconds after which a request that came too early may come again; None if it was not too early.
+
+    It came too early after too many others (429), or while the market still answers its first try (409).
+    """
     text = response.headers.get("retry-after", "")
-    return float(text) if response.status_code == 429 and text.isascii() and text.isdigit() else None
+    return float(text) if response.status_code in (409, 429) and text.isascii() and text.isdigit() else None
 
 
 def _raise_problem(response: httpx2.Response) -> None:

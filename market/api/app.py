@@ -3,14 +3,16 @@
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from market.api.dependencies import get_caller
+from market.api import health
+from market.api.dependencies import bind_ids, get_caller
 from market.api.errors import PROBLEMS, ProblemBody, add_handlers
+from market.api.idempotency import HEADER, KeepAnswer, once
 from market.api.middleware import BodyLimit, RequestLog
-from market.api.routes import blobs, epochs, info, jobs, leases, orders, progress
+from market.api.routes import blobs, epochs, info, jobs, keys, leases, orders, progress
 from market.callers import Callers
 from market.context import Context
 
@@ -20,6 +22,14 @@ Nothing here needs a login: orders, claims, approvals and reports carry signatur
 contract that checks them again. Files, checkpoints and logs are for those who have to do with a job, and uploads for
 those who have a deposit: such requests carry a signed token that is good for some minutes. Posting the same message
 twice is the same as once. Money is decimal text in the token's smallest unit, times are RFC 3339, hashes 0x-hex."""
+
+
+_IDEMPOTENCY_KEY = {
+    "name": HEADER,
+    "in": "header",
+    "description": "of your making, such as a UUID: for 24 hours the same request with it gets the same answer",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
+}
 
 
 def create_app(context: Context | None = None) -> FastAPI:
@@ -34,25 +44,17 @@ def create_app(context: Context | None = None) -> FastAPI:
     )
     app.state.context = context
     app.state.callers = Callers(context) if context is not None else None
-    v1 = APIRouter(prefix="/v1", responses=PROBLEMS, dependencies=[Depends(get_caller)])
-    for room in (info, orders, jobs, leases, progress, epochs, blobs):
+    v1 = APIRouter(prefix="/v1", responses=PROBLEMS, dependencies=[Depends(bind_ids), Depends(get_caller), Depends(once)])
+    for room in (info, orders, jobs, leases, progress, epochs, blobs, keys):
         v1.include_router(room.router)
     app.include_router(v1)
-    app.get("/healthz", tags=["market"], status_code=204, responses={503: {"description": "Not ready"}})(healthz(app))
+    app.include_router(health.router, responses=PROBLEMS)
     add_handlers(app)
+    app.add_middleware(KeepAnswer)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestLog)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
-
-
-def healthz(app: FastAPI) -> Any:
-    def get_health() -> Response:
-        """204 once the market follows the chain."""
-        context: Context = app.state.context
-        return Response(status_code=204 if context.caught_up.is_set() else 503)
-
-    return get_health
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -75,7 +77,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components.pop("ValidationError", None)
         components["ProblemBody"] = ProblemBody.model_json_schema()
         for path in schema["paths"].values():
-            for operation in path.values():
+            for method, operation in path.items():
                 operation["responses"].pop("422", None)
+                if method == "post":
+                    operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
         app.openapi_schema = schema
     return app.openapi_schema

@@ -85,6 +85,8 @@ def check_readable(session: Session, reader: Reader, sha256: str) -> None:
 
 def file_blobs(job: BidRow) -> set[str]:
     """The blobs of a job's files. Those with an address are fetched there, and nobody has shown us their bytes."""
+    if job.spec.get("sealed"):
+        return {ref["sha256"] for ref in job.sealed_files.values()}
     return {file["sha256"] for file in job.spec["files"].values() if not file.get("url")}
 
 

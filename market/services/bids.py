@@ -13,6 +13,7 @@ from market.models import BidRow, CheckpointRow
 from market.services import admission
 from market.services.blobs import not_uploaded
 from market.services.jobs import get_job
+from market.services.sealing import check_sealed
 
 
 def admit_bid(context: Context, body: BidIn) -> tuple[JobOut, bool]:
@@ -45,6 +46,7 @@ def _check(context: Context, body: BidIn) -> None:
     _check_job(body)
     admission.check_not_expired(context, bid)
     admission.check_signature(context, bid, body.signature)
+    check_sealed(context, body)
     account = context.account(bid.client)
     admission.check_page(bid, account)
     admission.check_nonce(bid, account)
@@ -121,9 +123,9 @@ def _check_start(session: Session, body: BidIn) -> None:
 
 def _check_files(context: Context, session: Session, body: BidIn) -> None:
     """All but those with an address are here, and the client has shown that it has them."""
-    wanted = [ref for ref in body.spec.files.values() if ref.url is None]
-    lacking = {ref.sha256 for ref in not_uploaded(context, session, body.bid.client, wanted)}
-    missing = {path: ref for path, ref in body.spec.files.items() if ref.url is None and ref.sha256 in lacking}
+    wanted = {path: body.sealed_files.get(ref.sha256, ref) for path, ref in body.spec.stored_files.items()}
+    lacking = {ref.sha256 for ref in not_uploaded(context, session, body.bid.client, wanted.values())}
+    missing = {path: ref for path, ref in wanted.items() if ref.sha256 in lacking}
     if missing:
         names = ", ".join(sorted(missing)[:10]) + (", ..." if len(missing) > 10 else "")
         raise Problem(

@@ -6,7 +6,7 @@ from sqlmodel import Session, col, select
 
 from contracts.api.bodies import JobOut, JobStatus, Page
 from contracts.api.problems import Code, Problem
-from contracts.jobspec import JobSpec
+from contracts.jobspec import FileRef, JobSpec
 from contracts.orders import Bid
 from contracts.terms import Phase
 from market.context import Context
@@ -73,6 +73,7 @@ def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list
                 bid=Bid.model_validate(row.bid),
                 signature=row.signature,
                 spec=spec,
+                sealed_files={plain: FileRef.model_validate(ref) for plain, ref in row.sealed_files.items()},
                 accepted=accepted[row.id],
                 paid=sum(lease.paid for lease in leases[row.id]),
                 fees=sum(lease.fees for lease in leases[row.id]),

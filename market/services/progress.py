@@ -61,6 +61,12 @@ def _check_record(context: Context, body: ProgressIn, spec: JobSpec) -> None:
         raise _mismatch(f"the record is of checkpoint {record.index}, but the Claim of {claim.n}")
     if record.step != spec.step_of(claim.n):
         raise _mismatch(f"checkpoint {claim.n} is at step {spec.step_of(claim.n)} of the job, not {record.step}")
+    if (record.sealed is not None) != spec.sealed:
+        raise _mismatch(
+            "the job is sealed, but the record names no ciphertext"
+            if spec.sealed
+            else "the record names a ciphertext, but the job is not sealed"
+        )
     if not commitment.finite(record.metrics):
         bad = ", ".join(name for name, value in record.metrics.items() if not commitment.finite({name: value}))
         raise Problem(
@@ -72,13 +78,14 @@ def _check_record(context: Context, body: ProgressIn, spec: JobSpec) -> None:
 
 
 def _check_state(context: Context, session: Session, lease: LeaseRow, record: CheckpointRecord) -> None:
-    if not_uploaded(context, session, lease.provider, [record.state]):
+    state = record.stored
+    if not_uploaded(context, session, lease.provider, [state]):
         raise Problem(
             422,
             Code.BLOB_MISSING,
-            f"{lease.provider} has not uploaded the state blob {record.state.sha256} of {record.state.size} bytes",
+            f"{lease.provider} has not uploaded the state blob {state.sha256} of {state.size} bytes",
             "Upload it to /v1/blobs/{sha256} first, with a token of the provider.",
-            missing={"state": record.state.sha256},
+            missing={"state": state.sha256},
         )
 
 

@@ -23,6 +23,8 @@ from contracts.orders import (
     Bid,
     Claim,
     Domain,
+    EncryptionKey,
+    KeyGrant,
     Report,
     Rules,
     SignedType,
@@ -89,6 +91,7 @@ def job_vectors() -> dict[str, Any]:
             "stop": Stop(metric="eval_loss", patience=3, min_delta=0.001),
         }
     )
+    sealed = spec.model_copy(update={"sealed": True})
     return {
         "spec": spec.model_dump(mode="json"),
         "canonical": spec.canonical().decode(),
@@ -97,6 +100,11 @@ def job_vectors() -> dict[str, Any]:
             "spec": more.model_dump(mode="json"),
             "canonical": more.canonical().decode(),
             "job": more.job_hash(),
+        },
+        "sealed": {
+            "spec": sealed.model_dump(mode="json"),
+            "canonical": sealed.canonical().decode(),
+            "job": sealed.job_hash(),
         },
     }
 
@@ -229,6 +237,18 @@ def order_vectors(job: bytes, tip: str) -> dict[str, Any]:
         ),
         "auditorgrant": signed(
             AuditorGrant(job=parties.bid, auditor=APPROVER.address, valid_until=1_800_003_600), CLIENT
+        ),
+        "encryptionkey": signed(
+            EncryptionKey(account=PROVIDER.address, key=to_hex(keccak(b"x25519")), time=1_800_000_000), PROVIDER
+        ),
+        "keygrant": signed(
+            KeyGrant(
+                job=parties.bid,
+                reader=PROVIDER.address,
+                reader_key=to_hex(keccak(b"x25519")),
+                content=to_hex(keccak(b"80")),
+            ),
+            APPROVER,
         ),
         "lowestPrice": price,
         "lease": {

@@ -16,7 +16,20 @@ from safetensors.numpy import save
 from contracts import commitment
 from contracts.commitment import Tensor
 from contracts.jobspec import JobSpec
-from contracts.orders import AccessToken, Approval, Ask, AuditorGrant, Bid, Claim, Domain, Report, Rules, SignedType
+from contracts.orders import (
+    AccessToken,
+    Approval,
+    Ask,
+    AuditorGrant,
+    Bid,
+    Claim,
+    Domain,
+    EncryptionKey,
+    KeyGrant,
+    Report,
+    Rules,
+    SignedType,
+)
 from contracts.terms import AccountWord, Nums, Parties, StateWord, Terms
 from tests.golden.generate import vectors
 
@@ -51,6 +64,8 @@ ENCODINGS = {
     "Report": "Report(bytes32 lease,uint16 n,string kind,bytes32 content,uint40 time)",
     "AccessToken": "AccessToken(address account,bytes32 job,string scope,uint40 validUntil)",
     "AuditorGrant": "AuditorGrant(bytes32 job,address auditor,uint40 validUntil)",
+    "EncryptionKey": "EncryptionKey(address account,bytes32 key,uint40 time)",
+    "KeyGrant": "KeyGrant(bytes32 job,address reader,bytes32 readerKey,bytes32 content)",
 }
 
 
@@ -82,7 +97,9 @@ def digest_by_hand(domain: dict[str, str], struct_hash: bytes) -> bytes:
     return keccak(b"\x19\x01" + separator + struct_hash)
 
 
-@pytest.mark.parametrize("model", [Bid, Ask, Claim, Approval, Report, AccessToken, AuditorGrant])
+@pytest.mark.parametrize(
+    "model", [Bid, Ask, Claim, Approval, Report, AccessToken, AuditorGrant, EncryptionKey, KeyGrant]
+)
 def test_orders_hash_and_recover(model: type[SignedType]) -> None:
     golden = load("orders.json")
     entry = dict(golden[model.__name__.lower()])
@@ -288,7 +305,7 @@ def test_seeds_and_samples() -> None:
     assert commitment.sample_positions(42, 1, 0) == []
 
 
-@pytest.mark.parametrize("part", [None, "more"])
+@pytest.mark.parametrize("part", [None, "more", "sealed"])
 def test_job_hash(part: str | None) -> None:
     golden = load("job.json")
     golden = golden[part] if part else golden

@@ -94,6 +94,7 @@ def test_the_hash_covers_every_field() -> None:
         {"resources": {"gpus": 1}}, {"files": {"r.py": FileRef(sha256="0x" + "01" * 32, size=1)}},
         {"files": {"r.py": FileRef(sha256="0x" + "00" * 32, size=1, url="https://a.org/r.py")}}, {"start": "r.py"},
         {"start_step": 4}, {"stop": {"metric": "loss", "patience": 2}}, {"stop": {"metric": "loss", "patience": 3}},
+        {"sealed": True},
     ]  # fmt: skip
     assert len({JobSpec(**(base | change)).job_hash() for change in changes}) == len(changes)
     assert set().union(*changes) | {"files", "version"} == set(JobSpec.model_fields)

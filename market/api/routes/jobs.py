@@ -4,10 +4,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from contracts.api.bodies import AuditorIn, AuditorOut, CheckpointOut, JobOut, JobStatus, Page, ReportOut
+from contracts.api.bodies import (
+    AuditorIn,
+    AuditorOut,
+    CheckpointOut,
+    JobOut,
+    JobStatus,
+    KeyGrantIn,
+    Page,
+    ReportOut,
+)
 from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, Limit, Market, ReadingCaller
 from market.callers import wrong_job
-from market.services import access, jobs, progress, reports
+from market.services import access, jobs, progress, reports, sealing
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")
 
@@ -48,3 +57,17 @@ def list_job_reports(
 def post_auditor(market: Market, id: HashPath, body: AuditorIn) -> AuditorOut:
     """A job's client lets somebody read its files, checkpoints and logs, until a time."""
     return access.name_auditor(market, id, body)
+
+
+@router.post("/{id}/grants")
+def post_grant(market: Market, id: HashPath, body: KeyGrantIn) -> KeyGrantIn:
+    """A sealed job's client or approver gives somebody the job's key. The same again changes nothing."""
+    return sealing.add_grant(market, id, body)
+
+
+@router.get("/{id}/grants")
+def list_grants(
+    market: Market, id: HashPath, reader: AddressQuery = None, after: After = None, limit: Limit = DEFAULT
+) -> Page[KeyGrantIn]:
+    """Public: only the reader can open one."""
+    return sealing.list_grants(market, id, reader, after, limit)
