@@ -193,7 +193,7 @@ def _dry_run(
             if code == Refusal.OK:
                 openable.append(match)
             else:
-                log.info("clearing.not_openable", bid=match.bid.id, ask=match.ask.id, reason=Refusal(code).sentence)
+                log.info("clearing.not_openable", job=match.bid.id, ask=match.ask.id, reason=Refusal(code).sentence)
     return openable
 
 
@@ -241,7 +241,7 @@ def _open(
         accept(context, session, "opened", body)  # the indexer names the leases, when it comes to their block
     for bid, note in notes.items():
         lease = opened.get(bid)
-        log.info("clearing.opened" if lease else "clearing.skipped", bid=bid, lease=lease, note=note)
+        log.info("clearing.opened" if lease else "clearing.skipped", job=bid, lease=lease, note=note)
 
 
 def _note_waiting(context: Context, result: Result) -> None:

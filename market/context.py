@@ -42,6 +42,7 @@ class Context:
     sender: Sender | None = None  # with the matcher's key; None in a process that only reads
     head: Head = Head(0, 0)  # set by the indexer
     leadership: Leadership = field(default_factory=Alone)
+    followed: float = field(default_factory=time.monotonic)  # when the indexer last looked
     caught_up: threading.Event = field(default_factory=threading.Event)  # the indexer has reached the chain's head once
     journal: Journal = field(init=False)
     _accounts: dict[str, tuple[Head, AccountWord]] = field(default_factory=dict)

@@ -5,6 +5,7 @@ are left, and goes if there are none.
 """
 
 import threading
+import time
 from collections.abc import Sequence
 
 import requests
@@ -65,6 +66,7 @@ def run(context: Context, stop: threading.Event) -> None:
                 follow_leader(context)
             elif follow(context, follower):
                 pause = 0.0
+            context.followed = time.monotonic()
         except NotLeading:
             pass  # since a moment ago
         except OUTAGE as error:
@@ -128,7 +130,7 @@ def apply(session: Session, steps: Sequence[Step]) -> None:
             session.merge(event_row(event))
             touched |= _leases_of(event)
             if isinstance(event, Opened):
-                log.info("indexer.opened", lease=event.lease, bid=event.terms.parties.bid, block=step.number)
+                log.info("indexer.opened", lease=event.lease, job=event.terms.parties.bid, block=step.number)
         session.flush()
     for lease in sorted(touched):
         refold(session, lease)

@@ -27,11 +27,12 @@ def keep(context: Context) -> None:
     with context.db.reading() as session:
         rows = session.exec(select(LeaseRow).where(col(LeaseRow.finished).is_(None))).all()
     for row in rows:
-        state = context.chain.state(row.id)
-        try:
-            _keep_one(context, row, state, context.now())
-        except EscrowError as error:  # somebody else was quicker, or the clock is not there yet
-            log.info("keeper.not_now", lease=row.id, problem=error.message)
+        with structlog.contextvars.bound_contextvars(lease=row.id, job=row.bid):
+            state = context.chain.state(row.id)
+            try:
+                _keep_one(context, row, state, context.now())
+            except EscrowError as error:  # somebody else was quicker, or the clock is not there yet
+                log.info("keeper.not_now", problem=error.message)
 
 
 def _keep_one(context: Context, row: LeaseRow, state: StateWord, now: int) -> None:
@@ -74,4 +75,4 @@ def _redeem_newest(context: Context, row: LeaseRow, terms: Terms, state: StateWo
 def _send(context: Context, what: str, call: ContractFunction, row: LeaseRow, state: StateWord) -> None:
     # Each of them changes the state. Until that is seen, the same call from the same state is the same intent.
     context.sending.send(call, key=f"{what} {row.id} {tuple(state)}")
-    log.info("keeper.took_exit", call=what, lease=row.id, bid=row.bid)
+    log.info("keeper.took_exit", call=what)

@@ -16,11 +16,11 @@ from market.blobs import BlobStore
 from market.db import Database
 from market.journal import FOLDER, Journal
 from market.leader import Leadership
-from market.models import BlobRow, ChainBlock, ChainEvent, LeaderRow, LeaseRow, ReportRow
+from market.models import AnswerRow, BlobRow, ChainBlock, ChainEvent, LeaderRow, LeaseRow, ReportRow
 from market.services.blobs import blob_row
 
 # What processes write for each other, or to spare themselves work: nothing is lost with it.
-NOT_REBUILT: set[str] = {LeaderRow.__tablename__}
+NOT_REBUILT: set[str] = {AnswerRow.__tablename__, LeaderRow.__tablename__}
 FROM_CHAIN_AND_FILES = {model.__tablename__ for model in (ChainBlock, ChainEvent, LeaseRow, BlobRow)}
 CACHES = {  # columns
     "bid": {"wait_reason"},  # the next clearing writes it

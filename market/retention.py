@@ -9,17 +9,28 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import structlog
 from sqlalchemy import func
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, delete, select
 
 from contracts.api.bodies import JobStatus
 from contracts.jobspec import JobSpec
 from contracts.types import ZERO_TIP
 from market.context import Context
 from market.messages import accept
-from market.models import BidRow, BlobRow, ChainBlock, ChainEvent, CheckpointRow, LeaseRow, UploadRow
+from market.models import (
+    AnswerRow,
+    BidRow,
+    BlobRow,
+    ChainBlock,
+    ChainEvent,
+    CheckpointRow,
+    LeaseRow,
+    UploadRow,
+    now,
+)
 from market.rounds import repeat
 from market.rule_sets import known_rules
 from market.services.access import DAY, file_blobs
@@ -31,6 +42,7 @@ from market.settings import MarketSettings
 
 MARGIN_SECONDS = 3600  # for clocks that differ, and blocks that a reorganisation takes back
 STALE_SECONDS = 6 * 3600.0  # after which an upload that gets no more bytes is given up
+KEPT_ANSWERS = timedelta(hours=24)  # to requests with an Idempotency-Key
 AT_ONCE = 500  # jobs that are read, or blobs that are dropped, in one go
 
 log = structlog.get_logger()
@@ -164,7 +176,17 @@ def _job_blobs(session: Session, job: BidRow, leases: list[LeaseRow], over: floa
 
 def run(context: Context, stop: threading.Event) -> None:
     """One look every `collect_seconds` until `stop`."""
-    repeat(context, "retention", collect, stop, context.settings.collect_seconds)
+    repeat(context, "retention", _one_round, stop, context.settings.collect_seconds)
+
+
+def _one_round(context: Context) -> None:
+    forget_answers(context)
+    collect(context)
+
+
+def forget_answers(context: Context) -> None:
+    with context.leading() as session:
+        session.exec(delete(AnswerRow).where(col(AnswerRow.received) < now() - KEPT_ANSWERS))
 
 
 def collect(context: Context) -> list[str]:

@@ -5,7 +5,7 @@ Precedence: explicit arguments, then GPUMARKET_MARKET_* in the environment, then
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -44,6 +44,13 @@ class MarketSettings(BaseSettings):
     fee: Uint64 = Field(0, description="Least fee per accepted checkpoint, in the token's smallest unit")
     epoch_seconds: float = Field(5.0, gt=0, description="Time from one clearing to the next")
     poll_seconds: float = Field(1.0, gt=0, description="Time between two looks for a new block")
+    ready_seconds: float = Field(
+        60, gt=0, description="/readyz says no when the chain could not be followed for so long"
+    )
+    log_format: Literal["console", "json"] = Field("console", description="For eyes, or one JSON object a line")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged; debug shows every request"
+    )
     quota_bytes: int = Field(
         50 << 30, ge=0, description="Most bytes that one account may store; checkpoints of its leases are on top"
     )

@@ -36,6 +36,8 @@ class Code(StrEnum):
     NOT_A_WRITER = "not_a_writer"
     QUOTA_EXCEEDED = "quota_exceeded"
     TOO_MANY_REQUESTS = "too_many_requests"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    REQUEST_IN_PROGRESS = "request_in_progress"
     MARKET_NOT_READY = "market_not_ready"
     INTERNAL = "internal"
 
@@ -63,6 +65,10 @@ class Problem(UserError):
 
     @classmethod
     def from_body(cls, status: int, body: dict[str, Any]) -> "Problem":
-        known = {"type", "title", "status", "detail", "code", "hint"}
+        known = {"type", "title", "status", "detail", "code", "hint", "request"}
         extra = {key: value for key, value in body.items() if key not in known}
-        return cls(status, body.get("code", "internal"), body.get("detail", "no detail"), body.get("hint"), **extra)
+        hint = body.get("hint")
+        if status >= 500 and body.get("request"):
+            named = f"In the market's log it is request {body['request']}."
+            hint = f"{hint} {named}" if hint else named
+        return cls(status, body.get("code", "internal"), body.get("detail", "no detail"), hint, **extra)

@@ -7,10 +7,12 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from contracts.api.client import IDEMPOTENCY_KEY
 from market.api import health
-from market.api.dependencies import bind_ids, get_caller
+from market.api.dependencies import get_caller
 from market.api.errors import PROBLEMS, ProblemBody, add_handlers
-from market.api.idempotency import HEADER, KeepAnswer, once
+from market.api.idempotency import KeepAnswer, once
+from market.api.ids import bind_ids
 from market.api.middleware import BodyLimit, RequestLog
 from market.api.routes import blobs, epochs, info, jobs, keys, leases, orders, progress
 from market.callers import Callers
@@ -24,8 +26,8 @@ those who have a deposit: such requests carry a signed token that is good for so
 twice is the same as once. Money is decimal text in the token's smallest unit, times are RFC 3339, hashes 0x-hex."""
 
 
-_IDEMPOTENCY_KEY = {
-    "name": HEADER,
+_KEY_PARAMETER = {
+    "name": IDEMPOTENCY_KEY,
     "in": "header",
     "description": "of your making, such as a UUID: for 24 hours the same request with it gets the same answer",
     "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
@@ -44,7 +46,9 @@ def create_app(context: Context | None = None) -> FastAPI:
     )
     app.state.context = context
     app.state.callers = Callers(context) if context is not None else None
-    v1 = APIRouter(prefix="/v1", responses=PROBLEMS, dependencies=[Depends(bind_ids), Depends(get_caller), Depends(once)])
+    v1 = APIRouter(
+        prefix="/v1", responses=PROBLEMS, dependencies=[Depends(bind_ids), Depends(get_caller), Depends(once)]
+    )
     for room in (info, orders, jobs, leases, progress, epochs, blobs, keys):
         v1.include_router(room.router)
     app.include_router(v1)
@@ -80,6 +84,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             for method, operation in path.items():
                 operation["responses"].pop("422", None)
                 if method == "post":
-                    operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
+                    operation.setdefault("parameters", []).append(_KEY_PARAMETER)
         app.openapi_schema = schema
     return app.openapi_schema

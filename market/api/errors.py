@@ -15,6 +15,8 @@ from web3.exceptions import Web3Exception
 from contracts.api.access import SCHEME
 from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
+from market.api import ids
+from market.api.idempotency import Replay
 from market.db import OUTAGE
 
 log = structlog.get_logger()
@@ -33,6 +35,7 @@ class ProblemBody(BaseModel):
     detail: str
     code: str
     hint: str | None = None
+    request: str | None = None  # under which the market's log has it; also the header X-Request-Id
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -45,7 +48,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    body = json.dumps(problem.body()).encode()
+    body = json.dumps(problem.body() | {"request": ids.current()}).encode()
     return Response(body, problem.status, headers, media_type="application/problem+json")
 
 
@@ -54,6 +57,10 @@ def add_handlers(app: FastAPI) -> None:
     def refused(request: Request, problem: Problem) -> Response:
         log.info("api.refused", path=request.url.path, status=problem.status, code=problem.code, detail=problem.message)
         return problem_response(problem, _headers(problem))
+
+    @app.exception_handler(Replay)
+    def replayed(request: Request, replay: Replay) -> Response:
+        return replay.response()
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:

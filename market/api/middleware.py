@@ -1,7 +1,6 @@
 """Around every request: an id, one log line, a limit on the body, and no traceback to the client."""
 
 import time
-import uuid
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -11,9 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.api.problems import Code, Problem
 from market.api.errors import internal, problem_response
+from market.api.ids import HEADER, request_id
 
 MAX_BODY = 4 << 20  # bytes of a JSON body; blobs have a limit of their own
-ID_HEADER = "x-request-id"
 
 log = structlog.get_logger()
 
@@ -26,14 +25,14 @@ class RequestLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        id = uuid.uuid4().hex[:12]
+        id = request_id(Headers(scope=scope).get(HEADER))
         answer: dict[str, int] = {}
         started = time.monotonic()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer["status"] = message["status"]
-                MutableHeaders(scope=message)[ID_HEADER] = id
+                MutableHeaders(scope=message)[HEADER] = id
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request=id):

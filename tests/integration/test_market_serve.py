@@ -47,7 +47,7 @@ def serving(*options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
 
 def wait_until_ready(api: MarketClient) -> None:
     deadline = time.monotonic() + 30
-    while api._http.get("/healthz").status_code != 204:
+    while api._http.get("/readyz").status_code != 204:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

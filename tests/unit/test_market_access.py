@@ -360,7 +360,7 @@ def test_rate_limits(world: World) -> None:
         assert code(over) == (429, "too_many_requests")
         assert 1 <= int(over.headers["retry-after"]) <= 60
         assert http.get("/v1/info", headers=poor).status_code == 429
-        assert http.get("/healthz").status_code == 204
+        assert http.get("/readyz").status_code == 204
 
 
 def test_the_client_waits_when_it_is_told_to(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

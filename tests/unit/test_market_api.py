@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 import requests
+from sqlalchemy import create_engine
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from contracts.api.access import Signer
 from contracts.api.problems import Code, Problem
@@ -23,7 +26,7 @@ HASH = "0x" + "ab" * 32
 def test_the_schema_needs_no_market() -> None:
     schema = create_app().openapi()
     assert schema["openapi"].startswith("3.1")
-    assert {"/v1/info", "/v1/bids", "/v1/blobs/{sha256}", "/healthz"} <= schema["paths"].keys()
+    assert {"/v1/info", "/v1/bids", "/v1/blobs/{sha256}", "/healthz", "/readyz"} <= schema["paths"].keys()
     assert "HTTPValidationError" not in str(schema)
     identifiers = [operation["operationId"] for path in schema["paths"].values() for operation in path.values()]
     assert len(identifiers) == len(set(identifiers))
@@ -136,10 +139,54 @@ def test_a_silent_node(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_until_the_chain_is_followed(world: World) -> None:
-    assert world.api._http.get("/healthz").status_code == 204
+    assert world.api._http.get("/readyz").status_code == 204
     world.context.caught_up.clear()
-    assert world.api._http.get("/healthz").status_code == 503
+    assert_not_ready(world, "this market still follows the chain; it has come to block 0")
     world.refuses(world.api.info, 503, Code.MARKET_NOT_READY)
+
+
+def test_when_the_chain_is_followed_no_more(world: World) -> None:
+    world.context.followed -= world.context.settings.ready_seconds + 1
+    assert_not_ready(world, "the chain could not be followed for 61 s")
+
+
+def test_without_a_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.context.db, "_reader", create_engine("sqlite:////no/such/folder/market.sqlite3"))
+    assert_not_ready(world, "the market's database does not answer")
+
+
+def assert_not_ready(world: World, detail: str) -> None:
+    """But alive."""
+    assert world.api._http.get("/healthz").status_code == 204
+    response = world.api._http.get("/readyz")
+    assert (response.status_code, response.json()["code"]) == (503, "market_not_ready")
+    assert response.json()["detail"].startswith(detail)
+
+
+def test_a_request_keeps_the_id_that_it_came_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    response = world.api._http.get(f"/v1/jobs/{HASH}", headers={"x-request-id": "load-balancer.1"})
+    assert (response.headers["x-request-id"], response.json()["request"]) == ("load-balancer.1", "load-balancer.1")
+    for bad in ("", "a b", "x" * 65, "a\tb"):
+        response = world.api._http.get(f"/v1/jobs/{HASH}", headers={"x-request-id": bad})
+        assert len(response.headers["x-request-id"]) == 12
+    monkeypatch.setattr(world.context, "account", lambda address: 1 // 0)
+    with pytest.raises(Problem) as caught:
+        world.api.account(world.client.address)
+    assert "In the market's log it is request " in str(caught.value.hint)
+
+
+def test_what_is_logged_names_request_job_and_lease(world: World) -> None:
+    lease = world.lease()
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        world.api._http.get(f"/v1/jobs/{HASH}", headers={"x-request-id": "one"})
+        world.api._http.post(
+            "/v1/reports",
+            json={"report": {"lease": lease.id}, "signature": "0x", "text": ""},
+            headers={"x-request-id": "two"},
+        )
+        world.api._http.get("/v1/epochs/7", headers={"x-request-id": "three"})
+    about = {(line["request"], line.get("job"), line.get("lease")) for line in logs if line["event"] == "api.request"}
+    assert about == {("one", HASH, None), ("two", None, lease.id), ("three", None, None)}
 
 
 # ------------------------------------------------------------------ blobs

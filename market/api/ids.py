@@ -1,0 +1,41 @@
+"""The names under which a request is found in the log: its own, and that of the job or lease it is about."""
+
+import json
+import re
+import uuid
+
+import structlog
+from fastapi import Request
+
+HEADER = "x-request-id"
+_WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_COLLECTIONS = {"jobs": "job", "leases": "lease"}
+_SAYINGS = ("claim", "approval", "rejection", "report")  # in a POST's body, each of one lease
+
+
+def request_id(given: str | None) -> str:
+    """The one that the caller gave, or a new one."""
+    return given if given is not None and _WELL_FORMED.fullmatch(given) else uuid.uuid4().hex[:12]
+
+
+def current() -> str | None:
+    """The id of the request that is being answered."""
+    return structlog.contextvars.get_contextvars().get("request")
+
+
+async def bind_ids(request: Request) -> None:
+    """Name the job or lease in all that is logged from here on. Asynchronous: in a thread it would bind nothing."""
+    collection = _COLLECTIONS.get(request.url.path.split("/")[2])
+    if collection and "id" in request.path_params:
+        structlog.contextvars.bind_contextvars(**{collection: request.path_params["id"]})
+    elif request.method == "POST":
+        structlog.contextvars.bind_contextvars(**_lease_of(await request.body()))
+
+
+def _lease_of(body: bytes) -> dict[str, str]:
+    try:
+        parts = json.loads(body)
+        kind = next(kind for kind in _SAYINGS if kind in parts)
+        return {"lease": str(parts[kind]["lease"])[:66]}
+    except (ValueError, TypeError, LookupError, StopIteration, RecursionError):
+        return {}  # the route says what is wrong with it
