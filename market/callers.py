@@ -91,6 +91,8 @@ class Callers:
         if not self._limiter.hit(limit, who):
             reset, _ = self._limiter.get_window_stats(limit, who)
             seconds = min(60, max(1, math.ceil(reset - time.time())))
+            by = "account" if limit is self._per_account else "address"
+            self._context.metrics.limited.labels(by).inc()
             raise Problem(
                 429,
                 Code.TOO_MANY_REQUESTS,

@@ -33,7 +33,12 @@ BATCH = 100  # leases opened by one transaction
 
 def run(context: Context, stop: threading.Event) -> None:
     """Clear once an epoch until `stop`."""
-    repeat(context, "clearing", clear_epoch, stop, context.settings.epoch_seconds)
+
+    def timed(context: Context) -> None:
+        with context.metrics.clearing.time():
+            clear_epoch(context)
+
+    repeat(context, "clearing", timed, stop, context.settings.epoch_seconds)
 
 
 def clear_epoch(context: Context) -> EpochRow | None:

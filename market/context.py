@@ -17,6 +17,7 @@ from market.blobs import BlobStore
 from market.db import Database
 from market.journal import FOLDER, Journal
 from market.leader import Alone, Leadership
+from market.metrics import Metrics
 from market.rule_sets import known_rules
 from market.settings import MarketSettings
 
@@ -44,6 +45,7 @@ class Context:
     leadership: Leadership = field(default_factory=Alone)
     followed: float = field(default_factory=time.monotonic)  # when the indexer last looked
     caught_up: threading.Event = field(default_factory=threading.Event)  # the indexer has reached the chain's head once
+    metrics: Metrics = field(default_factory=Metrics)
     journal: Journal = field(init=False)
     _accounts: dict[str, tuple[Head, AccountWord]] = field(default_factory=dict)
 

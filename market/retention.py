@@ -204,6 +204,7 @@ def collect(context: Context) -> list[str]:
             if batch:
                 accept(context, session, "collected", {"sha256": batch})
             for sha256 in batch:
+                context.metrics.collected.inc(context.blobs.size(sha256) or 0)
                 context.blobs.drop(sha256)
             dropped += batch
     if dropped:

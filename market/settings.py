@@ -51,6 +51,7 @@ class MarketSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged; debug shows every request"
     )
+    metrics_public: bool = Field(False, description="Answer /metrics to others than this machine, too")
     quota_bytes: int = Field(
         50 << 30, ge=0, description="Most bytes that one account may store; checkpoints of its leases are on top"
     )

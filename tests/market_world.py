@@ -63,7 +63,11 @@ class FakeChain:
         )
         self.w3 = SimpleNamespace(
             to_checksum_address=lambda address: address,
-            eth=SimpleNamespace(get_code=lambda address: b"", get_balance=self.coins.__getitem__),
+            eth=SimpleNamespace(
+                get_code=lambda address: b"",
+                get_balance=self.coins.__getitem__,
+                get_block=lambda which: {"number": 9, "timestamp": 1},
+            ),
         )
 
     def account(self, address: str) -> AccountWord:

@@ -117,6 +117,10 @@ class Sender:
         for expected in lane.watch(lane.orphans()):
             self._wait(lane, expected, deadline)
 
+    def in_flight(self) -> int:
+        """Transactions of this key that are not mined yet."""
+        return len(self._lane().store.open())
+
     def knows(self, key: str) -> bool:
         """Whether an intent has this key."""
         return self._on_record(self._lane(), key) is not None

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from contracts.api.client import IDEMPOTENCY_KEY
-from market.api import health
+from market.api import health, metrics
 from market.api.dependencies import get_caller
 from market.api.errors import PROBLEMS, ProblemBody, add_handlers
 from market.api.idempotency import KeepAnswer, once
@@ -17,6 +17,8 @@ from market.api.middleware import BodyLimit, RequestLog
 from market.api.routes import blobs, epochs, info, jobs, keys, leases, orders, progress
 from market.callers import Callers
 from market.context import Context
+from market.metrics import State
+from market.services.jobs import count_by_status
 
 DESCRIPTION = """A decentralized marketplace for GPU training: escrowed jobs, checkpointed work, paid by the checkpoint.
 
@@ -45,7 +47,9 @@ def create_app(context: Context | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.context = context
-    app.state.callers = Callers(context) if context is not None else None
+    if context is not None:
+        app.state.callers = Callers(context)
+        context.metrics.registry.register(State(context, count_by_status))
     v1 = APIRouter(
         prefix="/v1", responses=PROBLEMS, dependencies=[Depends(bind_ids), Depends(get_caller), Depends(once)]
     )
@@ -53,6 +57,7 @@ def create_app(context: Context | None = None) -> FastAPI:
         v1.include_router(room.router)
     app.include_router(v1)
     app.include_router(health.router, responses=PROBLEMS)
+    app.include_router(metrics.router)
     add_handlers(app)
     app.add_middleware(KeepAnswer)
     app.add_middleware(BodyLimit)

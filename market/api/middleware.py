@@ -44,10 +44,19 @@ class RequestLog:
                     raise  # the answer had begun: only a broken connection can tell the client
                 await problem_response(internal(scope["path"]))(scope, receive, send_with_id)
             finally:
-                took = round((time.monotonic() - started) * 1000, 1)
+                took, status = time.monotonic() - started, answer.get("status")
+                _count(scope, status, took)
                 log.debug(
-                    "api.request", method=scope["method"], path=scope["path"], status=answer.get("status"), ms=took
+                    "api.request", method=scope["method"], path=scope["path"], status=status, ms=round(took * 1000, 1)
                 )
+
+
+def _count(scope: Scope, status: int | None, seconds: float) -> None:
+    context = scope["app"].state.context
+    # The route's name, not the path: who makes up paths must not make up time series.
+    operation = getattr(scope.get("route"), "name", None) or "none"
+    if context is not None:
+        context.metrics.requests.labels(operation, str(status or "cut off")).observe(seconds)
 
 
 class BodyLimit:

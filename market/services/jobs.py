@@ -1,5 +1,6 @@
 """Jobs: a Bid, the leases that worked on it, and what that makes of it."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from sqlmodel import Session, col, select
@@ -15,6 +16,7 @@ from market.paging import Keyset, read_page
 from market.services.early_stop import early_stop
 from market.services.leases import failures_by_job, lease_summary, phase_of, state_now
 
+COUNTED_AT_ONCE = 500
 _BY_RECEPTION = Keyset(col(BidRow.received), col(BidRow.id))
 
 
@@ -47,10 +49,7 @@ def list_jobs(
 
 def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list[JobOut]:
     now = context.now()
-    leases: dict[str, list[LeaseRow]] = {row.id: [] for row in rows}
-    in_order = select(LeaseRow).order_by(col(LeaseRow.opened_block), col(LeaseRow.start))
-    for lease in session.exec(in_order.where(col(LeaseRow.bid).in_(list(leases)))):
-        leases[lease.bid].append(lease)
+    leases = leases_by_job(session, rows)
     accepted = {
         job: max((state_now(lease, now).accepted for lease in found), default=0) for job, found in leases.items()
     }
@@ -117,6 +116,29 @@ def job_status(
         what = "its deadline" if row.valid_until < int(row.bid["validUntil"]) else "its Bid's validUntil"
         return JobStatus.EXPIRED, f"{what} has passed, with {accepted} of {checkpoints} checkpoints accepted"
     return JobStatus.PENDING, row.wait_reason
+
+
+def count_by_status(context: Context, session: Session) -> Counter[JobStatus]:
+    """All jobs. It reads each of them."""
+    found: Counter[JobStatus] = Counter()
+    ids, now = session.exec(select(BidRow.id)).all(), context.now()
+    for at in range(0, len(ids), COUNTED_AT_ONCE):
+        rows = session.exec(select(BidRow).where(col(BidRow.id).in_(ids[at : at + COUNTED_AT_ONCE]))).all()
+        leases = leases_by_job(session, rows)
+        pages = pages_of(session, {row.client for row in rows})
+        for row in rows:
+            stopped = early_stop(session, JobSpec.model_validate(row.spec), leases[row.id], now)
+            found[job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped)[0]] += 1
+    return found
+
+
+def leases_by_job(session: Session, rows: Sequence[BidRow]) -> dict[str, list[LeaseRow]]:
+    """In the order of their opening."""
+    leases: dict[str, list[LeaseRow]] = {row.id: [] for row in rows}
+    in_order = select(LeaseRow).order_by(col(LeaseRow.opened_block), col(LeaseRow.start))
+    for lease in session.exec(in_order.where(col(LeaseRow.bid).in_(list(leases)))):
+        leases[lease.bid].append(lease)
+    return leases
 
 
 def pages_of(session: Session, addresses: set[str]) -> dict[str, int]:
