@@ -17,6 +17,7 @@ from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
 from market.api import ids
 from market.api.idempotency import Replay
+from market.api.nearest import known_fields, nearest
 from market.db import OUTAGE
 
 log = structlog.get_logger()
@@ -64,7 +65,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:
-        return problem_response(_from_validation(error))
+        return problem_response(_from_validation(request, error))
 
     @app.exception_handler(HTTPException)
     def from_framework(request: Request, error: HTTPException) -> Response:
@@ -112,11 +113,11 @@ def _chain_silent(request: Request, error: Exception) -> Response:
     return problem_response(Problem(503, Code.MARKET_NOT_READY, detail, "Try again in a moment."))
 
 
-def _from_validation(error: RequestValidationError) -> Problem:
+def _from_validation(request: Request, error: RequestValidationError) -> Problem:
     """The first problem as a sentence with field and value; all of them as `errors`."""
     problems = list(error.errors())
     first = problems[0]
-    said = [{"field": _field(item["loc"]), "message": _message(item)} for item in problems[:20]]
+    said = [{"field": _field(item["loc"]), "message": _message(request, item)} for item in problems[:20]]
     if first["type"] == "json_invalid":
         detail = f"the body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}"
     else:
@@ -133,7 +134,10 @@ def _field(location: tuple[Any, ...]) -> str:
     return ".".join(str(part) for part in inner)
 
 
-def _message(item: dict[str, Any]) -> str:
+def _message(request: Request, item: dict[str, Any]) -> str:
+    if item["type"] == "extra_forbidden":
+        *inside, name = item["loc"][1:]
+        return f"there is no such field; {nearest(str(name), known_fields(request, tuple(inside)))}"
     return str(item["msg"]).removeprefix("Value error, ")
 
 

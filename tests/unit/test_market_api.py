@@ -113,6 +113,38 @@ def test_what_is_wrong_with_a_body_is_a_sentence(world: World, content: str, det
     assert response.json()["code"] == "validation_failed"
 
 
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"nam": "x"}, "nam: there is no such field; did you mean 'name'?"),
+        ({"zzz": 1}, "zzz: there is no such field; known are: bid, grants, name, sealed_files, signature, spec"),
+        ({"bid": {"maxprice": "1"}}, "bid.maxprice: there is no such field; did you mean 'maxPrice'?"),
+        ({"spec": {"resources": {"vram": 1}}}, "spec.resources.vram: there is no such field; did you mean 'vram_mb'?"),
+        ({"spec": {"files": {"a": {"sha": 1}}}}, "spec.files.a.sha: there is no such field; did you mean 'sha256'?"),
+    ],
+)
+def test_an_unknown_field_of_a_body(world: World, change: dict[str, Any], detail: str) -> None:
+    response = world.api._http.post("/v1/bids", json=change)
+    assert detail in [f"{one['field']}: {one['message']}" for one in response.json()["errors"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("/v1/jobs?statu=open", "there is no parameter 'statu' here: did you mean 'status'?"),
+        ("/v1/jobs?zzz=1", "there is no parameter 'zzz' here: known are: after, client, limit, status"),
+        ("/v1/info?verbose=1", "there is no parameter 'verbose' here: known are: none"),
+    ],
+)
+def test_an_unknown_parameter(world: World, path: str, detail: str) -> None:
+    response = world.api._http.get(path)
+    assert (response.status_code, response.json()["code"], response.json()["detail"]) == (
+        422,
+        "validation_failed",
+        detail,
+    )
+
+
 def test_a_body_that_is_too_large(world: World) -> None:
     response = world.api._http.post("/v1/quote", content=b" " * ((4 << 20) + 1))
     assert (response.status_code, response.json()["code"]) == (413, "validation_failed")
