@@ -156,6 +156,8 @@ def _write(target: Path, chunks: Iterable[bytes]) -> None:
         with partial.open("wb") as file:
             for chunk in chunks:
                 file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

@@ -7,8 +7,11 @@ the same password (scrypt and libsodium's secretbox).
 import json
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from eth_account.signers.local import LocalAccount
 from nacl import pwhash
 from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey
@@ -45,24 +48,39 @@ def load_or_create(name: str, password: str | None = None) -> PrivateKey:
         ) from error
 
 
-def _save(path: Path, key: PrivateKey, password: str) -> None:
-    """Appears whole, and never overwrites: of two processes that make one, the first wins."""
+def unlock(name: str) -> tuple[LocalAccount, PrivateKey]:
+    """The wallet key `name` and its encryption key, for one password. Raises UserError."""
+    keys.address(name)  # before anybody is asked for the password of a key that isn't there
+    password = keys.read_password(f"Password for key '{name}'")
+    return keys.load(name, password), load_or_create(name, password)
+
+
+def change_password(name: str, old: str, new: str) -> None:
+    """Encrypts the key anew, if there is one. May be given again after an interruption."""
+    path = _path(name)
+    if not path.exists():
+        return
+    try:
+        key = load_or_create(name, old)
+    except UserError:
+        load_or_create(name, new)  # a former try has come so far
+        return
+    with keys.private_scratch(path, _sealed(key, new)) as scratch:
+        os.replace(scratch, path)
+
+
+def _sealed(key: PrivateKey, password: str) -> dict[str, Any]:
     salt = secrets.token_bytes(pwhash.scrypt.SALTBYTES)
     box = _box(password, salt, OPSLIMIT, MEMLIMIT).encrypt(bytes(key))
-    stored = {"version": 1, "kdf": "scrypt", "opslimit": OPSLIMIT, "memlimit": MEMLIMIT, "salt": salt.hex()}
+    cost = {"version": 1, "kdf": "scrypt", "opslimit": OPSLIMIT, "memlimit": MEMLIMIT}
+    return cost | {"salt": salt.hex(), "box": bytes(box).hex()}
+
+
+def _save(path: Path, key: PrivateKey, password: str) -> None:
+    """Appears whole, and never overwrites: of two processes that make one, the first wins."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            json.dump(stored | {"box": bytes(box).hex()}, file)
-            file.flush()
-            os.fsync(file.fileno())
+    with keys.private_scratch(path, _sealed(key, password)) as scratch, suppress(FileExistsError):
         os.link(scratch, path)
-    except FileExistsError:
-        pass
-    finally:
-        scratch.unlink()
 
 
 def _box(password: str, salt: bytes, opslimit: int, memlimit: int) -> SecretBox:

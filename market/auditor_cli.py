@@ -44,3 +44,9 @@ def auditor(
     else:
         until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(named.valid_until))
         console.print(f"{named.auditor} may read job {found.id[:12]} until {until}", soft_wrap=True)
+        if found.spec.sealed:
+            console.print(
+                f"The job is sealed, so it needs the job's key, too: gpumarket job grant {found.id[:12]} "
+                f"{named.auditor}   (when it has registered an encryption key, as its first `job pull` does)",
+                soft_wrap=True,
+            )

@@ -15,7 +15,7 @@ from contracts.chain.client import connect
 from contracts.errors import UserError
 from contracts.output import Output
 from contracts.settings import load_settings
-from market import auditor_cli, job_follow_cli, job_money_cli
+from market import auditor_cli, grant_cli, job_follow_cli, job_money_cli
 from market import pull as pulling
 from market import submit as submitting
 from market.job_view import (
@@ -100,11 +100,11 @@ def show(
         elif not watch:
             console.print(job_table(found, info))
         if output is Output.TABLE and (found.failures or found.status is JobStatus.FAILED):
-            client.signer = reader(settings, found, key)
+            reading = reader(settings, client, found, key)
             for report in client.reports(found.id):
                 if report.report.kind == "failed":
                     console.rule(f"{report.provider} at checkpoint {report.report.n}")
-                    console.print(report.text, markup=False, highlight=False)
+                    console.print(reading.opened(report).text, markup=False, highlight=False)
     if watch and found.status is not JobStatus.DONE:
         raise typer.Exit(3)
 
@@ -124,10 +124,12 @@ def pull(
         found = find_job(client, job)
         if not found.accepted:
             raise UserError(f"job {found.id} has no accepted checkpoint yet", "Wait: gpumarket job show --watch")
-        client.signer = reader(settings, found, key)
+        reading = reader(settings, client, found, key)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("downloading and verifying", total=found.accepted if everything else 1)
-            pulled = pulling.pull(client, chain, found, folder, everything, lambda _: progress.advance(task))
+            pulled = pulling.pull(
+                client, chain, found, folder, everything, lambda _: progress.advance(task), reading.job_key
+            )
     for one in pulled:
         console.print(f"{one.path}  checkpoint {one.index}, verified up to tip {one.tip}", soft_wrap=True)
 
@@ -135,3 +137,4 @@ def pull(
 app.add_typer(job_follow_cli.app)
 app.add_typer(job_money_cli.app)
 app.add_typer(auditor_cli.app)
+app.add_typer(grant_cli.app)

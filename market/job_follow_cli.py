@@ -33,12 +33,12 @@ def logs(
     settings = load_settings(market_url=market)
     with MarketClient(settings.require("market_url")) as client:
         found = find_job(client, job)
-        client.signer = reader(settings, found, key)
+        reading = reader(settings, client, found, key)
         some = False
         for report in _reports(client, found.id, follow):
             if report.text is not None and (lease is None or report.report.lease.startswith(lease.lower())):
                 some = True
-                _print(report, output)
+                _print(reading.opened(report), output)
         if not some and output is Output.TABLE:
             console.print("There are no logs yet." if found.status not in ENDED else "There are no logs.")
 

@@ -20,8 +20,11 @@ from contracts.chain.client import Chain
 from contracts.errors import UserError
 from contracts.orders import Domain
 from contracts.output import Output
+from contracts.sealing_keys import unlock
 from contracts.settings import Settings
+from market import sealed
 from market import submit as submitting
+from market.sealed import Reading
 
 console = Console()
 ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
@@ -68,12 +71,14 @@ def hand_in(
             f"gpumarket wallet deposit {short} --key {name}",
         )
     confirm("Sign the Bid and hand the job in?", yes, say)
-    account = keys.load(name)
+    account, own = unlock(name) if offer.spec.sealed else (keys.load(name), None)
     client.signer = Signer(account, chain.domain)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         total = sum(ref.size for ref in offer.uploads.values())
         task = progress.add_task("uploading", total=total)
-        made = submitting.submit(client, chain.domain, account, offer, lambda _, size: progress.advance(task, size))
+        made = submitting.submit(
+            client, chain.domain, account, offer, lambda _, size: progress.advance(task, size), own
+        )
     if output is Output.JSON:
         typer.echo(made.model_dump_json(by_alias=True, indent=2))
     else:
@@ -105,13 +110,30 @@ def find_job(client: MarketClient, prefix: str) -> JobOut:
     return found[0]
 
 
-def reader(settings: Settings, job: JobOut, key: str | None) -> Signer:
-    """For what only some may read of a job: with the key named, else its client's or approver's if it is here."""
+def reader(settings: Settings, client: MarketClient, job: JobOut, key: str | None) -> Reading:
+    """For what only some may read of a job: with the key named, else its client's or approver's if it is here.
+
+    `client` signs its requests with it from now on.
+    """
+    name, domain = own_key(settings, job, key), domain_of(settings)
+    if not job.spec.sealed:
+        reading = Reading(Signer(keys.load(name), domain), None)
+    else:
+        account, own = unlock(name)
+        reading = Reading(Signer(account, domain), sealed.job_key(client, domain, job, account, own))
+    client.signer = reading.signer
+    return reading
+
+
+def own_key(settings: Settings, job: JobOut, key: str | None) -> str:
+    """Name of the key given, else of the job's client's or approver's if it is here, else of the settings'."""
     parties = (job.bid.client, job.bid.effective_approver)
     own = next((name for name, address in keys.list_keys().items() if address in parties), None)
-    account = keys.load(keys.choose(key or own or settings.key))
-    domain = Domain(chain_id=settings.require("chain_id"), verifying_contract=settings.require("escrow"))
-    return Signer(account, domain)
+    return keys.choose(key or own or settings.key)
+
+
+def domain_of(settings: Settings) -> Domain:
+    return Domain(chain_id=settings.require("chain_id"), verifying_contract=settings.require("escrow"))
 
 
 def watch_job(client: MarketClient, info: Info, job: JobOut) -> JobOut:
@@ -155,6 +177,8 @@ def quote_table(offer: submitting.Offer) -> Table:
     table.add_row("leases open until", f"{local(bid.valid_until)}{deadline}")
     table.add_row("provider's stake", offer.tokens(bid.stake))
     table.add_row("approver", bid.effective_approver)
+    if offer.spec.sealed:
+        table.add_row("sealed", "files, checkpoints and logs; you, the approver and providers have the key")
     table.add_row("your free balance", offer.tokens(quote.free))
     if quote.missing:
         table.add_row("[yellow]missing", f"[yellow]{offer.tokens(quote.missing)}: gpumarket wallet deposit")

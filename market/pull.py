@@ -7,9 +7,11 @@ from pathlib import Path
 from contracts import commitment
 from contracts.api.bodies import CheckpointOut, JobOut
 from contracts.api.client import MarketClient
+from contracts.api.grants import get_state
 from contracts.chain.client import Chain
 from contracts.chain.lookup import accepted_tips, opened
 from contracts.errors import UserError
+from contracts.sealing import NotOpened
 from contracts.statefile import file_state_root
 from contracts.types import from_hex, to_hex
 
@@ -78,9 +80,18 @@ def check_against_chain(chain: Chain, job: JobOut, records: list[CheckpointOut])
 
 
 def pull(
-    market: MarketClient, chain: Chain, job: JobOut, target: Path, everything: bool, done: Callable[[Pulled], None]
+    market: MarketClient,
+    chain: Chain,
+    job: JobOut,
+    target: Path,
+    everything: bool,
+    done: Callable[[Pulled], None],
+    job_key: bytes | None = None,
 ) -> list[Pulled]:
-    """Download the newest accepted checkpoint (or all), verify bytes, state roots and tips. Raises Unverified."""
+    """Download the newest accepted checkpoint (or all), verify bytes, state roots and tips. Raises Unverified.
+
+    `job_key` opens those of a sealed job.
+    """
     if job.bid.digest(chain.domain) != job.id or to_hex(job.spec.job_hash()) != job.bid.job:
         raise Unverified(f"the market's Bid or JobSpec is not that of job {job.id}")
     records = accepted_chain(market, job)
@@ -89,7 +100,10 @@ def pull(
     for reported in records if everything else records[-1:]:
         record = reported.checkpoint
         path = target / f"checkpoint-{record.index:05d}.safetensors"
-        market.get_blob(record.state, path, job=job.id)
+        try:
+            get_state(market, record, path, job=job.id, job_key=job_key)
+        except NotOpened as error:
+            raise Unverified(f"checkpoint {record.index}: {error.message}; it is not kept") from error
         try:
             root = to_hex(file_state_root(path))
         except ValueError as error:

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
+from nacl.public import PrivateKey
 from pydantic import ValidationError
 
 from contracts.amounts import format_amount, parse_amount, parse_positive
 from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, QuoteIn, QuoteOut
 from contracts.api.client import MarketClient
+from contracts.api.grants import make_grant, public_key, publish_key
 from contracts.errors import UserError
 from contracts.jobfile import JobFile, read_job
 from contracts.jobspec import FileRef, JobSpec, first_problem
 from contracts.orders import Bid, Domain
+from contracts.sealing import new_job_key
 from contracts.types import ZERO_ADDRESS, to_hex
+from market import sealed
 
 CLOCK_SLACK = 3600  # seconds that a chain's clock may be ahead of this machine's
 
@@ -29,6 +33,8 @@ class Offer:
     folder: Path | None  # of the files to upload; None if the market has them
     info: Info
     quote: QuoteOut
+    approver_key: str | None = None  # of a sealed job: its approver's encryption key, if that is not the client
+    earlier: JobOut | None = None  # whose files and states this one goes on with
 
     def tokens(self, amount: int) -> str:
         return f"{format_amount(amount, self.info.token_decimals)} {self.info.token_symbol}"
@@ -61,7 +67,7 @@ def prepare(market: MarketClient, domain: Domain, client: str, path: Path, appro
         approver=approver or info.approver,
         valid_for=job.valid_for,
     )
-    return _quoted(market, asked, info, job.name, path if path.is_dir() else path.parent)
+    return _quoted(market, asked, info, job.name, path if path.is_dir() else path.parent, None)
 
 
 def prepare_follow_up(
@@ -98,7 +104,7 @@ def prepare_follow_up(
         start_tip=tip,
         **({} if valid_for is None else {"valid_for": valid_for}),
     )
-    return _quoted(market, asked, info, earlier.name, None)
+    return _quoted(market, asked, info, earlier.name, None, earlier)
 
 
 def follow_up(spec: JobSpec, accepted: int, steps: int | None, deadline: str | None) -> JobSpec:
@@ -126,10 +132,16 @@ def _info(market: MarketClient, domain: Domain) -> Info:
     return info
 
 
-def _quoted(market: MarketClient, asked: QuoteIn, info: Info, name: str, folder: Path | None) -> Offer:
+def _quoted(
+    market: MarketClient, asked: QuoteIn, info: Info, name: str, folder: Path | None, earlier: JobOut | None
+) -> Offer:
     quote = market.quote(asked)
     _check(quote.bid, asked, info)
-    return Offer(name, asked.spec, folder, info, quote)
+    approver_key = None
+    if asked.spec.sealed and quote.bid.effective_approver != asked.client:
+        domain = Domain(chain_id=info.chain_id, verifying_contract=info.escrow)
+        approver_key = sealed.key_of_approver(market, domain, quote.bid.effective_approver)
+    return Offer(name, asked.spec, folder, info, quote, approver_key, earlier)
 
 
 def _tokens(text: str | None, info: Info) -> int | None:
@@ -190,14 +202,43 @@ def same_again(market: MarketClient, offer: Offer) -> list[JobOut]:
 
 
 def submit(
-    market: MarketClient, domain: Domain, key: LocalAccount, offer: Offer, uploaded: Callable[[str, int], None]
+    market: MarketClient,
+    domain: Domain,
+    key: LocalAccount,
+    offer: Offer,
+    uploaded: Callable[[str, int], None],
+    own: PrivateKey | None = None,
 ) -> JobOut:
-    """Upload the files, sign the Bid, post it. `uploaded(path, bytes)` is called after each file."""
+    """Upload the files, sign the Bid, post it. `uploaded(path, bytes)` is called after each file.
+
+    A sealed job takes the client's encryption key `own`.
+    """
+    bid = offer.quote.bid
+    body = BidIn(bid=bid, signature=bid.sign(domain, key), spec=offer.spec, name=offer.name)
+    if own is None:
+        if offer.spec.sealed:
+            raise UserError("a sealed job takes the client's encryption key")
+        for path, ref in offer.uploads.items():
+            assert offer.folder is not None
+            _check_same(market.put_blob(offer.folder / path), ref, path)
+            uploaded(path, ref.size)
+        return market.post_bid(body)
+    publish_key(market, domain, key, own)
+    job_key, files = new_job_key(), dict[str, FileRef]()
+    if offer.earlier is not None:  # the state that it goes on from is sealed with that job's key
+        job_key, files = sealed.job_key(market, domain, offer.earlier, key, own), dict(offer.earlier.sealed_files)
     for path, ref in offer.uploads.items():
         assert offer.folder is not None
-        sent = market.put_blob(offer.folder / path)
-        if sent != ref:
-            raise UserError(f"{path} changed while the job was being submitted", "Submit it again.")
+        plain, files[ref.sha256] = sealed.put_sealed(market, offer.folder / path, job_key)
+        _check_same(plain, ref, path)
         uploaded(path, ref.size)
-    bid = offer.quote.bid
-    return market.post_bid(BidIn(bid=bid, signature=bid.sign(domain, key), spec=offer.spec, name=offer.name))
+    readers = {bid.effective_approver: offer.approver_key} if offer.approver_key else {}
+    readers |= {key.address: public_key(own)}
+    job = bid.digest(domain)
+    grants = [make_grant(domain, key, job, reader, its_key, job_key) for reader, its_key in readers.items()]
+    return market.post_bid(body.model_copy(update={"sealed_files": files, "grants": grants}))
+
+
+def _check_same(sent: FileRef, hashed: FileRef, path: str) -> None:
+    if sent != hashed:
+        raise UserError(f"{path} changed while the job was being submitted", "Submit it again.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from eth_account.signers.local import LocalAccount
+from nacl.public import PrivateKey
 from safetensors.numpy import save_file
 
 from contracts import commitment
@@ -15,7 +16,8 @@ from contracts.orders import Bid, Claim, Domain, Rules, new_account
 from contracts.terms import Nums, Parties, Terms
 from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex, to_hex
 from worker.checkpoints import file_state_root
-from worker.store import LeaseFile, LeaseFolder, Store
+from worker.sealed import JobKey
+from worker.store import Job, LeaseFile, LeaseFolder, Store
 
 DOMAIN = Domain(chain_id=31337, verifying_contract="0x5FbDB2315678afecb367f032d93F642f64180aa3")
 RULES = Rules(
@@ -161,6 +163,12 @@ def make_chain(spec: JobSpec, count: int, states: Path) -> list[CheckpointRecord
         records.append(make_record(spec, index, tip, write_state(states / str(index), index)))
         tip = records[-1].tip
     return records
+
+
+def job_key(folder: LeaseFolder, spec: JobSpec, own: PrivateKey | None = None) -> JobKey:
+    """Of a lease whose job is known from now on."""
+    folder.update(job=Job(bid=make_bid(spec), spec=spec, rules=RULES))
+    return JobKey(folder, PROVIDER, own or PrivateKey.generate(), DOMAIN)
 
 
 def add_checkpoints(folder: LeaseFolder, spec: JobSpec, count: int) -> list[CheckpointRecord]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import structlog
 from eth_account.signers.local import LocalAccount
 from filelock import Timeout
+from nacl.public import PrivateKey
 
 from contracts.api.client import MarketClient
 from contracts.api.throttle import Throttle
@@ -37,7 +38,11 @@ HURRY_SHARE = 0.4  # of the grace time, left for transactions alone
 class Agent:
     """Runs until `stop`, or until the first lease is over with `once`. Neither market nor chain can make it crash."""
 
-    def __init__(self, key: str, offer: Offer, chain: Chain, account: LocalAccount, *, once: bool = False) -> None:
+    def __init__(
+        self, key: str, offer: Offer, chain: Chain, account: LocalAccount, own: PrivateKey, *, once: bool = False
+    ) -> None:
+        """`own` is the encryption key that sealed jobs' keys are granted to."""
+        self._own = own
         self._offer, self._chain, self._account, self._once = offer, chain, account, once
         self._store, self._clock = Store(key), ChainClock(chain)
         self._sender = Sender(chain, account, timeout=min(SENDER_SECONDS, max(5.0, offer.grace_seconds / 3)))
@@ -207,6 +212,7 @@ class Agent:
             self._clock,
             self._sender,
             self._account,
+            self._own,
             self._wake.set,
             self._offer.sold(self._ask.min_pay).wants,
             self._throttles,

@@ -26,6 +26,7 @@ from contracts.chain.fees import format_ether
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from contracts.output import Output
+from contracts.sealing_keys import unlock
 from contracts.settings import load_settings
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS
 from worker import cli_care, cli_money, sandbox, status_report
@@ -169,7 +170,7 @@ def start(
     name = keys.choose(settings.key)
     offer, chain = read_offer(name), connect(settings)
     structlog.get_logger().info("agent.gas", a_lease=_gas(chain, offer))
-    agent = Agent(name, offer, chain, keys.load(name), once=once)
+    agent = Agent(name, offer, chain, *unlock(name), once=once)
     _heed_signals(agent, lambda: None)
     stop_without_fleet(agent.stop)
     agent.run()

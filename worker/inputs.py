@@ -5,9 +5,11 @@ from pathlib import Path
 
 from contracts.api.bodies import CheckpointRecord
 from contracts.api.client import MarketClient
+from contracts.api.grants import get_sealed, get_state
 from contracts.commitment import checkpoint_root, next_tip, numerics_class, start_tip
 from contracts.errors import UserError
 from contracts.jobspec import FileRef, JobSpec, check_path, hash_file
+from contracts.sealing import sealed_size
 from contracts.types import ZERO_TIP, from_hex, to_hex
 from worker.checkpoints import file_state_root
 from worker.failures import Failure
@@ -20,10 +22,13 @@ class NoStartState(UserError):
     """The market has no state that the lease's tip on chain commits to."""
 
 
-def fetch_files(market: MarketClient, web: Web, spec: JobSpec, folder: Path, *, job: str) -> None:
+def fetch_files(
+    market: MarketClient, web: Web, spec: JobSpec, folder: Path, *, job: str, job_key: bytes | None = None
+) -> None:
     """Downloads the files of `job` (the Bid's id) to their places below `folder`, but for those there already.
 
-    From the market; a file that has a url from there, by `web(ref, target)`.
+    From the market; a file that has a url from there, by `web(ref, target)`. Those of a sealed job are opened with its
+    key. Raises UserError, or NotOpened, for what is not the file that the JobSpec says.
     """
     for name, ref in spec.files.items():
         target = folder / check_path(name)
@@ -33,17 +38,33 @@ def fetch_files(market: MarketClient, web: Web, spec: JobSpec, folder: Path, *, 
             try:
                 if ref.url:
                     web(ref, target)
+                elif spec.sealed:
+                    _fetch_sealed(market, name, ref, target, job, job_key)
                 else:
                     market.get_blob(ref, target, job=job)
             except OSError as error:  # such as a file where another path needs a folder
                 raise UserError(f"the job's file {name!r} can't be written: {error}") from error
 
 
+def _fetch_sealed(market: MarketClient, name: str, ref: FileRef, target: Path, job: str, job_key: bytes | None) -> None:
+    # Asked for each file anew, of which there are few: what the market says of it proves itself below.
+    sealed = market.job(job).sealed_files.get(ref.sha256)
+    if sealed is None or sealed.size != sealed_size(ref.size):
+        raise UserError(f"the market has no ciphertext of the right size for the sealed job's file {name!r}")
+    get_sealed(market, sealed, target, job=job, job_key=job_key)
+    found = hash_file(target)
+    if not found.same_bytes(ref):
+        target.unlink()
+        raise UserError(f"the ciphertext for {name!r} holds {found.size} bytes {found.sha256}, which the file is not")
+
+
 def _is_there(path: Path, ref: FileRef) -> bool:
     return path.is_file() and path.stat().st_size == ref.size and hash_file(path).same_bytes(ref)
 
 
-def fetch_start_state(market: MarketClient, folder: LeaseFolder, job: Job, disk_mb: int) -> None:
+def fetch_start_state(
+    market: MarketClient, folder: LeaseFolder, job: Job, disk_mb: int, job_key: bytes | None = None
+) -> None:
     """Downloads the state that the lease's base commits to; nothing if the job starts afresh.
 
     Raises NoStartState if the market has no record with that tip, Failure("state") if the bytes are not it.
@@ -58,15 +79,17 @@ def fetch_start_state(market: MarketClient, folder: LeaseFolder, job: Job, disk_
         before = {to_hex(start_tip(job.spec.job_hash(), from_hex(job.bid.start_tip)))} if file.base == 1 else set()
         before |= {record.tip for record in records if record.index == file.base - 1}
         record = find_record(records, job.spec, file.base, file.base_tip, before)
-    if record.state.size > disk_mb << 20:
-        raise UserError(f"the state to go on from has {record.state.size >> 20} MB; {disk_mb} MB are allowed")
-    fetch_state(market, record, folder.start_state, job=file.parties.bid)
+    if record.stored.size > disk_mb << 20:
+        raise UserError(f"the state to go on from has {record.stored.size >> 20} MB; {disk_mb} MB are allowed")
+    fetch_state(market, record, folder.start_state, job=file.parties.bid, job_key=job_key)
 
 
-def fetch_state(market: MarketClient, record: CheckpointRecord, target: Path, *, job: str) -> None:
-    """A checkpoint's state, checked against its record. Raises Failure("state") if it is not that."""
+def fetch_state(
+    market: MarketClient, record: CheckpointRecord, target: Path, *, job: str, job_key: bytes | None = None
+) -> None:
+    """A checkpoint's state, checked against its record. Raises Failure("state") if it is not that, or NotOpened."""
     if not is_state(target, record):
-        market.get_blob(record.state, target, job=job)
+        get_state(market, record, target, job=job, job_key=job_key)
         root = to_hex(file_state_root(target))
         if root != record.state_root:
             target.unlink()

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 import structlog
 from eth_account.signers.local import LocalAccount
+from nacl.public import PrivateKey
 
 from contracts.api.access import Signer
 from contracts.api.client import MarketClient
@@ -14,6 +15,7 @@ from contracts.chain.client import Chain
 from contracts.chain.lookup import MarketLied
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
+from contracts.sealing import NotOpened
 from contracts.terms import Flag, Phase
 from contracts.wants import Wants
 from worker.approvals import Approvals
@@ -25,6 +27,7 @@ from worker.offer import Offer
 from worker.owner import Pause, can_hold
 from worker.reporting import Reporter, send_report
 from worker.schedule import Action, Timing, must_give_up
+from worker.sealed import JobKey, NoKey
 from worker.settlement import Settlement, Turn
 from worker.store import LeaseFolder
 from worker.training import Machine, Training
@@ -57,6 +60,7 @@ class LeaseRun:
         clock: ChainClock,
         sender: Sender,
         account: LocalAccount,
+        own: PrivateKey,
         wake: Callable[[], None],
         wants: Wants,
         throttles: Throttles,
@@ -83,8 +87,9 @@ class LeaseRun:
             name: MarketClient(offer.market_url, timeout=patience, attempts=1) for name in ("approvals", "main")
         }
         self.settlement = Settlement(chain, clock, sender, folder, self._timing)
+        self._job_key = JobKey(folder, account, own, chain.domain)
         self.reporter = Reporter(
-            self._clients["reports"], account, chain.domain, folder, lambda: self.training.log_tail()
+            self._clients["reports"], account, chain.domain, folder, self._job_key, lambda: self.training.log_tail()
         )
         self.approvals = Approvals(self._clients["approvals"], chain.domain, folder, self.poll_seconds, wake)
         machine = Machine(
@@ -100,7 +105,9 @@ class LeaseRun:
             offer.image,
         )
         # A pause ends the process, for what it holds of the GPU's memory; a new one goes on after it.
-        self._new_training = lambda: Training(chain, self._clients["training"], folder, machine, self._news)
+        self._new_training = lambda: Training(
+            chain, self._clients["training"], folder, machine, self._job_key, self._news
+        )
         self.training = self._new_training()
         self._next_report = 0.0  # monotonic
         self._stopping = False
@@ -289,7 +296,7 @@ class LeaseRun:
                 self.folder.lease,
                 index + 1 if kind == "failed" else index,
                 kind,
-                self._text(kind),
+                *self._text_and_key(kind),
             )
             self.folder.update(told=True)
             self._log.info("report.sent", kind=kind)
@@ -308,9 +315,16 @@ class LeaseRun:
         progress = self.settlement.progress()
         return progress.last and progress.approved >= progress.claimable
 
-    def _text(self, kind: str) -> str:
-        reason = self.folder.file.reason
-        return f"{self.training.log_tail()}\n{reason}" if kind == "failed" else reason
+    def _text_and_key(self, kind: str) -> tuple[str, bytes | None]:
+        """Of a sealed job nothing is told in plain: a reason may hold what its recipe has said."""
+        file = self.folder.file
+        text = f"{self.training.log_tail()}\n{file.reason}" if kind == "failed" else file.reason
+        if file.job is None:  # so nothing of it can have been opened
+            return text, None
+        try:
+            return text, self._job_key.get()
+        except (NoKey, NotOpened) as error:
+            return error.message, None
 
     def _news(self) -> None:
         """Training has made a checkpoint, or has ended."""

@@ -13,9 +13,12 @@ from contracts.api.client import MarketClient
 from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
 from contracts.orders import Claim, Domain, Report
+from contracts.sealing import seal_file, seal_text
+from worker.sealed import JobKey
 from worker.store import LeaseFolder
 
 MAX_TEXT = 20_000  # of a report, in characters
+MAX_SEALED_BYTES = 60_000  # of a report's text in UTF-8, so that in base64 it is no longer than the market takes
 RETRY_SECONDS = (0.5, 30.0)
 LOG_SECONDS = (60.0, 300.0)  # between two reports of what the recipe printed: at checkpoints, and without any
 OVERLAP = 500  # characters by which a log's tail is found in the next
@@ -30,12 +33,14 @@ class Reporter(threading.Thread):
         account: LocalAccount,
         domain: Domain,
         folder: LeaseFolder,
+        job_key: JobKey,
         log_tail: Callable[[], str] = str,
     ) -> None:
         """`log_tail` gives the end of what the recipe has printed."""
         super().__init__(name=f"reports {folder.lease[:10]}", daemon=True)
         self._market, self._account, self._domain, self._folder = market, account, domain, folder
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
+        self._job_key = job_key
         self._changed = threading.Condition()
         self._closed = False
         self._log_tail, self._told, self._told_at = log_tail, "", float("-inf")
@@ -79,12 +84,20 @@ class Reporter(threading.Thread):
         tail = self._log_tail()
         if text := what_is_new(self._told, tail):
             file = self._folder.file
-            send_report(self._market, self._account, self._domain, self._folder.lease, file.reported, "log", text)
+            key = self._job_key.get()
+            send_report(self._market, self._account, self._domain, self._folder.lease, file.reported, "log", text, key)
             self._told, self._told_at = tail, time.monotonic()
 
     def _post(self, index: int) -> None:
         record = self._folder.checkpoint(index)
-        self._market.put_blob(self._folder.state_path(index))
+        path, job_key = self._folder.state_path(index), self._job_key.get()
+        if job_key is None:
+            self._market.put_blob(path)
+        else:
+            path = self._folder.sealed_path(record)
+            if not path.exists():  # else it was sealed, but the market not reached
+                seal_file(self._folder.state_path(index), path, job_key)
+            record = record.model_copy(update={"sealed": self._market.put_blob(path)})
         claim = Claim(lease=self._folder.lease, n=index, tip=record.tip)
         signature = claim.sign(self._domain, self._account)
         try:
@@ -94,6 +107,8 @@ class Reporter(threading.Thread):
             if problem.code != Code.PROGRESS_OUT_OF_ORDER or index > self._folder.file.accepted:
                 raise
             self._log.warning("checkpoint.not_reported", n=index, problem=problem.message)
+        if job_key is not None:
+            path.unlink(missing_ok=True)
 
     def _log_trouble(self, error: Exception, pause: float) -> None:
         if isinstance(error, UserError):
@@ -122,10 +137,22 @@ def what_is_new(told: str, tail: str) -> str:
 
 
 def send_report(
-    market: MarketClient, account: LocalAccount, domain: Domain, lease: str, n: int, kind: str, text: str
+    market: MarketClient,
+    account: LocalAccount,
+    domain: Domain,
+    lease: str,
+    n: int,
+    kind: str,
+    text: str,
+    job_key: bytes | None,
 ) -> bool:
-    """Posts a Report now; False if the market says that there is no use in it. Raises what the market raises."""
+    """Posts a Report now; False if the market says that there is no use in it. Raises what the market raises.
+
+    With the key of a sealed job its text is sealed.
+    """
     text = text[-MAX_TEXT:].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if job_key is not None:
+        text = seal_text(text.encode()[-MAX_SEALED_BYTES:].decode(errors="ignore"), job_key)
     content = "0x" + hashlib.sha256(text.encode()).hexdigest()
     report = Report(lease=lease, n=n, kind=kind, content=content, time=int(time.time()))
     try:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from contracts.api.bodies import ApprovalIn, CheckpointRecord
+from contracts.api.bodies import ApprovalIn, CheckpointRecord, KeyGrantIn
 from contracts.chain.events import Opened, Place
 from contracts.errors import UserError
 from contracts.jobspec import JobSpec
@@ -59,6 +59,7 @@ class LeaseFile(BaseModel):
     opened_block: int
     opened_time: int
     job: Job | None = None
+    grant: KeyGrantIn | None = None  # of a sealed job's key to this provider
     goal: Goal = "training"
     reason: str = ""
     base: int  # the checkpoint that this machine went on from: the lease's start, or later if the folder was lost
@@ -164,6 +165,10 @@ class LeaseFolder:
         if index == self._file.base:
             return self.start_state
         return self.work_folder / checkpoint_name(index)
+
+    def sealed_path(self, record: CheckpointRecord) -> Path:
+        """Of a checkpoint's ciphertext until the market has it. By its content: one may be made anew."""
+        return self.work_folder / f"sealed-{record.state.sha256[2:18]}.safetensors"
 
     def tip(self, index: int) -> str:
         """The chain of tips at `index`, which is at least the base's and at most the newest made."""

@@ -18,6 +18,7 @@ from contracts.chain.lookup import opened
 from contracts.commitment import checkpoint_root, next_tip, numerics_class
 from contracts.errors import UserError
 from contracts.jobspec import JobSpec, hash_file
+from contracts.sealing import NotOpened
 from contracts.types import ZERO_TIP, from_hex, to_hex
 from contracts.wants import Wants
 from worker.chain_errors import CHAIN_TROUBLE
@@ -32,12 +33,14 @@ from worker.messages import Checkpoint, Done, Failed, Ready, Step, Stopped
 from worker.pace import Pace
 from worker.podman import Podman
 from worker.runner import Runner
+from worker.sealed import JobKey, NoKey
 from worker.store import Job, LeaseFolder
 from worker.usage import Limits
 
 UNITS_TOLERANCE = 1.01  # of what the Bid says; docs/protocol.md section 1
 POLL_SECONDS = 0.2
 FINALITY_SHARE = 0.25  # of a lease's timeout, at most, for the wait until its opening is final
+KEY_SHARE = 0.25  # likewise, for the wait until a sealed job's key is granted
 RETRY_SECONDS = (1.0, 30.0)  # first and longest pause while market or chain don't answer
 
 
@@ -67,10 +70,18 @@ class Training(threading.Thread):
     """
 
     def __init__(
-        self, chain: Chain, market: MarketClient, folder: LeaseFolder, machine: Machine, wake: Callable[[], None]
+        self,
+        chain: Chain,
+        market: MarketClient,
+        folder: LeaseFolder,
+        machine: Machine,
+        job_key: JobKey,
+        wake: Callable[[], None],
     ) -> None:
         super().__init__(name=f"training {folder.lease[:10]}", daemon=True)
         self._chain, self._market, self._folder, self._machine, self._wake = chain, market, folder, machine, wake
+        self._job_key = job_key
+        self._key_late: float | None = None  # monotonic: until when the grant of a sealed job's key is waited for
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._stop_at: float | None = None  # monotonic; for a checkpoint that comes before it training goes on
         self._killed = threading.Event()
@@ -151,12 +162,29 @@ class Training(threading.Thread):
         check_fit(job.spec, machine.resources, machine.disk_mb)
         cache = Cache(folder.cache_folder, machine.resources.hosts, machine.disk_mb << 20)
         web = partial(cache.get, stopped=self._must_stop)
-        fetch_files(self._market, web, job.spec, folder.job_folder, job=folder.file.parties.bid)
-        self._newest_whole_checkpoint()
+        job_key = self._await_key()
+        fetch_files(self._market, web, job.spec, folder.job_folder, job=folder.file.parties.bid, job_key=job_key)
+        self._newest_whole_checkpoint(job_key)
         if folder.file.made == folder.file.base:
-            fetch_start_state(self._market, folder, job, machine.disk_mb)
+            fetch_start_state(self._market, folder, job, machine.disk_mb, job_key)
         self._metrics = metrics_so_far(self._market, folder, job.spec)
         return job
+
+    def _await_key(self) -> bytes | None:
+        """A sealed job's key; None if the job is not sealed. Raises NoKey if it does not come in time."""
+        timeout = self._folder.file.nums.timeout
+        if self._key_late is None:
+            self._key_late = time.monotonic() + KEY_SHARE * timeout
+        while True:
+            try:
+                return self._job_key.ask(self._market)
+            except NoKey as error:
+                if time.monotonic() > self._key_late:
+                    raise
+                self._log.info("lease.waits", problem=error.message)
+            self._killed.wait(min(1.0, timeout / 40))
+            if self._must_stop():
+                raise Interrupted("it was told to stop")
 
     def _await_finality(self) -> None:
         """Until the lease's opening is as deep in the chain as what it holds wants, or a part of its timeout is over.
@@ -178,7 +206,7 @@ class Training(threading.Thread):
                 return
             self._killed.wait(min(2.0, file.nums.timeout / 40))
 
-    def _newest_whole_checkpoint(self) -> None:
+    def _newest_whole_checkpoint(self, job_key: bytes | None) -> None:
         """Makes sure of the state to go on from: of disk, else of the market; else goes back to the one before."""
         folder = self._folder
         for index in range(folder.file.made, folder.file.base, -1):
@@ -186,9 +214,10 @@ class Training(threading.Thread):
             if is_state(folder.state_path(index), record):
                 return
             try:
-                fetch_state(self._market, record, folder.state_path(index), job=folder.file.parties.bid)
+                path, bid = folder.state_path(index), folder.file.parties.bid
+                fetch_state(self._market, record, path, job=bid, job_key=job_key)
                 return
-            except (Problem, Failure) as error:
+            except (Problem, Failure, NotOpened) as error:
                 self._log.warning("checkpoint.lost", n=index, problem=error.message)
                 folder.step_back(index - 1)
 

@@ -1,17 +1,20 @@
 """Keys of sealed jobs, through a market that is not trusted: what it gives counts only with the right signature."""
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
 
-from contracts.api.bodies import EncryptionKeyIn, KeyGrantIn
+from contracts.api.bodies import CheckpointRecord, EncryptionKeyIn, KeyGrantIn
 from contracts.api.client import MarketClient
 from contracts.errors import UserError
+from contracts.jobspec import FileRef
 from contracts.orders import Domain, EncryptionKey, KeyGrant, SignedType
-from contracts.sealing import open_key, seal_key
+from contracts.sealing import NotOpened, open_file, open_key, seal_key
 from contracts.types import from_hex, to_hex
 
 # (message, signer, signature) -> whether it is that. For contract wallets it takes a chain.
@@ -80,6 +83,25 @@ def find_grant(
             if job_key is not None:
                 return body, job_key
     return None
+
+
+def get_state(market: MarketClient, record: CheckpointRecord, target: Path, *, job: str, job_key: bytes | None) -> Path:
+    """A checkpoint's state; that of a sealed job is opened. Raises NotOpened, and what get_blob raises."""
+    if record.sealed is None:
+        return market.get_blob(record.state, target, job=job)
+    return get_sealed(market, record.sealed, target, job=job, job_key=job_key)
+
+
+def get_sealed(market: MarketClient, ref: FileRef, target: Path, *, job: str, job_key: bytes | None) -> Path:
+    """What is sealed in a blob of a job. `target` appears only if all of it opened. Raises NotOpened."""
+    if job_key is None:
+        raise NotOpened(f"blob {ref.sha256} is sealed, and there is no key to it")
+    fetched = target.with_name(f".{target.name}.{os.getpid()}.sealed")
+    try:
+        open_file(market.get_blob(ref, fetched, job=job), target, job_key)
+    finally:
+        fetched.unlink(missing_ok=True)
+    return target
 
 
 def _sha256(data: bytes) -> str:

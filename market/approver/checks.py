@@ -26,6 +26,10 @@ def problem_with_claim(
         return f"checkpoint {index} comes next, not {claim.n} / {record.index}"
     if claim.signer(domain, reported.signature) != terms.provider:
         return f"the claim is not signed by the lease's provider {terms.provider}"
+    if (record.sealed is not None) != spec.sealed:
+        return (
+            "the job is sealed, but the checkpoint is not" if spec.sealed else "the checkpoint is sealed, the job not"
+        )
     if record.step != spec.step_of(index):
         return f"checkpoint {index} is at step {spec.step_of(index)}, not {record.step}"
     if not commitment.finite(record.metrics):

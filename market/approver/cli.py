@@ -10,6 +10,7 @@ from contracts import keys
 from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
+from contracts.sealing_keys import unlock
 from contracts.settings import home, load_settings
 from market.approver.memory import Memory
 from market.approver.service import Approver
@@ -33,7 +34,7 @@ def start(
     """Run until SIGTERM. Approvals already signed are remembered in the home folder, and never contradicted."""
     settings = load_settings(market_url=market)
     name = keys.choose(key or settings.key)
-    account = keys.load(name)
+    account, own = unlock(name)
     chain = connect(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -41,5 +42,5 @@ def start(
     with MarketClient(settings.require("market_url"), signer=Signer(account, chain.domain)) as client:
         info = client.info()
         typer.echo(f"Approver {account.address} (key '{name}') for the market at {client.url}, escrow {info.escrow}")
-        Approver(client, chain, account, Memory(home() / "approver" / name)).run(stop, poll)
+        Approver(client, chain, account, own, Memory(home() / "approver" / name)).run(stop, poll)
     typer.echo("Approver stopped; what it signed is on disk.")

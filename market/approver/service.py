@@ -8,9 +8,11 @@ from pathlib import Path
 
 import structlog
 from eth_account.signers.local import LocalAccount
+from nacl.public import PrivateKey
 
 from contracts.api.bodies import ApprovalIn, CheckpointOut, CheckpointStatus, LeaseOut, RejectionIn, ReportOut
 from contracts.api.client import MarketClient
+from contracts.api.grants import get_state
 from contracts.chain.client import Chain
 from contracts.chain.events import Opened
 from contracts.chain.lookup import opened, verify_lease
@@ -18,8 +20,10 @@ from contracts.chain.sender import Sender
 from contracts.early_stop import Stop
 from contracts.errors import UserError
 from contracts.orders import Approval, Rejection
+from contracts.sealing import NotOpened
 from contracts.terms import Phase
 from market.approver.checks import problem_with_claim, problem_with_state, problem_with_stop
+from market.approver.job_keys import JobKeys
 from market.approver.memory import Memory, Signed
 
 log = structlog.get_logger()
@@ -37,16 +41,30 @@ class Approver:
     """Checks and signs for the leases that name `key` as their approver."""
 
     def __init__(
-        self, market: MarketClient, chain: Chain, key: LocalAccount, memory: Memory, sender: Sender | None = None
+        self,
+        market: MarketClient,
+        chain: Chain,
+        key: LocalAccount,
+        own: PrivateKey,
+        memory: Memory,
+        sender: Sender | None = None,
     ) -> None:
+        """`own` is the encryption key that sealed jobs' keys are granted to."""
         self._market, self._chain, self._key, self._memory = market, chain, key, memory
         self._sender = sender or Sender(chain, key)
         self._known: dict[str, KnownLease] = {}
+        self._job_keys = JobKeys(market, chain, key, own)
 
     def run(self, stop: threading.Event, poll_seconds: float) -> None:
         """Rounds until `stop`. What fails is logged and tried again; nothing is signed by halves."""
         while not stop.is_set():
-            for part in (self.approve_reported, self.answer_releases, self.redeem_for_vanished):
+            for part in (
+                self._job_keys.publish,
+                self.grant_keys,
+                self.approve_reported,
+                self.answer_releases,
+                self.redeem_for_vanished,
+            ):
                 self._guarded(part)
             stop.wait(poll_seconds)
 
@@ -82,7 +100,7 @@ class Approver:
                 reported, lease.event.terms, lease.out.spec, self._chain.domain, signed.n + 1, signed.tip
             )
             or self._problem_with_stop(reported, lease.out.spec.stop)
-            or self._problem_with_bytes(reported)
+            or self._problem_with_bytes(lease, reported)
         )
         if problem:
             self._reject(reported, problem)
@@ -104,10 +122,15 @@ class Approver:
         n = reported.claim.n
         return problem_with_stop(stop, [before.get(index, {}) for index in range(1, n)], reported.checkpoint.metrics)
 
-    def _problem_with_bytes(self, reported: CheckpointOut) -> str | None:
+    def _problem_with_bytes(self, lease: KnownLease, reported: CheckpointOut) -> str | None:
         record = reported.checkpoint
+        job_key = self._job_keys.of(lease.event.terms.parties) if record.sealed else None
         with tempfile.TemporaryDirectory(prefix="gpumarket-approver-") as folder:
-            path = self._market.get_blob(record.state, Path(folder) / "state.safetensors", job=reported.job)
+            path = Path(folder) / "state.safetensors"
+            try:
+                get_state(self._market, record, path, job=reported.job, job_key=job_key)
+            except NotOpened as error:
+                return error.message
             return problem_with_state(path, record)
 
     def _reject(self, reported: CheckpointOut, problem: str) -> None:
@@ -116,6 +139,20 @@ class Approver:
         rejection = Rejection(lease=claim.lease, n=claim.n, tip=claim.tip, reason=problem[:500])
         signature = rejection.sign(self._chain.domain, self._key)
         self._market.post_rejection(RejectionIn(rejection=rejection, signature=signature))
+
+    # ------------------------------------------------------------- sealed jobs
+
+    def grant_keys(self) -> None:
+        """Those who work on sealed jobs get their keys."""
+        for out in self._market.leases(approver=self._key.address, live=True):
+            if not out.spec.sealed or not self._job_keys.is_due(out.id):
+                continue
+            try:
+                lease = self._lease(out.id)
+                if self._chain.state(out.id).phase is Phase.ACTIVE:
+                    self._job_keys.grant(lease.event)
+            except UserError as error:
+                log.warning("approver.skipped", lease=out.id, problem=error.message)
 
     # ------------------------------------------------------------- releases
 

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from eth_account.signers.local import LocalAccount
+from nacl.public import PrivateKey
 
-from contracts import keys
+from contracts import keys, sealing_keys
 from contracts.api.access import Signer
 from contracts.api.bodies import AskResources, BidIn, JobOut, LeaseOut
 from contracts.api.client import MarketClient
@@ -58,6 +60,9 @@ class Stage:
         self.client, self.provider, self.approver = client, provider, approver
         write_config(home / "config.toml", self.settings, "For a test.")
         keys.save(KEY, provider, PASSWORD, scrypt_n=2)
+        with patch.multiple(sealing_keys, OPSLIMIT=1 << 15, MEMLIMIT=1 << 24):
+            self.encryption = sealing_keys.load_or_create(KEY, PASSWORD)  # the provider's
+        self.approvers_encryption = PrivateKey.generate()
         self._matcher = matcher
         self._stack = contextlib.ExitStack()
         self._ended = threading.Event()
@@ -116,7 +121,8 @@ class Stage:
         """While inside, there is an approver."""
         stop = threading.Event()
         with MarketClient(self.market.url, attempts=1, signer=Signer(self.approver, self.chain.domain)) as market:
-            approver = Approver(market, connect(self.settings), self.approver, Memory(self.home / "approver"))
+            memory, own = Memory(self.home / "approver"), self.approvers_encryption
+            approver = Approver(market, connect(self.settings), self.approver, own, memory)
             thread = threading.Thread(target=approver.run, args=(stop, 0.1), daemon=True)
             thread.start()
             try:
@@ -127,7 +133,9 @@ class Stage:
 
     # ------------------------------------------------------------- the client
 
-    def submit(self, *, checkpoints: int = 3, pause: float = 0.0, units: int = UNITS, nonce: int = 0, **config: Any) -> str:
+    def submit(
+        self, *, checkpoints: int = 3, pause: float = 0.0, units: int = UNITS, nonce: int = 0, **config: Any
+    ) -> str:
         """A job of so many checkpoints, four steps each. Returns its id."""
         folder = self.home / "job"
         folder.mkdir(exist_ok=True)
@@ -190,7 +198,7 @@ class Stage:
     def agent(self, *, once: bool = False, **changes: Any) -> Iterator[threading.Thread]:
         """An agent in a thread, stopped without ceremony at the end."""
         offer = self.offer(**{"grace_seconds": 8.0, **changes})
-        agent = Agent(KEY, offer, connect(self.settings), self.provider, once=once)
+        agent = Agent(KEY, offer, connect(self.settings), self.provider, self.encryption, once=once)
         thread = threading.Thread(target=agent.run, daemon=True)
         thread.start()
         try:

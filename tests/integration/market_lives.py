@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eth_account.signers.local import LocalAccount
+from nacl.public import PrivateKey
 from starlette.testclient import TestClient
 
 from contracts import commitment
@@ -57,6 +58,7 @@ class Lives:
         self.follower = Follower(chain, indexer.DatabaseStore(self.context.db))
         self.follow()
         upload(self.context, self.client.address, RECIPE)
+        self.encryption = PrivateKey.generate()  # the approver's
         self.approver = self.new_approver()
         self.reader = self.api_of(self.client)
         self.spec = make_spec()
@@ -64,7 +66,8 @@ class Lives:
 
     def new_approver(self) -> Approver:
         """An approver as it is after a restart: only what is on disk."""
-        return Approver(self.api_of(self.approver_key), self.chain, self.approver_key, Memory(self.folder / "approver"))
+        memory = Memory(self.folder / "approver")
+        return Approver(self.api_of(self.approver_key), self.chain, self.approver_key, self.encryption, memory)
 
     def api_of(self, key: LocalAccount) -> MarketClient:
         """The API as the holder of a key uses it."""

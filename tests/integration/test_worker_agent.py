@@ -261,6 +261,6 @@ def test_one_agent_a_key(stage_of: StageOf) -> None:
     stage = stage_of()
     with stage.agent():
         wait_for("the Ask", lambda: list(stage.market.asks()))
-        second = Agent(KEY, stage.offer(), stage.chain, stage.provider)
+        second = Agent(KEY, stage.offer(), stage.chain, stage.provider, stage.encryption)
         with pytest.raises(UserError, match="running for"):
             second.run()

@@ -147,7 +147,7 @@ def no_web(ref: FileRef, target: Path) -> None:
 
 def spec_of(**files: bytes) -> Any:
     refs = {name.replace("__", "/"): FileRef(sha256=sha256(data), size=len(data)) for name, data in files.items()}
-    return SimpleNamespace(files=refs)
+    return SimpleNamespace(files=refs, sealed=False)
 
 
 def test_files_land_at_their_paths_and_only_once(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""The keys of sealed jobs, as their approver holds them and gives them to providers."""
+
+import time
+from functools import partial
+
+import structlog
+from eth_account.signers.local import LocalAccount
+from nacl.public import PrivateKey
+
+from contracts.api.client import MarketClient
+from contracts.api.grants import find_grant, make_grant, publish_key, registered_key
+from contracts.chain.client import Chain
+from contracts.chain.events import Opened
+from contracts.errors import UserError
+from contracts.terms import Parties
+from market.signatures import is_signed_by
+
+LOOK_SECONDS = 60.0  # between two looks at what is in order: a provider may have lost its key and made another
+
+log = structlog.get_logger()
+
+
+class JobKeys:
+    """Terms are those that the chain proves. What the market gives counts with a party's signature only."""
+
+    def __init__(self, market: MarketClient, chain: Chain, key: LocalAccount, own: PrivateKey) -> None:
+        self._market, self._chain, self._key, self._own = market, chain, key, own
+        self._is_signed = partial(is_signed_by, chain)
+        self._opened: dict[str, bytes] = {}  # by job
+        self._looked: dict[str, float] = {}  # monotonic, by lease; and of our own key's registration, by ""
+
+    def publish(self) -> None:
+        """Registers our encryption key: clients of sealed jobs need it."""
+        if self.is_due(""):
+            self._looked[""] = time.monotonic()
+            publish_key(self._market, self._chain.domain, self._key, self._own)
+
+    def is_due(self, lease: str) -> bool:
+        """Whether it is time to look if its provider has the key."""
+        return time.monotonic() >= self._looked.get(lease, float("-inf")) + LOOK_SECONDS
+
+    def of(self, parties: Parties) -> bytes:
+        """A job's key. Raises UserError if its client has not granted it to us."""
+        job = parties.bid
+        if job not in self._opened:
+            signers = [parties.client, self._key.address]
+            found = find_grant(self._market, job, self._key.address, self._own, signers, self._is_signed)
+            if found is None:
+                raise UserError(
+                    f"the sealed job {job} has no grant of its key to {self._key.address} and this encryption key",
+                    f"Its client can: gpumarket job grant {job[:12]} {self._key.address}",
+                )
+            self._opened[job] = found[1]
+        return self._opened[job]
+
+    def grant(self, lease: Opened) -> None:
+        """Gives a lease's provider the job's key, if it has registered a key and has no grant for that."""
+        job, provider = lease.terms.parties.bid, lease.terms.provider
+        reader_key = registered_key(self._market, provider, self._is_signed)
+        if reader_key is None:
+            return  # it does when it looks at the job
+        # One that stands may be by somebody else only if the market lies, and then it could keep back ours as well.
+        if not any(one.grant.reader_key == reader_key for one in self._market.grants(job, provider)):
+            body = make_grant(self._chain.domain, self._key, job, provider, reader_key, self.of(lease.terms.parties))
+            self._market.post_grant(body)
+            log.info("approver.granted", lease=lease.lease, job=job, provider=provider)
+        self._looked[lease.lease] = time.monotonic()
