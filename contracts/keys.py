@@ -10,6 +10,8 @@ import os
 import re
 import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +43,39 @@ def save(name: str, account: LocalAccount, password: str | None = None, scrypt_n
         raise _taken(name)
     if password is None:
         password = read_password(f"Password for the new key '{name}'", confirm=True)
-    keystore = Account.encrypt(account.key, password, kdf="scrypt", iterations=scrypt_n)
+    keystore = _encrypt(account, password, scrypt_n)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    scratch = path.with_name(f".{name}.{secrets.token_hex(8)}")
+    with private_scratch(path, keystore) as scratch:
+        try:
+            os.link(scratch, path)  # unlike a rename, this fails if the name has been taken meanwhile
+        except FileExistsError as error:
+            raise _taken(name) from error
+
+
+def change_password(name: str, old: str, new: str, scrypt_n: int = SCRYPT_N) -> None:
+    """Encrypts a key anew. Whenever it is interrupted, the file is whole and opens with one of the two."""
+    account = load(name, old)
+    with private_scratch(_path(name), _encrypt(account, new, scrypt_n)) as scratch:
+        os.replace(scratch, _path(name))
+
+
+def _encrypt(account: LocalAccount, password: str, scrypt_n: int) -> Any:
+    return Account.encrypt(account.key, password, kdf="scrypt", iterations=scrypt_n)
+
+
+@contextmanager
+def private_scratch(path: Path, content: Any) -> Iterator[Path]:
+    """A file beside `path` with some JSON, on disk and for its owner only; gone at the end, if not moved."""
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            json.dump(keystore, file)
+            json.dump(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.link(scratch, path)  # unlike a rename, this fails if the name has been taken meanwhile
-    except FileExistsError as error:
-        raise _taken(name) from error
+        yield scratch
     finally:
-        scratch.unlink()
+        scratch.unlink(missing_ok=True)
 
 
 def load(name: str, password: str | None = None) -> LocalAccount:
@@ -102,12 +123,12 @@ def choose(name: str | None) -> str:
     raise UserError(f"there is no key in {_directory()}", "make one: gpumarket wallet new NAME")
 
 
-def read_password(prompt: str, confirm: bool = False) -> str:
+def read_password(prompt: str, confirm: bool = False, variable: str = "GPUMARKET_PASSWORD") -> str:
     """A password from the environment, a file, or a prompt (twice with `confirm`). Raises UserError."""
-    password = os.environ.get("GPUMARKET_PASSWORD")
+    password = os.environ.get(variable)
     if password is not None:
-        return _not_empty(password, "$GPUMARKET_PASSWORD")
-    file = os.environ.get("GPUMARKET_PASSWORD_FILE")
+        return _not_empty(password, f"${variable}")
+    file = os.environ.get(f"{variable}_FILE")
     if file:
         check_private(Path(file), "the password file")
         try:
@@ -115,7 +136,7 @@ def read_password(prompt: str, confirm: bool = False) -> str:
         except OSError as error:
             raise UserError(f"can't read the password file {file}: {error.strerror}") from error
     if not sys.stdin.isatty():
-        raise UserError("no password, and nobody to ask", "set GPUMARKET_PASSWORD_FILE or GPUMARKET_PASSWORD")
+        raise UserError("no password, and nobody to ask", f"set {variable}_FILE or {variable}")
     password = _not_empty(getpass.getpass(f"{prompt}: "), "what was typed")
     if confirm and getpass.getpass("The same again: ") != password:
         raise UserError("the two passwords differ", "try again")

@@ -12,7 +12,7 @@ from web3.contract.contract import ContractFunction
 from web3.exceptions import ContractLogicError, Web3Exception
 from web3.types import RPCEndpoint
 
-from contracts import keys
+from contracts import keys, sealing_keys
 from contracts.amounts import format_amount, parse_positive
 from contracts.chain import devnet
 from contracts.chain.client import Chain, connect
@@ -52,6 +52,21 @@ def new(
 ) -> None:
     """Make a new key, encrypted with a password."""
     address = keys.create(name)
+    _show([{"name": name, "address": address}], output)
+
+
+@app.command()
+def passwd(
+    name: Annotated[str, typer.Argument(help="Which key.", show_default=False)],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Change a key's password, and that of its encryption key. Old copies of the files open with the old one still."""
+    address = keys.address(name)
+    old = keys.read_password(f"Password for key '{name}'")
+    keys.load(name, old)  # wrong? then no need to think of a new one
+    new = keys.read_password(f"New password for key '{name}'", confirm=True, variable="GPUMARKET_NEW_PASSWORD")
+    sealing_keys.change_password(name, old, new)
+    keys.change_password(name, old, new)
     _show([{"name": name, "address": address}], output)
 
 

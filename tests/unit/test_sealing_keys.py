@@ -1,11 +1,13 @@
 """Encryption keys on disk: made once, encrypted, readable with the wallet key's password only."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
-from contracts import keys, sealing_keys
+from contracts import keys, sealing_keys, wallet_cli
 from contracts.errors import UserError
 
 
@@ -46,3 +48,41 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_it_belongs_to_a_wallet_key() -> None:
     with pytest.raises(UserError, match="no key named 'nobody'"):
         sealing_keys.load_or_create("nobody", "secret")
+
+
+def test_a_password_is_changed_for_both_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted between the two files, the same command ends what it began."""
+    secret, address = bytes(sealing_keys.load_or_create("rig", "secret")), keys.address("rig")
+    (tmp_path / "new").write_text("better\n")
+    (tmp_path / "new").chmod(0o600)
+    monkeypatch.setenv("GPUMARKET_PASSWORD", "secret")
+    monkeypatch.setenv("GPUMARKET_NEW_PASSWORD_FILE", str(tmp_path / "new"))
+    change = keys.change_password
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keys, "change_password", killed)
+    assert run("passwd", "rig").exit_code != 0
+    assert keys.load("rig", "secret").address == address
+    monkeypatch.setattr(keys, "change_password", partial(change, scrypt_n=2))
+    assert run("passwd", "rig").exit_code == 0
+    assert keys.load("rig", "better").address == address
+    assert bytes(sealing_keys.load_or_create("rig", "better")) == secret
+    with pytest.raises(UserError, match="wrong password"):
+        keys.load("rig", "secret")
+    files = sorted(path for path in tmp_path.rglob("*.json*"))
+    assert [path.name for path in files] == ["rig.json", "rig.json"]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
+def test_a_wrong_password_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUMARKET_PASSWORD", "guess")
+    monkeypatch.setenv("GPUMARKET_NEW_PASSWORD", "better")
+    result = run("passwd", "rig")
+    assert "wrong password for key 'rig'" in str(result.exception)
+    assert keys.load("rig", "secret")
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(wallet_cli.app, args)
