@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from contracts.output import Output
+
 if TYPE_CHECKING:
     from market.serve import Server
 
@@ -15,6 +17,7 @@ Home = Annotated[
     Path | None,
     typer.Option("--home", help="Directory of config, keys and data; default: $GPUMARKET_HOME or ~/.gpumarket"),
 ]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs.")]
 
 
 @app.callback()
@@ -39,9 +42,16 @@ def serve(
     from market.serve import Server, only_one, open_context, works
     from market.settings import load_market_settings
 
-    configure_logs(verbose, json_logs)
+    settings = load_market_settings(
+        host=host,
+        port=port,
+        key=key,
+        log_level="debug" if verbose else None,
+        log_format="json" if json_logs else None,
+    )
+    configure_logs(settings.log_level, settings.log_format)
     with only_one():
-        context = open_context(load_market_settings(host=host, port=port, key=key), load_settings())
+        context = open_context(settings, load_settings())
         server = Server(context, works())
         show(server)
         code = server.run()
@@ -56,6 +66,16 @@ def show(server: "Server") -> None:
     typer.echo(f"matcher   {info.matcher}, fee {info.fee} per checkpoint")
     typer.echo(f"rules     {', '.join(rules.name for rules in info.rules)}")
     typer.echo(f"data      {context.db.engine.url}, {context.settings.blob_dir}")
+
+
+@app.command()
+def settings(home: Home = None, output: OutputOption = Output.TABLE) -> None:
+    """Show all settings that hold here, and where each comes from. Passwords are not shown."""
+    if home is not None:
+        os.environ["GPUMARKET_HOME"] = str(home)
+    from market import settings_cli
+
+    settings_cli.show(output)
 
 
 @app.command()

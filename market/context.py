@@ -94,7 +94,7 @@ class Context:
             token_decimals=chain.decimals,
             epoch_log=chain.settings.require("epoch_log"),
             matcher=self.matcher,
-            approver=settings.approver or chain.settings.approver,
+            approver=settings.recommended_approver or chain.settings.approver,
             fee=settings.fee,
             rules=list(self.rules.values()),
             epoch_seconds=settings.epoch_seconds,

@@ -1,4 +1,4 @@
-"""Logs: one line an event, to stderr; JSON with `json_lines`."""
+"""Logs: one line an event, to stderr."""
 
 import logging
 import sys
@@ -6,13 +6,14 @@ import sys
 import structlog
 
 
-def configure_logs(verbose: bool = False, json_lines: bool = False) -> None:
+def configure_logs(level: str, format: str) -> None:
+    """`level` and `format` as in the settings `log_level` and `log_format`."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if json_lines:
+    if format == "json":
         last: list[structlog.typing.Processor] = [
             structlog.processors.dict_tracebacks,
             structlog.processors.JSONRenderer(),
@@ -26,7 +27,7 @@ def configure_logs(verbose: bool = False, json_lines: bool = False) -> None:
         ]
     structlog.configure(
         processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

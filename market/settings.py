@@ -4,8 +4,9 @@ Precedence: explicit arguments, then GPUMARKET_MARKET_* in the environment, then
 """
 
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -13,7 +14,6 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from contracts.errors import UserError
@@ -21,6 +21,9 @@ from contracts.settings import home
 from contracts.types import Address, Uint64
 
 FILE_NAME = "market.toml"
+SECTION = "approver"  # of that file: settings of an approver that the operator runs
+
+S = TypeVar("S", bound=BaseSettings)
 
 
 class MarketSettings(BaseSettings):
@@ -71,7 +74,7 @@ class MarketSettings(BaseSettings):
     keep_checkpoint_days: float = Field(7, ge=0, description="Time that a job's checkpoints are kept after its end")
     keep_result_days: float = Field(30, ge=0, description="Time that a job's last accepted checkpoint is kept")
     collect_seconds: float = Field(3600, gt=0, description="Time between two looks for blobs that nobody needs")
-    approver: Address | None = Field(
+    recommended_approver: Address | None = Field(
         None, description="Approver that clients are recommended; default: the one in config.toml"
     )
 
@@ -84,25 +87,59 @@ class MarketSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home() / FILE_NAME)
+        return init_settings, env_settings, File(settings_cls, None)
 
 
 def load_market_settings(**explicit: Any) -> MarketSettings:
     """Settings from all sources. An explicit argument of None counts as not given. Raises UserError."""
+    return load(MarketSettings, "market", explicit)
+
+
+class File(PydanticBaseSettingsSource):
+    """A section of market.toml as a source of settings, or with None what is in no section."""
+
+    def __init__(self, settings_cls: type[BaseSettings], section: str | None) -> None:
+        super().__init__(settings_cls)
+        self._section = section
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False  # unused: __call__ gives all at once
+
+    def __call__(self) -> dict[str, Any]:
+        return read_file(self._section)
+
+
+def read_file(section: str | None) -> dict[str, Any]:
+    """Of market.toml; {} if there is none. Raises UserError."""
     path = home() / FILE_NAME
     try:
-        return MarketSettings(**{name: value for name, value in explicit.items() if value is not None})
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}", "correct it or delete it") from error
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror}") from error
+    if section is not None:
+        found = values.get(section, {})
+        return found if isinstance(found, dict) else {}
+    return {name: value for name, value in values.items() if name != SECTION or not isinstance(value, dict)}
+
+
+def load(model: type[S], whose: str, explicit: dict[str, Any]) -> S:
+    path, prefix = home() / FILE_NAME, model.model_config["env_prefix"]
+    try:
+        return model(**{name: value for name, value in explicit.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            known = ", ".join(MarketSettings.model_fields)
-            raise UserError(f"unknown setting '{name}' of the market", f"look at {path}; known are: {known}") from error
+            near = get_close_matches(name, model.model_fields, n=1)
+            known = f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(model.model_fields)}"
+            raise UserError(f"unknown setting '{name}' of the {whose}", f"look at {path}; {known}") from error
         raise UserError(
-            f"the market's setting '{name}' is wrong: {first['msg']} (got {first['input']!r})",
-            f"look at the command's options, GPUMARKET_MARKET_{name.upper()} and {path}",
+            f"the {whose}'s setting '{name}' is wrong: {first['msg']} (got {first['input']!r})",
+            f"look at the command's options, {prefix}{str(first['loc'][0]).upper()} and {path}",
         ) from error
     except SettingsError as error:
         raise UserError(f"can't read the settings in the environment: {error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}", "correct it or delete it") from error

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -11,9 +12,12 @@ from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
 from contracts.sealing_keys import unlock
-from contracts.settings import home, load_settings
+from contracts.settings import load_settings
 from market.approver.memory import Memory
+from market.approver.metrics import ApproverMetrics
 from market.approver.service import Approver
+from market.approver.settings import load_approver_settings
+from market.logs import configure_logs
 
 app = typer.Typer(
     help="Check reported checkpoints for clients, and sign for those that are right.", no_args_is_help=True
@@ -27,20 +31,42 @@ def _group() -> None:
 
 @app.command()
 def start(
-    key: Annotated[str | None, typer.Option(help="Name of the key that signs; needs a little gas money")] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of the key that signs; needs a little gas money. Several may be given"),
+    ] = None,
     market: Annotated[str | None, typer.Option(help="URL of the market")] = None,
-    poll: Annotated[float, typer.Option(help="Seconds between looks at the market", min=0.05)] = 1.0,
+    poll: Annotated[float | None, typer.Option(help="Seconds between looks at the market [default: 1]")] = None,
 ) -> None:
-    """Run until SIGTERM. Approvals already signed are remembered in the home folder, and never contradicted."""
+    """Run until SIGTERM. Approvals already signed are remembered in the home folder, and never contradicted.
+
+    Settings are in the section [approver] of market.toml, too.
+    """
+    own = load_approver_settings(keys=tuple(key) if key else None, poll_seconds=poll)
+    configure_logs(own.log_level, own.log_format)
     settings = load_settings(market_url=market)
-    name = keys.choose(key or settings.key)
-    account, own = unlock(name)
-    chain = connect(settings)
-    stop = threading.Event()
+    names = dict.fromkeys(own.keys or [keys.choose(settings.key)])  # each once
+    unlocked = {name: unlock(name) for name in names}
+    chain, metrics, stop = connect(settings), ApproverMetrics(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with MarketClient(settings.require("market_url"), signer=Signer(account, chain.domain)) as client:
-        info = client.info()
-        typer.echo(f"Approver {account.address} (key '{name}') for the market at {client.url}, escrow {info.escrow}")
-        Approver(client, chain, account, own, Memory(home() / "approver" / name)).run(stop, poll)
+    with ExitStack() as stack:
+        approvers = []
+        for name, (account, encryption) in unlocked.items():
+            client = stack.enter_context(
+                MarketClient(settings.require("market_url"), signer=Signer(account, chain.domain))
+            )
+            typer.echo(
+                f"Approver {account.address} (key '{name}') for the market at {client.url}, "
+                f"escrow {client.info().escrow}"
+            )
+            memory = Memory(own.memory_dir / name)
+            approvers.append(Approver(client, chain, account, encryption, memory, metrics=metrics))
+        if own.metrics_port is not None:
+            metrics.serve(own.metrics_host, own.metrics_port)
+        threads = [threading.Thread(target=one.run, args=(stop, own.poll_seconds)) for one in approvers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     typer.echo("Approver stopped; what it signed is on disk.")

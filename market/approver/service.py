@@ -25,6 +25,7 @@ from contracts.terms import Phase
 from market.approver.checks import problem_with_claim, problem_with_state, problem_with_stop
 from market.approver.job_keys import JobKeys
 from market.approver.memory import Memory, Signed
+from market.approver.metrics import ApproverMetrics
 
 log = structlog.get_logger()
 
@@ -48,41 +49,55 @@ class Approver:
         own: PrivateKey,
         memory: Memory,
         sender: Sender | None = None,
+        metrics: ApproverMetrics | None = None,
     ) -> None:
         """`own` is the encryption key that sealed jobs' keys are granted to."""
         self._market, self._chain, self._key, self._memory = market, chain, key, memory
         self._sender = sender or Sender(chain, key)
         self._known: dict[str, KnownLease] = {}
         self._job_keys = JobKeys(market, chain, key, own)
+        self._metrics = metrics or ApproverMetrics()
 
     def run(self, stop: threading.Event, poll_seconds: float) -> None:
         """Rounds until `stop`. What fails is logged and tried again; nothing is signed by halves."""
-        while not stop.is_set():
-            for part in (
-                self._job_keys.publish,
-                self.grant_keys,
-                self.approve_reported,
-                self.answer_releases,
-                self.redeem_for_vanished,
-            ):
-                self._guarded(part)
-            stop.wait(poll_seconds)
+        address = self._key.address
+        with structlog.contextvars.bound_contextvars(approver=address):
+            while not stop.is_set():
+                # Each of them, whatever became of the one before.
+                went_well = [
+                    self._guarded(part)
+                    for part in (
+                        self._job_keys.publish,
+                        self.grant_keys,
+                        self.approve_reported,
+                        self.answer_releases,
+                        self.redeem_for_vanished,
+                    )
+                ]
+                if all(went_well):
+                    self._metrics.looked.labels(address).set_to_current_time()
+                stop.wait(poll_seconds)
 
-    def _guarded(self, part: Callable[[], None]) -> None:
+    def _guarded(self, part: Callable[[], None]) -> bool:
         try:
             part()
+            return True
         except UserError as error:
             log.warning("approver.retry", part=part.__name__, problem=error.message)
         except Exception:  # a bug or an outage in one round must not end the service
             log.exception("approver.failed", part=part.__name__)
+        self._metrics.troubles.labels(self._key.address).inc()
+        return False
 
     # ------------------------------------------------------------- progress
 
     def approve_reported(self) -> None:
         for reported in self._market.pending_progress(self._key.address):
             try:
-                self._judge(reported)
+                with structlog.contextvars.bound_contextvars(job=reported.job):
+                    self._judge(reported)
             except UserError as error:  # one job's trouble is not another's
+                self._metrics.troubles.labels(self._key.address).inc()
                 log.warning("approver.skipped", lease=reported.lease, n=reported.claim.n, problem=error.message)
 
     def _judge(self, reported: CheckpointOut) -> None:
@@ -139,6 +154,7 @@ class Approver:
         rejection = Rejection(lease=claim.lease, n=claim.n, tip=claim.tip, reason=problem[:500])
         signature = rejection.sign(self._chain.domain, self._key)
         self._market.post_rejection(RejectionIn(rejection=rejection, signature=signature))
+        self._metrics.rejected.labels(self._key.address).inc()
 
     # ------------------------------------------------------------- sealed jobs
 
@@ -152,6 +168,7 @@ class Approver:
                 if self._chain.state(out.id).phase is Phase.ACTIVE:
                     self._job_keys.grant(lease.event)
             except UserError as error:
+                self._metrics.troubles.labels(self._key.address).inc()
                 log.warning("approver.skipped", lease=out.id, problem=error.message)
 
     # ------------------------------------------------------------- releases
@@ -162,6 +179,7 @@ class Approver:
             try:
                 self._release(report)
             except UserError as error:  # the lease may have gone in a reorganisation; others' have not
+                self._metrics.troubles.labels(self._key.address).inc()
                 log.warning("approver.skipped", lease=report.report.lease, problem=error.message)
 
     def _release(self, report: ReportOut) -> None:
@@ -185,6 +203,7 @@ class Approver:
                 lease = self._lease(out.id)
                 redeem = self._chain.redeem(lease.event.terms, approval, out.approval.signature)
                 self._sender.send(redeem, key=f"redeem {out.id} {approval.n}")
+                self._metrics.redeemed.labels(self._key.address).inc()
                 log.info("approver.redeemed_for_provider", lease=out.id, n=approval.n, provider=out.provider)
 
     # ------------------------------------------------------------- signing
@@ -205,6 +224,7 @@ class Approver:
     def _approve(self, lease: KnownLease, signed: Signed) -> None:
         self._memory.remember(lease.event.lease, signed)
         self._post_approval(lease, signed)
+        self._metrics.approved.labels(self._key.address).inc()
         log.info("approver.approved", lease=lease.event.lease, n=signed.n, last=signed.last)
 
     def _post_approval(self, lease: KnownLease, signed: Signed) -> None:

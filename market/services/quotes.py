@@ -110,7 +110,7 @@ def _bid(context: Context, body: QuoteIn, rules: RuleSet, prices: Sequence[int],
             f"all nonces of {body.client}'s page are used",
             "Raise the account's page in the escrow; that cancels its orders that were never opened.",
         )
-    approver = body.approver or context.settings.approver or context.chain.settings.approver
+    approver = body.approver or context.settings.recommended_approver or context.chain.settings.approver
     now, deadline = context.now(), body.spec.deadline_time
     if deadline is not None and deadline <= now:
         raise _invalid(f"deadline: {body.spec.deadline} has passed")

@@ -1,0 +1,35 @@
+"""What an approver can tell Prometheus. docs/operations.md lists each; a test sees to that."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from contracts.errors import UserError
+
+
+class ApproverMetrics:
+    """Each by the approver's address: one process may serve several keys."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, what: str) -> Counter:
+            return Counter(f"gpumarket_approver_{name}_total", what, ["approver"], registry=self.registry)
+
+        self.approved = counter("approvals", "Approvals that were signed")
+        self.rejected = counter("rejections", "Rejections that were signed")
+        self.redeemed = counter("redemptions", "Approvals that were redeemed for providers that were gone")
+        self.troubles = counter("troubles", "Rounds, or leases in a round, that failed and are tried again")
+        self.looked = Gauge(
+            "gpumarket_approver_last_round_timestamp_seconds",
+            "When the market was last looked at without trouble",
+            ["approver"],
+            registry=self.registry,
+        )
+
+    def serve(self, host: str, port: int) -> None:
+        """In a thread that ends with the process. Raises UserError."""
+        try:
+            start_http_server(port, host, self.registry)
+        except OSError as error:
+            raise UserError(
+                f"can't tell metrics on {host} port {port}: {error.strerror}", "look at metrics_port of [approver]"
+            ) from error

@@ -1,0 +1,46 @@
+"""Settings of an approver: the section [approver] of market.toml. Which chain and market is in config.toml."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from contracts.settings import home
+from market.settings import SECTION, File, load
+
+
+class ApproverSettings(BaseSettings):
+    """Make it with `load_approver_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GPUMARKET_APPROVER_", env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    keys: tuple[str, ...] = Field(
+        (), description="Names of the keys to sign with; none: `key` of config.toml, or the only one there is"
+    )
+    poll_seconds: float = Field(1.0, ge=0.05, description="Time between two looks at the market")
+    memory_dir: Path = Field(
+        default_factory=lambda: home() / "approver", description="Folder of what was signed, one below it for each key"
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address on which metrics are told")
+    metrics_port: int | None = Field(None, ge=1, le=65535, description="And the port; none: they are not told")
+    log_format: Literal["console", "json"] = Field("console", description="For eyes, or one JSON object a line")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, File(settings_cls, SECTION)
+
+
+def load_approver_settings(**explicit: Any) -> ApproverSettings:
+    """Settings from all sources. An explicit argument of None counts as not given. Raises UserError."""
+    return load(ApproverSettings, "approver", explicit)

@@ -1,0 +1,56 @@
+"""`gpumarket approver start` as a process, with the key of today and the one before it."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from contracts import keys
+from contracts.api.client import MarketClient
+from contracts.chain.client import Chain
+from tests.integration.conftest import rpc
+from tests.integration.test_market_serve import home, serving, wait_until_ready
+
+__all__ = ["home"]
+
+
+def test_one_process_serves_an_old_key_and_a_new_one(home: Path, chain: Chain) -> None:
+    """Leases name their approver for good, so a key that is replaced is needed until its last lease is over."""
+    addresses = {keys.create(name, scrypt_n=2) for name in ("old", "new")}
+    for address in addresses:
+        rpc(chain, "anvil_setBalance", address, hex(10**18))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (home / "market.toml").write_text(f'[approver]\nkeys = ["old", "new"]\npoll_seconds = 0.1\nmetrics_port = {port}\n')
+    with serving() as (_, url), MarketClient(url) as api:
+        wait_until_ready(api)
+        command = [sys.executable, "-m", "contracts.cli", "approver", "start", "--market", url]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            deadline = time.monotonic() + 60
+            while not (working := rounds_of(port)) or working != addresses:
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline, working
+                time.sleep(0.1)
+            assert all(api.encryption_key(address) for address in addresses)
+            process.send_signal(signal.SIGTERM)
+            output, log = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 0, log
+    assert all(address in output for address in addresses)
+
+
+def rounds_of(port: int) -> set[str]:
+    """Approvers that have looked at the market, by their metrics."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError:
+        return set()
+    name = "gpumarket_approver_last_round_timestamp_seconds{"
+    return {line.split('"')[1] for line in lines if line.startswith(name)}
