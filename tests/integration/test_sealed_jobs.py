@@ -1,0 +1,186 @@
+"""Sealed jobs on a real chain with real training: nothing of them is with the market in plain, and all of it works."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+import yaml
+from eth_account.signers.local import LocalAccount
+from nacl.public import PrivateKey
+from typer.testing import CliRunner
+
+from contracts import keys, sealing_keys
+from contracts.api.bodies import JobOut, JobStatus
+from contracts.chain.client import Chain, connect
+from contracts.errors import UserError
+from contracts.orders import new_account
+from market.job_cli import app
+from market.reconcile import reconcile
+from market.retention import Keep
+from tests.integration.agent_stage import PASSWORD, TOKEN, UNITS, Stage, wait_for
+from tests.integration.conftest import Funded
+from worker.agent import Agent
+from worker.environment import environment_id
+from worker.local_run import train_locally
+
+FREE = 100 * TOKEN
+RECIPE = Path(__file__).parents[1] / "worker_jobs" / "judged.py"
+SAID = "what the recipe says is for those only who have the key: " + "0123456789" * 3
+
+
+@pytest.fixture
+def people(funded: Funded) -> list[LocalAccount]:
+    """Matcher, approver; client and two providers with deposits."""
+    return funded(2) + funded(3, free=FREE)
+
+
+@pytest.fixture
+def stage(chain: Chain, people: list[LocalAccount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    monkeypatch.setenv("GPUMARKET_PASSWORD", PASSWORD)
+    monkeypatch.setattr(sealing_keys, "OPSLIMIT", 1 << 15)
+    monkeypatch.setattr(sealing_keys, "MEMLIMIT", 1 << 24)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
+    rules = chain.settings.rule_set("audited").model_copy(
+        update={"checkpoint_timeout": 12, "window": 2, "arbiter_fee": 1}
+    )
+    matcher, approver, client, provider, _ = people
+    with Stage(chain, tmp_path, rules, matcher, client, provider, approver, f"sqlite:///{tmp_path}/m.sqlite3") as stage:
+        monkeypatch.setenv("GPUMARKET_MARKET_URL", stage.market.url)
+        keys.save("me", client, PASSWORD, scrypt_n=2)
+        yield stage
+    structlog.reset_defaults()
+
+
+def run(*arguments: str) -> str:
+    """What a command prints for people."""
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    if done.exception:
+        raise done.exception
+    return done.output
+
+
+def submit(stage: Stage, checkpoints: int, pause: float) -> JobOut:
+    folder = stage.home / "job"
+    folder.mkdir(exist_ok=True)
+    (folder / "recipe.py").write_text(RECIPE.read_text() + f"\n\nprint({SAID!r})\n")
+    (folder / "data.bin").write_bytes(os.urandom(200_000))
+    job = {
+        "environment": environment_id(), "recipe": "recipe.py:Judged", "config": {"judged": [1], "pause": pause},
+        "seed": 7, "files": ["recipe.py", "data.bin"], "steps": 4 * checkpoints, "checkpoint_every": 4,
+        "units": UNITS, "max_price": "2 per checkpoint", "stake": "20", "sealed": True,
+    }  # fmt: skip
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
+    run("submit", str(folder), "--key", "me", "--approver", stage.approver.address, "--yes")
+    return next(iter(stage.market.jobs()))
+
+
+def approver_is_known(stage: Stage) -> None:
+    wait_for("the approver's key", lambda: stage.market.encryption_key(stage.approver.address))
+
+
+@contextmanager
+def another_provider(stage: Stage, account: LocalAccount) -> Iterator[None]:
+    """With a key, a folder and an encryption key of its own."""
+    keys.save("other", account, PASSWORD, scrypt_n=2)
+    agent = Agent("other", stage.offer(), connect(stage.settings), account, PrivateKey.generate())
+    thread = threading.Thread(target=agent.run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        agent.stop()
+        thread.join(30)
+
+
+def windows(data: bytes) -> set[bytes]:
+    """Its runs of 64 bytes, one after the other; but for those that any file may have."""
+    return {data[at : at + 64] for at in range(0, len(data) - 63, 64) if len(set(data[at : at + 64])) > 8}
+
+
+def test_a_sealed_job_changes_hands_and_the_market_sees_nothing(
+    stage: Stage, people: list[LocalAccount], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="has registered no encryption key"):
+        submit(stage, 4, 0.2)
+    assert list(stage.market.jobs()) == []
+    with stage.approving():
+        approver_is_known(stage)
+        job = submit(stage, 4, 0.2)
+        assert set(job.sealed_files) == {ref.sha256 for ref in job.spec.files.values()}
+        process = stage.agent_process()
+        wait_for("an approval", lambda: any(one.status == "approved" for one in stage.market.checkpoints(job.id)))
+        process.kill()
+        process.wait()
+        with another_provider(stage, people[4]):
+            run("wait", job.id, "--timeout", "90")
+            first, second = stage.leases(job.id)
+            assert {first.provider, second.provider} == {people[3].address, people[4].address}
+            assert second.start > 0  # it went on from what the first one had sealed
+            # A job that goes on from this one has the same key.
+            run("extend", job.id, "--steps", "4", "--yes")
+            more = next(one for one in stage.market.jobs() if one.id != job.id)
+            run("wait", more.id, "--timeout", "60")
+    pulled = tmp_path / "pulled"
+    assert "checkpoint 4, verified up to tip" in run("pull", job.id, str(pulled), "--all")
+    assert "checkpoint 1, verified up to tip" in run("pull", more.id, str(pulled / "more"))
+    assert SAID in run("logs", job.id) and "step 20 done" in run("logs", more.id)
+
+    whole = job.spec.model_copy(update={"steps": 20, "config": job.spec.config | {"pause": 0}})
+    record = train_locally(whole, stage.home / "job", tmp_path / "whole")
+    names = [f"checkpoint-{index:05}.safetensors" for index in range(1, 6)]
+    made = [(tmp_path / "whole" / name).read_bytes() for name in names]
+    assert [(pulled / name).read_bytes() for name in names[:4]] == made[:4]
+    (last,) = stage.market.checkpoints(more.id)
+    assert last.checkpoint.state_root == record.state_root
+
+    files = [path for path in (stage.home / "blobs").rglob("*") if path.is_file()]
+    files += stage.home.glob("m.sqlite3*")
+    seen = b"\n".join(path.read_bytes() for path in files)
+    assert job.id.encode() in seen and len(seen) > 200_000  # it is what the market has
+    plain = [*made, *(path.read_bytes() for path in (stage.home / "job").iterdir() if path.name != "job.yaml")]
+    for data in plain:
+        assert windows(data)
+        assert [run for run in windows(data) if run in seen] == []
+    assert SAID.encode() not in seen and b"step 4 done" not in seen
+
+    context = stage.server.context
+    checks = reconcile(stage.chain, context.db, context.blobs, Keep.of(context.settings))
+    found = [difference for check in checks for difference in check.differences]
+    assert [one for one in found if not one.startswith("chain_block")] == []  # the chain goes on meanwhile
+    assert [check.compared for check in checks[-2:]] == [4, 5]  # files of both jobs, checkpoints of both
+    an_auditor_needs_the_key(job, tmp_path)
+
+
+def an_auditor_needs_the_key(job: JobOut, tmp_path: Path) -> None:
+    auditor = new_account()
+    keys.save("auditor", auditor, PASSWORD, scrypt_n=2)
+    assert "needs the job's key, too" in run("auditor", job.id, auditor.address)
+    pull: Callable[[], str] = lambda: run("pull", job.id, str(tmp_path / "audit"), "--key", "auditor")  # noqa: E731
+    with pytest.raises(UserError, match="has registered no encryption key"):
+        run("grant", job.id, auditor.address)
+    with pytest.raises(UserError, match="nobody has given its key"):
+        pull()
+    assert "has the key" in run("grant", job.id, auditor.address)
+    assert "checkpoint 4, verified up to tip" in pull()
+
+
+def test_a_provider_that_gets_no_key_gives_the_lease_back(stage: Stage) -> None:
+    with stage.approving():
+        approver_is_known(stage)
+    job = submit(stage, 2, 0)
+    with stage.agent(once=True, release_wait=1) as agent:
+        agent.join(60)
+        assert not agent.is_alive()
+    assert stage.free(stage.provider) == FREE
+    assert stage.folder().file.made == 0
+    report, *_ = stage.market.reports(job.id)
+    assert report.report.kind == "failed"
+    assert report.text is not None and "neither its client nor its approver has given its key" in report.text
+    assert not list(stage.folder().work_folder.iterdir())
+    assert stage.job(job.id).status != JobStatus.DONE
