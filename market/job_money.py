@@ -30,21 +30,23 @@ def plan(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:
         return _never_leased(market, chain, job)
     lease = job.leases[-1]
     terms = opened(chain, lease.id).terms
-    state = chain.state(lease.id)
+    if terms.parties.bid != job.id:  # a market could have us end another lease of ours
+        raise UserError(f"lease {lease.id}, which the market gives, is of another job on chain", "Nothing is sent.")
+    state, nums = chain.state(lease.id), terms.nums
     match state.phase:
         case Phase.ACTIVE:
             return Cancellation(
                 f"end lease {lease.id[:12]} with {lease.provider}",
                 chain.end(terms),
-                refund=(lease.price + lease.fee) * (lease.end - max(state.claimed, lease.state.accepted)),
-                free_at=chain.now() + terms.nums.window,
+                refund=(nums.price + nums.fee) * (nums.end - max(state.claimed, state.accepted)),
+                free_at=chain.now() + nums.window,
                 warning="the provider gets nothing for the checkpoint that it is working on; what is accepted, or is "
                 "approved until then, is paid",
             )
         case Phase.CLOSED:
             return Cancellation("give up the rest of the job; nothing is locked for it", chain.end(terms))
         case Phase.CLOSING:
-            ends = state.t + terms.nums.window
+            ends = state.t + nums.window
             raise UserError(
                 f"its lease {lease.id[:12]} ends already, when the window has passed ({max(0, ends - chain.now())} s)",
                 "Cancel the job once more then, so that no other lease follows.",
@@ -58,7 +60,13 @@ def plan(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:
 
 def _never_leased(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:
     """A Bid that was never opened dies with its page of orders, and so do all others of that page."""
-    page = chain.account(job.bid.client).page
+    account = chain.account(job.bid.client)
+    page = account.page
+    if job.bid.page == page and account.used >> job.bid.bit & 1:
+        raise UserError(
+            f"the market shows no lease of job {job.id[:12]}, but on chain one was opened",
+            "Try again in a moment. If it goes on: your lease is on chain, and the market hides it.",
+        )
     if job.bid.page < page:
         raise UserError(f"job {job.id[:12]} is cancelled already: its page of orders is {job.bid.page}, not {page}")
     others = tuple(

@@ -51,7 +51,11 @@ def _keep_one(context: Context, row: LeaseRow, state: StateWord, now: int) -> No
         if state.phase is Phase.CLOSING and now >= state.t + row.window:
             _send(context, "close", context.chain.close(terms), row, state)
     elif state.phase is Phase.CHALLENGED:
-        resolve = context.chain.resolve(terms, context.rule_set(row.rules).rules)
+        try:
+            rules = context.rule_set(row.rules).rules
+        except KeyError:
+            return  # opened by another market, whose rules nobody told us
+        resolve = context.chain.resolve(terms, rules)
         try:
             context.chain.dry_run(resolve, context.matcher)
         except EscrowError:

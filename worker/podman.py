@@ -8,6 +8,7 @@ import contextlib
 import functools
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -64,7 +65,7 @@ class Podman:
             beside = program.output and program.output.parent
             self._root = tempfile.TemporaryDirectory(prefix="root-", dir=beside)
             make_root(Path(self._root.name), seen)
-        self._name = f"gpumarket-{uid}-{os.getpid()}"
+        self._name = f"gpumarket-{os.getpid()}-{secrets.token_hex(4)}"  # an agent may run several at once
         root = ["--rootfs", self._root.name] if self._root else [str(self.image)]
         return popen(podman_command(program, seen, root, self._name, uid), _variables())
 

@@ -1,0 +1,49 @@
+"""`job cancel` sends nothing that only the market says."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from contracts.errors import UserError
+from contracts.orders import Bid
+from contracts.terms import AccountWord, Phase, StateWord
+from market import job_money
+from market.leases import terms_of
+from tests.market_fixtures import DOMAIN, RULES, World, world
+from tests.market_world import make_bid, make_lease, make_spec
+
+__all__ = ["world"]
+
+
+def job(bid: Bid, leases: list[Any]) -> Any:
+    return SimpleNamespace(id=bid.digest(DOMAIN), bid=bid, leases=leases, status="pending")
+
+
+@pytest.fixture
+def bids(world: World) -> list[Bid]:
+    return [make_bid(world.client, world.context.matcher, RULES, make_spec(), nonce=nonce) for nonce in (0, 1)]
+
+
+def test_a_lease_of_another_job_is_not_ended(world: World, bids: list[Bid], monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = make_lease(bids[1], DOMAIN, world.provider.address)
+    chain: Any = SimpleNamespace(
+        state=lambda id: StateWord(Phase.ACTIVE.value, 0, 1, 2, 0, 0), end=lambda terms: "end", now=lambda: 100
+    )
+    monkeypatch.setattr(job_money, "opened", lambda chain, id: SimpleNamespace(terms=terms_of(lease)))
+    market: Any = SimpleNamespace()
+    # What it says of prices and progress counts for nothing.
+    said = SimpleNamespace(id=lease.id, provider=lease.provider, price=1, fee=0, end=9, state=None)
+    with pytest.raises(UserError, match="of another job on chain"):
+        job_money.plan(market, chain, job(bids[0], [said]))
+    found = job_money.plan(market, chain, job(bids[1], [said]))
+    assert (found.call, found.refund) == ("end", (lease.price + lease.fee) * (lease.end - 2))
+
+
+def test_a_hidden_lease_is_found_on_chain(world: World, bids: list[Bid]) -> None:
+    words = [AccountWord(0, 0, 0, used) for used in (0b10, 0b01)]
+    market: Any = SimpleNamespace(jobs=lambda client: [])
+    chains: list[Any] = [SimpleNamespace(account=lambda id, w=w: w, raise_page=lambda page: page) for w in words]
+    with pytest.raises(UserError, match="on chain one was opened"):
+        job_money.plan(market, chains[0], job(bids[1], []))
+    assert job_money.plan(market, chains[1], job(bids[1], [])).call == 1  # type: ignore[comparison-overlap]
