@@ -17,7 +17,7 @@ from contracts.commitment import merkle_root
 from contracts.jobspec import JobSpec
 from contracts.orders import Ask, Bid, Rules
 from contracts.terms import AccountWord, Flag
-from contracts.types import from_hex, to_hex
+from contracts.types import ZERO_ADDRESS, from_hex, to_hex
 from market.context import Context
 from market.leases import is_final, terms_of
 from market.matching import AskOffer, BidOffer, Book, Match, Result, clear
@@ -29,6 +29,7 @@ from market.services.early_stop import early_stop
 log = structlog.get_logger()
 
 BATCH = 100  # leases opened by one transaction
+FORMER_KEY = "it was signed for a former key of this market, or for another one: cancel it, and submit it again"
 
 
 def run(context: Context, stop: threading.Event) -> None:
@@ -52,6 +53,10 @@ def clear_epoch(context: Context) -> EpochRow | None:
         bids = [bid for bid in bids if bid.id not in previous or is_final(previous[bid.id], finality, head)]
         asks = standing_asks(session, now)
         signatures = _signatures(session, bids, asks)
+    # The escrow opens a lease only for the matcher that both orders name, or for anybody if one names none.
+    _tell(context, {bid.id: FORMER_KEY for bid in bids if not _may_match(context, bid.bid)})
+    bids = [bid for bid in bids if _may_match(context, bid.bid)]
+    asks = [ask for ask in asks if _may_match(context, ask.ask)]
     bids = [replace(bid, timeout=context.rule_set(bid.bid.rules).rules.checkpoint_timeout) for bid in bids]
     book = _with_balances(context, bids, previous, asks)
     result = clear(book)
@@ -66,6 +71,10 @@ def clear_epoch(context: Context) -> EpochRow | None:
     for at in range(0, len(openable), BATCH):
         _open(context, epoch, openable[at : at + BATCH], previous, signatures)
     return epoch
+
+
+def _may_match(context: Context, order: Bid | Ask) -> bool:
+    return order.matcher in (ZERO_ADDRESS, context.matcher)
 
 
 # ------------------------------------------------------------------ the book
@@ -251,7 +260,10 @@ def _open(
 
 def _note_waiting(context: Context, result: Result) -> None:
     """Tell each bid that was left out why; write only what changed."""
-    told = {match.bid.id: "" for match in result.matches} | {bid: str(why) for bid, why in result.reasons.items()}
+    _tell(context, {one.bid.id: "" for one in result.matches} | {bid: str(why) for bid, why in result.reasons.items()})
+
+
+def _tell(context: Context, told: dict[str, str]) -> None:
     if not told:
         return
     with context.db.reading() as session:
