@@ -209,12 +209,7 @@ class Lane:
         answers = sure(ask(self._w3, [("eth_getTransactionReceipt", [hash]) for _, hash in versions]))
         found = {id: receipt for (id, _), receipt in zip(versions, answers, strict=True) if receipt is not None}
         if found:
-            self.store.note_mined(
-                [
-                    (id, receipt["transactionHash"], int(receipt["blockNumber"], 16), receipt["status"] == "0x1")
-                    for id, receipt in found.items()
-                ]
-            )
+            self.store.note_mined([_mined(id, receipt) for id, receipt in found.items()])
         for id in found:
             self._refusals.pop(id, None)
             self._sent.pop(id, None)
@@ -226,7 +221,12 @@ class Lane:
         on_record = self.store.mined_among(set(self._waiting) - set(receipts))
         asked = sure(ask(self._w3, [("eth_getTransactionReceipt", [intent.mined]) for intent in on_record]))
         self._reopen([intent for intent, receipt in zip(on_record, asked, strict=True) if receipt is None])
-        receipts = receipts | {intent.id: receipt for intent, receipt in zip(on_record, asked, strict=True) if receipt}
+        found = [(intent, receipt) for intent, receipt in zip(on_record, asked, strict=True) if receipt]
+        # What a reorg has mined once more may have failed there, in a block of the same number: that frees the key.
+        failed = [(intent, receipt) for intent, receipt in found if receipt["status"] != "0x1" and intent.draft.key]
+        if failed:
+            self.store.note_mined([_mined(intent.id, receipt) for intent, receipt in failed])
+        receipts = receipts | {intent.id: receipt for intent, receipt in found}
         for id, receipt in receipts.items():
             with self._lock:
                 future = self._waiting.pop(id, None)
@@ -331,9 +331,7 @@ class Lane:
             if receipt is None:
                 gone.append(intent)
             elif int(receipt["blockNumber"], 16) != intent.block:
-                moved.append(
-                    (intent.id, receipt["transactionHash"], int(receipt["blockNumber"], 16), receipt["status"] == "0x1")
-                )
+                moved.append(_mined(intent.id, receipt))
             elif intent.block + DEPTH <= number:
                 final.append(intent.id)
         if moved:
@@ -364,3 +362,8 @@ class Lane:
             known = isinstance(error, (*TROUBLE, sqlite3.Error))
             log.warning("sender.trouble", address=self.address, problem=trouble, exc_info=None if known else error)
         self._trouble = trouble
+
+
+def _mined(id: int, receipt: Any) -> tuple[int, str, int, bool]:
+    """What a raw receipt says of an intent, as the file of intents notes it."""
+    return id, receipt["transactionHash"], int(receipt["blockNumber"], 16), receipt["status"] == "0x1"

@@ -75,8 +75,8 @@ class Sender:
     def send(self, call: ContractFunction, *, value: int = 0, key: str | None = None) -> TxReceipt:
         """Sends a call and waits for its receipt.
 
-        `key` names the intent. A key that is known sends nothing, whatever the call: the receipt is that of the
-        intent that it named before. It is free again after `forget`, or if the transaction reverted.
+        `key` names the intent, among those of this escrow. A key that is known sends nothing, whatever the call: the
+        receipt is that of the intent that it named before. It is free again after `forget`, or if it reverted.
 
         Raises EscrowError if a contract refuses (mostly in the dry run, when nothing is sent yet), UserError if
         the account can't pay the gas or intents can't be written, and NotMined if there is no receipt in time.
@@ -129,7 +129,7 @@ class Sender:
         """Lets the key name another intent. Called when the caller has noted, or told, that the first is done."""
         lane = self._lane()
         with self._writing():
-            lane.store.release(key)
+            lane.store.release(self._full(key))
 
     def cost(self, call: ContractFunction, *, value: int = 0) -> int:
         """The most that sending this call would take of the account now, in wei. Raises as `send` does."""
@@ -161,10 +161,12 @@ class Sender:
         tip, block, balance, count = sure([tip, block, balance, count])
         base = int(block.get("baseFeePerGas", "0x0"), 16)
         fees = fees_now(int(tip, 16), base, self.chain.settings.max_fee)
-        drafts = []
+        drafts, full = [], None if key is None else self._full(key)
         for call, one, estimate in zip(calls, built, gas, strict=True):
             limit = self._gas(call, value, estimate) * GAS_MARGIN[0] // GAS_MARGIN[1]
-            drafts.append(Draft(one["to"], from_hex(one["data"]), value, limit, key))
+            drafts.append(
+                Draft(one["to"], from_hex(one["data"]), value, limit, None if key is None else self._full(key))
+            )
         self._check_gas_money(drafts, fees, int(balance, 16))
         return _Prepared(drafts, fees, int(count, 16))
 
@@ -208,7 +210,11 @@ class Sender:
             return None
         with self._writing():
             lane.bind()
-        return lane.store.by_key(key)
+        return lane.store.by_key(self._full(key))
+
+    def _full(self, key: str) -> str:
+        """All escrows of a chain share the file of intents, and the same key means another thing at each."""
+        return f"{self.chain.domain.verifying_contract} {key}"
 
     def _submit(self, lane: Lane, prepared: _Prepared) -> list[Expected]:
         with self._writing():

@@ -1,5 +1,6 @@
 """What a chain can do to a transaction: undo it, forget it, give its nonce to another."""
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from eth_account.signers.local import LocalAccount
 
 from contracts.chain import lane
 from contracts.chain.client import Chain
+from contracts.chain.errors import EscrowError
 from contracts.chain.intents import Intent, IntentStore
 from contracts.chain.lane import lane_path
 from contracts.chain.sender import NotMined, Sender
@@ -48,9 +50,13 @@ def open_intents(chain: Chain, account: LocalAccount) -> list[Intent]:
 
 def foreign(chain: Chain, account: LocalAccount, nonce: int) -> str:
     """A transfer of nothing, sent by somebody who has the key but not this lane. Returns its hash."""
+    return chain.w3.eth.send_raw_transaction(raw_foreign(chain, account, nonce)).to_0x_hex()  # type: ignore[arg-type]
+
+
+def raw_foreign(chain: Chain, account: LocalAccount, nonce: int) -> str:
     fields = {"to": account.address, "value": 0, "gas": 21_000, "nonce": nonce, "chainId": chain.domain.chain_id}
     fields |= {"maxFeePerGas": 50 * 10**9, "maxPriorityFeePerGas": 50 * 10**9}
-    return chain.w3.eth.send_raw_transaction(account.sign_transaction(fields).raw_transaction).to_0x_hex()
+    return account.sign_transaction(fields).raw_transaction.to_0x_hex()
 
 
 def count(chain: Chain, account: LocalAccount, block: str = "latest") -> int:
@@ -69,6 +75,36 @@ def test_a_reorg_undoes_it_and_it_is_sent_again(chain: Chain, funded: Funded, de
     eventually(lambda: chain.token_balance(account.address) == expected)
     sender.send(chain.faucet(account.address, 5), key="five")
     assert chain.token_balance(account.address) == expected
+
+
+def test_what_a_reorg_makes_fail_frees_its_key(chain: Chain, funded: Funded) -> None:
+    """Mined again in a block of the same number, but this time without the deposit that it took from."""
+    [account] = funded()
+    sender = Sender(chain, account)
+    sender.send(chain.approve(5))
+    rpc(chain, "anvil_mine", lane.DEPTH + 1)
+    sender.send(chain.deposit(account.address, 5))
+    take_back = sender.send(chain.withdraw(account.address, 5), key="back")
+    lane.close_lanes()
+    raw = [chain.w3.eth.get_raw_transaction(take_back["transactionHash"]).to_0x_hex()]
+    raw.insert(0, raw_foreign(chain, account, count(chain, account) - 2))
+    rpc(chain, "anvil_reorg", 2, [[one, at] for at, one in enumerate(raw)])
+    again = chain.w3.eth.get_transaction_receipt(take_back["transactionHash"])
+    assert (again["status"], again["blockNumber"]) == (0, take_back["blockNumber"])
+    sender = Sender(chain, account)
+    with pytest.raises(EscrowError):
+        sender.send(chain.withdraw(account.address, 5), key="back")
+    assert not sender.knows("back")
+
+
+def test_the_same_key_at_another_escrow_is_another_intent(chain: Chain, funded: Funded) -> None:
+    [account] = funded()
+    Sender(chain, account).send(chain.faucet(account.address, 5), key="five")
+    other = copy.copy(chain)
+    other.domain = chain.domain.model_copy(update={"verifying_contract": chain.token.address})
+    assert not Sender(other, account).knows("five")
+    Sender(other, account).send(chain.faucet(account.address, 5), key="five")
+    assert chain.token_balance(account.address) == HELD + 10
 
 
 @pytest.mark.usefixtures("not_mining")
