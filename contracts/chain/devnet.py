@@ -29,6 +29,7 @@ from contracts.types import to_hex
 CHAIN_ID = 31337
 MNEMONIC = "test test test test test test test test test test test junk"
 ACCOUNTS = 10
+STATES = 1_000  # of so many blocks; how deep a reorganisation can be tried
 START_TIMEOUT = 20.0  # seconds
 # Seconds, as on any devnet: a deployment for real money would have bounds of minutes to days.
 BOUNDS = Bounds(1, 7 * 86_400, 1, 86_400, 1, 7 * 86_400)
@@ -209,6 +210,8 @@ def _start_anvil(
 ) -> tuple[subprocess.Popen[bytes], str]:
     command = [str(find_anvil()), "--host", "127.0.0.1", "--port", str(port), "--chain-id", str(CHAIN_ID)]
     command += ["--mnemonic", MNEMONIC, "--accounts", str(ACCOUNTS)]
+    # All in memory: an older anvil would keep but 10 blocks' states there, and going back to one on its disk loses code.
+    command += ["--prune-history", str(STATES)]
     if block_time is not None:
         # Transactions are mined at once; the interval keeps the chain's clock going between them.
         command += ["--block-time", f"{block_time:g}", "--mixed-mining"]
