@@ -210,7 +210,7 @@ def _start_anvil(
 ) -> tuple[subprocess.Popen[bytes], str]:
     command = [str(find_anvil()), "--host", "127.0.0.1", "--port", str(port), "--chain-id", str(CHAIN_ID)]
     command += ["--mnemonic", MNEMONIC, "--accounts", str(ACCOUNTS)]
-    # All in memory: an older anvil would keep but 10 blocks' states there, and going back to one on its disk loses code.
+    # All in memory: an older anvil would keep only 10 there, and going back to one on its disk loses contracts' code.
     command += ["--prune-history", str(STATES)]
     if block_time is not None:
         # Transactions are mined at once; the interval keeps the chain's clock going between them.
