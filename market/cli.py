@@ -1,5 +1,6 @@
 """`gpumarket market`: run a market."""
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,6 +83,7 @@ def settings(home: Home = None, output: OutputOption = Output.TABLE) -> None:
 def collect(
     home: Home = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and remove nothing.")] = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Remove the blobs that nobody needs any more, as a running market does by itself every hour."""
     if home is not None:
@@ -103,6 +105,10 @@ def collect(
     bytes_by_name = {name: blobs.size(name) or 0 for name in names}
     if not dry_run:
         names = retention.collect(context)
+    if output is Output.JSON:
+        found = [{"sha256": name, "bytes": bytes_by_name.get(name, 0)} for name in names]
+        typer.echo(json.dumps({"dry_run": dry_run, "blobs": found}, indent=2))
+        return
     for name in names:
         typer.echo(f"{name}  {bytes_by_name.get(name, 0)} bytes")
     would = "would go" if dry_run else "removed"
@@ -113,6 +119,7 @@ def collect(
 def backup(
     file: Annotated[Path, typer.Argument(help="New file for the copy.")],
     home: Home = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Copy the database as it is now; the market may run. The blobs' folder is copied after it, with rsync."""
     if home is not None:
@@ -125,6 +132,9 @@ def backup(
     db = Database(settings.database_url)
     db.check()
     size = copying.save(db, file)
+    if output is Output.JSON:
+        typer.echo(json.dumps({"file": str(file), "bytes": size, "blob_dir": str(settings.blob_dir)}, indent=2))
+        return
     typer.echo(f"{file}  {size} bytes")
     typer.echo(f"now copy the blobs: rsync -a --exclude incoming {settings.blob_dir}/ elsewhere/")
 
@@ -136,6 +146,7 @@ def reindex(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what differs and change nothing; the exit code is 1 if anything.")
     ] = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Make the whole database anew from the chain, the blobs and the messages beside them. Stop the market first."""
     if home is not None:
@@ -154,17 +165,24 @@ def reindex(
     with only_one():
         old = open_database(settings)
         with anew.alone(old) as leadership, anew.scratch() as new:
-            typer.echo(f"reading {settings.blob_dir} and the chain; this may take a while")
+            typer.echo(f"reading {settings.blob_dir} and the chain; this may take a while", err=output is Output.JSON)
             anew.build(new, chain, Journal(settings.blob_dir / FOLDER), blobs, until=anew.height(old))
             differences = anew.compare(old, new)
-            for difference in differences:
-                typer.echo(f"differs   {difference}")
-            typer.echo(f"made      {', '.join(f'{count} {name}' for name, count in anew.count(new).items())}")
-            if not differences or dry_run:
+            made, replaces = anew.count(new), bool(differences) and not dry_run
+            if output is Output.TABLE:
+                for difference in differences:
+                    typer.echo(f"differs   {difference}")
+                typer.echo(f"made      {', '.join(f'{count} {name}' for name, count in made.items())}")
+            if replaces:
+                if not yes:
+                    typer.confirm(f"Replace all tables of {old.engine.url}?", abort=True, err=output is Output.JSON)
+                indexer.catch_up(chain, new)
+                anew.replace(old, new, leadership)
+            if output is Output.JSON:
+                told = {"differences": [str(one) for one in differences], "rows": made, "replaced": replaces}
+                typer.echo(json.dumps(told, indent=2))
+            elif replaces:
+                typer.echo("the database was made anew")
+            else:
                 typer.echo("nothing was changed" if differences else "the database is what it should be")
-                raise typer.Exit(1 if differences else 0)
-            if not yes:
-                typer.confirm(f"Replace all tables of {old.engine.url}?", abort=True)
-            indexer.catch_up(chain, new)
-            anew.replace(old, new, leadership)
-            typer.echo("the database was made anew")
+            raise typer.Exit(1 if differences and dry_run else 0)

@@ -1,5 +1,6 @@
 """`gpumarket job`: submit a job, watch it, and get its checkpoints."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -116,6 +117,7 @@ def pull(
     everything: Annotated[bool, typer.Option("--all", help="All accepted checkpoints, not only the newest")] = False,
     key: ReadingKey = None,
     market: MarketUrl = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Download checkpoints, and verify them tip by tip against the chain."""
     settings = load_settings(market_url=market)
@@ -130,6 +132,10 @@ def pull(
             pulled = pulling.pull(
                 client, chain, found, folder, everything, lambda _: progress.advance(task), reading.job_key
             )
+    if output is Output.JSON:
+        rows = [{"checkpoint": one.index, "path": str(one.path), "tip": one.tip} for one in pulled]
+        typer.echo(json.dumps(rows, indent=2))
+        return
     for one in pulled:
         console.print(f"{one.path}  checkpoint {one.index}, verified up to tip {one.tip}", soft_wrap=True)
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Protocol
 
 import structlog
 import typer
+from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -81,8 +82,11 @@ def register(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it all; make, send and write nothing")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before the deposit")] = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Measure this machine, deposit the stake, and write down what to offer. `start` then posts it."""
+    if output is Output.JSON and not (yes or dry_run):
+        raise UserError("with `-o json` nobody is asked", "give --yes, or --dry-run to look at it first")
     settings = load_settings(market_url=market)
     chain = connect(settings)
     amount = partial(parse_positive, decimals=chain.decimals)
@@ -103,7 +107,8 @@ def register(
     machine = probe()
     lot = registration.choose_gpus(machine, gpus)
     resources = registration.describe(machine, environments, region, lot, memory, hosts)
-    speed = units_per_hour or _measure(measure_seconds, registration.device_of(machine), threads, lot)
+    beside = console if output is Output.TABLE else Console(stderr=True)
+    speed = units_per_hour or _measure(measure_seconds, registration.device_of(machine), threads, lot, beside)
     offer = Offer(
         market_url=settings.require("market_url"),
         price_per_hour=price_per_hour,
@@ -120,20 +125,28 @@ def register(
         offer = offer.as_before(former)
     check_lots({one: read_offer(one) for one in registered() if one != name} | {name: offer}, machine)
     check_market(info, chain, offer)
-    _show_offer(chain, name, address, offer, info, need.deposit)
-    if dry_run:
-        if need.missing:
+    if output is Output.TABLE:
+        _show_offer(chain, name, address, offer, info, need.deposit)
+        if need.missing:  # a dry run
             error = registration.how_to_get_tokens(chain, name, address, need)
             say(f"[yellow]{error.message}[/]\n{error.hint}")
+    if not dry_run:
+        if not yes:
+            confirm()
+        if need.deposit:
+            registration.deposit(Sender(chain, keys.load(name)), need.deposit)
+        path = write_offer(name, offer)
+    if output is Output.JSON:
+        money = {"deposit": str(need.deposit), "missing": str(need.missing)}
+        told = {"key": name, "provider": address, "dry_run": dry_run} | money
+        print(json.dumps(told | {"offer": offer.model_dump(mode="json")}, indent=2))
+    elif dry_run:
         say("nothing was made, sent or written")
-        return
-    if not yes:
-        confirm()
-    if need.deposit:
-        registration.deposit(Sender(chain, keys.load(name)), need.deposit)
-        say(f"deposited {tokens(chain, need.deposit)}")
-    say(f"wrote {write_offer(name, offer)}")
-    say(f"next: gpumarket provider start --key {name}   (posts the Ask, and works until you stop it)")
+    else:
+        if need.deposit:
+            say(f"deposited {tokens(chain, need.deposit)}")
+        say(f"wrote {path}")
+        say(f"next: gpumarket provider start --key {name}   (posts the Ask, and works until you stop it)")
 
 
 @app.command()
@@ -252,7 +265,7 @@ def _make_key(name: str) -> str:
     return address
 
 
-def _measure(seconds: float, device: Device, threads: int, gpus: tuple[int, ...]) -> int:
+def _measure(seconds: float, device: Device, threads: int, gpus: tuple[int, ...], console: Console) -> int:
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         # Before the first measured step the process has to start and to warm up.
@@ -261,7 +274,8 @@ def _measure(seconds: float, device: Device, threads: int, gpus: tuple[int, ...]
         found = registration.measured(
             seconds, device, threads, gpus, lambda: progress.update(task, completed=time.monotonic() - began)
         )
-    say(f"trains {_per_hour(found.units_per_hour)}, fastest and slowest fifth {found.spread:.0%} apart")
+    spread = f"fastest and slowest fifth {found.spread:.0%} apart"
+    console.print(f"trains {_per_hour(found.units_per_hour)}, {spread}", highlight=False, soft_wrap=True)
     return found.units_per_hour
 
 

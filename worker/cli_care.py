@@ -66,6 +66,7 @@ def pause(
     how_long: Annotated[
         str | None, typer.Option("--for", help="Such as 90m, 2h, 1d; until `resume` without it", metavar="DURATION")
     ] = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Keep this machine to yourself: agents stop training, running or not yet started.
 
@@ -78,18 +79,25 @@ def pause(
         raise UserError(f"--for: {error}") from error
     for name in names:
         write_wish(name, until)
+    if output is Output.JSON:
+        ends_at = until if math.isfinite(until) else None  # UTC seconds
+        print(json.dumps({"keys": names, "paused": True, "until": ends_at}, indent=2))
+        return
     ends = "`gpumarket provider resume`"
     if math.isfinite(until):
         ends = f"{datetime.fromtimestamp(until, UTC).astimezone():%Y-%m-%d %H:%M}"
     say(f"{', '.join(names)}: paused until {ends}")
 
 
-def resume(key: Keys = None) -> None:
+def resume(key: Keys = None, output: OutputOption = Output.TABLE) -> None:
     """End a pause that was asked for by hand. Weekly hours and the like in provider.toml still hold."""
     names = chosen(key)
     for name in names:
         write_wish(name, None)
-    say(f"{', '.join(names)}: work goes on")
+    if output is Output.JSON:
+        print(json.dumps({"keys": names, "paused": False}, indent=2))
+    else:
+        say(f"{', '.join(names)}: work goes on")
 
 
 def systemd(

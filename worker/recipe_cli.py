@@ -30,24 +30,31 @@ say = partial(console.print, highlight=False, soft_wrap=True)
 
 JobPath = Annotated[Path, typer.Argument(help="job.yaml, or the folder that holds one", show_default=False)]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads to train with")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run my own recipe even if there is no sandbox here")]
 
 
 @app.command("list")
-def list_recipes() -> None:
+def list_recipes(output: OutputOption = Output.TABLE) -> None:
     """Show the example recipes."""
+    rows = []
     for name in recipes.NAMES:
         folder = recipes.FOLDER / name
         job = parse_job_file((folder / "job.yaml").read_text(), f"{name}/job.yaml")
         about = (folder / "recipe.py").read_text().split('"""')[1].splitlines()[0]
-        shape = f"{job.steps} steps, {job.steps // job.checkpoint_every} checkpoints"
-        say(f"[bold]{name:10}[/] {about} [dim]({shape})[/]")
+        rows.append(
+            {"name": name, "about": about, "steps": job.steps, "checkpoints": job.steps // job.checkpoint_every}
+        )
+    if output is Output.JSON:
+        console.print_json(data=rows)
+        return
+    for row in rows:
+        shape = f"{row['steps']} steps, {row['checkpoints']} checkpoints"
+        say(f"[bold]{row['name']:10}[/] {row['about']} [dim]({shape})[/]")
 
 
 @app.command()
-def environments(
-    output: Annotated[Output, typer.Option("--output", "-o", help="table or json")] = Output.TABLE,
-) -> None:
+def environments(output: OutputOption = Output.TABLE) -> None:
     """Show the environments that a job may name, and what this machine has of them."""
     here, found = environment_id(), installed()
     rows = [{"id": one.id, "here": one.id == here, "contains": dict(one.contents)} for one in ENVIRONMENTS.values()]
@@ -64,6 +71,7 @@ def environments(
 def new(
     name: Annotated[str, typer.Argument(help="An example: see `gpumarket recipe list`", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="Where to put the job", show_default=False)],
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Copy an example recipe with its job.yaml, and make its data."""
     if name not in recipes.NAMES:
@@ -74,10 +82,13 @@ def new(
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("recipe.py", "job.yaml"):
         shutil.copyfile(source / file, folder / file)
-    with console.status("making the data"):
+    with Console(stderr=True).status("making the data"):
         made = make_data(name, folder)
-    files = ", ".join(["recipe.py", "job.yaml", *(file.name for file in made)])
-    say(f"{folder}: {files}")
+    files = ["recipe.py", "job.yaml", *(file.name for file in made)]
+    if output is Output.JSON:
+        console.print_json(data={"folder": str(folder), "files": files})
+        return
+    say(f"{folder}: {', '.join(files)}")
     say(f"next: change what you like, gpumarket recipe measure {folder}, gpumarket job submit {folder}")
 
 
@@ -97,13 +108,17 @@ def make_data(name: str, folder: Path) -> list[Path]:
 
 
 @app.command()
-def measure(path: JobPath, threads: Threads = 1, trust: Trust = False) -> None:
+def measure(path: JobPath, threads: Threads = 1, trust: Trust = False, output: OutputOption = Output.TABLE) -> None:
     """Count a job's work units per checkpoint, and write them into its job.yaml."""
     job_file = path / "job.yaml" if path.is_dir() else path
     job, spec = read_job(job_file)
-    with console.status("counting the work of one step"), tempfile.TemporaryDirectory() as work_folder:
+    with Console(stderr=True).status("counting the work of one step"), tempfile.TemporaryDirectory() as work_folder:
         ready = _measure(spec, job_file.parent, Path(work_folder), threads, trust)
     job_file.write_text(set_units(job_file.read_text(encoding="utf-8"), ready.units), encoding="utf-8")
+    if output is Output.JSON:
+        facts = {"units": ready.units, "flops": ready.flops, "parameters": ready.parameters}
+        console.print_json(data={"job": str(job_file)} | facts)
+        return
     say(
         f"{job.name}: {ready.units:,} units per checkpoint ({ready.flops / 1e6:,.1f} MFLOP a step, "
         f"{spec.checkpoint_every} steps), {ready.parameters:,} parameters"
@@ -135,14 +150,20 @@ def run(
     json: Annotated[Path | None, typer.Option(help="Write losses, roots and tips to this file")] = None,
     threads: Threads = 1,
     trust: Trust = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Train a job on this machine as a worker would, and print its losses and roots."""
     job_file = path / "job.yaml" if path.is_dir() else path
     job, spec = read_job(job_file)
     last = spec.checkpoints if steps is None else _checkpoints(steps, spec)
     out = out or job_file.parent / "run"
-    with _progress(last * spec.checkpoint_every) as watch:
+    with _progress(last * spec.checkpoint_every, console if output is Output.TABLE else Console(stderr=True)) as watch:
         record = train_locally(spec, job_file.parent, out, last=last, threads=threads, trusted=trust, watch=watch)
+    if json is not None:
+        record.write(json)
+    if output is Output.JSON:
+        console.print_json(data=vars(record) | {"folder": str(out)})
+        return
     say(f"state root {record.state_root}\ntip        {record.checkpoints[-1]['tip']}", highlight=False)
     say(f"sandbox    {record.sandbox}\nfiles      {out}")
     if record.early_stop:
@@ -152,8 +173,6 @@ def run(
             f"[yellow]job.yaml says {job.units} units, this recipe does {record.units}: "
             f"run `gpumarket recipe measure {path}`[/]"
         )
-    if json is not None:
-        record.write(json)
 
 
 def _checkpoints(steps: int, spec: JobSpec) -> int:
@@ -167,7 +186,7 @@ def _checkpoints(steps: int, spec: JobSpec) -> int:
 
 
 @contextmanager
-def _progress(steps: int) -> Iterator[Callable[[Message], None]]:
+def _progress(steps: int, console: Console) -> Iterator[Callable[[Message], None]]:
     """A bar while training, and a line for each checkpoint."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -182,9 +201,11 @@ def _progress(steps: int) -> Iterator[Callable[[Message], None]]:
                         description=f"step {message.step} {_show(message.metrics)}",
                     )
                 case Checkpoint():
-                    say(
+                    console.print(
                         f"checkpoint {message.index:3}  step {message.step:6}  {_show(message.metrics)}  "
-                        f"{message.seconds:.1f} s  trace {message.trace_root[:12]}"
+                        f"{message.seconds:.1f} s  trace {message.trace_root[:12]}",
+                        highlight=False,
+                        soft_wrap=True,
                     )
 
         yield watch

@@ -1,0 +1,68 @@
+"""What holds for every command of `gpumarket`: JSON on demand, dry runs where money moves, and help with misspellings."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from contracts import cli
+
+# They run until they are stopped, or what they print is a file.
+SERVICES = {"approver start", "devnet", "market serve", "provider start"}
+FILES = {"provider systemd"}
+MONEY = {
+    "wallet deposit", "wallet withdraw", "wallet faucet",
+    "job submit", "job cancel", "job extend",
+    "provider register", "provider withdraw", "provider sweep",
+}  # fmt: skip
+# No money, but what can't be taken back.
+DELETES = {"market collect", "market reindex", "reconcile"}
+
+
+@cache
+def commands() -> dict[str, Any]:
+    found = {}
+    for entry_point in entry_points(group=cli.GROUP):
+        found |= dict(_below(get_command(entry_point.load()), entry_point.name))
+    return found
+
+
+def _below(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if not hasattr(command, "commands"):
+        yield name, command
+    else:
+        for sub in command.commands.values():
+            yield from _below(sub, f"{name} {sub.name}")
+
+
+def options(name: str) -> set[str]:
+    return {option for parameter in commands()[name].params for option in parameter.opts if option.startswith("-")}
+
+
+def test_each_command_prints_json_on_demand() -> None:
+    assert {name for name in commands() if not {"-o", "--output"} <= options(name)} == SERVICES | FILES
+
+
+def test_each_command_that_moves_money_has_a_dry_run() -> None:
+    assert {name for name in commands() if "--dry-run" in options(name)} == MONEY | DELETES
+
+
+def test_a_misspelt_option_is_answered_with_the_nearest() -> None:
+    for name in commands():
+        longest = max((option for option in options(name) if option.startswith("--")), key=len)
+        result = CliRunner().invoke(cli.app, [*name.split(), longest[:-2] + "x"])
+        assert result.exit_code == 2, name
+        assert longest in re.sub(r"[│\s]+", " ", result.stderr).split("No such option")[1], (name, result.stderr)
+
+
+@pytest.mark.parametrize("group", ["approver", "job", "market", "provider", "recipe", "wallet"])
+def test_a_misspelt_command_is_answered_with_the_nearest(group: str) -> None:
+    for name in (name for name in commands() if name.startswith(f"{group} ")):
+        command = name.split()[1]
+        result = CliRunner().invoke(cli.app, [group, command + "x"])
+        assert (result.exit_code, f"'{command}'" in result.stderr) == (2, True), (name, result.stderr)
