@@ -92,7 +92,7 @@ class Reporter(threading.Thread):
         record = self._folder.checkpoint(index)
         path, job_key = self._folder.state_path(index), self._job_key.get()
         if job_key is None:
-            self._market.put_blob(path)
+            self._market.put_blob(path, record.state)
         else:
             path = self._folder.sealed_path(record)
             if not path.exists():  # else it was sealed, but the market not reached

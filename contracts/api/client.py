@@ -254,9 +254,9 @@ class MarketClient:
             raise
         return True
 
-    def put_blob(self, path: Path) -> FileRef:
-        """Upload a file unless the market has it from this signer already."""
-        ref = hash_file(path)
+    def put_blob(self, path: Path, ref: FileRef | None = None) -> FileRef:
+        """Upload a file unless the market has it from this signer already. `ref`: its size and hash, if known."""
+        ref = ref or hash_file(path)
         if not self.has_blob(ref.sha256):
             # Read anew on each attempt: a generator that a failed attempt has used up can't be sent again.
             for attempt in stamina.retry_context(on=Unreachable, attempts=self._attempts):

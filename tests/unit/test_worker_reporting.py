@@ -30,7 +30,7 @@ class Market:
     def __init__(self) -> None:
         self.logs: list[tuple[int, str]] = []
 
-    def put_blob(self, path: Path, **_: Any) -> None:
+    def put_blob(self, path: Path, ref: Any) -> None:
         pass
 
     def post_progress(self, body: Any) -> None:
