@@ -1,5 +1,7 @@
 """Whose a request is: access tokens, and how often each caller may ask. In memory, for one process."""
 
+import hashlib
+import ipaddress
 import math
 import threading
 import time
@@ -38,7 +40,7 @@ class Caller:
 class Callers:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._known: OrderedDict[str, Caller] = OrderedDict()
+        self._known: OrderedDict[bytes, Caller] = OrderedDict()  # by the header's hash: a header may be long
         self._lock = threading.Lock()
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         settings = context.settings
@@ -51,18 +53,19 @@ class Callers:
         Raises Problem(too_many_requests), or one of access_token_*. Accounts with stakes have a limit of their own;
         for all others the address counts, since keys cost nothing.
         """
+        known_as = b"" if header is None else hashlib.sha256(header.encode()).digest()
         with self._lock:
-            caller = self._known.get(header) if header is not None else None
+            caller = self._known.get(known_as)
         if caller is not None and caller.has_stakes:
             self._count(self._per_account, caller.account)
         else:
-            self._count(self._per_address, address)
+            self._count(self._per_address, _network(address))
         if header is None:
             return None
         if caller is None:
             caller = self._check(header)
             with self._lock:
-                self._known[header] = caller
+                self._known[known_as] = caller
                 while len(self._known) > KEPT_TOKENS:
                     self._known.popitem(last=False)
         _check_time(caller.token)
@@ -100,6 +103,19 @@ class Callers:
                 f"Ask again in {seconds} s.",
                 retry_after=seconds,
             )
+
+
+def _network(address: str) -> str:
+    """Of IPv6 the first 64 bits: each line has as many addresses below them as it likes."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed.packed[:8] + bytes(8), 64)))
 
 
 def token_missing(scope: str) -> Problem:

@@ -20,10 +20,11 @@ def configure_logs(level: str, format: str) -> None:
         ]
     else:
         last = [
+            plain,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
                 exception_formatter=structlog.dev.plain_traceback,  # the other one shows variables, so secrets too
-            )
+            ),
         ]
     structlog.configure(
         processors=[*shared, *last],
@@ -32,3 +33,12 @@ def configure_logs(level: str, format: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+
+
+def plain(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Without characters that a terminal would obey: paths and texts come from strangers."""
+    return {name: _printable(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

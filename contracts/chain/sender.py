@@ -164,9 +164,7 @@ class Sender:
         drafts, full = [], None if key is None else self._full(key)
         for call, one, estimate in zip(calls, built, gas, strict=True):
             limit = self._gas(call, value, estimate) * GAS_MARGIN[0] // GAS_MARGIN[1]
-            drafts.append(
-                Draft(one["to"], from_hex(one["data"]), value, limit, None if key is None else self._full(key))
-            )
+            drafts.append(Draft(one["to"], from_hex(one["data"]), value, limit, full))
         self._check_gas_money(drafts, fees, int(balance, 16))
         return _Prepared(drafts, fees, int(count, 16))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from fastapi import Request, Response
+from sqlmodel import col, delete, select
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,8 +26,11 @@ from market.retention import KEPT_ANSWERS
 
 # A process that dies in between leaves its mark behind; after this long another request takes it over.
 PENDING = timedelta(seconds=60)
+# Keys cost nothing. Of more answers the oldest go, and what they answered is repeated by its content.
+MOST_ANSWERS = 10_000
 
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
+_PATH = re.compile(r"[\x21-\x7e]{1,200}")  # of a route; what is none is refused there
 
 log = structlog.get_logger()
 
@@ -45,7 +49,7 @@ class Replay(Exception):
 async def once(market: Market, request: Request) -> None:
     """Raises Replay, Problem(idempotency_key_reused), or Problem(request_in_progress) with a time to come back."""
     key = request.headers.get(HEADER)
-    if request.method != "POST" or key is None:
+    if request.method != "POST" or key is None or not _PATH.fullmatch(request.url.path):
         return
     if not _KEY.fullmatch(key):
         raise Problem(422, Code.VALIDATION_FAILED, f"{HEADER}: 1 to 128 printable ASCII characters (got {key[:80]!r})")
@@ -86,6 +90,9 @@ def _end(market: Context, key: str, path: str, status: int, answer: str) -> None
         if status < 300:
             row.status, row.answer = status, answer
             session.add(row)
+            by_age = select(AnswerRow.received).order_by(col(AnswerRow.received).desc())
+            if (oldest := session.exec(by_age.offset(MOST_ANSWERS).limit(1)).first()) is not None:
+                session.exec(delete(AnswerRow).where(col(AnswerRow.received) <= oldest))
         else:
             session.delete(row)
 

@@ -9,6 +9,7 @@ from fastapi import Request
 
 HEADER = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 _COLLECTIONS = {"jobs": "job", "leases": "lease"}
 _SAYINGS = ("claim", "approval", "rejection", "report")  # in a POST's body, each of one lease
 
@@ -27,7 +28,7 @@ async def bind_ids(request: Request) -> None:
     """Name the job or lease in all that is logged from here on. Asynchronous: in a thread it would bind nothing."""
     collection = _COLLECTIONS.get(request.url.path.split("/")[2])
     if collection and "id" in request.path_params:
-        structlog.contextvars.bind_contextvars(**{collection: request.path_params["id"]})
+        structlog.contextvars.bind_contextvars(**{collection: request.path_params["id"][:66]})
     elif request.method == "POST":
         structlog.contextvars.bind_contextvars(**_lease_of(await request.body()))
 
@@ -36,6 +37,7 @@ def _lease_of(body: bytes) -> dict[str, str]:
     try:
         parts = json.loads(body)
         kind = next(kind for kind in _SAYINGS if kind in parts)
-        return {"lease": str(parts[kind]["lease"])[:66]}
+        lease = str(parts[kind]["lease"])
+        return {"lease": lease} if _HASH.fullmatch(lease) else {}
     except (ValueError, TypeError, LookupError, StopIteration, RecursionError):
         return {}  # the route says what is wrong with it

@@ -1,5 +1,6 @@
 """Who may read a job's blobs and logs, who may upload, and how much of it."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from contracts.orders import AccessToken, AuditorGrant, new_account
 from contracts.terms import Phase
 from contracts.types import ZERO_HASH
 from market.api.app import create_app
+from market.callers import Callers
 from market.models import AuditorRow, ChainEvent, CheckpointRow, LeaseRow, UploadRow
 from tests.market_fixtures import DOMAIN, RULES, World, world
 from tests.market_world import (
@@ -361,6 +363,35 @@ def test_rate_limits(world: World) -> None:
         assert 1 <= int(over.headers["retry-after"]) <= 60
         assert http.get("/v1/info", headers=poor).status_code == 429
         assert http.get("/readyz").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),  # one line has all of these
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+    ],
+)
+def test_addresses_of_one_line_share_a_limit(world: World, first: str, second: str, same: bool) -> None:
+    world.context.settings = world.context.settings.model_copy(update={"requests_per_minute_address": 1})
+    callers = Callers(world.context)
+    callers.admit(None, first)
+    if same:
+        assert refused(lambda: callers.admit(None, second)) == (429, "too_many_requests")
+    else:
+        callers.admit(None, second)
+
+
+def test_one_token_written_in_many_ways_fills_no_memory(world: World) -> None:
+    """base64 decoders pass over what is not base64."""
+    callers = Callers(world.context)
+    good = header(world.client, "write")["authorization"]
+    for at in range(3):
+        admitted = callers.admit(good + "*" * (50_000 + 4 * at), "192.0.2.1")
+        assert admitted is not None and admitted.account == world.client.address
+    assert sum(map(sys.getsizeof, callers._known)) < 1_000
 
 
 def test_the_client_waits_when_it_is_told_to(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

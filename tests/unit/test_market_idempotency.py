@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlmodel import select
 
 from contracts.api.client import IDEMPOTENCY_KEY as HEADER
 from market import retention
@@ -91,6 +92,23 @@ def _age(world: World, age: timedelta) -> None:
         row = session.get_one(AnswerRow, ("one", "/v1/bids"))
         row.received = now() - age
         session.add(row)
+
+
+def test_keys_cost_nothing_so_only_some_are_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "MOST_ANSWERS", 3)
+    for key in "abcde":
+        post(world, world.bid(), key=key)
+    with world.context.db.reading() as session:
+        assert {row.key for row in session.exec(select(AnswerRow))} == {"c", "d", "e"}
+    assert "idempotency-replayed" in post(world, world.bid(), key="c").headers
+    assert "idempotency-replayed" not in post(world, world.bid(), key="a").headers
+
+
+@pytest.mark.parametrize("id", ["0" * 500, "%00", "%1b%5b2J"])
+def test_no_row_for_a_path_that_no_route_has(world: World, id: str) -> None:
+    refused = post(world, world.bid(), path=f"/v1/jobs/{id}/auditors")
+    assert refused.status_code == 422
+    assert world.count(AnswerRow) == 0
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 129, "ä"])
