@@ -4,13 +4,16 @@ What arrives is used only if its size and SHA-256 are the job's. A host's name i
 goes to the address that was checked: a name that leads into a private network is refused, whatever it says next time.
 """
 
+import hashlib
 import http.client
 import ipaddress
 import os
 import shutil
 import socket
 import ssl
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,23 +52,48 @@ class Cache:
         check_host(ref.host or "", self._hosts)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = self._folder / ref.sha256
-        if not (kept.is_file() and hash_file(kept).same_bytes(ref)):
-            self._make_room(ref.size)
-            Download(ref, kept, self._hosts, stopped).run()
-        os.utime(kept)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.part")
-        shutil.copyfile(kept, partial)  # a copy: a recipe without a sandbox could change what others get
-        partial.replace(target)
+        with _in_use(kept, stopped):
+            if not (kept.is_file() and hash_file(kept).same_bytes(ref)):
+                self._make_room(ref.size)
+                Download(ref, kept, self._hosts, stopped).run()
+            os.utime(kept)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.part")
+            shutil.copyfile(kept, partial)  # a copy: a recipe without a sandbox could change what others get
+            partial.replace(target)
 
     def _make_room(self, size: int) -> None:
-        by_age = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
-        used = sum(path.stat().st_size for path in by_age)
-        for path in by_age:
+        """Of what no lease is just fetching or copying."""
+        sizes = {}
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):
+                sizes[path] = (path.stat().st_mtime, path.stat().st_size)
+        used = sum(size for _, size in sizes.values())
+        for path in sorted(sizes, key=sizes.__getitem__):
             if used + size <= self._max_bytes:
                 return
-            used -= path.stat().st_size
-            path.unlink()
+            lock = _locks[path.with_name(path.name.partition(".")[0])]
+            if lock.acquire(blocking=False):
+                try:
+                    path.unlink(missing_ok=True)
+                    used -= sizes[path][1]
+                finally:
+                    lock.release()
+
+
+_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)  # of an agent's leases, by cached file
+
+
+@contextmanager
+def _in_use(kept: Path, stopped: Callable[[], bool]) -> Iterator[None]:
+    """For one lease at a time: two that append to one partial file would spoil it. Raises Interrupted."""
+    while not _locks[kept].acquire(timeout=0.2):
+        if stopped():
+            raise Interrupted(f"the fetching of {kept.name} was interrupted")
+    try:
+        yield
+    finally:
+        _locks[kept].release()
 
 
 class Download:
@@ -75,7 +103,8 @@ class Download:
         assert ref.url is not None
         self._ref, self._url, self._target = ref, ref.url, target
         self._hosts, self._stopped = hosts, stopped
-        self._partial = target.with_name(f"{target.name}.part")
+        # By its url, too: another job's, which may name the same hash, must not begin this file with something else.
+        self._partial = target.with_name(f"{target.name}.{hashlib.sha256(self._url.encode()).hexdigest()[:16]}.part")
         self._said = time.monotonic()
 
     def run(self) -> None:

@@ -5,6 +5,7 @@ import http.server
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,40 @@ def test_it_goes_on_where_the_connection_broke(server: Server, tmp_path: Path) -
     cache(tmp_path).get(ref_to(server.url + "/d"), tmp_path / "d")
     assert (tmp_path / "d").read_bytes() == DATA
     assert server.asked == [("/d", None), ("/d", "bytes=300000-"), ("/d", "bytes=300000-")]
+
+
+def test_leases_that_want_it_at_once_fetch_it_once(server: Server, tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(handler: Handler) -> None:
+        begun.set()
+        go_on.wait(10)
+        whole(handler)
+
+    server.answers = [slow]
+    with ThreadPoolExecutor(2) as pool:
+        get = [pool.submit(cache(tmp_path).get, ref_to(server.url + "/d"), tmp_path / "a")]
+        assert begun.wait(10)
+        # There is no room for another file, but what is being fetched is not thrown away for it.
+        small = b"small"
+        server.answers = [lambda handler: handler.reply(200, small)]
+        cache(tmp_path, max_bytes=1).get(ref_to(server.url + "/s", small), tmp_path / "s")
+        get.append(pool.submit(cache(tmp_path).get, ref_to(server.url + "/d"), tmp_path / "b"))
+        with pytest.raises(Interrupted):
+            cache(tmp_path).get(ref_to(server.url + "/d"), tmp_path / "c", lambda: True)
+        go_on.set()
+        for one in get:
+            one.result(10)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == DATA
+    assert server.asked == [("/d", None), ("/s", None)]
+
+
+def test_another_job_with_the_same_hash_can_not_begin_the_file(server: Server, tmp_path: Path) -> None:
+    server.answers = [lambda handler: handler.reply(200, b"poison", len(DATA)), *[lambda handler: handler.reply(404)]]
+    with pytest.raises(UserError, match="answered 404"):
+        cache(tmp_path).get(ref_to(server.url + "/evil"), tmp_path / "d")
+    cache(tmp_path).get(ref_to(server.url + "/good"), tmp_path / "d")
+    assert (tmp_path / "d").read_bytes() == DATA
 
 
 def test_a_server_that_knows_no_ranges(server: Server, tmp_path: Path) -> None:
