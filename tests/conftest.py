@@ -24,5 +24,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         room = item.path.relative_to(tests).parts[0] if item.path.is_relative_to(tests) else ""
         if room in ("integration", "e2e"):
             item.add_marker(room)
-        if "long" in item.keywords and not config.getoption("--long"):
+        if config.getoption("--long"):
+            continue
+        if "long" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="takes minutes: run with --long"))
+        if "mostly_sqlite" in item.keywords and "[postgresql" in item.name:
+            item.add_marker(pytest.mark.skip(reason="the database is not what it tests: run with --long"))

@@ -18,6 +18,8 @@ from tests.market_world import make_spec
 
 __all__ = ["stage"]
 
+pytestmark = pytest.mark.mostly_sqlite
+
 README = Path(__file__).parents[2] / "README.md"
 ACCESS = README.parent / "docs" / "access.md"
 CAST = Path(sys.executable).with_name("cast")

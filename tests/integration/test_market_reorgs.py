@@ -22,7 +22,7 @@ from market.models import ApprovalRow, CheckpointRow, LeaseRow, MatchRow
 from tests.integration.conftest import TOKEN, Funded, rpc
 from tests.integration.market_lives import Lives, lives
 
-STEPS = 40
+STEPS = 30
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_random_lives_with_random_reorganisations(market: Lives) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_more_random_lives(market: Lives, seed: int) -> None:
     lived = RandomLives(market, random.Random(seed))
-    for step in range(5 * STEPS):
+    for step in range(4 * STEPS):
         lived.act()
         if step % STEPS == 0:
             assert wrong(market) == [], (seed, step, lived.depths)
@@ -138,7 +138,7 @@ def rows(market: Lives, model: Any) -> list[dict[str, Any]]:
         return [row.model_dump() for row in session.exec(select(model))]
 
 
-@pytest.mark.parametrize("blocks", [0, 20, 60])
+@pytest.mark.parametrize("blocks", [0, 40])
 def test_a_lease_that_comes_again_has_lost_nothing(market: Lives, blocks: int) -> None:
     """Claims, approvals and checkpoints are kept while it is away; the same orders give the same lease."""
     start = market.chain.w3.eth.block_number

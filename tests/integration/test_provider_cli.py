@@ -15,6 +15,8 @@ from tests.integration.agent_stage import KEY, PASSWORD, TOKEN, Stage
 from tests.integration.conftest import Funded
 from worker.offer import offer_path, read_offer
 
+pytestmark = pytest.mark.mostly_sqlite
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

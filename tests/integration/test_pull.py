@@ -20,6 +20,8 @@ from market.pull import Pulled, Unverified, pull
 from tests.integration.conftest import TOKEN, Funded
 from tests.integration.market_lives import Lives, lives
 
+pytestmark = pytest.mark.mostly_sqlite
+
 
 @pytest.fixture
 def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database_url: str) -> Iterator[Lives]:

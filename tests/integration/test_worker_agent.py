@@ -14,11 +14,13 @@ from contracts.errors import UserError
 from contracts.orders import Rejection
 from contracts.terms import Phase
 from tests.integration.agent_stage import KEY, PRICE, TOKEN, Stage, terminate, wait_for
-from tests.integration.conftest import Funded
+from tests.integration.conftest import Funded, pass_time
 from worker.agent import Agent
 from worker.local_run import train_locally
 from worker.runner import Runner
 from worker.store import LeaseFolder
+
+pytestmark = pytest.mark.mostly_sqlite
 
 StageOf = Callable[..., Stage]
 FREE = 100 * TOKEN
@@ -28,11 +30,11 @@ FREE = 100 * TOKEN
 def stage_of(
     chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> Iterator[StageOf]:
-    """`stage_of(timeout=20, window=4)`: a stage whose rules have these seconds."""
+    """`stage_of(timeout=60, window=3)`: a stage whose rules have these seconds."""
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     stages: list[Stage] = []
 
-    def make(*, timeout: int = 30, window: int = 3) -> Stage:
+    def make(*, timeout: int = 60, window: int = 3) -> Stage:
         rules = chain.settings.rule_set("audited").model_copy(
             update={"checkpoint_timeout": timeout, "window": window, "arbiter_fee": 1}
         )
@@ -57,7 +59,7 @@ def test_a_lease_from_open_to_complete(stage_of: StageOf) -> None:
     stage = stage_of()
     job = stage.submit(checkpoints=3)
     with stage.approving(), stage.agent(once=True) as agent:
-        agent.join(40)
+        agent.join(80)
         assert not agent.is_alive()
     assert paid(stage) == (3, 3)
     wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
@@ -81,7 +83,7 @@ def test_a_job_that_is_killed_goes_on_from_its_newest_checkpoint(stage_of: Stage
         assert 2 <= before.made < 5
         again = stage.agent_process()
         wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
-        assert terminate(again, 15) == 0
+        assert terminate(again, 60) == 0
     assert paid(stage) == (5, 5)
     assert f"after={before.made}" in stage.log()
     spec = stage.job(job).spec
@@ -96,7 +98,7 @@ def test_a_stopped_provider_hands_over_and_another_goes_on(stage_of: StageOf) ->
     with stage.approving():
         process = stage.agent_process(finish_seconds=5)
         wait_for("a checkpoint", lambda: stage.made() >= 1)
-        assert terminate(process, 20) == 0
+        assert terminate(process, 60) == 0
         folder = stage.folder()
         assert folder.file.goal == "over", stage.log()
         done = folder.file.made
@@ -107,7 +109,7 @@ def test_a_stopped_provider_hands_over_and_another_goes_on(stage_of: StageOf) ->
         assert lease.finished == "closed"
 
         with stage.agent(once=True) as agent:
-            agent.join(40)
+            agent.join(80)
             assert not agent.is_alive()
     assert paid(stage) == (4, 4)
     wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
@@ -117,7 +119,7 @@ def test_a_silent_approver_is_passed_by_on_chain(stage_of: StageOf) -> None:
     stage = stage_of(window=3)
     job = stage.submit(checkpoints=2)
     with stage.agent(once=True, patience=0.5) as agent:
-        agent.join(40)
+        agent.join(80)
         assert not agent.is_alive()
     assert paid(stage) == (2, 2)
     wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
@@ -125,15 +127,16 @@ def test_a_silent_approver_is_passed_by_on_chain(stage_of: StageOf) -> None:
 
 
 def test_stopping_without_an_approver_claims_and_ends(stage_of: StageOf) -> None:
-    stage = stage_of(window=4)
+    stage = stage_of(window=40)
     stage.submit(checkpoints=5, pause=0.2)
     process = stage.agent_process(finish_seconds=2, release_wait=1)
     wait_for("a checkpoint", lambda: stage.made() >= 1)
-    assert terminate(process, 20) == 0
+    assert terminate(process, 60) == 0
     folder = stage.folder()
     state = stage.chain.state(folder.lease)
     assert (state.phase, state.claimed) == (Phase.CLOSING, folder.file.made)
     # After its window anyone closes it; here the market's keeper, or the provider at its next start.
+    pass_time(stage.chain, 40)
     wait_for("the window", lambda: stage.chain.state(folder.lease).phase == Phase.CLOSED)
     assert paid(stage) == (folder.file.made, folder.file.made)
 
@@ -142,7 +145,7 @@ def test_a_failing_recipe_is_reported_and_costs_nobody_more_than_what_was_made(s
     stage = stage_of()
     job = stage.submit(checkpoints=3, fail_at=6)
     with stage.approving(), stage.agent(once=True) as agent:
-        agent.join(40)
+        agent.join(80)
         assert not agent.is_alive()
     assert paid(stage) == (1, 1)
     reports = list(stage.market.reports(job))
@@ -154,7 +157,7 @@ def test_a_bid_that_understates_its_work_is_refused(stage_of: StageOf) -> None:
     stage = stage_of()
     job = stage.submit(checkpoints=3, units=1)
     with stage.approving(), stage.agent(once=True, price_per_hour=3600 * 1000 * PRICE) as agent:
-        agent.join(40)
+        agent.join(80)
         assert not agent.is_alive()
     assert paid(stage) == (0, 0)
     (report, *_) = stage.market.reports(job)
@@ -165,7 +168,7 @@ def test_a_checkpoint_that_would_come_too_late_is_given_up_at_no_cost(stage_of: 
     stage = stage_of(timeout=15)
     job = stage.submit(checkpoints=2, pause=5)
     with stage.approving(), stage.agent(once=True) as agent:
-        agent.join(40)
+        agent.join(80)
         assert not agent.is_alive()
     assert paid(stage) == (0, 0)
     assert stage.folder().file.penalty == 0
@@ -196,7 +199,7 @@ def test_a_rejected_checkpoint_is_not_claimed(stage_of: StageOf) -> None:
         rejection = Rejection(lease=first.lease, n=1, tip=first.checkpoint.tip, reason="too good to be true")
         signature = rejection.sign(stage.chain.domain, stage.approver)
         stage.market.post_rejection(RejectionIn(rejection=rejection, signature=signature))
-        agent.join(40)
+        agent.join(80)
         assert not agent.is_alive()
     assert paid(stage) == (0, 0)
     assert stage.folder().file.rejected == 1
@@ -212,7 +215,7 @@ def test_training_goes_on_while_the_market_is_away(stage_of: StageOf) -> None:
         made = stage.made()
         wait_for("two more", lambda: stage.made() >= made + 2)
         stage.start_market()
-        agent.join(60)
+        agent.join(80)
         assert not agent.is_alive()
     assert paid(stage) == (6, 6)
     wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
@@ -250,7 +253,7 @@ def test_a_market_that_lies_gets_no_training(stage_of: StageOf, monkeypatch: pyt
 
     monkeypatch.setattr("worker.leases.verify_lease", lie)
     with stage.agent(once=True) as agent:
-        agent.join(40)
+        agent.join(80)
         assert not agent.is_alive()
     assert paid(stage) == (0, 0)
     assert stage.folder().file.reason.startswith("the market lied")

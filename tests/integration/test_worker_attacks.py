@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ ROOT = Path(__file__).parents[2]
 SECRET = "correct-horse-battery-staple"
 LIMITS = Limits(memory_mb=800, disk_mb=64, files=2000, processes=48, start_seconds=100, hang_seconds=30)
 USER = 12_345  # an ordinary one, which need not have an account
+
+FEW = "nothing_outside or ForkBomb or dies_with"  # where being root makes the greatest difference
 
 as_anybody = pytest.mark.as_anybody
 
@@ -77,6 +80,10 @@ def nothing_is_left(tmp_path: Path) -> Iterator[None]:
     before = mounts()
     yield
     assert {mount for mount in mounts() - before if "gpumarket" in mount or str(tmp_path) in mount} == set()
+    # Bubblewrap may end before its namespace, whose folders in memory take the kernel a moment.
+    deadline = time.monotonic() + 10
+    while any(_processes_of_runs()) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert set(_processes_of_runs()) == set()
     for work in tmp_path.glob("work*"):
         assert {path.name for path in work.iterdir() if not path.name.startswith("checkpoint")} == {"log.txt"}
@@ -296,7 +303,7 @@ def test_what_ignores_every_signal_and_hides_is_ended_as_a_hang(tmp_path: Path) 
 @as_anybody
 def test_signals_reach_nobody_outside(tmp_path: Path, targets: dict[str, Any]) -> None:
     failed = attack(tmp_path, "Signals", **targets)
-    assert failed.kind in ("exit", "memory"), failed  # it killed itself
+    assert failed.kind in ("exit", "killed"), failed  # it killed itself
 
 
 @as_anybody
@@ -362,7 +369,8 @@ def test_what_follows_the_last_word_is_not_heard(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(os.geteuid() != 0, reason="all of this file runs as an ordinary user already")
-def test_as_an_ordinary_user(tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", [FEW, pytest.param("test", marks=pytest.mark.long)], ids=["few", "all"])
+def test_as_an_ordinary_user(tmp_path: Path, which: str) -> None:
     """The attacks once more, by a worker that is no root.
 
     Where Python or this checkout is below a folder that only root may enter, the user gets a view of the machine in
@@ -386,7 +394,7 @@ def test_as_an_ordinary_user(tmp_path: Path) -> None:
     command += ["--setenv", "HOME", str(user), "--setenv", "TMPDIR", str(user), "--"]
     command += ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", "--inh-caps=-all"]
     command += ["--bounding-set=-all", sys.executable, "-m", "pytest", "-n", "0", "-q", "-o", f"cache_dir={user}/cache"]
-    command += ["-m", "as_anybody and not podman", "--basetemp", str(user / "tests"), __file__]
+    command += ["-m", "as_anybody and not podman", "-k", which, "--basetemp", str(user / "tests"), __file__]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     shutil.rmtree(user, ignore_errors=True)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

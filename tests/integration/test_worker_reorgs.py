@@ -42,7 +42,7 @@ def test_a_lease_that_vanishes_is_worked_for_again_when_it_returns(stage_of: Sta
         assert made < 8
         stage.start_market()
         wait_for("its return", lambda: any(line["event"] == "lease.came_back" for line in logs))
-        agent.join(60)
+        agent.join(80)
         assert not agent.is_alive()
     assert stage.folder().lease == lease
     assert paid(stage) == (8, 8)
@@ -64,7 +64,7 @@ def test_work_starts_when_its_lease_is_final_and_ends_when_its_pay_is(
 
     monkeypatch.setattr(Training, "_train", noted)
     with stage.approving(), stage.agent(once=True) as agent:
-        agent.join(60)
+        agent.join(80)
         assert not agent.is_alive()
     ended = stage.chain.w3.eth.block_number
     file = stage.folder().file
