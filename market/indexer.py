@@ -17,7 +17,7 @@ from web3.exceptions import Web3Exception
 from contracts.chain.client import Chain
 from contracts.chain.events import EpochPublished, Event, Opened
 from contracts.chain.finality import KEPT_BLOCKS
-from contracts.chain.follower import BlockRef, Follower, Rollback, Step
+from contracts.chain.follower import NEAR_BLOCKS, BlockRef, Follower, Rollback, Step
 from contracts.ledger import Account, Exit, LeaseView, Ledger
 from contracts.terms import Phase
 from market.chain_events import continued, event_of, event_row
@@ -105,16 +105,15 @@ def follow_leader(context: Context) -> None:
             context.caught_up.set()
 
 
-def catch_up(chain: Chain, db: Database, until: int | None = None) -> None:
-    """Follow the chain to its head, or to block `until`, in a database that no indexer works on. Raises HistoryLost."""
-    follower = Follower(chain, DatabaseStore(db))
-    while steps := [step for step in follower.poll() if until is None or _end(step) <= until]:
+def catch_up(chain: Chain, db: Database, until: int | None = None, *, near: int = NEAR_BLOCKS) -> None:
+    """Follow the chain to its head, or to block `until`, in a database that no indexer works on. Raises HistoryLost.
+
+    `near`: so many of the newest blocks are stored one by one; a database that is only looked at needs none.
+    """
+    follower = Follower(chain, DatabaseStore(db), near=near)
+    while steps := follower.poll(until):
         with db.session() as session:
             apply(session, steps)
-
-
-def _end(step: Step) -> int:
-    return step.to_block if isinstance(step, Rollback) else step.number
 
 
 def apply(session: Session, steps: Sequence[Step]) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import Table, and_, text
 from sqlmodel import Session, SQLModel, col, func, select
 
 from contracts.chain.client import Chain
+from contracts.chain.follower import NEAR_BLOCKS
 from contracts.errors import UserError
 from market import indexer, leader, messages
 from market.blobs import BlobStore
@@ -76,13 +77,24 @@ def alone(db: Database) -> Iterator[Leadership]:
         leadership.release()
 
 
-def build(new: Database, chain: Chain, journal: Journal, blobs: BlobStore, until: int | None = None) -> None:
-    """Fill an empty database: as it is at block `until`, or at the chain's head. Raises UserError."""
+def build(
+    new: Database,
+    chain: Chain,
+    journal: Journal,
+    blobs: BlobStore,
+    until: int | None = None,
+    *,
+    near: int = NEAR_BLOCKS,
+) -> None:
+    """Fill an empty database: as it is at block `until`, or at the chain's head. `near` as for `catch_up`.
+
+    Raises UserError.
+    """
     with new.session() as session:
         for message in journal.read():
             messages.apply(session, chain.domain, message)
         session.add_all(blob_row(blobs, sha256, size) for sha256, size in blobs.all())
-    indexer.catch_up(chain, new, until)
+    indexer.catch_up(chain, new, until, near=near)
 
 
 def height(db: Database) -> int | None:
@@ -99,7 +111,7 @@ def tables() -> list[Table]:
 def look(db: Database, chain: Chain, blobs: BlobStore) -> list[Difference]:
     """What differs from a database that is made anew, as of the newest block that this one knows."""
     with scratch() as new:
-        build(new, chain, Journal(blobs.folder / FOLDER), blobs, until=height(db))
+        build(new, chain, Journal(blobs.folder / FOLDER), blobs, until=height(db), near=0)
         return compare(db, new)
 
 

@@ -17,6 +17,7 @@ FailureKind = Literal[
     "hang",  # silent for too long
     "protocol",  # the child process said what the worker's own harness would never say
     "exit",  # the child process ended without a word
+    "killed",  # by somebody, or by a kernel short of memory: not by a limit on it
 ]
 FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
 

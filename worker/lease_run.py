@@ -35,6 +35,7 @@ from worker.trouble import Trouble
 
 STOPPED = "the provider stops"
 MARKET_SECONDS = 10.0  # for an answer
+MAX_KILLS = 3  # of its process at one checkpoint, after which the recipe is taken to do it to itself
 WORKING = (Phase.ACTIVE, Phase.CHALLENGED)
 
 
@@ -109,6 +110,7 @@ class LeaseRun:
             chain, self._clients["training"], folder, machine, self._job_key, self._news
         )
         self.training = self._new_training()
+        self._kills: list[int] = []  # what had been made each time that something killed the process
         self._next_report = 0.0  # monotonic
         self._stopping = False
         self._pause: Pause | None = None
@@ -211,11 +213,19 @@ class LeaseRun:
             self._log.warning("lease.refused", problem=ended.message)
             self.refused = True
             self._release(ended.message)
+        elif isinstance(ended, Failure) and ended.kind == "killed" and self._may_start_again():
+            self._log.warning("training.killed", problem=ended.message, hint=ended.hint, **self._place())
+            self.training.ended = Stopped(step=0)
         elif isinstance(ended, UserError):
             self._log.error("training.failed", problem=ended.message, hint=ended.hint)
             self._release(_reason(ended), failed=True)
         elif self._stopping:
             self._release(STOPPED)
+
+    def _may_start_again(self) -> bool:
+        """After the process was killed: that is this machine's trouble, as long as it does not go on."""
+        self._kills.append(self.folder.file.made)
+        return self._kills.count(self.folder.file.made) < MAX_KILLS
 
     def _heed_rejection(self) -> None:
         file = self.folder.file

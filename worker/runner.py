@@ -369,9 +369,14 @@ class Runner:
     def _why_it_ended(self, code: int) -> Failed:
         """A process that said no last word: what its exit code and its log tell."""
         tail = self._log.tail()
-        if any(mark in tail for mark in MEMORY_MARKS) or code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        # A container's limit makes the kernel kill; under bubblewrap it is `check_usage` that ends what is too big.
+        if any(mark in tail for mark in MEMORY_MARKS) or (killed and self.sandbox == "podman"):
             hint = "ask for more memory_mb, or need less"
             return Failed(kind="memory", message=f"the training process ran out of memory (code {code})", hint=hint)
+        if killed:
+            hint = "see whether this machine ran out of memory"
+            return Failed(kind="killed", message=f"something killed the training process (code {code})", hint=hint)
         if code in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ):
             return Failed(kind="disk", message=f"a file grew over {self.limits.disk_mb} MB")
         last_line = next((line for line in reversed(tail.splitlines()) if line.strip()), "nothing in its log")

@@ -89,13 +89,16 @@ class Follower:
         if chain.settings.epoch_log is not None:
             self.addresses.append(chain.w3.to_checksum_address(chain.settings.epoch_log))
 
-    def poll(self) -> list[Step]:
-        """The next steps from where the store stands; none at the head. Apply all, in order, before the next poll.
+    def poll(self, until: int | None = None) -> list[Step]:
+        """The next steps from where the store stands; none at the head, or at block `until` if the chain has that.
+        Apply all, in order, before the next poll.
 
         Stops early if the chain changes meanwhile: then the next poll rolls back. Raises HistoryLost.
         """
         known = self.store.recent()
         head = self.chain.w3.eth.get_block("latest")
+        if until is not None and until < head["number"]:
+            head = self.chain.w3.eth.get_block(BlockNumber(until))
         if known and known[-1].hash == to_hex(head["hash"]):
             return []
         last = self._common_ancestor(known)

@@ -106,6 +106,18 @@ def test_silence_is_a_hang(tmp_path: Path) -> None:
     assert failed.kind == "hang"
 
 
+@pytest.mark.parametrize("which", [0, -1], ids=["the sandbox", "the process in it"])
+def test_who_is_killed_from_outside_did_not_run_out_of_memory(tmp_path: Path, which: int) -> None:
+    spec = toy_job(tmp_path / "job", steps=100_000, checkpoint_every=50_000)
+    with Runner(spec, tmp_path / "job", tmp_path / "work", limits=LIMITS) as run:
+        for message in run.messages():
+            if isinstance(message, Ready):
+                running = psutil.Process().children(recursive=True)
+                first = next(at for at, process in enumerate(running) if process.name() == "bwrap")
+                running[first:][which].kill()
+    assert isinstance(message, Failed) and message.kind == "killed", message
+
+
 @pytest.mark.parametrize(
     "line",
     [
