@@ -146,7 +146,11 @@ class Approver:
                 get_state(self._market, record, path, job=reported.job, job_key=job_key)
             except NotOpened as error:
                 return error.message
-            return problem_with_state(path, record)
+            problem = problem_with_state(path, record)
+        if problem and record.sealed:  # a rejection is public, and a problem may name tensors
+            log.warning("approver.bad_state", lease=reported.lease, n=record.index, problem=problem)
+            return "what is sealed is not the state that the record commits to"
+        return problem
 
     def _reject(self, reported: CheckpointOut, problem: str) -> None:
         claim = reported.claim

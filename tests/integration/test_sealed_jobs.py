@@ -23,12 +23,13 @@ from market.job_cli import app
 from market.reconcile import reconcile
 from market.retention import Keep
 from tests.integration.agent_stage import PASSWORD, TOKEN, UNITS, Stage, wait_for
-from tests.integration.conftest import Funded
+from tests.integration.conftest import Funded, pass_time
 from worker.agent import Agent
 from worker.environment import environment_id
 from worker.local_run import train_locally
 
 FREE = 100 * TOKEN
+TIMEOUT = 60  # seconds for a checkpoint
 RECIPE = Path(__file__).parents[1] / "worker_jobs" / "judged.py"
 SAID = "what the recipe says is for those only who have the key: " + "0123456789" * 3
 
@@ -47,7 +48,7 @@ def stage(chain: Chain, people: list[LocalAccount], tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sealing_keys, "MEMLIMIT", 1 << 24)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
     rules = chain.settings.rule_set("audited").model_copy(
-        update={"checkpoint_timeout": 12, "window": 2, "arbiter_fee": 1}
+        update={"checkpoint_timeout": TIMEOUT, "window": 2, "arbiter_fee": 1}
     )
     matcher, approver, client, provider, _ = people
     with Stage(chain, tmp_path, rules, matcher, client, provider, approver, f"sqlite:///{tmp_path}/m.sqlite3") as stage:
@@ -65,10 +66,11 @@ def run(*arguments: str) -> str:
     return done.output
 
 
-def submit(stage: Stage, checkpoints: int, pause: float) -> JobOut:
+def submit(stage: Stage, checkpoints: int, pause: float, code: str = "") -> JobOut:
+    """`code` is put at the recipe's end."""
     folder = stage.home / "job"
     folder.mkdir(exist_ok=True)
-    (folder / "recipe.py").write_text(RECIPE.read_text() + f"\n\nprint({SAID!r})\n")
+    (folder / "recipe.py").write_text(RECIPE.read_text() + f"\n\nprint({SAID!r})\n{code}")
     (folder / "data.bin").write_bytes(os.urandom(200_000))
     job = {
         "environment": environment_id(), "recipe": "recipe.py:Judged", "config": {"judged": [1], "pause": pause},
@@ -99,10 +101,12 @@ def another_provider(stage: Stage, account: LocalAccount) -> Iterator[None]:
 
 
 def windows(data: bytes) -> set[bytes]:
-    """Its runs of 64 bytes, one after the other; but for those that any file may have."""
-    return {data[at : at + 64] for at in range(0, len(data) - 63, 64) if len(set(data[at : at + 64])) > 8}
+    """Runs of 64 bytes from all of it, a hundred or so; but for those that any file may have."""
+    runs = (data[at : at + 64] for at in range(0, len(data) - 63, max(64, len(data) // 100)))
+    return {run for run in runs if len(set(run)) > 8}
 
 
+@pytest.mark.timeout(240)
 def test_a_sealed_job_changes_hands_and_the_market_sees_nothing(
     stage: Stage, people: list[LocalAccount], tmp_path: Path
 ) -> None:
@@ -114,9 +118,10 @@ def test_a_sealed_job_changes_hands_and_the_market_sees_nothing(
         job = submit(stage, 4, 0.2)
         assert set(job.sealed_files) == {ref.sha256 for ref in job.spec.files.values()}
         process = stage.agent_process()
-        wait_for("an approval", lambda: any(one.status == "approved" for one in stage.market.checkpoints(job.id)))
+        wait_for("an approval", lambda: any(one.status == "approved" for one in stage.market.checkpoints(job.id)), 90)
         process.kill()
         process.wait()
+        pass_time(stage.chain, TIMEOUT)
         with another_provider(stage, people[4]):
             run("wait", job.id, "--timeout", "90")
             first, second = stage.leases(job.id)
@@ -170,17 +175,30 @@ def an_auditor_needs_the_key(job: JobOut, tmp_path: Path) -> None:
     assert "checkpoint 4, verified up to tip" in pull()
 
 
-def test_a_provider_that_gets_no_key_gives_the_lease_back(stage: Stage) -> None:
+def test_a_provider_without_the_key_gives_up_and_one_with_it_fails_in_secret(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.training.KEY_SHARE", 0.05)
     with stage.approving():
         approver_is_known(stage)
-    job = submit(stage, 2, 0)
+    job = submit(stage, 2, 0, f"def broken(self, i):\n    raise ValueError({SAID!r})\n\nJudged.step = broken\n")
     with stage.agent(once=True, release_wait=1) as agent:
         agent.join(60)
         assert not agent.is_alive()
     assert stage.free(stage.provider) == FREE
-    assert stage.folder().file.made == 0
-    report, *_ = stage.market.reports(job.id)
+    assert stage.folder().file.made == 0 and not list(stage.folder().work_folder.iterdir())
+    (report, *_) = before = list(stage.market.reports(job.id))
     assert report.report.kind == "failed"
     assert report.text is not None and "neither its client nor its approver has given its key" in report.text
-    assert not list(stage.folder().work_folder.iterdir())
+
+    monkeypatch.setattr("worker.training.KEY_SHARE", 0.25)
+    with stage.approving(), stage.agent(once=True) as agent:
+        agent.join(60)
+        assert not agent.is_alive()
+    told = list(stage.market.reports(job.id))[len(before) :]
+    assert "failed" in {one.report.kind for one in told}
+    assert all(one.text is not None and one.text.startswith("sealed:") for one in told)
+    assert run("logs", job.id).count(f"ValueError: {SAID}") >= 1
+    seen = b"".join(path.read_bytes() for path in [*stage.home.glob("m.sqlite3*"), *stage.home.glob("blobs/*/*")])
+    assert job.id.encode() in seen and SAID.encode() not in seen
     assert stage.job(job.id).status != JobStatus.DONE
