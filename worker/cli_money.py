@@ -1,6 +1,7 @@
 """`gpumarket provider earnings`, `withdraw`, `sweep`: what came of the work, and where it goes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,8 @@ from worker import sweep as sweeping
 from worker.cli_options import DryRun, Key, OutputOption, Yes, columns, confirm, console, open_chain, say, tokens
 from worker.offer import MoneyRules, offer_path, read_offer
 from worker.store import Store
+
+Steps = list[tuple[str, ContractFunction]]
 
 
 def earnings(
@@ -64,24 +67,30 @@ def withdraw(
     chain, name = open_chain(key)
     address, target = keys.address(name), _address(to, "--to")
     sender = None if dry_run else _settled(chain, name)
-    account = chain.account(address)
-    kept = 0 if stop else _stake(name)
-    there = max(0, account.free - kept)
-    wanted = there if amount == "all" else parse_positive(amount, chain.decimals)
-    if wanted > there or not wanted:
-        raise UserError(
-            f"{name} has {tokens(chain, account.free)} free in the escrow"
-            + (f", of which the Ask needs {tokens(chain, kept)}" if kept else "")
-            + (
-                f": {tokens(chain, wanted - there)} short of {tokens(chain, wanted)}" if wanted else ": nothing to move"
-            ),
-            "what leases hold becomes free when they end" + (", and --stop ends the Ask" if kept else ""),
-        )
-    steps = [(f"withdraw {tokens(chain, wanted)} to {target}", chain.withdraw(target, wanted))]
-    if stop:
-        _check_stopped(name)
-        steps.insert(0, ("cancel all standing Asks", chain.raise_page(account.page + 1)))
-    _carry_out(chain, sender, address, steps, yes, output)
+
+    def plan() -> Steps:
+        account = chain.account(address)
+        kept = 0 if stop else _stake(name)
+        there = max(0, account.free - kept)
+        wanted = there if amount == "all" else parse_positive(amount, chain.decimals)
+        if wanted > there or not wanted:
+            raise UserError(
+                f"{name} has {tokens(chain, account.free)} free in the escrow"
+                + (f", of which the Ask needs {tokens(chain, kept)}" if kept else "")
+                + (
+                    f": {tokens(chain, wanted - there)} short of {tokens(chain, wanted)}"
+                    if wanted
+                    else ": nothing to move"
+                ),
+                "what leases hold becomes free when they end" + (", and --stop ends the Ask" if kept else ""),
+            )
+        steps = [(f"withdraw {tokens(chain, wanted)} to {target}", chain.withdraw(target, wanted))]
+        if stop:
+            _check_stopped(name)
+            steps.insert(0, ("cancel all standing Asks", chain.raise_page(account.page + 1)))
+        return steps
+
+    _carry_out(chain, sender, address, plan, yes, output)
 
 
 def sweep(
@@ -112,12 +121,14 @@ def sweep(
             f"{target} is the key '{name}' itself", "a cold address is one whose key is not on this machine"
         )
     sender = None if dry_run else _settled(chain, name)
-    plan = sweeping.find(chain, keys.address(name), limit, _stake(name))
-    steps = sweeping.calls(chain, plan, target)
-    if not steps and output is Output.TABLE:
+
+    def plan() -> Steps:
+        return sweeping.calls(chain, sweeping.find(chain, keys.address(name), limit, _stake(name)), target)
+
+    if not plan() and output is Output.TABLE:
         say(f"nothing to send: {name} holds no more than {tokens(chain, max(limit, _stake(name)))}")
         return
-    _carry_out(chain, sender, keys.address(name), steps, yes, output)
+    _carry_out(chain, sender, keys.address(name), plan, yes, output)
 
 
 def _settled(chain: Chain, name: str) -> Sender:
@@ -142,16 +153,22 @@ def _carry_out(
     chain: Chain,
     sender: Sender | None,
     address: str,
-    steps: list[tuple[str, ContractFunction]],
+    plan: Callable[[], Steps],
     yes: bool,
     output: Output,
 ) -> None:
     """Without a sender it is a dry run, which signs nothing and needs no password."""
+    steps = plan()
     if sender and not yes:
         for what, _ in steps:
             say(what)
         confirm()
-    done = [_send(sender, *step) if sender else _estimate(chain, address, *step) for step in steps]
+    if sender is None:
+        done = [_estimate(chain, address, *step) for step in steps]
+    else:
+        with sweeping.alone(chain, address):
+            _check_still(sender, plan, steps)
+            done = [_send(sender, *step) for step in steps]
     if output is Output.JSON:
         print(json.dumps({"dry_run": sender is None, "transactions": done}, indent=2))
         return
@@ -162,6 +179,13 @@ def _carry_out(
             say(f"{row['what']}: done in block {row['block']}, {row['transaction']}")
     if sender is None:
         say("nothing was sent")
+
+
+def _check_still(sender: Sender, plan: Callable[[], Steps], steps: Steps) -> None:
+    """Raises UserError if the agent has moved tokens, or a lease taken them, since somebody was asked."""
+    sender.settle()
+    if [what for what, _ in plan()] != [what for what, _ in steps]:
+        raise UserError("what this key holds has changed meanwhile; nothing was sent", "look again, with --dry-run")
 
 
 def _estimate(chain: Chain, address: str, what: str, call: ContractFunction) -> dict[str, Any]:

@@ -1,19 +1,26 @@
 """Sends what a hot key need not hold to a cold address. The stake that the Ask needs always stays."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
+from filelock import FileLock, Timeout
 from web3.contract.contract import ContractFunction
 
 from contracts.amounts import format_amount
 from contracts.chain.client import Chain
 from contracts.chain.errors import EscrowError
+from contracts.chain.lane import lane_path
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from worker.chain_errors import CHAIN_TROUBLE
 from worker.offer import Offer
 from worker.trouble import Trouble
+
+ALONE_SECONDS = 30.0  # to wait for another process that moves tokens
 
 log = structlog.get_logger()
 
@@ -65,6 +72,24 @@ def calls(chain: Chain, sweep: Sweep, to: str) -> list[tuple[str, ContractFuncti
     return found
 
 
+@contextmanager
+def alone(chain: Chain, address: str) -> Iterator[None]:
+    """From a plan to its last transaction, for one at a time: two that plan at once would send the same tokens twice.
+
+    Raises UserError while another process of this home does so.
+    """
+    lock = FileLock(lane_path(chain, address).with_suffix(".moves"))
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        lock.acquire(timeout=ALONE_SECONDS)
+    except Timeout as error:
+        raise UserError(f"another process is just moving tokens of {address}", "wait for it, and try again") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Sweeper(threading.Thread):
     """Sweeps now and then while the agent runs, beside it: money that moves must not keep leases waiting."""
 
@@ -93,9 +118,10 @@ class Sweeper(threading.Thread):
 
     def _sweep(self) -> None:
         money, chain = self._offer.money, self._sender.chain
-        self._sender.settle()  # what a former process has sent must not be sent again
         assert money.sweep_above is not None and money.sweep_to is not None
-        sweep = find(chain, self._sender.address, money.sweep_above, stake_needed(self._offer))
-        for what, call in calls(chain, sweep, money.sweep_to):
-            receipt = self._sender.send(call)
-            log.info("sweep.sent", what=what, transaction=receipt["transactionHash"].to_0x_hex())
+        with alone(chain, self._sender.address):
+            self._sender.settle()  # what a former process has sent must not be sent again
+            sweep = find(chain, self._sender.address, money.sweep_above, stake_needed(self._offer))
+            for what, call in calls(chain, sweep, money.sweep_to):
+                receipt = self._sender.send(call)
+                log.info("sweep.sent", what=what, transaction=receipt["transactionHash"].to_0x_hex())

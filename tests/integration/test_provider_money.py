@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from contracts import cli, keys
 from contracts.chain.client import Chain
+from contracts.chain.sender import Sender
 from contracts.orders import new_account
 from tests.integration.agent_stage import KEY, PASSWORD, PRICE, TOKEN, Stage, wait_for
 from tests.integration.conftest import Funded
+from worker import sweep
 from worker.offer import MoneyRules
 from worker.sandbox import Bare, Bubblewrap
 from worker.selftest import sandbox_leaks
@@ -115,6 +117,26 @@ def test_money_goes_nowhere_without_a_yes_or_an_address(stage: Stage, run: Run) 
         done = run(*arguments, "--key", KEY, code=1)
         assert problem in done.stderr + done.stdout
     assert stage.free(stage.provider) == 100 * TOKEN
+
+
+def test_what_is_sent_is_what_was_asked(stage: Stage, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the owner thinks, the agent sweeps: without a second look the stake would go too."""
+    stage.offer(max_stake=60 * TOKEN)
+    cold, chain = new_account().address, stage.chain
+
+    def meanwhile() -> None:
+        Sender(chain, stage.provider).send(chain.withdraw(cold, 40 * TOKEN))
+
+    monkeypatch.setattr("worker.cli_money.confirm", meanwhile)
+    asked = run("sweep", "--above", "60", "--to", cold, "--key", KEY, code=1)
+    assert "has changed meanwhile; nothing was sent" in asked.stderr
+    assert "20 tUSD short" in run("withdraw", "20", "--to", cold, "--key", KEY, "--yes", code=1).stderr
+    assert stage.free(stage.provider) == 60 * TOKEN
+
+    monkeypatch.setattr(sweep, "ALONE_SECONDS", 0)
+    with sweep.alone(chain, stage.provider.address):
+        done = run("withdraw", "1", "--to", cold, "--key", KEY, "--yes", "--stop", code=1)
+    assert "just moving tokens" in done.stderr
 
 
 def test_selftest_finds_what_is_wrong_and_says_how_to_mend_it(stage: Stage, run: Run) -> None:
