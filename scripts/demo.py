@@ -104,7 +104,7 @@ class Demo:
         self.stage.market_url = f"http://127.0.0.1:{port}"
         approver_address = self.address("approver")
         settings = {"key": "operator", "port": port, "fee": 1000, "epoch_seconds": 1, "poll_seconds": 0.5}
-        settings["approver"] = approver_address
+        settings["recommended_approver"] = approver_address
         lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
         (operator.home / "market.toml").write_text("".join(lines))
         operator.start("market", "market", "serve")
