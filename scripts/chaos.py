@@ -2,30 +2,34 @@
 
 import argparse
 import json
+import logging
 import random
-import shutil
 import signal
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from chaos_faults import schedule
-from chaos_world import CHECKPOINTS, World
+import structlog
+from chaos_faults import Fault, LeftOut, schedule
+from chaos_world import CHECKPOINTS, World, clear
 from demo_parties import Failure
 from rich.console import Console
 
-from contracts.api.bodies import JobOut, JobStatus
-from contracts.chain.events import Approved, Opened, Settled
-from contracts.chain.follower import Block, Follower, MemoryStore
+from contracts.api.bodies import CheckpointStatus, JobOut, JobStatus
 from contracts.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".chaos"
-RECOVERY = 60.0  # seconds in which the books must agree again after an event
+RECOVERY = 120.0  # seconds in which the books must agree again after an event
 PATIENCE = 900.0  # seconds for the jobs to be done after the last event
+AT_ONCE = 3  # jobs that are there from the start; the others come one by one
 console = Console(highlight=False)
+
+T = TypeVar("T")
 
 
 class Run:
@@ -34,30 +38,47 @@ class Run:
         self.luck = random.Random(seed)
         self.started = time.monotonic()
         self.log: list[dict[str, Any]] = []
-        self.tips: dict[tuple[str, int], str] = {}  # of every checkpoint that was ever approved
-        self.ids: list[str] = []
+        self.tips: dict[tuple[str, int], str] = {}  # job, index -> of every checkpoint that was ever approved
+        self.kinds: Counter[str] = Counter()  # events by the fault's name
+        self.left_out: list[str] = []
+        self.submitted: list[Future[str]] = []
         self.world = World(HOME, self.say)
 
     def say(self, text: str) -> None:
-        console.print(f"{time.monotonic() - self.started:7.1f} s  {text}", markup=False)
+        console.print(f"{time.monotonic() - self.started:7.1f} s  {text}", markup=False, soft_wrap=True)
 
     def run(self) -> dict[str, Any]:
         self.say(f"seed {self.seed}: {self.jobs} jobs, {self.events} events")
         self.world.prepare()
+        self.say("all parties are there")
         with ThreadPoolExecutor(1) as pool:
-            submitted = [pool.submit(self.world.submit, number) for number in range(1, self.jobs + 1)]
             try:
-                submitted[0].result()
                 for number, fault in enumerate(schedule(self.events, self.luck), 1):
+                    self.submit(pool, min(self.jobs, AT_ONCE + self.jobs * number // self.events))
+                    if number == 1:
+                        self.submitted[0].result()
                     time.sleep(self.luck.uniform(0.5, 6))
-                    what = fault(self.world, self.luck)
-                    self.recover(f"event {number} of {self.events}: {what}")
-                    self._show(submitted)
-                self.ids = [one.result() for one in submitted]
+                    self.suffer(number, fault)
+                ids = [one.result() for one in self.submitted]
             finally:
                 self.world.over = True
-        self.finish()
+        self.finish(ids)
         return self.outcome()
+
+    def submit(self, pool: ThreadPoolExecutor, until: int) -> None:
+        """Jobs are handed in one after the other, while bad luck goes on."""
+        for number in range(len(self.submitted) + 1, until + 1):
+            self.submitted.append(pool.submit(self.world.submit, number))
+
+    def suffer(self, number: int, fault: Fault) -> None:
+        try:
+            what = fault(self.world, self.luck)
+        except LeftOut as error:
+            self.left_out.append(f"{fault.__name__}: {error}")
+            self.say(f"event {number} of {self.events} is left out: {self.left_out[-1]}")
+            return
+        self.kinds[fault.__name__] += 1
+        self.recover(f"event {number} of {self.events}: {what}")
 
     def recover(self, what: str) -> None:
         """Start again what died, and wait until chain, database and files agree."""
@@ -65,120 +86,122 @@ class Run:
         began = time.monotonic()
         restarted = self.world.revive()
         self.world.until(f"the market answers after {what}", self.world.market_answers)
-        while True:
-            agree, text = self.world.reconcile()
-            if agree:
-                break
+        while differences := self.world.differences():
             if time.monotonic() - began > RECOVERY:
-                raise Failure(f"the books do not agree after {what}:\n{text}")
+                raise Failure(f"the books do not agree after {what}:\n" + "\n".join(differences))
             restarted += self.world.revive()
-            time.sleep(1)
-        self.check()
+            time.sleep(0.5)
         took = round(time.monotonic() - began, 1)
-        self.log.append({"event": what, "restarted": restarted, "reconciled_after": took})
-        self.say(f"  restarted {', '.join(restarted) or 'nothing'}; the books agree after {took} s")
+        jobs = self.check()
+        self.log.append({"event": what, "at": round(began - self.started, 1), "restarted": restarted, "seconds": took})
+        self.say(f"  restarted {', '.join(restarted) or 'nothing'}; the books agree after {took} s; {_counted(jobs)}")
 
-    def check(self) -> None:
-        """Nothing accepted is lost or changed, nothing is paid twice. Raises Failure."""
-        for job in self._jobs():
-            for one in self.world.market.checkpoints(job.id):
-                if one.status != "approved":
-                    continue
-                key = (job.id, one.checkpoint.index)
-                if self.tips.setdefault(key, one.checkpoint.tip) != one.checkpoint.tip:
-                    raise Failure(f"checkpoint {key[1]} of {job.id} was {self.tips[key]}, is {one.checkpoint.tip}")
-        for problem in paid_twice(self.world):
-            raise Failure(problem)
+    def check(self) -> list[JobOut]:
+        """No accepted checkpoint is ever replaced by another. Raises Failure."""
+        jobs = self._asked(lambda: list(self.world.market.jobs()))
+        for job in jobs:
+            for index, tip in self._approved(job.id).items():
+                before = self.tips.setdefault((job.id, index), tip)
+                if before != tip:
+                    raise Failure(f"checkpoint {index} of job {job.id} was accepted as {before}, and is {tip} now")
+        return jobs
 
-    def _jobs(self) -> list[JobOut]:
+    def _approved(self, job: str) -> dict[int, str]:
+        return {
+            one.checkpoint.index: one.checkpoint.tip
+            for one in self._asked(lambda: list(self.world.market.checkpoints(job)))
+            if one.status is CheckpointStatus.APPROVED
+        }
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """The market's answer. Between two events it has to have one."""
         for _ in range(100):
             try:
-                return list(self.world.market.jobs())
-            except UserError:
+                return ask()
+            except UserError as error:
+                problem = error.message
                 time.sleep(0.2)
-        raise Failure("the market does not list its jobs")
+        raise Failure(f"the market does not answer: {problem}")
 
-    def _show(self, submitted: "list[Future[str]]") -> None:
-        jobs = self._jobs()
-        done = sum(job.status is JobStatus.DONE for job in jobs)
-        self.say(f"  {sum(one.done() for one in submitted)} jobs handed in, {done} done")
-
-    def finish(self) -> None:
-        """No more events: all jobs get done, and the books agree."""
+    def finish(self, ids: list[str]) -> None:
+        """No more events: all jobs get done, all is paid once, the books agree, and the results are what was paid."""
         deadline = time.monotonic() + PATIENCE
-        while True:
+        while waiting := [job for job in self._asked(lambda: list(self.world.market.jobs())) if not _is_over(job)]:
             self.world.revive()
-            jobs = {job.id: job for job in self._jobs()}
-            waiting = [jobs[id] for id in self.ids if jobs[id].status is not JobStatus.DONE]
-            if not waiting:
-                break
-            lost = [job for job in waiting if job.status in (JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)]
-            if lost or time.monotonic() > deadline:
-                raise Failure(
-                    "\n".join(f"job {job.name} {job.id} is {job.status}: {job.reason}" for job in lost or waiting)
-                )
-            time.sleep(1)
-        self.say("all jobs are done")
-        self.world.until("all leases are over", lambda: not list(self.world.market.leases(live=True)), 90)
+            if time.monotonic() > deadline:
+                raise Failure("\n".join(f"job {job.name} {job.id} is {job.status}: {job.reason}" for job in waiting))
+            time.sleep(0.5)
         self.recover("the end")
-        for id in self.ids:
-            missing = [index for index in range(1, CHECKPOINTS + 1) if (id, index) not in self.tips]
-            if missing:
-                raise Failure(f"job {id} is done without approved checkpoints {missing}")
+        self.world.reconcile()
+        jobs = {job.id: job for job in self._asked(lambda: list(self.world.market.jobs()))}
+        if sorted(jobs) != sorted(ids):
+            raise Failure(f"{len(ids)} jobs were handed in, the market has {len(jobs)}")
+        for job in jobs.values():
+            for problem in self._problems(job):
+                raise Failure(f"job {job.name} {job.id} {problem}")
+        self.say(f"all {len(ids)} jobs are done, each checkpoint was paid once; gpumarket reconcile agrees")
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(self.world.pull, self.ids))
-        self.say(f"the results of {len(self.ids)} jobs were downloaded, and verified tip by tip")
+            list(pool.map(self.world.pull, ids))
+        self.say(f"the results of {len(ids)} jobs were downloaded, and verified tip by tip")
+
+    def _problems(self, job: JobOut) -> list[str]:
+        """What is wrong with a job that should be done."""
+        if job.status is not JobStatus.DONE:
+            return [f"is {job.status}: {job.reason}"]
+        found, reached = [], 0
+        for lease in job.leases:
+            if lease.start != reached:
+                found.append(f"has a lease from {lease.start}, after one that came to {reached}")
+            reached = lease.state.accepted
+            if lease.paid != (reached - lease.start) * lease.price:
+                found.append(f"has paid {lease.paid} for checkpoints {lease.start} to {reached} at {lease.price}")
+        approved = self._approved(job.id)
+        lost = [index for index in range(1, CHECKPOINTS + 1) if approved.get(index) != self.tips.get((job.id, index))]
+        if reached != CHECKPOINTS or lost or len(approved) != CHECKPOINTS:
+            found.append(f"is done at checkpoint {reached} of {CHECKPOINTS}; approved {sorted(approved)}, lost {lost}")
+        return found
 
     def outcome(self) -> dict[str, Any]:
         return {
             "seed": self.seed,
             "jobs": self.jobs,
-            "events": len(self.log) - 1,
+            "checkpoints_of_a_job": CHECKPOINTS,
+            "events": self.kinds.total(),
+            "kinds": dict(self.kinds),
+            "left_out": self.left_out,
+            "seconds": round(time.monotonic() - self.started, 1),
+            "restarts": sum(len(one["restarted"]) for one in self.log) + self.world.chain_died,
             "chain_restarts": self.world.chain_died,
             "checkpoints_accepted": len(self.tips),
-            "longest_recovery_seconds": max(one["reconciled_after"] for one in self.log),
-            "seconds": round(time.monotonic() - self.started, 1),
+            "longest_recovery_seconds": max(one["seconds"] for one in self.log),
             "log": self.log,
         }
 
 
-def paid_twice(world: World) -> list[str]:
-    """Checkpoints that the chain paid for more than once, and jobs that lost what was accepted."""
-    store, follower = MemoryStore(), Follower(world.direct, MemoryStore())
-    follower.store = store
-    opened: dict[str, Opened] = {}
-    reached: dict[str, int] = {}
-    of_bid: dict[str, list[str]] = {}
-    while steps := follower.poll():
-        for step in steps:
-            store.apply(step)
-            for event in step.events if isinstance(step, Block) else ():
-                if isinstance(event, Opened):
-                    id, bid = event.lease, event.terms.parties.bid
-                    if bid in of_bid and event.terms.nums.start != reached[of_bid[bid][-1]]:
-                        return [f"lease {id} starts at {event.terms.nums.start}, not at {reached[of_bid[bid][-1]]}"]
-                    opened[id], reached[id] = event, event.terms.nums.start
-                    of_bid.setdefault(bid, []).append(id)
-                elif isinstance(event, Approved | Settled):
-                    if not reached[event.lease] <= event.n <= opened[event.lease].terms.nums.end:
-                        return [f"lease {event.lease} went from {reached[event.lease]} to {event.n}"]
-                    reached[event.lease] = event.n
-    return []
+def _is_over(job: JobOut) -> bool:
+    """Done or lost, with no lease whose money is still in the escrow."""
+    over = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
+    return job.status in over and all(lease.finished for lease in job.leases)
+
+
+def _counted(jobs: list[JobOut]) -> str:
+    done = sum(job.status is JobStatus.DONE for job in jobs)
+    return f"{done} of {len(jobs)} jobs done"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
     parser.add_argument("--jobs", type=int, default=20)
-    parser.add_argument("--events", type=int, default=50)
+    parser.add_argument("--events", type=int, default=60)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcome as JSON")
     options = parser.parse_args()
-    shutil.rmtree(HOME, ignore_errors=True)
+    clear(HOME)
     run = Run(options.jobs, options.events, options.seed)
     try:
         result = run.run()
     except Failure as failure:
-        console.print(f"Failed (seed {options.seed}): {failure}\nThe logs are in {HOME}.", markup=False)
+        console.print(f"Failed (seed {options.seed}): {failure}\nThe logs are in {HOME}.", markup=False, soft_wrap=True)
         return 1
     finally:
         run.world.stop_all()
@@ -191,5 +214,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # our own; not the parties'
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -9,7 +9,7 @@ from web3.types import RPCEndpoint
 
 from contracts.chain.devnet import Devnet, Timing, start_devnet
 
-TIMING = Timing(window=4, checkpoint_timeout=25, arbiter_timeout=30, interruptible_timeout=60)
+TIMING = Timing(window=4, checkpoint_timeout=60, arbiter_timeout=30, interruptible_timeout=120)
 
 
 class FrailChain:

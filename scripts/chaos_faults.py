@@ -1,5 +1,6 @@
 """Kinds of bad luck. Each does its harm, and undoes what does not pass by itself."""
 
+import contextlib
 import random
 import shutil
 import signal
@@ -9,6 +10,13 @@ from pathlib import Path
 
 import psutil
 from chaos_world import PROVIDERS, World
+
+WAIT_FOR_SANDBOX = 15.0  # seconds
+
+
+class LeftOut(Exception):
+    """This kind of bad luck can't be had now; says why."""
+
 
 Fault = Callable[[World, random.Random], str]  # returns what it did
 
@@ -33,15 +41,14 @@ def _kill(world: World, luck: random.Random, service: str) -> str:
 
 
 def kill_sandbox(world: World, luck: random.Random) -> str:
-    running = world.sandboxes()
-    if not running:
-        return "kill -9 of a sandbox: none ran"
-    one = luck.choice(running)
-    try:
-        one.kill()
-    except psutil.NoSuchProcess:
-        return "kill -9 of a sandbox: it had just ended"
-    return f"kill -9 of one of {len(running)} sandbox processes"
+    deadline = time.monotonic() + WAIT_FOR_SANDBOX
+    while time.monotonic() < deadline:
+        if running := world.sandboxes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                luck.choice(running).kill()
+                return f"kill -9 of one of {len(running)} sandbox processes"
+        time.sleep(0.1)
+    raise LeftOut("no sandbox ran")
 
 
 def kill_chain(world: World, luck: random.Random) -> str:
@@ -91,7 +98,7 @@ def freeze(world: World, luck: random.Random) -> str:
 
 def fill_disk(world: World, luck: random.Random) -> str:
     if not world.mounts:
-        return "a full disk: left out, because no file system could be mounted"
+        raise LeftOut("no small file system could be mounted")
     home = luck.choice(world.mounts)
     seconds = luck.uniform(2, 6)
     ballast = home / "ballast"
@@ -116,11 +123,11 @@ ALL: tuple[Fault, ...] = (
     kill_worker,
     kill_sandbox,
     kill_chain,
+    refuse_chain,
+    fill_disk,
+    freeze,
     jump_clock,
     refuse_market,
-    refuse_chain,
-    freeze,
-    fill_disk,
 )
 
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import psutil
 from chaos_chain import FrailChain
 from chaos_proxy import Proxy
 from demo_parties import Failure, Party, Stage
+from sqlalchemy.exc import SQLAlchemyError
+from web3.exceptions import Web3Exception
 from web3.types import RPCEndpoint
 
 from contracts.amounts import parse_amount
@@ -22,15 +26,28 @@ from contracts.chain.client import Chain, connect
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from contracts.settings import CONFIG_NAME, write_config
+from market import reconcile
+from market.blobs import BlobStore
+from market.db import Database
+from market.retention import Keep
+from market.settings import load_market_settings
 
 PROVIDERS = ("hydro", "solar", "wind")
 SMALL_DISK = ("operator", "wind")  # their homes are small file systems, where this machine lets us mount some
 DISK_MB = 96
-CHECKPOINTS = 4
+CHECKPOINTS = 5  # of each job, a few seconds each
 SERVICES = {  # process -> (party, command)
     "market": ("operator", ("market", "serve")),
     "approver": ("approver", ("approver", "start", "--key", "approver", "--poll", "0.5")),
 } | {name: (name, ("provider", "start", "--key", name)) for name in PROVIDERS}
+
+
+def clear(home: Path) -> None:
+    """What a former run left, with its disks if it was killed."""
+    for disk in psutil.disk_partitions(all=True):
+        if Path(disk.mountpoint).is_relative_to(home):
+            subprocess.run(["umount", "-l", disk.mountpoint], check=True)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 class World:
@@ -71,18 +88,21 @@ class World:
             self.direct.w3.provider.make_request(RPCEndpoint("anvil_setBalance"), [address, hex(10**20)])
         self._party("client").run("wallet", "deposit", "4000", "--key", "client")
         settings = {"key": "operator", "port": self._market_port, "fee": 1000, "epoch_seconds": 1, "poll_seconds": 0.5}
-        settings["approver"] = self._party("approver").address()
+        settings["recommended_approver"] = self._party("approver").address()
         lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
         (self._party("operator").home / "market.toml").write_text("".join(lines))
         for service in ("market", "approver"):
             self.start(service)
         self.until("the market answers", self.market_answers)
-        for name in PROVIDERS:
-            self._party(name).run(
-                "provider", "register", "--key", name, "--price", "0.60", "--stake", "100", "--rules", "audited",
-                "--measure-seconds", "1", "--yes",
-            )  # fmt: skip
-            self.start(name)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(self._enlist, PROVIDERS))
+
+    def _enlist(self, name: str) -> None:
+        self._party(name).run(
+            "provider", "register", "--key", name, "--price", "0.60", "--stake", "100", "--rules", "audited",
+            "--measure-seconds", "1", "--yes",
+        )  # fmt: skip
+        self.start(name)
 
     def _mount(self, home: Path) -> None:
         """A small disk that can be filled. Without the right to mount, that kind of bad luck is left out."""
@@ -149,10 +169,14 @@ class World:
 
     def revive(self) -> list[str]:
         """Starts what does not run, whoever ended it; returns the names."""
-        dead = [service for service in SERVICES if self.process(service).poll() is not None]
+        dead = [service for service in SERVICES if self._is_dead(service)]
         for service in dead:
             self.start(service)
         return dead
+
+    def _is_dead(self, service: str) -> bool:
+        process = self._party(SERVICES[service][0]).processes.get(service)
+        return process is not None and process.poll() is not None
 
     def stop_all(self) -> None:
         for service in SERVICES:
@@ -183,15 +207,32 @@ class World:
             return False
         return True
 
-    def until(self, what: str, ready: Callable[[], bool], patience: float = 60) -> None:
+    def until(self, what: str, ready: Callable[[], bool], patience: float = 120) -> None:
         deadline = time.monotonic() + patience
         while not ready():
+            self.revive()
             if time.monotonic() > deadline:
                 raise Failure(f"waited {patience:.0f} s in vain until {what}")
             time.sleep(0.2)
 
-    def reconcile(self) -> tuple[bool, str]:
-        return self._party("operator").try_run("reconcile")
+    def differences(self) -> list[str]:
+        """What `gpumarket reconcile` does, without starting a Python for each; the trouble it has counts, too."""
+        os.environ["GPUMARKET_HOME"] = str(self._party("operator").home)
+        try:
+            settings = load_market_settings()
+            db = Database(settings.database_url)
+            try:
+                blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
+                checks = reconcile.reconcile(self.direct, db, blobs, Keep.of(settings))
+            finally:
+                db.close()
+        except (UserError, OSError, Web3Exception, SQLAlchemyError) as error:
+            return [f"{type(error).__name__}: {error}"]
+        return [f"{check.name}: {one}" for check in checks for one in check.differences]
+
+    def reconcile(self) -> None:
+        """As an operator would. Raises Failure if anything differs."""
+        self._party("operator").run("reconcile")
 
     def pull(self, job: str) -> None:
         """Downloads and verifies a job's newest checkpoint. Raises Failure."""
