@@ -118,12 +118,12 @@ def tensors_from_safetensors(data: bytes | bytearray | memoryview | mmap.mmap) -
 def _tensor(name: str, content: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
     """One entry of a safetensors header. Raises ValueError or TypeError."""
     begin, end = data_offsets
+    if len(name.encode()) > 0xFFFF or len(shape) > 0xFF:  # first: the product of a long shape takes hours
+        raise ValueError(f"the name {name!r:.80} or its shape is too long")
     if not all(type(number) is int and 0 <= number < 2**64 for number in (begin, end, *shape)):
         raise ValueError(f"{name!r:.80} has the shape {shape!r:.80} at {data_offsets!r:.80}")
     if DTYPE_BITS.get(dtype, 0) * math.prod(shape) != 8 * (end - begin) or dtype not in DTYPE_BITS:
         raise ValueError(f"{name!r:.80} is {dtype!r:.20} {shape!r:.80} in {end - begin} bytes")
-    if len(name.encode()) > 0xFFFF or len(shape) > 0xFF:
-        raise ValueError(f"the name {name!r:.80} or its shape is too long")
     return Tensor(name, dtype, tuple(shape), content[begin:end])
 
 

@@ -2,13 +2,16 @@
 
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import requests
 import structlog
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
+from web3.exceptions import Web3Exception
 
 from contracts.api.bodies import ApprovalIn, CheckpointOut, CheckpointStatus, LeaseOut, RejectionIn, ReportOut
 from contracts.api.client import MarketClient
@@ -89,16 +92,26 @@ class Approver:
         self._metrics.troubles.labels(self._key.address).inc()
         return False
 
+    @contextmanager
+    def _apart(self, lease: str) -> Iterator[None]:
+        """One lease's trouble is not another's: it may have gone in a reorganisation, or be made to find a bug."""
+        try:
+            yield
+        except (requests.RequestException, Web3Exception):
+            raise  # the chain is silent: so it is for all others
+        except UserError as error:
+            self._metrics.troubles.labels(self._key.address).inc()
+            log.warning("approver.skipped", lease=lease, problem=error.message)
+        except Exception:
+            self._metrics.troubles.labels(self._key.address).inc()
+            log.exception("approver.failed", lease=lease)
+
     # ------------------------------------------------------------- progress
 
     def approve_reported(self) -> None:
         for reported in self._market.pending_progress(self._key.address):
-            try:
-                with structlog.contextvars.bound_contextvars(job=reported.job):
-                    self._judge(reported)
-            except UserError as error:  # one job's trouble is not another's
-                self._metrics.troubles.labels(self._key.address).inc()
-                log.warning("approver.skipped", lease=reported.lease, n=reported.claim.n, problem=error.message)
+            with self._apart(reported.lease), structlog.contextvars.bound_contextvars(job=reported.job):
+                self._judge(reported)
 
     def _judge(self, reported: CheckpointOut) -> None:
         lease = self._lease(reported.lease)
@@ -167,24 +180,18 @@ class Approver:
         for out in self._market.leases(approver=self._key.address, live=True):
             if not out.spec.sealed or not self._job_keys.is_due(out.id):
                 continue
-            try:
+            with self._apart(out.id):
                 lease = self._lease(out.id)
                 if self._chain.state(out.id).phase is Phase.ACTIVE:
                     self._job_keys.grant(lease.event)
-            except UserError as error:
-                self._metrics.troubles.labels(self._key.address).inc()
-                log.warning("approver.skipped", lease=out.id, problem=error.message)
 
     # ------------------------------------------------------------- releases
 
     def answer_releases(self) -> None:
         """A provider that stops gets an Approval(last) of what it has finished, and may close at once."""
         for report in self._market.release_requests(self._key.address):
-            try:
+            with self._apart(report.report.lease):
                 self._release(report)
-            except UserError as error:  # the lease may have gone in a reorganisation; others' have not
-                self._metrics.troubles.labels(self._key.address).inc()
-                log.warning("approver.skipped", lease=report.report.lease, problem=error.message)
 
     def _release(self, report: ReportOut) -> None:
         lease = self._lease(report.report.lease)
@@ -199,16 +206,18 @@ class Approver:
     def redeem_for_vanished(self) -> None:
         """A lease that is closing pays its newest Approval before the job moves, even if its worker is gone."""
         for out in self._market.leases(approver=self._key.address, live=True):
-            if out.state.phase != "closing" or out.approval is None:
-                continue
-            approval = out.approval.approval
-            state = self._chain.state(out.id)
-            if state.phase is Phase.CLOSING and approval.n > state.accepted and approval.n >= state.claimed:
-                lease = self._lease(out.id)
-                redeem = self._chain.redeem(lease.event.terms, approval, out.approval.signature)
-                self._sender.send(redeem, key=f"redeem {out.id} {approval.n}")
-                self._metrics.redeemed.labels(self._key.address).inc()
-                log.info("approver.redeemed_for_provider", lease=out.id, n=approval.n, provider=out.provider)
+            if out.state.phase == "closing" and out.approval is not None:
+                with self._apart(out.id):
+                    self._redeem(out, out.approval)
+
+    def _redeem(self, out: LeaseOut, body: ApprovalIn) -> None:
+        approval, state = body.approval, self._chain.state(out.id)
+        if state.phase is Phase.CLOSING and approval.n > state.accepted and approval.n >= state.claimed:
+            lease = self._lease(out.id)
+            redeem = self._chain.redeem(lease.event.terms, approval, body.signature)
+            self._sender.send(redeem, key=f"redeem {out.id} {approval.n}")
+            self._metrics.redeemed.labels(self._key.address).inc()
+            log.info("approver.redeemed_for_provider", lease=out.id, n=approval.n, provider=out.provider)
 
     # ------------------------------------------------------------- signing
 

@@ -280,6 +280,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         ({"\ud800": ENTRY}, bytes(8)),
         (b'{"a": %b, "a": %b}' % ((json.dumps(ENTRY).encode(),) * 2), bytes(8)),
         (b"{" + b'"a":{' * 100_000, b""),
+        ({"a": ENTRY | {"shape": [2**64 - 1] * 100_000}}, bytes(8)),  # whose product takes minutes
     ],
 )  # fmt: skip
 def test_what_is_no_safetensors_file_is_refused(header: Any, content: bytes) -> None:
