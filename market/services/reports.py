@@ -3,7 +3,9 @@
 import hashlib
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from contracts.api.bodies import Page, ReportIn, ReportOut
@@ -11,13 +13,14 @@ from contracts.api.problems import Code, Problem
 from contracts.orders import Report
 from market.context import Context
 from market.messages import accept
-from market.models import LeaseRow, ReportRow
+from market.models import LeaseRow, ReportRow, now
 from market.paging import Keyset, read_page
 from market.services.access import find_reader
 from market.services.leases import find_live_lease
 from market.signatures import is_signed_by
 
 CLOCK_SECONDS = 300  # how far a report's time may be from the market's
+HOUR, PER_HOUR = timedelta(hours=1), 300  # reports of one lease; a worker's come a minute apart, but at its end
 WAITING_KINDS = ("release", "failed")
 
 _BY_ID = Keyset(col(ReportRow.id))
@@ -33,6 +36,7 @@ def take_report(context: Context, body: ReportIn) -> ReportOut:
         lease, _ = find_live_lease(session, report.lease)
         row = _same(session, report)
         if row is None:
+            _check_room(session, lease)
             row = accept(context, session, "report", body, bid=lease.bid, provider=lease.provider)
     return _out(row)
 
@@ -62,6 +66,18 @@ def _check(context: Context, body: ReportIn, lease: LeaseRow) -> None:
             f"the Report's time is {report.time}, and it is {now} now (UTC seconds)",
             f"Sign it anew; at most {CLOCK_SECONDS} seconds may lie between. Check this machine's clock.",
             now=now,
+        )
+
+
+def _check_room(session: Session, lease: LeaseRow) -> None:
+    recent = select(func.count()).where(ReportRow.lease == lease.id, ReportRow.received > now() - HOUR)
+    if session.exec(recent).one() >= PER_HOUR:
+        raise Problem(
+            429,
+            Code.TOO_MANY_REQUESTS,
+            f"{PER_HOUR} reports of lease {lease.id} have come within an hour, and texts are kept for good",
+            "Report less often.",
+            retry_after=60,
         )
 
 

@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlmodel import select
 
 from contracts.api.bodies import CheckpointRecord, ProgressIn
-from contracts.api.problems import Code
+from contracts.api.problems import Code, Problem
 from contracts.terms import Flag, Phase
 from market.models import ApprovalRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
+from market.services.reports import take_report
 from tests.market_fixtures import DOMAIN, World, world
 from tests.market_world import (
     EVERY,
@@ -264,6 +266,24 @@ def test_reports_that_are_refused(world: World, lease: LeaseRow) -> None:
     refuses(world, post(now - 400, DOMAIN, world.provider), 422, Code.REPORT_STALE)
     refuses(world, post(now + 400, DOMAIN, world.provider), 422, Code.REPORT_STALE)
     refuses(world, post(now, DOMAIN, world.provider, text="another"), 422, Code.COMMITMENT_MISMATCH)
+
+
+def test_reports_are_kept_so_there_is_no_end_of_them(
+    world: World, lease: LeaseRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("market.services.reports.PER_HOUR", 2)
+    now = int(time.time())
+    bodies = [signed_report(lease.id, 1, "log", f"step {at}", now, DOMAIN, world.provider) for at in range(3)]
+    for body in (*bodies[:2], *bodies[:2]):
+        take_report(world.context, body)
+    with pytest.raises(Problem) as caught:
+        take_report(world.context, bodies[2])
+    assert (caught.value.status, caught.value.extra["retry_after"]) == (429, 60)
+    with world.context.db.session() as session:
+        for row in session.exec(select(ReportRow)):
+            row.received -= timedelta(hours=1)
+            session.add(row)
+    take_report(world.context, bodies[2])
 
 
 def test_three_leases_that_fail_at_one_checkpoint_end_the_job(world: World) -> None:
