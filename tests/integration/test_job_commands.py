@@ -186,7 +186,7 @@ def test_ways_out(stage: Stage, run: Run) -> None:
         run("cancel", first.id, "--yes")
     run("wait", first.id, code=3)
 
-    running = submitted(stage, run, steps=160, config={"judged": [1], "pause": 0.1})
+    running = submitted(stage, run, steps=160, config={"judged": [1], "pause": 0.4})
     with stage.approving(), stage.agent():
         wait_for("a checkpoint", lambda: stage.made() >= 1)
         run("wait", running.id, "--timeout", "0.1", code=4)

@@ -29,8 +29,8 @@ def take_back(stage: Stage) -> None:
 
 def test_a_lease_that_vanishes_is_worked_for_again_when_it_returns(stage_of: StageOf) -> None:
     stage = stage_of(timeout=40)
-    stage.submit(checkpoints=8, pause=0.2)
-    with capture_logs() as logs, stage.approving(), stage.agent(once=True) as agent:
+    stage.submit(checkpoints=8, pause=0.3)
+    with capture_logs() as logs, stage.approving(), stage.agent(once=True, margin=2) as agent:
         wait_for("a checkpoint", lambda: stage.made() >= 1, 60)
         take_back(stage)
         wait_for("its absence", lambda: any(line["event"] == "lease.vanished" for line in logs))
