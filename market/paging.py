@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -64,8 +64,8 @@ class Keyset:
         is_time = isinstance(column.type, UtcTime)
         if type(value) is not (str if is_time else column.type.python_type):
             raise ValueError("a value of another type")
-        if isinstance(value, str) and "\0" in value:
-            raise ValueError("a text that PostgreSQL can't compare")
+        if isinstance(value, str) and not value.isprintable():  # NUL and lone surrogates among them
+            raise ValueError("a text that a database can't compare")
         if isinstance(value, int) and not 0 <= value < 1 << (63 if isinstance(column.type, BigInteger) else 31):
             raise ValueError("a number that the column can't have")
         if not is_time:
@@ -73,7 +73,10 @@ class Keyset:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
             raise ValueError("a time without a zone")
-        return moment
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError as error:
+            raise ValueError("a time before the first year, or after the last") from error
 
 
 def read_page(

@@ -234,7 +234,14 @@ def cursor(*values: object) -> str:
 
 @pytest.mark.parametrize(
     ("path", "after"),
-    [("asks", cursor("2026-01-01T00:00:00+00:00", "\0")), ("epochs", cursor(1 << 31)), ("epochs", cursor(-1))],
+    [
+        ("asks", cursor("2026-01-01T00:00:00+00:00", "\0")),
+        ("jobs", cursor("2026-01-01T00:00:00+00:00", "\ud800")),
+        ("jobs", cursor("0001-01-01T00:00:00+23:59", "0x00")),
+        ("jobs", cursor("9999-12-31T23:59:59-23:59", "0x00")),
+        ("epochs", cursor(1 << 31)),
+        ("epochs", cursor(-1)),
+    ],
 )
 def test_a_cursor_that_no_row_could_have(world: World, path: str, after: str) -> None:
     """PostgreSQL would end the request with an error of its own."""
