@@ -334,5 +334,5 @@ def test_the_bid_model_is_the_signed_one(world: World) -> None:
     body = BidIn(bid=bid, signature=bid.sign(DOMAIN, world.client), spec=spec).model_dump(mode="json", by_alias=True)
     body["bid"]["discount"] = 1
     response = world.api._http.post("/v1/bids", json=body)
-    assert response.json()["detail"] == "bid.discount: Extra inputs are not permitted (got '1')"
+    assert response.json()["detail"].startswith("bid.discount: there is no such field; known are: approver,")
     assert Bid.model_validate(body["bid"] | {"maxPrice": "2000000"} if body["bid"].pop("discount") else {}) == bid
