@@ -97,7 +97,8 @@ def deposit(
     wanted = parse_positive(amount, chain.decimals)
     address = keys.address(name)
     held = chain.token_balance(address)
-    sender, intent = Sender(chain, keys.load(name)), f"wallet deposit {wanted}"
+    # Not even what an earlier command has left to send leaves in a dry run.
+    sender, intent = Sender(chain, keys.load(name), allowed=lambda: not dry_run), f"wallet deposit {wanted}"
     if held < wanted and not sender.knows(intent):
         raise UserError(
             f"{name} holds {_tokens(chain, held)}, {_tokens(chain, wanted - held)} short of {_tokens(chain, wanted)}",
@@ -120,7 +121,8 @@ def withdraw(
     address = keys.address(name)
     target = _address(to) if to else address
     free = chain.account(address).free
-    sender, intent = Sender(chain, keys.load(name)), f"wallet withdraw {wanted} {target}"
+    sender = Sender(chain, keys.load(name), allowed=lambda: not dry_run)
+    intent = f"wallet withdraw {wanted} {target}"
     if free < wanted and not sender.knows(intent):
         raise UserError(
             f"{name} has {_tokens(chain, free)} free in the escrow, {_tokens(chain, wanted - free)} short of "

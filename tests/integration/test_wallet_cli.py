@@ -1,6 +1,7 @@
 """`gpumarket wallet` against a real chain."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ import requests
 from typer.testing import CliRunner
 
 from contracts import keys
+from contracts.chain import lane
 from contracts.chain.client import Chain
-from contracts.chain.sender import Sender
+from contracts.chain.sender import NotMined, Sender
 from contracts.cli import app
 from contracts.errors import UserError
 from contracts.settings import write_config
@@ -112,6 +114,16 @@ def test_a_killed_command_given_again_goes_on(wallet: Wallet, chain: Chain) -> N
     assert wallet.json("withdraw", "5")["transactions"][0]["resumed"]
     assert balances(wallet, "alice") == ("8", "2")
     assert not wallet.json("deposit", "7")["transactions"][0]["resumed"]
+    # One that was killed before it sent anything: a dry run does not send it, the command itself does.
+    stopped = Sender(chain, keys.load("alice"), allowed=lambda: False, timeout=0.1)
+    with pytest.raises(NotMined):
+        stopped.send(chain.withdraw(alice.address, TOKEN), key=f"wallet withdraw {TOKEN} {alice.address}")
+    lane.close_lanes()
+    assert wallet.json("withdraw", "1", "--dry-run")["dry_run"]
+    time.sleep(0.5)
+    assert balances(wallet, "alice") == ("1", "9")
+    assert wallet.json("withdraw", "1")["transactions"][0]["resumed"]
+    assert balances(wallet, "alice") == ("2", "8")
 
 
 def test_a_wrong_password(wallet: Wallet, monkeypatch: pytest.MonkeyPatch) -> None:
