@@ -17,6 +17,7 @@ from tests.integration.test_market_serve import home, serving, wait_until_ready
 __all__ = ["home"]
 
 
+@pytest.mark.timeout(200)
 def test_one_process_serves_an_old_key_and_a_new_one(home: Path, chain: Chain) -> None:
     """Leases name their approver for good, so a key that is replaced is needed until its last lease is over."""
     addresses = {keys.create(name, scrypt_n=2) for name in ("old", "new")}
@@ -30,7 +31,7 @@ def test_one_process_serves_an_old_key_and_a_new_one(home: Path, chain: Chain) -
         command = [sys.executable, "-m", "contracts.cli", "approver", "start", "--market", url]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while not (working := rounds_of(port)) or working != addresses:
                 assert process.poll() is None, process.communicate()
                 assert time.monotonic() < deadline, working
