@@ -8,6 +8,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from contracts import keys
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
