@@ -54,7 +54,7 @@ def kill_sandbox(world: World, luck: random.Random) -> str:
 def kill_chain(world: World, luck: random.Random) -> str:
     """It comes back with what its last copy has: up to some seconds of transactions never happened."""
     kept = world.chain.save()
-    time.sleep(luck.choice((0.0, luck.uniform(0, 3))))
+    time.sleep(luck.uniform(1, 6))
     newest = world.direct.w3.eth.block_number
     world.chain.kill()
     pause = luck.uniform(0, 2)

@@ -207,12 +207,14 @@ class World:
             return False
         return True
 
-    def until(self, what: str, ready: Callable[[], bool], patience: float = 120) -> None:
+    def until(self, what: str, ready: Callable[[], bool], patience: float = 180) -> None:
         deadline = time.monotonic() + patience
         while not ready():
             self.revive()
             if time.monotonic() > deadline:
-                raise Failure(f"waited {patience:.0f} s in vain until {what}")
+                raise Failure(
+                    f"waited {patience:.0f} s in vain until {what}; the market's last words:\n{self.tail('market')}"
+                )
             time.sleep(0.2)
 
     def differences(self) -> list[str]:
