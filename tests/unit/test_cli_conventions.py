@@ -1,4 +1,4 @@
-"""What holds for every command of `gpumarket`: JSON on demand, dry runs where money moves, and help with misspellings."""
+"""What holds for every command of `gpumarket`: JSON on demand, dry runs where money moves, help with misspellings."""
 
 import re
 from collections.abc import Iterator

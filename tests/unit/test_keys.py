@@ -154,5 +154,5 @@ def test_secrets_that_others_can_read_are_refused(tmp_path: Path, monkeypatch: p
     file.chmod(0o600)
     assert keys.load("rig").address == keys.address("rig")
     keys.keystore_path("rig").chmod(0o644)
-    with pytest.raises(UserError, match="keystore .* is open to other users"):
+    with pytest.raises(UserError, match=r"keystore .* is open to other users"):
         keys.load("rig")
