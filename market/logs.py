@@ -5,6 +5,8 @@ import sys
 
 import structlog
 
+from contracts.logs import log_stream
+
 
 def configure_logs(level: str, format: str) -> None:
     """`level` and `format` as in the settings `log_level` and `log_format`."""
@@ -29,7 +31,7 @@ def configure_logs(level: str, format: str) -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(log_stream()),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)

@@ -26,6 +26,7 @@ from contracts.chain.client import Chain, connect
 from contracts.chain.fees import format_ether
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
+from contracts.logs import log_stream
 from contracts.output import Output
 from contracts.sealing_keys import unlock
 from contracts.settings import load_settings
@@ -247,7 +248,7 @@ def configure_logs(json_lines: bool, lot: str | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(log_stream()),
     )
 
 

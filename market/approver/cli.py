@@ -58,7 +58,7 @@ def start(
             )
             typer.echo(
                 f"Approver {account.address} (key '{name}') for the market at {client.url}, "
-                f"escrow {client.info().escrow}"
+                f"escrow {chain.domain.verifying_contract}"
             )
             memory = Memory(own.memory_dir / name)
             approvers.append(Approver(client, chain, account, encryption, memory, metrics=metrics))
