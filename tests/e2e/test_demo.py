@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.timeout(660)  # beyond what the demo gives itself
 
 
 @pytest.fixture(scope="module")
