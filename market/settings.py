@@ -6,7 +6,7 @@ Precedence: explicit arguments, then GPUMARKET_MARKET_* in the environment, then
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -26,7 +26,24 @@ SECTION = "approver"  # of that file: settings of an approver that the operator 
 S = TypeVar("S", bound=BaseSettings)
 
 
-class MarketSettings(BaseSettings):
+class FromFile(BaseSettings):
+    """Settings whose sources are explicit arguments, then the environment, then market.toml."""
+
+    section: ClassVar[str | None] = None  # of market.toml; None: what is in no section
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, File(settings_cls, cls.section)
+
+
+class MarketSettings(FromFile):
     """All settings of a market. Make it with `load_market_settings`."""
 
     model_config = SettingsConfigDict(
@@ -77,17 +94,6 @@ class MarketSettings(BaseSettings):
     recommended_approver: Address | None = Field(
         None, description="Approver that clients are recommended; default: the one in config.toml"
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, File(settings_cls, None)
 
 
 def load_market_settings(**explicit: Any) -> MarketSettings:

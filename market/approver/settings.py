@@ -4,14 +4,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from contracts.settings import home
-from market.settings import SECTION, File, load
+from market.settings import SECTION, FromFile, load
 
 
-class ApproverSettings(BaseSettings):
+class ApproverSettings(FromFile):
     """Make it with `load_approver_settings`."""
+
+    section = SECTION
 
     model_config = SettingsConfigDict(
         env_prefix="GPUMARKET_APPROVER_", env_ignore_empty=True, extra="forbid", frozen=True
@@ -28,17 +30,6 @@ class ApproverSettings(BaseSettings):
     metrics_port: int | None = Field(None, ge=1, le=65535, description="And the port; none: they are not told")
     log_format: Literal["console", "json"] = Field("console", description="For eyes, or one JSON object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, File(settings_cls, SECTION)
 
 
 def load_approver_settings(**explicit: Any) -> ApproverSettings:

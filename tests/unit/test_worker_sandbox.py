@@ -71,10 +71,10 @@ def test_podman_shuts_out_the_rest(tmp_path: Path) -> None:
 def test_root_gives_each_run_a_user_of_its_own() -> None:
     uids = {sandbox.own_uid() for _ in range(64)}
     assert len(uids) == 64 and min(uids) >= sandbox.FIRST_OWN_UID and max(uids) < 2**31
-    command = sandbox.bubblewrap_command(Program(["python"], output=Path("/work/out")), uid=70_000)
+    command = sandbox.bubblewrap_command(Program(["python"], output=Path("/srv/out")), uid=70_000)
     assert after(command, "--reuid") == ["70000"]
     inner = command[command.index("setpriv") :]
-    assert "/work/out" not in inner and after(inner, "--bind") == ["/out"]
+    assert "/srv/out" not in inner and after(inner, "--bind") == ["/out"]
 
 
 def test_gpus_are_named_as_the_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:
