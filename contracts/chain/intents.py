@@ -186,15 +186,11 @@ class IntentStore:
 
     # ------------------------------------------------------------- what became of them
 
-    def note_mined(self, found: Sequence[tuple[int, str, int, bool]]) -> None:
-        """Of each: intent, hash of the version, block, and whether it did what it should.
-
-        What reverted has had no effect, so its key may be used again.
-        """
+    def note_mined(self, found: Sequence[tuple[int, str, int]]) -> None:
+        """Of each: intent, hash of the version, and block."""
         with self._writing() as db:
             db.executemany(
-                "UPDATE intent SET mined = ?, block = ?, key = CASE WHEN ? THEN key END WHERE id = ?",
-                [(hash, block, succeeded, id) for id, hash, block, succeeded in found],
+                "UPDATE intent SET mined = ?, block = ? WHERE id = ?", [(hash, block, id) for id, hash, block in found]
             )
 
     def reopen(self, ids: Sequence[int]) -> None:
@@ -215,6 +211,11 @@ class IntentStore:
         with self._writing() as db:
             db.execute("UPDATE intent SET key = NULL WHERE key = ?", (key,))
             self._prune(db, time.time())
+
+    def unname(self, id: int) -> None:
+        """Like `release`, but whatever the name means by now, it stays with another intent."""
+        with self._writing() as db:
+            db.execute("UPDATE intent SET key = NULL WHERE id = ?", (id,))
 
     def _prune(self, db: sqlite3.Connection, now: float) -> None:
         db.execute(

@@ -108,6 +108,19 @@ class Lane:
             log.warning("sender.other_chain", path=str(self.store.path), dropped=lost)
         self._bound = True
 
+    def named(self, key: str) -> Intent | None:
+        """The intent that has this key. One that reverted loses it when no reorg can make it succeed any more: then a
+        second one with the key has an effect where the first has none. Raises as requests does."""
+        self.bind()
+        known = self.store.by_key(key)
+        if known is None or known.mined is None:
+            return known
+        receipt, head = sure(ask(self._w3, [("eth_getTransactionReceipt", [known.mined]), ("eth_blockNumber", [])]))
+        if receipt is None or receipt["status"] == "0x1" or int(receipt["blockNumber"], 16) + DEPTH > int(head, 16):
+            return known
+        self.store.unname(known.id)
+        return None
+
     def submit(self, drafts: Sequence[Draft], fees: Fees, count: int) -> list[Expected]:
         """Plans, signs and broadcasts. Once it is planned, trouble is no error: the watcher tries again."""
         intents = self.store.plan(drafts, fees, count)
@@ -221,12 +234,7 @@ class Lane:
         on_record = self.store.mined_among(set(self._waiting) - set(receipts))
         asked = sure(ask(self._w3, [("eth_getTransactionReceipt", [intent.mined]) for intent in on_record]))
         self._reopen([intent for intent, receipt in zip(on_record, asked, strict=True) if receipt is None])
-        found = [(intent, receipt) for intent, receipt in zip(on_record, asked, strict=True) if receipt]
-        # What a reorg has mined once more may have failed there, in a block of the same number: that frees the key.
-        failed = [(intent, receipt) for intent, receipt in found if receipt["status"] != "0x1" and intent.draft.key]
-        if failed:
-            self.store.note_mined([_mined(intent.id, receipt) for intent, receipt in failed])
-        receipts = receipts | {intent.id: receipt for intent, receipt in found}
+        receipts = receipts | {intent.id: receipt for intent, receipt in zip(on_record, asked, strict=True) if receipt}
         for id, receipt in receipts.items():
             with self._lock:
                 future = self._waiting.pop(id, None)
@@ -364,6 +372,6 @@ class Lane:
         self._trouble = trouble
 
 
-def _mined(id: int, receipt: Any) -> tuple[int, str, int, bool]:
+def _mined(id: int, receipt: Any) -> tuple[int, str, int]:
     """What a raw receipt says of an intent, as the file of intents notes it."""
-    return id, receipt["transactionHash"], int(receipt["blockNumber"], 16), receipt["status"] == "0x1"
+    return id, receipt["transactionHash"], int(receipt["blockNumber"], 16)

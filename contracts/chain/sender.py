@@ -22,7 +22,7 @@ from contracts.chain.client import Chain
 from contracts.chain.errors import EscrowError
 from contracts.chain.fees import Fees, fees_now, format_ether
 from contracts.chain.intents import Draft, Intent
-from contracts.chain.lane import Expected, Lane, lane_of, lane_path
+from contracts.chain.lane import DEPTH, Expected, Lane, lane_of, lane_path
 from contracts.chain.rpc import ask, sure
 from contracts.errors import UserError
 from contracts.types import from_hex, to_hex
@@ -76,7 +76,8 @@ class Sender:
         """Sends a call and waits for its receipt.
 
         `key` names the intent, among those of this escrow. A key that is known sends nothing, whatever the call: the
-        receipt is that of the intent that it named before. It is free again after `forget`, or if it reverted.
+        receipt is that of the intent that it named before. It is free again after `forget`, or if it reverted and no
+        reorganisation can make it succeed any more.
 
         Raises EscrowError if a contract refuses (mostly in the dry run, when nothing is sent yet), UserError if
         the account can't pay the gas or intents can't be written, and NotMined if there is no receipt in time.
@@ -90,7 +91,7 @@ class Sender:
             (expected,) = self._submit(lane, self._prepare([call], value, key))
         receipt = self._wait(lane, expected, deadline)
         if receipt["status"] != 1:
-            self._explain(call, value, receipt)
+            self._explain(call, value, receipt, named=key is not None)
         return receipt
 
     def send_many(self, calls: Sequence[ContractFunction]) -> list[TxReceipt]:
@@ -207,8 +208,7 @@ class Sender:
         if key is None:
             return None
         with self._writing():
-            lane.bind()
-        return lane.store.by_key(self._full(key))
+            return lane.named(self._full(key))
 
     def _full(self, key: str) -> str:
         """All escrows of a chain share the file of intents, and the same key means another thing at each."""
@@ -243,8 +243,16 @@ class Sender:
                 "it will be mined when it can be, and counts once; look for its nonce before sending the same again",
             ) from None
 
-    def _explain(self, call: ContractFunction, value: int, receipt: TxReceipt) -> None:
+    def _explain(self, call: ContractFunction, value: int, receipt: TxReceipt, *, named: bool = False) -> None:
         """Raises the error behind a failed receipt, found by running the call again around its block."""
-        for block in (receipt["blockNumber"], receipt["blockNumber"] - 1):
-            self.chain.dry_run(call, self.address, value, block)
-        raise EscrowError("Reverted", {"transaction": receipt["transactionHash"].to_0x_hex()})
+        try:
+            for block in (receipt["blockNumber"], receipt["blockNumber"] - 1):
+                self.chain.dry_run(call, self.address, value, block)
+            raise EscrowError("Reverted", {"transaction": receipt["transactionHash"].to_0x_hex()})
+        except EscrowError as error:
+            if named:
+                error.hint = (
+                    f"so it was when it was mined, in block {receipt['blockNumber']}; it can be sent again, but not "
+                    f"before block {receipt['blockNumber'] + DEPTH}: a reorganisation could still make it succeed"
+                )
+            raise

@@ -155,27 +155,6 @@ def test_threads_with_one_key_send_once(chain: Chain, funded: Funded) -> None:
     assert chain.token_balance(account.address) == 1_000 * TOKEN + 5
 
 
-def test_the_key_of_what_reverted_is_free(chain: Chain, funded: Funded) -> None:
-    [account] = funded(free=10 * TOKEN)
-    sender = Sender(chain, account)
-    take_all = chain.withdraw(account.address, 10 * TOKEN)
-    rpc(chain, "evm_setAutomine", False)
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            count = int(chain.w3.eth.get_transaction_count(account.address, "pending"))
-            first = pool.submit(sender.send, take_all)
-            wait_for_pending(chain, account.address, count + 1)
-            second = pool.submit(sender.send, take_all, key="all")
-            wait_for_pending(chain, account.address, count + 2)
-            rpc(chain, "evm_mine")
-            assert first.result()["status"] == 1
-            with pytest.raises(EscrowError):
-                second.result()
-    finally:
-        rpc(chain, "evm_setAutomine", True)
-    assert not sender.knows("all")
-
-
 def test_many_are_in_flight_at_once(chain: Chain, funded: Funded) -> None:
     [account] = funded()
     sender = Sender(chain, account)

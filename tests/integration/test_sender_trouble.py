@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from eth_account.signers.local import LocalAccount
+from web3.contract.contract import ContractFunction
 
 from contracts.chain import lane
 from contracts.chain.client import Chain
@@ -14,6 +15,7 @@ from contracts.chain.errors import EscrowError
 from contracts.chain.intents import Intent, IntentStore
 from contracts.chain.lane import lane_path
 from contracts.chain.sender import NotMined, Sender
+from contracts.types import to_hex
 from tests.integration.conftest import TOKEN, Funded, rpc
 from worker import register
 
@@ -59,6 +61,16 @@ def raw_foreign(chain: Chain, account: LocalAccount, nonce: int) -> str:
     return account.sign_transaction(fields).raw_transaction.to_0x_hex()
 
 
+def raw_of(chain: Chain, account: LocalAccount, nonce: int) -> str:
+    """What this lane has signed with a nonce."""
+    store = IntentStore(lane_path(chain, account.address))
+    try:
+        [version] = [one for intent in store.settling() for one in intent.versions if one.nonce == nonce]
+        return to_hex(version.raw)
+    finally:
+        store.close()
+
+
 def count(chain: Chain, account: LocalAccount, block: str = "latest") -> int:
     return int(chain.w3.eth.get_transaction_count(account.address, block))  # type: ignore[arg-type]
 
@@ -77,7 +89,62 @@ def test_a_reorg_undoes_it_and_it_is_sent_again(chain: Chain, funded: Funded, de
     assert chain.token_balance(account.address) == expected
 
 
-def test_what_a_reorg_makes_fail_frees_its_key(chain: Chain, funded: Funded) -> None:
+def revert(sender: Sender, withdraw: ContractFunction, key: str) -> int:
+    """Two withdrawals of the same money in one block; that with the key is the second. Returns the block."""
+    chain, start = sender.chain, count(sender.chain, sender.account)
+    rpc(chain, "evm_setAutomine", False)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(sender.send, withdraw)
+            eventually(lambda: count(chain, sender.account, "pending") == start + 1)
+            second = pool.submit(sender.send, withdraw, key=key)
+            eventually(lambda: count(chain, sender.account, "pending") == start + 2)
+            rpc(chain, "evm_mine")
+            with pytest.raises(EscrowError, match="5 short of 5"):
+                second.result()
+            return int(first.result()["blockNumber"])
+    finally:
+        rpc(chain, "evm_setAutomine", True)
+
+
+def test_what_reverted_is_not_repeated_while_a_reorg_can_make_it_succeed(chain: Chain, funded: Funded) -> None:
+    [account] = funded(free=5)
+    sender, withdraw = Sender(chain, account), chain.withdraw(account.address, 5)
+    sender.send(chain.approve(5))
+    rpc(chain, "anvil_mine", lane.DEPTH + 1)
+    start = count(chain, account)
+    block = revert(sender, withdraw, "back")
+    sender.send(chain.deposit(account.address, 5))  # it could be paid now
+    with pytest.raises(EscrowError) as caught:
+        sender.send(withdraw, key="back")
+    assert f"before block {block + lane.DEPTH}" in str(caught.value.hint)
+    again = [raw_foreign(chain, account, start), raw_of(chain, account, start + 1)]
+    rpc(chain, "anvil_reorg", chain.w3.eth.block_number - block + 1, [[raw, 0] for raw in again])
+    eventually(lambda: count(chain, account) == start + 3)  # the deposit, too
+    done = sender.send(withdraw, key="back")
+    assert chain.w3.eth.get_transaction(done["transactionHash"])["nonce"] == start + 1
+    assert chain.account(account.address).free == 5
+
+
+def test_what_reverted_for_good_is_sent_again(chain: Chain, funded: Funded) -> None:
+    """Also by a process that comes later, before its watcher has looked."""
+    [account] = funded(free=5)
+    sender, withdraw = Sender(chain, account), chain.withdraw(account.address, 5)
+    sender.send(chain.approve(5))
+    block = revert(sender, withdraw, "back")
+    sender.send(chain.deposit(account.address, 5))
+    lane.close_lanes()
+    rpc(chain, "anvil_mine", lane.DEPTH - 2)
+    assert Sender(chain, account).knows("back")
+    rpc(chain, "anvil_mine", 1)
+    assert chain.w3.eth.block_number == block + lane.DEPTH
+    sender = Sender(chain, account)
+    assert not sender.knows("back")
+    sender.send(withdraw, key="back")
+    assert chain.account(account.address).free == 0
+
+
+def test_what_a_reorg_makes_fail_frees_its_key_in_time(chain: Chain, funded: Funded) -> None:
     """Mined again in a block of the same number, but this time without the deposit that it took from."""
     [account] = funded()
     sender = Sender(chain, account)
@@ -94,6 +161,8 @@ def test_what_a_reorg_makes_fail_frees_its_key(chain: Chain, funded: Funded) -> 
     sender = Sender(chain, account)
     with pytest.raises(EscrowError):
         sender.send(chain.withdraw(account.address, 5), key="back")
+    assert sender.knows("back")
+    rpc(chain, "anvil_mine", lane.DEPTH)
     assert not sender.knows("back")
 
 

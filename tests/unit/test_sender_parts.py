@@ -82,7 +82,7 @@ def test_nonces_go_on_from_the_higher_of_file_and_chain(store: IntentStore) -> N
 def test_what_is_final_frees_its_nonces(store: IntentStore) -> None:
     """The chain may lose even that: then its own count is right."""
     [intent] = store.plan([draft()], FEES, 5)
-    store.note_mined([(intent.id, "0x01", 3, True)])
+    store.note_mined([(intent.id, "0x01", 3)])
     assert store.plan([draft()], FEES, 5)[0].nonce == 6
     store.finish([one.id for one in store.settling() + store.open()])
     assert store.plan([draft()], FEES, 2)[0].nonce == 2
@@ -109,11 +109,13 @@ def test_a_known_key_is_the_same_intent(store: IntentStore) -> None:
     assert (new.id != first.id, new.nonce) == (True, 2)
 
 
-def test_what_reverted_loses_its_key(store: IntentStore) -> None:
-    one, two = store.plan([draft("a"), draft("b")], FEES, 0)
-    store.note_mined([(one.id, "0x01", 3, False), (two.id, "0x02", 3, True)])
-    assert store.by_key("a") is None
-    assert store.by_key("b") is not None
+def test_a_name_is_taken_from_one_intent_only(store: IntentStore) -> None:
+    """Two that find out at once that it reverted: the second must not take the name of the first's repeat."""
+    [reverted] = store.plan([draft("a")], FEES, 0)
+    store.unname(reverted.id)
+    [repeat] = store.plan([draft("a")], FEES, 0)
+    store.unname(reverted.id)
+    assert store.by_key("a") == repeat
 
 
 def test_only_one_changes_the_plan(store: IntentStore) -> None:
@@ -125,13 +127,13 @@ def test_only_one_changes_the_plan(store: IntentStore) -> None:
     moved = store.replan(bumped, FEES, 9)
     assert moved is not None
     assert moved.nonce == 9
-    store.note_mined([(intent.id, "0x01", 3, True)])
+    store.note_mined([(intent.id, "0x01", 3)])
     assert store.replan(moved, Fees(30, 300)) is None
 
 
 def test_finished_intents_go_in_time(store: IntentStore, monkeypatch: pytest.MonkeyPatch) -> None:
     named, plain, open_ = store.plan([draft("a"), draft(), draft()], FEES, 0)
-    store.note_mined([(named.id, "0x01", 3, True), (plain.id, "0x02", 3, True)])
+    store.note_mined([(named.id, "0x01", 3), (plain.id, "0x02", 3)])
     store.finish([named.id, plain.id])
     now = time.time()
 
