@@ -18,6 +18,7 @@ class Cancellation:
 
     what: str
     call: ContractFunction
+    key: str  # names the intent, by the state that it acts from: given again, the command sends nothing more
     refund: int = 0  # of the lock, token units; less what is approved meanwhile
     free_at: int | None = None  # chain time, UTC seconds; None: it is free already
     others: tuple[JobOut, ...] = ()  # jobs of the client that die with it
@@ -38,13 +39,18 @@ def plan(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:
             return Cancellation(
                 f"end lease {lease.id[:12]} with {lease.provider}",
                 chain.end(terms),
+                f"end {lease.id} {tuple(state)}",
                 refund=(nums.price + nums.fee) * (nums.end - max(state.claimed, state.accepted)),
                 free_at=chain.now() + nums.window,
                 warning="the provider gets nothing for the checkpoint that it is working on; what is accepted, or is "
                 "approved until then, is paid",
             )
         case Phase.CLOSED:
-            return Cancellation("give up the rest of the job; nothing is locked for it", chain.end(terms))
+            return Cancellation(
+                "give up the rest of the job; nothing is locked for it",
+                chain.end(terms),
+                f"end {lease.id} {tuple(state)}",
+            )
         case Phase.CLOSING:
             ends = state.t + nums.window
             raise UserError(
@@ -77,6 +83,7 @@ def _never_leased(market: MarketClient, chain: Chain, job: JobOut) -> Cancellati
     return Cancellation(
         f"raise your page of orders from {page} to {page + 1}",
         chain.raise_page(page + 1),
+        f"page {page + 1}",
         others=others,
         warning="this cancels all your orders that were never opened, at every market and as a provider too",
     )

@@ -93,21 +93,24 @@ def cancel(
         chosen = plan(client, chain, found)
     sender_name = _client_key(found, key, settings)
     say = console if output is Output.TABLE else Console(stderr=True)
-    _explain(say, chosen, info)
+    # Not even what an earlier command has left to send leaves in a dry run.
+    sender = Sender(chain, keys.load(sender_name), allowed=lambda: not dry_run)
+    most = sender.cost(chosen.call)
+    _explain(say, chosen, info, most)
     result: dict[str, Any] = {
         "job": found.id,
         "what": chosen.what,
         "refund": str(chosen.refund),
         "free_at": chosen.free_at,
         "also_cancelled": [other.id for other in chosen.others],
+        "max_cost_wei": str(most),
         "dry_run": dry_run,
     }
     if dry_run:
         say.print("Dry run: nothing was sent.")
     else:
         confirm("Cancel the job?", yes, say)
-        sender = Sender(chain, keys.load(sender_name))
-        receipt = sender.send(chosen.call)
+        receipt = sender.send(chosen.call, key=chosen.key)
         gas = receipt["gasUsed"] * receipt["effectiveGasPrice"]
         result |= {"transaction": receipt["transactionHash"].to_0x_hex(), "cost_wei": str(gas)}
         say.print(f"Done in block {receipt['blockNumber']}, for {format_ether(gas)} ETH of gas.", highlight=False)
@@ -115,8 +118,10 @@ def cancel(
         typer.echo(json.dumps(result, indent=2))
 
 
-def _explain(say: Console, chosen: Cancellation, info: Info) -> None:
-    say.print(f"To cancel it: {chosen.what}.", highlight=False, soft_wrap=True)
+def _explain(say: Console, chosen: Cancellation, info: Info, most: int) -> None:
+    """`most`: wei of gas."""
+    gas = f"Gas: at most {format_ether(most)} ETH."
+    say.print(f"To cancel it: {chosen.what}. {gas}", highlight=False, soft_wrap=True)
     if chosen.free_at is not None:
         say.print(
             f"Free again: {tokens(chosen.refund, info)}, at {local(chosen.free_at)}, when the window has passed.",

@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from contracts import keys
 from contracts.api.bodies import JobOut, JobStatus
 from contracts.chain.client import Chain
+from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from market.job_cli import app
 from tests.integration.agent_stage import PASSWORD, PRICE, RESOURCES, TOKEN, UNITS, Stage, wait_for
@@ -179,7 +180,9 @@ def test_ways_out(stage: Stage, run: Run) -> None:
     plan = json.loads(run("cancel", first.id, "--dry-run").stdout)
     assert (plan["also_cancelled"], plan["dry_run"]) == ([second.id], True)
     assert stage.chain.account(stage.client.address).page == 0
-    run("cancel", first.id, "--yes")
+    done = json.loads(run("cancel", first.id, "--yes").stdout)
+    assert 0 < int(done["cost_wei"]) <= int(plan["max_cost_wei"])
+    assert Sender(stage.chain, stage.client).knows("page 1")
     for job in (first, second):
         wait_for("the end", lambda job=job: stage.job(job.id).status == JobStatus.CANCELLED)
     with pytest.raises(UserError, match="cancelled already"):
@@ -192,12 +195,13 @@ def test_ways_out(stage: Stage, run: Run) -> None:
         run("wait", running.id, "--timeout", "0.1", code=4)
         told = shown("cancel", running.id, "--dry-run")
         assert "To cancel it: end lease" in told and "Free again: " in told and "nothing was sent" in told
+        assert "Gas: at most 0.0" in told
         run("cancel", running.id, "--yes")
         wait_for("its end", lambda: stage.job(running.id).status == JobStatus.CANCELLED)
-    done = stage.job(running.id)
+    ended = stage.job(running.id)
     cost = json.loads(run("cost", running.id).stdout)["total"]
-    assert (int(cost["paid"]), cost["locked"]) == (done.accepted * PRICE, "0")
-    assert stage.free(stage.client) == FREE - done.accepted * PRICE
-    assert int(cost["refunded"]) == (40 - done.accepted) * PRICE
+    assert (int(cost["paid"]), cost["locked"]) == (ended.accepted * PRICE, "0")
+    assert stage.free(stage.client) == FREE - ended.accepted * PRICE
+    assert int(cost["refunded"]) == (40 - ended.accepted) * PRICE
     with pytest.raises(UserError, match="is over"):
         run("cancel", running.id, "--yes")

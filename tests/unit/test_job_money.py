@@ -38,6 +38,8 @@ def test_a_lease_of_another_job_is_not_ended(world: World, bids: list[Bid], monk
         job_money.plan(market, chain, job(bids[0], [said]))
     found = job_money.plan(market, chain, job(bids[1], [said]))
     assert (found.call, found.refund) == ("end", (lease.price + lease.fee) * (lease.end - 2))
+    later = SimpleNamespace(**vars(chain) | {"state": lambda id: StateWord(Phase.ACTIVE.value, 0, 2, 2, 0, 0)})
+    assert job_money.plan(market, later, job(bids[1], [said])).key != found.key
 
 
 def test_a_hidden_lease_is_found_on_chain(world: World, bids: list[Bid]) -> None:
