@@ -14,10 +14,10 @@ from limits.strategies import MovingWindowRateLimiter
 
 from contracts.api.access import MAX_SECONDS, SCHEME, SignedToken
 from contracts.api.problems import Code, Problem
+from contracts.chain.signatures import is_signed_by
 from contracts.orders import AccessToken
 from market.context import Context
 from market.services.access import may_write
-from market.signatures import is_signed_by
 
 KEPT_TOKENS = 10_000  # that were checked; the oldest are forgotten, and checked again
 CLOCK_SECONDS = 60  # how far a caller's clock may be ahead

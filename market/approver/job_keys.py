@@ -11,9 +11,9 @@ from contracts.api.client import MarketClient
 from contracts.api.grants import find_grant, make_grant, publish_key, registered_key
 from contracts.chain.client import Chain
 from contracts.chain.events import Opened
+from contracts.chain.signatures import is_signed_by
 from contracts.errors import UserError
 from contracts.terms import Parties
-from market.signatures import is_signed_by
 
 LOOK_SECONDS = 60.0  # between two looks at what is in order: a provider may have lost its key and made another
 

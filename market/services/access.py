@@ -7,12 +7,12 @@ from sqlmodel import Session, col, or_, select
 
 from contracts.api.bodies import AuditorIn, AuditorOut
 from contracts.api.problems import Code, Problem
+from contracts.chain.signatures import is_signed_by
 from contracts.types import ZERO_TIP
 from market.context import Context
 from market.messages import accept
 from market.models import AuditorRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, UploadRow
 from market.services.jobs import find_job
-from market.signatures import is_signed_by
 
 DAY = 86_400  # seconds
 

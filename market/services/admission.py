@@ -3,11 +3,11 @@
 from contracts.amounts import format_amount
 from contracts.api.bodies import RuleSet
 from contracts.api.problems import Code, Problem
+from contracts.chain.signatures import is_signed_by
 from contracts.orders import NONCE_BITS, Ask, Bid
 from contracts.terms import AccountWord
 from contracts.types import ZERO_ADDRESS
 from market.context import Context
-from market.signatures import is_signed_by
 
 Order = Ask | Bid
 

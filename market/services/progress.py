@@ -9,6 +9,7 @@ from contracts import commitment
 from contracts.api.bodies import CheckpointOut, CheckpointRecord, CheckpointStatus, Page, ProgressIn
 from contracts.api.problems import Code, Problem
 from contracts.chain.lookup import tips_of
+from contracts.chain.signatures import is_signed_by
 from contracts.jobspec import JobSpec
 from contracts.orders import Claim
 from contracts.terms import Phase
@@ -21,7 +22,6 @@ from market.paging import Keyset, read_page
 from market.services.blobs import not_uploaded
 from market.services.jobs import find_job
 from market.services.leases import find_lease, find_live_lease, newest_approval, phase_of, state_now
-from market.signatures import is_signed_by
 
 _BY_INDEX = Keyset(col(CheckpointRow.n), col(CheckpointRow.lease))
 _BY_RECEPTION = Keyset(col(CheckpointRow.received), col(CheckpointRow.lease), col(CheckpointRow.n))

@@ -8,6 +8,7 @@ from sqlmodel import Session, col, func, select
 
 from contracts.api.bodies import BidIn, EncryptionKeyIn, KeyGrantIn, Page
 from contracts.api.problems import Code, Problem
+from contracts.chain.signatures import is_signed_by
 from contracts.orders import EncryptionKey, KeyGrant, SignedType
 from contracts.sealing import sealed_size
 from contracts.types import from_hex, to_hex
@@ -17,7 +18,6 @@ from market.models import AuditorRow, BidRow, EncryptionKeyRow, KeyGrantRow
 from market.paging import Keyset, read_page
 from market.services.access import may_write
 from market.services.jobs import find_job
-from market.signatures import is_signed_by
 
 CLOCK_SECONDS = 300  # how far a key's time may be ahead
 MAX_GRANTS = 1000  # per job
