@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.28;
+
+import {Model} from "./Model.sol";
+
+/// @notice The invariants of docs/protocol.md section 5 that are looked at between moves, by number.
+abstract contract Checks is Model {
+    /// @notice 1: every token is somebody's, or was sent unasked.
+    function checkSolvency() public view {
+        uint256 owed = donated;
+        for (uint256 i; i < accounts.length; ++i) {
+            owed += _free(accounts[i]);
+        }
+        for (uint256 i; i < leases.length; ++i) {
+            owed += _heldFor(leases[i]);
+        }
+        assertEq(token.balanceOf(address(escrow)), owed, "held");
+    }
+
+    /// @dev From the escrow's own word on the lease.
+    function _heldFor(Lease storage l) private view returns (uint256 held) {
+        bytes32 id = _id(l.terms);
+        (uint8 status, uint16 settled,,,,) = escrow.state(id);
+        uint8 phase = status & 7;
+        if (phase == 0 || phase == uint8(Phase.Closed)) return 0;
+        held = (_lastIndex(l.terms.nums) - settled) * (_price(l.terms.nums) + l.bid.fee) + l.terms.parties.stake;
+        (,, uint96 bond,) = escrow.dispute(id);
+        held += bond;
+    }
+
+    /// @notice 4, and all that the escrow stores of a lease, against the model.
+    function checkLeases() public view {
+        for (uint256 i; i < leases.length; ++i) {
+            _checkLease(leases[i]);
+        }
+    }
+
+    function _checkLease(Lease storage l) private view {
+        (uint8 status, uint16 settled, uint16 accepted, uint16 claimed, uint40 t, bytes20 tip) =
+            escrow.state(_id(l.terms));
+        assertEq(status & 7, uint8(l.phase), "phase");
+        if (l.phase == Phase.None) return;
+        // What time has accepted is stored at the next call only.
+        bool due = accepted < l.accepted && l.claimed == l.accepted && l.phase != Phase.Closed;
+        if (!due) {
+            assertEq(accepted, l.accepted, "accepted");
+            assertEq(status, _status(l), "status");
+        }
+        assertEq(settled, l.settled, "settled");
+        assertEq(claimed, l.claimed, "claimed");
+        assertLe(settled, accepted, "settled <= accepted");
+        assertLe(accepted, claimed, "accepted <= claimed");
+        assertLe(claimed, _lastIndex(l.terms.nums), "claimed <= end");
+        assertEq(t, l.t, "t");
+        bytes20 expected = l.phase == Phase.Challenged ? l.acceptedTip : l.claimedTip;
+        assertEq(bytes32(tip), bytes32(expected), "tip");
+    }
+
+    function _status(Lease storage l) private view returns (uint256) {
+        return uint8(l.phase) | (l.fromClosing ? 0x08 : 0) | (l.byClient ? 0x10 : 0) | (l.late ? 0x20 : 0)
+            | (l.more ? 0x40 : 0) | (l.claimedInClosing ? 0x80 : 0);
+    }
+
+    /// @notice 5 and 7: balances are what the protocol's table gives.
+    function checkBalances() public view {
+        for (uint256 i; i < accounts.length; ++i) {
+            assertEq(_free(accounts[i]), balances[accounts[i]], "free");
+        }
+    }
+
+    /// @notice 9
+    function checkActive() public view {
+        for (uint256 i; i < accounts.length; ++i) {
+            (, uint16 active,,) = escrow.account(accounts[i]);
+            assertEq(active, _activeOf(accounts[i]), "active");
+        }
+    }
+}
