@@ -93,13 +93,14 @@ def collect(
     from market import retention
     from market.blobs import BlobStore
     from market.context import Context
-    from market.serve import open_database
+    from market.serve import check_journal, open_database
     from market.settings import load_market_settings
 
     settings = load_market_settings()
     db, blobs = open_database(settings), BlobStore(settings.blob_dir, settings.max_blob_bytes)
     # Orders and keys are not needed for it.
     context = Context(settings, connect(load_settings()), db, blobs, matcher="", rules={}, rules_by_hash={})
+    check_journal(context)
     with db.reading() as session:
         names = sorted(retention.unneeded(session, retention.Keep.of(settings), context.now()))
     bytes_by_name = {name: blobs.size(name) or 0 for name in names}
@@ -166,7 +167,8 @@ def reindex(
         old = open_database(settings)
         with anew.alone(old) as leadership, anew.scratch() as new:
             typer.echo(f"reading {settings.blob_dir} and the chain; this may take a while", err=output is Output.JSON)
-            anew.build(new, chain, Journal(settings.blob_dir / FOLDER), blobs, until=anew.height(old))
+            journal, newest = Journal(settings.blob_dir / FOLDER), anew.newest_message(old)
+            anew.build(new, chain, journal, blobs, until=anew.height(old), newest=newest)
             differences = anew.compare(old, new)
             made, replaces = anew.count(new), bool(differences) and not dry_run
             if output is Output.TABLE:

@@ -1,8 +1,12 @@
 """What the market has accepted, as files: from them and the chain its database can be made anew.
 
 Each process appends to a file of its own, one JSON object a line; `market.messages` says what a message does to the
-database. A message is on disk before the transaction that it belongs to commits, so that the database never knows
-more. It may know less: then the message's sender was never told that it was taken, and sends it again.
+database. Messages are numbered under the database's lock: no clock says which came first.
+
+A message is on disk before the transaction that it belongs to commits, so that the database never knows more. It may
+know less, after a crash between the two: then the message's sender was never told that it was taken, and sends it
+again. The next message gets the same number then and names the one before both, which tells what was taken from what
+was not.
 """
 
 import json
@@ -32,6 +36,9 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Kind
+    number: int | None = Field(default=None, ge=1, description="counts what was accepted; older journals have none")
+    id: str = Field(default="", description="made up")
+    after: str = Field(default="", description="id of the message that was accepted before this one")
     received: datetime  # with its zone
     received_block: int = Field(description="the newest that was followed then")
     body: dict[str, Any] = Field(description="as it was posted; of epochs, what was matched")
@@ -63,20 +70,23 @@ class Journal:
                 raise
             self._file = file
 
-    def read(self) -> list[Message]:
-        """All messages, in the order of their coming. Raises UserError if a file is damaged."""
+    def read(self, newest: str = "") -> list[Message]:
+        """All messages that were accepted, in that order. `newest`: the id of the last one, if that is known.
+
+        Raises UserError if a file is damaged.
+        """
         found: list[Message] = []
         for path in sorted(self.folder.glob("*.jsonl")):
             # What follows the last line's end was being written when the process died.
             for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-                try:
-                    found.append(Message.model_validate_json(line))
-                except ValidationError as error:
-                    raise UserError(
-                        f"line {number} of {path} is no message of the market: {error.errors()[0]['msg']}",
-                        "restore the file from a backup; without the line, what it says is lost",
-                    ) from error
-        return sorted(found, key=lambda message: message.received)
+                found.append(_parse(line, f"line {number} of {path}"))
+        return accepted(found, newest)
+
+    def reached(self) -> int:
+        """The highest number of a message; 0 if none has one. Raises UserError if a file's end is damaged."""
+        last_lines = ((path, _last_line(path)) for path in self.folder.glob("*.jsonl"))
+        messages = (_parse(line, f"the last line of {path}") for path, line in last_lines if line)
+        return max((message.number or 0 for message in messages), default=0)
 
     def _new_file(self) -> int:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -88,3 +98,39 @@ class Journal:
         finally:
             os.close(folder)
         return file
+
+
+def accepted(messages: list[Message], newest: str = "") -> list[Message]:
+    """In the order of their acceptance, without those whose transaction did not commit. Pure.
+
+    Of several with the same number one was accepted: that which a later message names, or `newest`. While there is
+    neither, it may be any of them, and all stay.
+    """
+    named = {message.after for message in messages} | {newest}
+    decided = {message.number for message in messages if message.number and message.id in named}
+    taken = [message for message in messages if message.id in named or message.number not in decided]
+    # The clock orders those of former versions only, which come first.
+    return sorted(taken, key=lambda message: (message.number or 0, message.received))
+
+
+def _parse(line: bytes, where: str) -> Message:
+    try:
+        return Message.model_validate_json(line)
+    except ValidationError as error:
+        raise UserError(
+            f"{where} is no message of the market: {error.errors()[0]['msg']}",
+            "restore the file from a backup; without the line, what it says is lost",
+        ) from error
+
+
+def _last_line(path: Path) -> bytes:
+    """The last one that was written to its end; empty if there is none."""
+    block, size = 1 << 16, path.stat().st_size
+    with path.open("rb") as file:
+        while True:
+            start = max(0, size - block)
+            file.seek(start)
+            lines = file.read(size - start).split(b"\n")[:-1]
+            if start == 0 or len(lines) > 1:  # the first of several may have begun before `start`
+                return lines[-1] if lines else b""
+            block *= 4

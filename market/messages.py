@@ -1,5 +1,6 @@
 """What each accepted message does to the database: when it is accepted, and again when the database is made anew."""
 
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ from market.models import (
     CheckpointRow,
     EncryptionKeyRow,
     EpochRow,
+    JournalRow,
     KeyGrantRow,
     MatchRow,
     RejectionRow,
@@ -45,17 +47,35 @@ from market.models import (
 def accept(context: Context, session: Session, kind: Kind, body: Any, **facts: Any) -> Any:
     """Do to the database what a message does that has passed all checks, and write it to the journal. Returns its row.
 
-    `body`: the request's, or a dict. Do nothing more in the session than what can be told from messages and chain.
+    `body`: the request's, or a dict. Do nothing more in the session, which writes, than what can be told from messages
+    and chain.
     """
     if not isinstance(body, dict):
         body = body.model_dump(mode="json", by_alias=True)
-    message = Message(kind=kind, received=now(), received_block=context.head.number, body=body, facts=facts)
+    before = session.get(JournalRow, 1) or JournalRow()
+    message = Message(
+        kind=kind,
+        number=before.number + 1,
+        id=secrets.token_hex(8),
+        after=before.message,
+        received=now(),
+        received_block=context.head.number,
+        body=body,
+        facts=facts,
+    )
     row = apply(session, context.chain.domain, message)
+    remember(session, message)
     session.flush()
     if isinstance(row, ReportRow):
         message = message.model_copy(update={"facts": {**facts, "id": row.id}})
     context.journal.append(message)
     return row
+
+
+def remember(session: Session, message: Message) -> None:
+    """How far the database has come in the journal."""
+    if message.number is not None:
+        session.merge(JournalRow(number=message.number, message=message.id))
 
 
 def apply(session: Session, domain: Domain, message: Message) -> Any:

@@ -329,6 +329,16 @@ class UnmatchedRow(SQLModel, table=True):
     reason: str = Field(sa_type=Text)
 
 
+class JournalRow(SQLModel, table=True):
+    """The newest message that was accepted: at most one row."""
+
+    __tablename__ = "journal"
+
+    id: int = Field(default=1, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    number: int = Field(default=0, sa_type=BigInteger)
+    message: str = Field(default="", sa_type=String(16))  # its id
+
+
 class LeaderRow(SQLModel, table=True):
     """The process that leads, if there may be several: at most one row."""
 

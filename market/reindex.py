@@ -17,7 +17,7 @@ from market.blobs import BlobStore
 from market.db import Database
 from market.journal import FOLDER, Journal
 from market.leader import Leadership
-from market.models import AnswerRow, BlobRow, ChainBlock, ChainEvent, LeaderRow, LeaseRow, ReportRow
+from market.models import AnswerRow, BlobRow, ChainBlock, ChainEvent, JournalRow, LeaderRow, LeaseRow, ReportRow
 from market.services.blobs import blob_row
 
 # What processes write for each other, or to spare themselves work: nothing is lost with it.
@@ -84,15 +84,17 @@ def build(
     blobs: BlobStore,
     until: int | None = None,
     *,
+    newest: str = "",
     near: int = NEAR_BLOCKS,
 ) -> None:
     """Fill an empty database: as it is at block `until`, or at the chain's head. `near` as for `catch_up`.
 
-    Raises UserError.
+    `newest`: the id of the last accepted message, if that is known. Raises UserError.
     """
     with new.session() as session:
-        for message in journal.read():
+        for message in journal.read(newest):
             messages.apply(session, chain.domain, message)
+            messages.remember(session, message)
         session.add_all(blob_row(blobs, sha256, size) for sha256, size in blobs.all())
     indexer.catch_up(chain, new, until, near=near)
 
@@ -103,6 +105,12 @@ def height(db: Database) -> int | None:
         return session.exec(select(func.max(ChainBlock.number))).one()
 
 
+def newest_message(db: Database) -> str:
+    """The id of the newest message that a database knows; empty if it knows of none."""
+    with db.reading() as session:
+        return session.exec(select(JournalRow.message)).first() or ""
+
+
 def tables() -> list[Table]:
     """Those that are rebuilt, each after those that it refers to."""
     return [table for table in SQLModel.metadata.sorted_tables if table.name not in NOT_REBUILT]
@@ -111,7 +119,8 @@ def tables() -> list[Table]:
 def look(db: Database, chain: Chain, blobs: BlobStore) -> list[Difference]:
     """What differs from a database that is made anew, as of the newest block that this one knows."""
     with scratch() as new:
-        build(new, chain, Journal(blobs.folder / FOLDER), blobs, until=height(db), near=0)
+        journal = Journal(blobs.folder / FOLDER)
+        build(new, chain, journal, blobs, until=height(db), newest=newest_message(db), near=0)
         return compare(db, new)
 
 

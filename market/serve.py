@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 from filelock import FileLock, Timeout
+from sqlmodel import select
 
 from contracts import keys
 from contracts.chain.client import connect
@@ -26,6 +27,7 @@ from market.blobs import BlobStore
 from market.context import Context
 from market.db import OUTAGE, Database, parse_url
 from market.messages import accept
+from market.models import JournalRow
 from market.rule_sets import known_rules, offered_rules
 from market.settings import MarketSettings
 
@@ -61,6 +63,7 @@ def open_context(settings: MarketSettings, chain_settings: Settings, sender: Sen
         sender=sender or Sender(chain, account, allowed=lambda: leadership.leads),
         leadership=leadership,
     )
+    check_journal(context)
     remember_rules(context)
     return context
 
@@ -73,6 +76,20 @@ def remember_rules(context: Context) -> None:
             if rules.hash not in known or known[rules.hash].name != rules.name:
                 accept(context, session, "rules", rules)
         context.rules_by_hash = known_rules(session)
+
+
+def check_journal(context: Context) -> None:
+    """Raises UserError if the journal has messages that the database was never told of: it is new, or an old copy."""
+    with context.db.session() as session:  # in which nobody else writes
+        known = session.exec(select(JournalRow.number)).first() or 0
+        written = context.journal.reached()
+    # The last one may be of a crash before the commit, but no more than that: the next takes its number.
+    if written > known + 1:
+        raise UserError(
+            f"the database {context.db.engine.url} knows {known} messages, the journal in {context.journal.folder} "
+            f"has {written}",
+            "it is a new one or an old copy: complete it with `gpumarket market reindex`",
+        )
 
 
 @contextmanager

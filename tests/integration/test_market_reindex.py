@@ -1,7 +1,9 @@
 """The database made anew from journal, blobs and chain is the one that was."""
 
+import itertools
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,10 @@ from typer.testing import CliRunner
 from contracts.chain.client import Chain
 from contracts.chain.devnet import Devnet
 from contracts.errors import UserError
-from market import reindex
+from market import messages, reindex
 from market.cli import app
 from market.journal import FOLDER, Journal
-from market.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow
+from market.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow, now
 from tests.integration.conftest import TOKEN, Funded
 from tests.integration.market_lives import Lives, lives
 
@@ -23,8 +25,12 @@ sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
-def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database_url: str) -> Iterator[Lives]:
-    """After a life with all that can happen in one."""
+def market(
+    chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Lives]:
+    """After a life with all that can happen in one, a clock that is set back again and again among it."""
+    seconds = itertools.count(step=-100)
+    monkeypatch.setattr(messages, "now", lambda: now() + timedelta(seconds=next(seconds)))
     people = funded(2) + funded(4, free=100 * TOKEN)
     with lives(chain, tmp_path, people, devnet.settings.rules["audited"], database_url) as made:
         live(made)
@@ -129,8 +135,7 @@ def test_each_lie_is_named_and_mended(market: Lives) -> None:
 def test_the_journal_of_two_processes_and_its_damage(market: Lives) -> None:
     journal = market.context.journal
     other = Journal(journal.folder)
-    messages = journal.read()
-    for message in messages[:5]:
+    for message in journal.read()[:5]:
         other.append(message)  # written down twice: a process died before it could commit, and was told again
     assert len(list(journal.folder.glob("*.jsonl"))) == 2
     assert differences(market) == []
