@@ -6,13 +6,13 @@ import typer
 from eth_utils.address import is_address, to_checksum_address
 
 from contracts.api.client import MarketClient
-from contracts.api.grants import by_key, make_grant, registered_key
+from contracts.api.grants import make_grant, registered_key
 from contracts.errors import UserError
 from contracts.output import Output
 from contracts.sealing_keys import unlock
 from contracts.settings import load_settings
 from market import sealed
-from market.job_view import JobId, MarketUrl, OutputOption, console, domain_of, find_job, own_key
+from market.job_view import JobId, MarketUrl, OutputOption, checker, console, domain_of, find_job, own_key
 
 app = typer.Typer()
 
@@ -33,19 +33,19 @@ def grant(
         raise UserError(f"{address!r} is not an address", "0x and 40 hex digits")
     reader = to_checksum_address(address)
     settings = load_settings(market_url=market)
-    domain = domain_of(settings)
+    domain, is_signed = domain_of(settings), checker(settings)
     with MarketClient(settings.require("market_url")) as client:
         found = find_job(client, job)
         if not found.spec.sealed:
             raise UserError(f"job {found.id[:12]} is not sealed: whoever may read it needs no key")
-        reader_key = registered_key(client, reader, by_key(domain))
+        reader_key = registered_key(client, reader, is_signed)
         if reader_key is None:
             raise UserError(
                 f"{reader} has registered no encryption key at {client.url}",
                 f"It does by its first `gpumarket job pull {found.id[:12]}`, and a provider by starting on the job.",
             )
         account, own = unlock(own_key(settings, found, key))
-        job_key = sealed.job_key(client, domain, found, account, own)
+        job_key = sealed.job_key(client, domain, found, account, own, is_signed)
         body = client.post_grant(make_grant(domain, account, found.id, reader, reader_key, job_key))
     if output is Output.JSON:
         typer.echo(body.model_dump_json(by_alias=True, indent=2))

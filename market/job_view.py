@@ -3,6 +3,7 @@
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -16,9 +17,11 @@ from contracts.amounts import format_amount
 from contracts.api.access import Signer
 from contracts.api.bodies import Info, JobOut, JobStatus
 from contracts.api.client import MarketClient, Unreachable
-from contracts.chain.client import Chain
+from contracts.api.grants import Check
+from contracts.chain.client import Chain, connect
+from contracts.chain.signatures import is_signed_by
 from contracts.errors import UserError
-from contracts.orders import Domain
+from contracts.orders import Domain, SignedType
 from contracts.output import Output
 from contracts.sealing_keys import unlock
 from contracts.settings import Settings
@@ -120,7 +123,7 @@ def reader(settings: Settings, client: MarketClient, job: JobOut, key: str | Non
         reading = Reading(Signer(keys.load(name), domain), None)
     else:
         account, own = unlock(name)
-        reading = Reading(Signer(account, domain), sealed.job_key(client, domain, job, account, own))
+        reading = Reading(Signer(account, domain), sealed.job_key(client, domain, job, account, own, checker(settings)))
     client.signer = reading.signer
     return reading
 
@@ -130,6 +133,16 @@ def own_key(settings: Settings, job: JobOut, key: str | None) -> str:
     parties = (job.bid.client, job.bid.effective_approver)
     own = next((name for name, address in keys.list_keys().items() if address in parties), None)
     return keys.choose(key or own or settings.key)
+
+
+def checker(settings: Settings) -> Check:
+    """Of signatures. The chain is asked only about those that may be a contract wallet's."""
+    domain, chain = domain_of(settings), cache(lambda: connect(settings))
+
+    def is_signed(message: SignedType, signer: str, signature: str) -> bool:
+        return message.signer(domain, signature) == signer or is_signed_by(chain(), message, signer, signature)
+
+    return is_signed
 
 
 def domain_of(settings: Settings) -> Domain:

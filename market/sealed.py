@@ -10,7 +10,7 @@ from nacl.public import PrivateKey
 from contracts.api.access import Signer
 from contracts.api.bodies import JobOut, ReportOut
 from contracts.api.client import MarketClient
-from contracts.api.grants import by_key, find_grant, publish_key, registered_key
+from contracts.api.grants import Check, by_key, find_grant, publish_key, registered_key
 from contracts.errors import UserError
 from contracts.jobspec import FileRef, hash_file
 from contracts.orders import Domain
@@ -36,7 +36,7 @@ class Reading:
 
 
 def key_of_approver(market: MarketClient, domain: Domain, approver: str) -> str:
-    """The encryption key that a sealed job's approver needs. Raises UserError."""
+    """The encryption key that a sealed job's approver needs; no contract wallet can be one. Raises UserError."""
     key = registered_key(market, approver, by_key(domain))
     if key is None:
         raise UserError(
@@ -47,12 +47,14 @@ def key_of_approver(market: MarketClient, domain: Domain, approver: str) -> str:
     return key
 
 
-def job_key(market: MarketClient, domain: Domain, job: JobOut, reader: LocalAccount, own: PrivateKey) -> bytes:
+def job_key(
+    market: MarketClient, domain: Domain, job: JobOut, reader: LocalAccount, own: PrivateKey, is_signed: Check
+) -> bytes:
     """The key of a sealed job. Raises UserError if it was not granted to this reader, whose key then is registered."""
     if job.bid.digest(domain) != job.id:
         raise UserError(f"the market's Bid is not that of job {job.id}")
     parties = [job.bid.client, job.bid.effective_approver]
-    found = find_grant(market, job.id, reader.address, own, parties, by_key(domain))
+    found = find_grant(market, job.id, reader.address, own, parties, is_signed)
     if found is None:
         publish_key(market, domain, reader, own)
         raise UserError(

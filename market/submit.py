@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from contracts.amounts import format_amount, parse_amount, parse_positive
 from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, QuoteIn, QuoteOut
 from contracts.api.client import MarketClient
-from contracts.api.grants import make_grant, public_key, publish_key
+from contracts.api.grants import by_key, make_grant, public_key, publish_key
 from contracts.errors import UserError
 from contracts.jobfile import JobFile, read_job
 from contracts.jobspec import FileRef, JobSpec, first_problem
@@ -226,7 +226,10 @@ def submit(
     publish_key(market, domain, key, own)
     job_key, files = new_job_key(), dict[str, FileRef]()
     if offer.earlier is not None:  # the state that it goes on from is sealed with that job's key
-        job_key, files = sealed.job_key(market, domain, offer.earlier, key, own), dict(offer.earlier.sealed_files)
+        job_key, files = (
+            sealed.job_key(market, domain, offer.earlier, key, own, by_key(domain)),
+            dict(offer.earlier.sealed_files),
+        )
     for path, ref in offer.uploads.items():
         assert offer.folder is not None
         plain, files[ref.sha256] = sealed.put_sealed(market, offer.folder / path, job_key)

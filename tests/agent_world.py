@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ RULES = Rules(
     checkpoint_timeout=100,
     window=10,
     verification=ZERO_HASH,
+)
+CHAIN: Any = SimpleNamespace(  # without contract wallets
+    domain=DOMAIN, w3=SimpleNamespace(to_checksum_address=str, eth=SimpleNamespace(get_code=lambda address: b""))
 )
 CLIENT, PROVIDER, APPROVER = (new_account() for _ in range(3))
 
@@ -168,7 +172,7 @@ def make_chain(spec: JobSpec, count: int, states: Path) -> list[CheckpointRecord
 def job_key(folder: LeaseFolder, spec: JobSpec, own: PrivateKey | None = None) -> JobKey:
     """Of a lease whose job is known from now on."""
     folder.update(job=Job(bid=make_bid(spec), spec=spec, rules=RULES))
-    return JobKey(folder, PROVIDER, own or PrivateKey.generate(), DOMAIN)
+    return JobKey(folder, PROVIDER, own or PrivateKey.generate(), CHAIN)
 
 
 def add_checkpoints(folder: LeaseFolder, spec: JobSpec, count: int) -> list[CheckpointRecord]:

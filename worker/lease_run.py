@@ -88,7 +88,7 @@ class LeaseRun:
             name: MarketClient(offer.market_url, timeout=patience, attempts=1) for name in ("approvals", "main")
         }
         self.settlement = Settlement(chain, clock, sender, folder, self._timing)
-        self._job_key = JobKey(folder, account, own, chain.domain)
+        self._job_key = JobKey(folder, account, own, chain)
         self.reporter = Reporter(
             self._clients["reports"], account, chain.domain, folder, self._job_key, lambda: self.training.log_tail()
         )

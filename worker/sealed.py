@@ -1,12 +1,17 @@
 """The key of a lease's sealed job: asked for, checked, kept (sealed to this provider) in lease.json, never in plain."""
 
+from functools import partial
+
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
 
 from contracts.api.client import MarketClient
-from contracts.api.grants import by_key, find_grant, open_grant, publish_key
+from contracts.api.grants import find_grant, public_key, publish_key
+from contracts.chain.client import Chain
+from contracts.chain.signatures import is_signed_by
 from contracts.errors import UserError
-from contracts.orders import Domain
+from contracts.sealing import open_key
+from contracts.types import from_hex
 from worker.store import LeaseFolder
 
 
@@ -20,23 +25,22 @@ class JobKey:
     So a market can neither make a sealed job a plain one, nor have it sealed with a key of its own.
     """
 
-    def __init__(self, folder: LeaseFolder, account: LocalAccount, own: PrivateKey, domain: Domain) -> None:
-        self._folder, self._account, self._own, self._domain = folder, account, own, domain
+    def __init__(self, folder: LeaseFolder, account: LocalAccount, own: PrivateKey, chain: Chain) -> None:
+        self._folder, self._account, self._own, self._chain = folder, account, own, chain
         self._opened: bytes | None = None
         parties = folder.file.parties
         self._signers = (parties.client, parties.approver)
 
     def get(self) -> bytes | None:
-        """None if the job is not sealed. Raises NoKey; NotOpened if the grant is for an encryption key that is gone."""
+        """None if the job is not sealed. Raises NoKey."""
         file = self._folder.file
         if file.job is None:
             raise NoKey("it is not known yet whether the job is sealed")
         if not file.job.spec.sealed:
             return None
-        if self._opened is None and file.grant is not None:
-            self._opened = open_grant(
-                file.grant, file.parties.bid, self._account.address, self._own, self._signers, by_key(self._domain)
-            )
+        # Its signature was checked before it was kept. A wallet may have got another owner since then.
+        if self._opened is None and file.grant is not None and file.grant.grant.reader_key == public_key(self._own):
+            self._opened = open_key(from_hex(file.grant.sealed_key), self._own)
         if self._opened is None:
             raise NoKey(
                 "the job is sealed, and neither its client nor its approver has given its key to this provider",
@@ -45,13 +49,17 @@ class JobKey:
         return self._opened
 
     def ask(self, market: MarketClient) -> bytes | None:
-        """As `get`, after a look for the grant; for that, the market gets to know our encryption key."""
+        """As `get`, after a look for the grant; for that, the market gets to know our encryption key.
+
+        Raises as requests does: what no key has signed may be a contract wallet's, and the chain is asked.
+        """
         try:
             return self.get()
         except NoKey:
-            publish_key(market, self._domain, self._account, self._own)
+            publish_key(market, self._chain.domain, self._account, self._own)
             job, reader = self._folder.file.parties.bid, self._account.address
-            found = find_grant(market, job, reader, self._own, self._signers, by_key(self._domain))
+            is_signed = partial(is_signed_by, self._chain)
+            found = find_grant(market, job, reader, self._own, self._signers, is_signed)
             if found is None:
                 raise
             body, self._opened = found

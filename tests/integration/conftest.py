@@ -75,6 +75,16 @@ def rpc(chain: Chain, method: str, *parameters: object) -> object:
     return chain.w3.provider.make_request(RPCEndpoint(method), list(parameters))["result"]
 
 
+def contract_wallet(chain: Chain, owner: LocalAccount) -> str:
+    """The address of an ERC-1271 wallet that says yes to what its owner has signed (EIP-2098)."""
+    digest, v, r, s = "600435600052", "60843560ff1c601b01602052", "606435604052", "60843560011b60011c606052"
+    ecrecover, is_owner = "602060006080600060015afa50", f"60005173{owner.address[2:]}14"
+    answer = "631626ba7e60e01b0260005260206000f3"
+    address: str = new_account().address
+    rpc(chain, "anvil_setCode", address, f"0x{digest}{v}{r}{s}{ecrecover}{is_owner}{answer}")
+    return address
+
+
 def give_gas_money(chain: Chain, address: str, ether: int = 100) -> None:
     rpc(chain, "anvil_setBalance", address, hex(ether * 10**18))
 

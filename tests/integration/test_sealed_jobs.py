@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +16,24 @@ from nacl.public import PrivateKey
 from typer.testing import CliRunner
 
 from contracts import keys, sealing_keys
-from contracts.api.bodies import JobOut, JobStatus
+from contracts.api.access import Signer
+from contracts.api.bodies import BidIn, EncryptionKeyIn, JobOut, JobStatus
+from contracts.api.grants import find_grant, make_grant, public_key, registered_key
 from contracts.chain.client import Chain, connect
+from contracts.chain.sender import Sender
 from contracts.errors import UserError
-from contracts.orders import new_account
+from contracts.jobspec import JobSpec
+from contracts.orders import Bid, Domain, EncryptionKey, new_account
+from contracts.sealing import new_job_key
+from contracts.types import to_hex
+from market import sealed
 from market.job_cli import app
+from market.job_view import checker
 from market.reconcile import reconcile
 from market.retention import Keep
+from market.sealed import put_sealed
 from tests.integration.agent_stage import PASSWORD, TOKEN, UNITS, Stage, wait_for
-from tests.integration.conftest import Funded, pass_time
+from tests.integration.conftest import Funded, contract_wallet, pass_time
 from worker.agent import Agent
 from worker.environment import environment_id
 from worker.local_run import train_locally
@@ -173,6 +183,61 @@ def an_auditor_needs_the_key(job: JobOut, tmp_path: Path) -> None:
         pull()
     assert "has the key" in run("grant", job.id, auditor.address)
     assert "checkpoint 4, verified up to tip" in pull()
+
+
+class OwnersSigner(Signer):
+    """Signs for a contract wallet with its owner's key."""
+
+    def __init__(self, wallet: str, owner: LocalAccount, domain: Domain) -> None:
+        super().__init__(owner, domain)
+        self._wallet = wallet
+
+    @property
+    def address(self) -> str:
+        return self._wallet
+
+
+def test_a_contract_wallet_has_a_sealed_job(stage: Stage, tmp_path: Path) -> None:
+    """Bid, keys and grants are signed by its owner, and by the wallet's word on chain they are its own."""
+    market, domain, owner = stage.market, stage.chain.domain, stage.client
+    wallet, auditor, job_key = contract_wallet(stage.chain, owner), new_account(), new_job_key()
+    Sender(stage.chain, owner).send(stage.chain.approve(20 * TOKEN))
+    Sender(stage.chain, owner).send(stage.chain.deposit(wallet, 20 * TOKEN))
+    own, auditors = PrivateKey.generate(), PrivateKey.generate()
+    key = EncryptionKey(account=wallet, key=public_key(own), time=int(time.time()))
+    market.put_key(EncryptionKeyIn(key=key, signature=key.sign(domain, owner)))
+    is_signed = checker(stage.settings)
+    assert registered_key(market, wallet, is_signed) == public_key(own)
+
+    market.signer = OwnersSigner(wallet, owner, domain)
+    plain, cipher = put_sealed(market, RECIPE, job_key)
+    spec = JobSpec(
+        environment=environment_id(), recipe="recipe.py:Judged", config={"judged": [1], "pause": 0}, seed=7, steps=4,
+        files={"recipe.py": plain}, checkpoint_every=4, sealed=True,
+    )  # fmt: skip
+    bid = Bid(
+        client=wallet, matcher=market.info().matcher, approver=stage.approver.address, job=to_hex(spec.job_hash()),
+        rules=stage.rules.struct_hash(), checkpoints=1, units=UNITS, max_price=2 * TOKEN, fee=0, stake=20 * TOKEN,
+        valid_until=2**40 - 1, nonce=0,
+    )  # fmt: skip
+    readers = {
+        wallet: own, auditor.address: auditors, stage.approver.address: stage.approvers_encryption,
+        stage.provider.address: stage.encryption,
+    }  # fmt: skip
+    grants = [
+        make_grant(domain, owner, bid.digest(domain), reader, public_key(one), job_key)
+        for reader, one in readers.items()
+    ]
+    body = BidIn(
+        bid=bid, signature=bid.sign(domain, owner), spec=spec, sealed_files={plain.sha256: cipher}, grants=grants
+    )
+    with stage.approving(), stage.agent():
+        job = market.post_bid(body)
+        run("wait", job.id, "--timeout", "60")
+    assert stage.chain.account(wallet).free == 19 * TOKEN
+    found = find_grant(market, job.id, wallet, own, [wallet], is_signed)
+    assert found is not None and found[1] == job_key
+    assert sealed.job_key(market, domain, job, auditor, auditors, is_signed) == job_key
 
 
 def test_a_provider_without_the_key_gives_up_and_one_with_it_fails_in_secret(

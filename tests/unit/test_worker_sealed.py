@@ -13,7 +13,17 @@ from contracts.errors import UserError
 from contracts.jobspec import FileRef, hash_file
 from contracts.orders import new_account
 from contracts.sealing import NotOpened, new_job_key, open_text, seal, seal_file
-from tests.agent_world import APPROVER, CLIENT, DOMAIN, PROVIDER, add_checkpoints, job_key, make_folder, make_spec
+from tests.agent_world import (
+    APPROVER,
+    CHAIN,
+    CLIENT,
+    DOMAIN,
+    PROVIDER,
+    add_checkpoints,
+    job_key,
+    make_folder,
+    make_spec,
+)
 from worker.inputs import fetch_files, fetch_state
 from worker.reporting import Reporter, send_report
 from worker.sealed import JobKey, NoKey
@@ -103,7 +113,7 @@ def test_a_partys_grant_is_taken_and_outlives_a_restart(folder: LeaseFolder, sig
     assert registered.key.signer(DOMAIN, registered.signature) == PROVIDER.address
     again = Store("rig").load(folder.lease)
     assert again is not None and KEY.hex() not in (again.folder / "lease.json").read_text()
-    assert JobKey(again, PROVIDER, OWN, DOMAIN).get() == KEY  # without a market
+    assert JobKey(again, PROVIDER, OWN, CHAIN).get() == KEY  # without a market
 
 
 def test_a_market_can_not_grant_a_key_of_its_own(folder: LeaseFolder) -> None:
