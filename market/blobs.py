@@ -3,7 +3,9 @@
 import hashlib
 import os
 import secrets
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -133,6 +135,20 @@ class Incoming:
         self._file.close()
         with suppress(FileNotFoundError):
             self._scratch.unlink()
+
+
+class UnderWay:
+    """Bytes that each account is sending to this process right now. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._bytes: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, account: str, size: int) -> int:
+        """Returns what the account is sending now, with this. Negative when something is over."""
+        with self._lock:
+            self._bytes[account] += size
+            return self._bytes[account] or self._bytes.pop(account)
 
 
 def _sync_folder(folder: Path) -> None:

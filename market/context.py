@@ -13,7 +13,7 @@ from contracts.api.bodies import Info, RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.sender import Sender
 from contracts.terms import AccountWord
-from market.blobs import BlobStore
+from market.blobs import BlobStore, UnderWay
 from market.db import Database
 from market.journal import FOLDER, Journal
 from market.leader import Alone, Leadership
@@ -46,6 +46,7 @@ class Context:
     followed: float = field(default_factory=time.monotonic)  # when the indexer last looked
     caught_up: threading.Event = field(default_factory=threading.Event)  # the indexer has reached the chain's head once
     metrics: Metrics = field(default_factory=Metrics)
+    under_way: UnderWay = field(default_factory=UnderWay)  # uploads
     journal: Journal = field(init=False)
     _accounts: dict[str, tuple[Head, AccountWord]] = field(default_factory=dict)
 

@@ -1,6 +1,7 @@
 """The database's list of blobs, and who has uploaded them."""
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from sqlalchemy import func
@@ -12,6 +13,46 @@ from market.blobs import BlobStore, Incoming
 from market.context import Context
 from market.messages import accept
 from market.models import BlobRow, CheckpointRow, UploadRow
+
+
+class Upload:
+    """A blob that an account is sending. What it announces, or sends beyond that, counts against its quota at once."""
+
+    def __init__(self, context: Context, account: str, sha256: str, announced: int | None) -> None:
+        """`announced` in bytes, if the sender says. Raises Problem(quota_exceeded, blob_too_large)."""
+        self._context, self._account, self._sha256 = context, account, sha256
+        self._counted = 0
+        with ExitStack() as undo:
+            undo.callback(self._forget)
+            self._count(announced or 0)
+            self._blob = undo.enter_context(context.blobs.incoming(sha256, announced))
+            self._undo = undo.pop_all()
+
+    def write(self, chunk: bytes) -> None:
+        self._count(max(0, self._blob.size + len(chunk) - self._counted))
+        self._blob.write(chunk)
+
+    def finish(self) -> FileRef:
+        """Keep it, if its bytes are what its name says. Raises Problem(blob_mismatch, quota_exceeded)."""
+        self._blob.check()
+        return keep(self._context, self._blob, self._account)
+
+    def _count(self, more: int) -> None:
+        self._counted += more
+        # Before the look at what is stored: what ends meanwhile is counted once at least.
+        sending = self._context.under_way.add(self._account, more)
+        if more:
+            with self._context.db.reading() as session:
+                check_room(self._context, session, self._account, self._sha256, sending)
+
+    def _forget(self) -> None:
+        self._context.under_way.add(self._account, -self._counted)
+
+    def __enter__(self) -> "Upload":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
 
 
 def keep(context: Context, blob: Incoming, account: str) -> FileRef:
@@ -59,7 +100,7 @@ def check_room(context: Context, session: Session, account: str, sha256: str, si
         raise Problem(
             413,
             Code.QUOTA_EXCEEDED,
-            f"{account} stores {stored} of {quota} bytes here, so {size} more are too many",
+            f"{account} stores {stored} of {quota} bytes here, and the {size} that it is sending are too many",
             f"Files of jobs that are over go after {context.settings.keep_days} days, uploads that no order names "
             f"after {context.settings.keep_unused_hours} hours.",
             quota_bytes=quota,

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from contracts.orders import AccessToken, AuditorGrant, new_account
 from contracts.terms import Phase
 from contracts.types import ZERO_HASH
 from market.api.app import create_app
+from market.blobs import UnderWay
 from market.callers import Callers
 from market.context import Head
 from market.models import AuditorRow, ChainEvent, CheckpointRow, LeaseRow, UploadRow
+from market.services import blobs
 from tests.market_fixtures import DOMAIN, RULES, World, world
 from tests.market_world import (
     RECIPE,
@@ -329,6 +332,51 @@ def test_the_quota(world: World) -> None:
         signed_progress(lease.id, make_record(lease.job, 1, lease.tip, b"2" * 900), DOMAIN, world.provider)
     )
     assert put(world.provider, b"3" * 900).status_code == 201
+
+
+def test_the_quota_holds_while_bytes_come(world: World) -> None:
+    """Nobody can fill the disk with what is refused in the end: neither without a length, nor by many at a time."""
+    context, account = world.context, world.client.address
+    context.settings = context.settings.model_copy(update={"quota_bytes": 1000 + len(RECIPE)})
+
+    def begin(data: bytes, announced: int | None = None) -> blobs.Upload:
+        return blobs.Upload(context, account, sha256(data), announced)
+
+    with begin(b"no length") as endless, pytest.raises(Problem) as caught:
+        for written in range(300, 30_000, 300):
+            endless.write(bytes(300))
+    assert (caught.value.code, caught.value.extra["stored_bytes"]) == (Code.QUOTA_EXCEEDED, len(RECIPE))
+    assert written == 1200 and not list((context.blobs.folder / "incoming").iterdir())
+    with begin(bytes(600), 600) as first:
+        with pytest.raises(Problem, match="the 1001 that it is sending"):
+            begin(b"1" * 401, 401)
+        with begin(b"2" * 400, 400) as second:
+            second.write(b"2" * 400)
+            with pytest.raises(Problem):  # more than it announced
+                second.write(b"2")
+        first.write(bytes(600))
+        assert first.finish() == file_ref(bytes(600))
+    with begin(b"1" * 400, 400) as third:  # what was refused or broke off counts no more
+        third.write(b"1" * 400)
+        third.finish()
+    with pytest.raises(Problem, match="the 1 that it is sending"):
+        begin(b"3", 1)
+    assert context.under_way.add(account, 0) == 0
+
+
+def test_two_processes_keep_the_quota_together(world: World) -> None:
+    """Each counts what is sent to it alone; who is done first is within the quota."""
+    context, other = world.context, replace(world.context, under_way=UnderWay())
+    context.settings = other.settings = context.settings.model_copy(update={"quota_bytes": 1000})
+    late = blobs.Upload(other, world.client.address, sha256(bytes(600)), 600)
+    with blobs.Upload(context, world.client.address, sha256(b"1" * 600), 600) as first:
+        first.write(b"1" * 600)
+        first.finish()
+    with late, pytest.raises(Problem) as caught:
+        late.write(bytes(600))
+        late.finish()
+    assert caught.value.code == Code.QUOTA_EXCEEDED
+    assert context.blobs.size(sha256(bytes(600))) is None
 
 
 def test_the_number_of_asks(world: World) -> None:

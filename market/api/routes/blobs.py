@@ -55,24 +55,21 @@ async def put_blob(market: Market, sha256: HashPath, request: Request, caller: W
     """Store a blob, if its bytes are what its name says. Else nothing is kept."""
     length = request.headers.get("content-length", "")
     announced = int(length) if length.isascii() and length.isdigit() else None
-    await run_in_threadpool(_check_writer, market, caller.account, sha256, announced or 0)
-    with await run_in_threadpool(market.blobs.incoming, sha256, announced) as blob:
+    with await run_in_threadpool(_begin, market, caller.account, sha256, announced) as upload:
         buffer = bytearray()
         try:
             async for piece in request.stream():
                 buffer += piece
                 if len(buffer) >= CHUNK:
-                    await run_in_threadpool(blob.write, bytes(buffer))
+                    await run_in_threadpool(upload.write, bytes(buffer))
                     buffer.clear()
         except ClientDisconnect as error:
             raise Problem(400, Code.BLOB_MISMATCH, "the upload broke off; nothing was kept") from error
-        await run_in_threadpool(blob.write, bytes(buffer))
-        await run_in_threadpool(blob.check)
-        return await run_in_threadpool(blobs.keep, market, blob, caller.account)
+        await run_in_threadpool(upload.write, bytes(buffer))
+        return await run_in_threadpool(upload.finish)
 
 
-def _check_writer(market: Context, account: str, sha256: str, size: int) -> None:
+def _begin(market: Context, account: str, sha256: str, announced: int | None) -> blobs.Upload:
     if not access.may_write(market, account):
         raise access.not_a_writer(account)
-    with market.db.reading() as session:
-        blobs.check_room(market, session, account, sha256, size)
+    return blobs.Upload(market, account, sha256, announced)
