@@ -29,11 +29,12 @@ from worker.sandbox import (
     kill_tree,
     own_uid,
     popen,
+    scratch_folder,
     view,
 )
 from worker.usage import MB
 
-LABEL = "gpumarket.worker"
+LABEL = "gpumarket.worker"  # of a container: which process looks after it
 # Where podman finds its storage and settings. It passes none of these on.
 PODMAN_VARIABLES = ("PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
                     "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "DBUS_SESSION_BUS_ADDRESS")  # fmt: skip
@@ -47,7 +48,7 @@ class Podman:
 
     def __init__(self, image: str | None = None) -> None:
         self.image = image
-        self._root: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._name = ""
 
     def problem(self) -> str | None:
@@ -61,13 +62,18 @@ class Podman:
         if self.image is not None:
             program = replace(program, argv=["python3", *program.argv[1:]])
         seen = view(program, host_python=self.image is None)
+        beside = program.output and scratch_folder(program.output)
+        if beside:
+            beside.mkdir(exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(dir=beside)
+        folder = Path(self._folder.name)
+        root = [str(self.image)]
         if self.image is None:
-            beside = program.output and program.output.parent
-            self._root = tempfile.TemporaryDirectory(prefix="root-", dir=beside)
-            make_root(Path(self._root.name), seen)
+            make_root(folder / "root", seen)
+            root = ["--rootfs", str(folder / "root")]
         self._name = f"gpumarket-{os.getpid()}-{secrets.token_hex(4)}"  # an agent may run several at once
-        root = ["--rootfs", self._root.name] if self._root else [str(self.image)]
-        return popen(podman_command(program, seen, root, self._name, uid), _variables())
+        # When memory runs out, podman's monitor leaves a file where it was started: where the recipe can't lay a link.
+        return popen(podman_command(program, seen, root, self._name, uid), _variables(), cwd=folder)
 
     def members(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return []  # the container's control group has the limits
@@ -75,14 +81,14 @@ class Podman:
     def end(self, process: subprocess.Popen[bytes]) -> None:
         _podman("rm", "--force", "--ignore", "--time", "0", self._name)
         kill_tree(process)
-        if self._root is not None:
-            self._root.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
 
 def podman_command(program: Program, seen: View, root: Sequence[str], name: str, uid: int) -> list[str]:
     """`root`: what to run it on, as podman's last options before the program."""
     limits = program.limits
-    command = ["podman", "run", "--rm", "--interactive", "--name", name, "--label", f"{LABEL}={os.getpid()}"]
+    command = ["podman", "run", "--rm", "--interactive", "--name", name, "--label", f"{LABEL}={identity(os.getpid())}"]
     command += ["--pull", "never", "--log-driver", "none", "--network", "none", "--no-hosts", "--http-proxy=false"]
     command += ["--read-only", "--read-only-tmpfs=false", "--cap-drop", "all"]
     command += ["--security-opt", "no-new-privileges", "--security-opt", "label=disable"]
@@ -109,6 +115,7 @@ def podman_command(program: Program, seen: View, root: Sequence[str], name: str,
 
 def make_root(folder: Path, seen: View) -> None:
     """An empty root file system with the places to mount on."""
+    folder.mkdir()
     folder.chmod(0o755)
     for path, target in seen.links.items():
         _in(folder, path).symlink_to(target)
@@ -134,8 +141,17 @@ def remove_abandoned() -> None:
         return
     for container in json.loads(listed.stdout or "[]"):
         owner = container["Labels"][LABEL]
-        if not psutil.pid_exists(int(owner)):
+        if identity(int(owner.partition("-")[0])) != owner:
             _podman("rm", "--force", "--ignore", "--time", "0", container["Id"])
+
+
+def identity(pid: int) -> str | None:
+    """A process, told from a later one of the same id by when it began, in ticks since boot; None if it is gone."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+    except OSError:
+        return None
+    return f"{pid}-{after_name.split()[19]}"
 
 
 @functools.cache
@@ -143,6 +159,10 @@ def podman_problem(image: str | None) -> str | None:
     """Why podman can't be used here, found by using it once; None if it can."""
     if shutil.which("podman") is None:
         return "podman is not installed"
+    if missing := {"memory", "pids"} - set(_controllers()):
+        # It would start all the same, with a warning where control groups are of version 1, and keep no limit.
+        lacks = " and ".join(sorted(missing))
+        return f"podman can't limit {lacks} here: as an ordinary user it needs control groups v2 that systemd delegates"
     sandbox = Podman(image)
     process = None
     try:
@@ -158,6 +178,15 @@ def podman_problem(image: str | None) -> str | None:
         return None
     reason = (said.decode(errors="replace").strip() or f"exit code {process.returncode}").splitlines()[-1]
     return f"podman does not work here: {reason}"
+
+
+def _controllers() -> list[str]:
+    """What podman can limit by control groups."""
+    told = _podman("info", "--format", "json")
+    if told.returncode != 0:
+        return []
+    controllers: list[str] = json.loads(told.stdout)["host"]["cgroupControllers"]
+    return controllers
 
 
 def _podman(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -174,7 +174,7 @@ class Runner:
     def _supervise(self) -> None:
         try:
             process = self._start()
-        except OSError as error:
+        except Exception as error:  # a bug of ours must end the run, not leave who waits for it hanging
             return self._fail(Failure("exit", f"can't start the training process: {error}"))
         finally:
             self._started.set()
@@ -327,7 +327,7 @@ class Runner:
 
     def _remove_files(self) -> None:
         """What the process wrote, however deep or closed to us it made its folders."""
-        for folder in (self._output, self.folder / sandbox.READABLE):
+        for folder in (self._output, sandbox.scratch_folder(self._output)):
             if os.path.lexists(folder):
                 subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL)
                 subprocess.run(["rm", "-rf", "--one-file-system", folder], stderr=subprocess.DEVNULL)

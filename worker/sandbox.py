@@ -33,7 +33,6 @@ SandboxKind = Literal["bubblewrap", "podman", "none"]
 
 JOB, OUTPUT, STATE = Path("/job"), Path("/out"), Path("/start.safetensors")
 NOBODY = "65534"
-READABLE = "readable"  # a folder beside the output's: copies of files that only root may read
 TMP_BYTES = 256 << 20  # of /tmp, and of /dev/shm
 END_SECONDS = 5.0
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64")
@@ -120,6 +119,11 @@ def own_uid() -> int:
     return FIRST_OWN_UID + (os.getpid() * 64 + next(_runs) % 64) % OWN_UIDS
 
 
+def scratch_folder(output: Path) -> Path:
+    """What a sandbox needs beside the output folder, while it runs."""
+    return output.parent / "scratch"
+
+
 def given_to(uid: int, program: Program) -> Program:
     """The same program, with files that the user `uid` can read, and an output folder of its own."""
     if program.output is None:
@@ -129,7 +133,7 @@ def given_to(uid: int, program: Program) -> Program:
     for inside, outside in files.items():
         if not outside.stat().st_mode & 0o004:
             # Not for everybody, and a mount keeps it so. The copy lives as long as the run.
-            copy = program.output.parent / READABLE / inside.relative_to("/")
+            copy = scratch_folder(program.output) / "readable" / inside.relative_to("/")
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(outside, copy)
             copy.chmod(0o444)

@@ -25,7 +25,7 @@ from worker import sandbox
 from worker.failures import Failure
 from worker.gpus import Gpu
 from worker.messages import Checkpoint, Failed, Message, Ready
-from worker.podman import Podman, podman_problem
+from worker.podman import Podman, identity, podman_problem
 from worker.runner import LOG_BYTES_PER_SECOND, Runner
 from worker.usage import Limits
 
@@ -273,11 +273,16 @@ def test_a_bomb_is_named(tmp_path: Path, recipe: str, kind: str, message: str) -
 
 
 @pytest.mark.podman
-@pytest.mark.parametrize(("recipe", "kinds"), [("ForkBomb", {"hang", "memory"}), ("MemoryBomb", {"memory", "exit"})])
-def test_a_bomb_in_podman(tmp_path: Path, podman: None, recipe: str, kinds: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "hang_seconds", "kinds"),
+    [("ForkBomb", 4, {"hang", "memory"}), ("MemoryBomb", 90, {"memory", "exit"})],
+)
+def test_a_bomb_in_podman(tmp_path: Path, podman: None, recipe: str, hang_seconds: int, kinds: set[str]) -> None:
     """The kernel keeps the limits there: forks are refused, and who takes too much memory is killed."""
-    failed = attack(tmp_path, recipe, Podman(), Limits(memory_mb=800, processes=48, hang_seconds=4))
+    limits = Limits(memory_mb=800, processes=48, hang_seconds=hang_seconds)
+    failed = attack(tmp_path, recipe, Podman(), limits)
     assert failed.kind in kinds, failed
+    assert not (Path.cwd() / "oom").exists()  # podman's monitor writes such a file where it stands
 
 
 def test_folders_in_memory_have_a_size(tmp_path: Path) -> None:
@@ -333,6 +338,57 @@ with Runner(job(folder / "job", "IgnoresTheEnd", {{}}), folder / "job", folder /
     worker.stdout.close()
     _, alive = psutil.wait_procs(members, timeout=10)
     assert alive == []
+
+
+@pytest.mark.podman
+def test_a_killed_workers_container_is_removed_by_the_next_run_and_no_living_ones(tmp_path: Path, podman: None) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from worker.podman import Podman
+from worker.sandbox import Program
+sandbox = Podman()
+folder = Path({str(tmp_path)!r}) / sys.argv[1] / "out"
+folder.mkdir(parents=True)
+sleeps = [sys.executable, "-S", "-c", "print(flush=True); import time; time.sleep(1000)"]
+run = sandbox.start(Program(sleeps, output=folder))
+run.stdout.readline()
+print(sandbox._name, flush=True)
+sys.stdin.read()
+sandbox.end(run)
+"""
+    workers = {
+        name: subprocess.Popen([sys.executable, "-c", program, name], cwd=ROOT, text=True, stdin=-1, stdout=-1)
+        for name in ("killed", "living")
+    }
+    names = {one: worker.stdout.readline().strip() for one, worker in workers.items() if worker.stdout}
+    assert len(set(names.values())) == 2 and set(names.values()) <= _containers()
+    workers["killed"].kill()
+    workers["killed"].wait()
+    assert set(names.values()) <= _containers()  # unlike bubblewrap's, it lives on
+
+    one = Podman()
+    process = one.start(sandbox.Program([sys.executable, "-S", "-c", ""]))
+    assert process.wait(60) == 0
+    one.end(process)
+    assert _containers() & set(names.values()) == {names["living"]}
+    workers["living"].communicate(timeout=60)
+    assert not _containers() & set(names.values())
+    assert not list((tmp_path / "living" / "scratch").iterdir())
+
+
+def _containers() -> set[str]:
+    listed = subprocess.run(["podman", "ps", "--format", "{{.Names}}"], capture_output=True, text=True, check=True)
+    return set(listed.stdout.split())
+
+
+def test_a_process_is_told_from_a_later_one_of_the_same_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids come again, most of all where a worker is the first process of a container of its own."""
+    own = identity(os.getpid())
+    assert own and own.startswith(f"{os.getpid()}-") and own != identity(os.getppid())
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert identity(child.pid) is None
 
 
 # What it can say and leave

@@ -1,6 +1,7 @@
 """The command lines of the sandboxes, GPUs by grant, and the filter of system calls. Nothing is started with them."""
 
 import errno
+import json
 import platform
 import struct
 import subprocess
@@ -66,6 +67,22 @@ def test_podman_shuts_out_the_rest(tmp_path: Path) -> None:
     assert after(command, "--mount") == [f"type=bind,source={tmp_path},destination=/out"]
     image = command.index("registry/image:1")
     assert command[image + 1 :] == ["python3", "-m", "worker.seccomp", "python3", "-m", "worker.harness"]
+
+
+def test_podman_that_keeps_no_limits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary user's on a machine with control groups v1: it would warn, and start all the same."""
+
+    def says(*controllers: str) -> None:
+        told = json.dumps({"host": {"cgroupVersion": "v1", "cgroupControllers": controllers}})
+        done = subprocess.CompletedProcess([], 0, stdout=told)
+        monkeypatch.setattr(podman, "_podman", lambda *arguments: done)
+        monkeypatch.setattr(podman.Podman, "start", lambda *_: pytest.fail("it was started"))
+
+    monkeypatch.setattr(podman.shutil, "which", lambda name: f"/usr/bin/{name}")
+    says()
+    assert "can't limit memory and pids here" in str(podman.podman_problem.__wrapped__(None))
+    says("cpu", "memory")
+    assert "can't limit pids here" in str(podman.podman_problem.__wrapped__(None))
 
 
 def test_root_gives_each_run_a_user_of_its_own() -> None:
