@@ -6,7 +6,7 @@ import typer
 from eth_utils.address import is_address, to_checksum_address
 
 from contracts.api.client import MarketClient
-from contracts.api.grants import make_grant, registered_key
+from contracts.api.grants import fresh_key, make_grant
 from contracts.errors import UserError
 from contracts.output import Output
 from contracts.sealing_keys import unlock
@@ -38,11 +38,11 @@ def grant(
         found = find_job(client, job)
         if not found.spec.sealed:
             raise UserError(f"job {found.id[:12]} is not sealed: whoever may read it needs no key")
-        reader_key = registered_key(client, reader, is_signed)
+        reader_key = fresh_key(client, reader, is_signed)
         if reader_key is None:
             raise UserError(
-                f"{reader} has registered no encryption key at {client.url}",
-                f"It does by its first `gpumarket job pull {found.id[:12]}`, and a provider by starting on the job.",
+                f"{reader} has registered no encryption key at {client.url} within a day",
+                f"It does by `gpumarket job pull {found.id[:12]}`, and a provider by starting on the job.",
             )
         account, own = unlock(own_key(settings, found, key))
         job_key = sealed.job_key(client, domain, found, account, own, is_signed)

@@ -10,7 +10,7 @@ from nacl.public import PrivateKey
 from contracts.api.access import Signer
 from contracts.api.bodies import JobOut, ReportOut
 from contracts.api.client import MarketClient
-from contracts.api.grants import Check, by_key, find_grant, publish_key, registered_key
+from contracts.api.grants import Check, by_key, find_grant, fresh_key, publish_key
 from contracts.errors import UserError
 from contracts.jobspec import FileRef, hash_file
 from contracts.orders import Domain
@@ -37,11 +37,11 @@ class Reading:
 
 def key_of_approver(market: MarketClient, domain: Domain, approver: str) -> str:
     """The encryption key that a sealed job's approver needs; no contract wallet can be one. Raises UserError."""
-    key = registered_key(market, approver, by_key(domain))
+    key = fresh_key(market, approver, by_key(domain))
     if key is None:
         raise UserError(
-            f"the job is sealed, but its approver {approver} has registered no encryption key at {market.url}, "
-            "so could not look at checkpoints",
+            f"the job is sealed, but its approver {approver} has registered no encryption key at {market.url} within a "
+            "day, so could not look at checkpoints",
             "It does by `gpumarket approver start`. Or name another approver, such as yourself: --approver ADDRESS",
         )
     return key

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import structlog
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
 
@@ -16,6 +17,13 @@ from contracts.jobspec import FileRef
 from contracts.orders import Domain, EncryptionKey, KeyGrant, SignedType
 from contracts.sealing import NotOpened, open_file, open_key, seal_key
 from contracts.types import from_hex, to_hex
+
+# A registration is good for new grants for so long, and signed anew in half of that. A market may show an old one, of
+# a key that was changed because somebody has got hold of it; but not for longer than this.
+KEY_SECONDS = 86_400
+CLOCK_SECONDS = 300  # how far its time may be ahead
+
+log = structlog.get_logger()
 
 # (message, signer, signature) -> whether it is that. For contract wallets it takes a chain.
 Check = Callable[[SignedType, str, str], bool]
@@ -31,23 +39,50 @@ def public_key(own: PrivateKey) -> str:
 
 
 def publish_key(market: MarketClient, domain: Domain, account: LocalAccount, own: PrivateKey) -> None:
-    """Registers the account's encryption key, unless the market has it."""
-    known = market.encryption_key(account.address)
-    if known is not None and known.key.key == public_key(own) and known.key.account == account.address:
+    """Registers the account's encryption key, unless the market shows that of half a KEY_SECONDS ago or later.
+
+    Raises UserError if the market keeps another.
+    """
+    address, key, now = account.address, public_key(own), int(time.time())
+    body = market.encryption_key(address)
+    shown = body.key if body else None
+    if shown is not None and (shown.account, shown.key) == (address, key) and now - shown.time < KEY_SECONDS // 2:
         return
-    newest = known.key.time + 1 if known else 0
-    key = EncryptionKey(account=account.address, key=public_key(own), time=max(int(time.time()), newest))
-    market.put_key(EncryptionKeyIn(key=key, signature=key.sign(domain, account)))
+    if shown is not None and shown.time > now + CLOCK_SECONDS:  # signed once more, it could be shown for that long
+        raise UserError(
+            f"{market.url} shows an encryption key of {address} with the time {shown.time}, and it is {now} now",
+            "nothing was signed; if this machine's clock is right, the market lies",
+        )
+    if shown is not None and shown.key != key:
+        log.warning("sealing.other_key_shown", account=address, shown=shown.key, time=shown.time, own=key)
+    mine = EncryptionKey(account=address, key=key, time=max(now, shown.time + 1 if shown else 0))
+    kept = market.put_key(EncryptionKeyIn(key=mine, signature=mine.sign(domain, account)))
+    if kept.key.key != key:
+        raise UserError(
+            f"{market.url} keeps the encryption key {kept.key.key} of {address}, not this machine's {key}",
+            f"does another machine register keys for {address}? If not, the market shows an old one",
+        )
 
 
-def registered_key(market: MarketClient, account: str, is_signed: Check) -> str | None:
-    """The account's encryption key; None if it has registered none. Raises UserError if the market made one up."""
-    known = market.encryption_key(account)
-    if known is None:
+def registered_key(market: MarketClient, account: str, is_signed: Check) -> EncryptionKey | None:
+    """What the account has signed last, by the market's word; None if nothing. Raises UserError if it made that up."""
+    body = market.encryption_key(account)
+    if body is None:
         return None
-    if known.key.account != account or not is_signed(known.key, account, known.signature):
+    if body.key.account != account or not is_signed(body.key, account, body.signature):
         raise UserError(f"the encryption key that {market.url} gives for {account} is not signed by {account}")
-    return known.key.key
+    return body.key
+
+
+def is_fresh(key: EncryptionKey) -> bool:
+    """Whether a job's key may be sealed to it."""
+    return time.time() - KEY_SECONDS <= key.time <= time.time() + CLOCK_SECONDS
+
+
+def fresh_key(market: MarketClient, account: str, is_signed: Check) -> str | None:
+    """The key of `account` that a job's key may be sealed to, if it has registered one lately. Raises UserError."""
+    key = registered_key(market, account, is_signed)
+    return key.key if key is not None and is_fresh(key) else None
 
 
 def make_grant(

@@ -8,7 +8,7 @@ from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
 
 from contracts.api.client import MarketClient
-from contracts.api.grants import find_grant, make_grant, publish_key, registered_key
+from contracts.api.grants import find_grant, is_fresh, make_grant, publish_key, registered_key
 from contracts.chain.client import Chain
 from contracts.chain.events import Opened
 from contracts.chain.signatures import is_signed_by
@@ -54,14 +54,16 @@ class JobKeys:
         return self._opened[job]
 
     def grant(self, lease: Opened) -> None:
-        """Gives a lease's provider the job's key, if it has registered a key and has no grant for that."""
+        """Gives a lease's provider the job's key, if it has registered a key lately and has no grant for that."""
         job, provider = lease.terms.parties.bid, lease.terms.provider
-        reader_key = registered_key(self._market, provider, self._is_signed)
-        if reader_key is None:
-            return  # it does when it looks at the job
+        key = registered_key(self._market, provider, self._is_signed)
+        if key is None:
+            return  # it registers one when it looks at the job
         # One that stands may be by somebody else only if the market lies, and then it could keep back ours as well.
-        if not any(one.grant.reader_key == reader_key for one in self._market.grants(job, provider)):
-            body = make_grant(self._chain.domain, self._key, job, provider, reader_key, self.of(lease.terms.parties))
+        if not any(one.grant.reader_key == key.key for one in self._market.grants(job, provider)):
+            if not is_fresh(key):
+                return  # as above
+            body = make_grant(self._chain.domain, self._key, job, provider, key.key, self.of(lease.terms.parties))
             self._market.post_grant(body)
             log.info("approver.granted", lease=lease.lease, job=job, provider=provider)
         self._looked[lease.lease] = time.monotonic()

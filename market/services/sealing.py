@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlmodel import Session, col, func, select
 
 from contracts.api.bodies import BidIn, EncryptionKeyIn, KeyGrantIn, Page
+from contracts.api.grants import is_fresh
 from contracts.api.problems import Code, Problem
 from contracts.chain.signatures import is_signed_by
 from contracts.orders import EncryptionKey, KeyGrant, SignedType
@@ -19,7 +20,6 @@ from market.paging import Keyset, read_page
 from market.services.access import may_write
 from market.services.jobs import find_job
 
-CLOCK_SECONDS = 300  # how far a key's time may be ahead
 MAX_GRANTS = 1000  # per job
 
 _BY_READER = Keyset(col(KeyGrantRow.reader), col(KeyGrantRow.reader_key), col(KeyGrantRow.signer))
@@ -47,7 +47,7 @@ def put_key(context: Context, account: str, body: EncryptionKeyIn) -> Encryption
     if key.account != account:
         raise Problem(422, Code.VALIDATION_FAILED, f"key.account is {key.account}, but was sent to {account}")
     now = int(time.time())
-    if key.time > now + CLOCK_SECONDS:
+    if not is_fresh(key):
         raise Problem(
             422,
             Code.VALIDATION_FAILED,

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from contracts import keys, sealing_keys
 from contracts.api.access import Signer
 from contracts.api.bodies import BidIn, EncryptionKeyIn, JobOut, JobStatus
-from contracts.api.grants import find_grant, make_grant, public_key, registered_key
+from contracts.api.grants import find_grant, fresh_key, make_grant, public_key
 from contracts.chain.client import Chain, connect
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
@@ -207,7 +207,7 @@ def test_a_contract_wallet_has_a_sealed_job(stage: Stage, tmp_path: Path) -> Non
     key = EncryptionKey(account=wallet, key=public_key(own), time=int(time.time()))
     market.put_key(EncryptionKeyIn(key=key, signature=key.sign(domain, owner)))
     is_signed = checker(stage.settings)
-    assert registered_key(market, wallet, is_signed) == public_key(own)
+    assert fresh_key(market, wallet, is_signed) == public_key(own)
 
     market.signer = OwnersSigner(wallet, owner, domain)
     plain, cipher = put_sealed(market, RECIPE, job_key)

@@ -8,9 +8,20 @@ import pytest
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
 from sqlmodel import select
+from structlog.testing import capture_logs
 
 from contracts.api.bodies import BidIn, EncryptionKeyIn, KeyGrantIn
-from contracts.api.grants import by_key, find_grant, make_grant, open_grant, public_key, publish_key, registered_key
+from contracts.api.grants import (
+    KEY_SECONDS,
+    by_key,
+    find_grant,
+    fresh_key,
+    make_grant,
+    open_grant,
+    public_key,
+    publish_key,
+    registered_key,
+)
 from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
 from contracts.orders import EncryptionKey, new_account
@@ -64,13 +75,50 @@ def refused(call: Any) -> str:
 def test_the_newest_key_counts(world: World) -> None:
     now = int(time.time())
     first, second = PrivateKey.generate(), PrivateKey.generate()
-    assert registered_key(world.api, world.provider.address, IS_SIGNED) is None
+    assert fresh_key(world.api, world.provider.address, IS_SIGNED) is None
     publish_key(world.api, DOMAIN, world.provider, first)
-    assert registered_key(world.api, world.provider.address, IS_SIGNED) == public_key(first)
-    publish_key(world.api, DOMAIN, world.provider, second)  # at once: its time must be later all the same
-    assert registered_key(world.api, world.provider.address, IS_SIGNED) == public_key(second)
+    assert fresh_key(world.api, world.provider.address, IS_SIGNED) == public_key(first)
+    with capture_logs() as logs:
+        publish_key(world.api, DOMAIN, world.provider, second)  # at once: its time must be later all the same
+    assert "sealing.other_key_shown" in [one["event"] for one in logs]
+    assert fresh_key(world.api, world.provider.address, IS_SIGNED) == public_key(second)
     assert put_key(world, world.provider, first, time=now - 10).key.key == public_key(second)  # a replay
-    assert refused(lambda: put_key(world, world.provider, first, time=now + 1000)) == Code.VALIDATION_FAILED
+    for wrong in (now + 1000, now - KEY_SECONDS - 10):
+        assert refused(lambda wrong=wrong: put_key(world, world.provider, first, time=wrong)) == Code.VALIDATION_FAILED
+
+
+def test_an_old_key_can_not_be_shown_for_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The market goes back to a key that was stolen and changed: soon nobody seals anything to it."""
+    old, account, now = PrivateKey.generate(), world.provider.address, time.time()
+
+    def later(seconds: float) -> None:
+        monkeypatch.setattr(time, "time", lambda: now + seconds)
+
+    publish_key(world.api, DOMAIN, world.provider, old)
+    first = world.api.encryption_key(account)
+    later(KEY_SECONDS / 2 - 60)
+    publish_key(world.api, DOMAIN, world.provider, old)
+    assert world.api.encryption_key(account) == first
+    later(KEY_SECONDS / 2 + 60)
+    publish_key(world.api, DOMAIN, world.provider, old)
+    assert world.api.encryption_key(account) != first  # who is there stays fresh
+    monkeypatch.setattr(world.api, "encryption_key", lambda account: first)
+    assert fresh_key(world.api, account, IS_SIGNED) == public_key(old)
+    later(KEY_SECONDS + 60)
+    assert fresh_key(world.api, account, IS_SIGNED) is None
+
+
+def test_a_market_that_lies_about_ones_own_key_is_told_of(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = PrivateKey.generate(), PrivateKey.generate()
+    shown = put_key(world, world.provider, old)
+    monkeypatch.setattr(world.api, "put_key", lambda body: shown)
+    with pytest.raises(UserError, match="keeps the encryption key"):
+        publish_key(world.api, DOMAIN, world.provider, new)
+    ahead = shown.model_copy(update={"key": shown.key.model_copy(update={"time": shown.key.time + 10**6})})
+    monkeypatch.setattr(world.api, "encryption_key", lambda account: ahead)
+    monkeypatch.setattr(world.api, "put_key", lambda body: pytest.fail("signed a time that is far ahead"))
+    with pytest.raises(UserError, match="shows an encryption key"):
+        publish_key(world.api, DOMAIN, world.provider, new)
 
 
 def test_whose_keys_are_taken(world: World) -> None:

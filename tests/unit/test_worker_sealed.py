@@ -58,8 +58,9 @@ class Market:
     def encryption_key(self, account: str) -> EncryptionKeyIn | None:
         return self.keys[-1] if self.keys else None
 
-    def put_key(self, body: EncryptionKeyIn) -> None:
+    def put_key(self, body: EncryptionKeyIn) -> EncryptionKeyIn:
         self.keys.append(body)
+        return body
 
     def grants(self, job: str, reader: str) -> list[KeyGrantIn]:
         return self.given
