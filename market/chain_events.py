@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
+from sqlmodel import Session, col, select
 
 from contracts.chain import events
 from contracts.chain.events import Event, Opened, Place
@@ -44,3 +45,13 @@ def event_of(row: ChainEvent) -> Event:
     at = Place(row.block_number, row.block_hash, row.log_index, row.tx_hash, row.timestamp)
     fields: dict[str, Any] = {"at": at, **row.data}
     return _adapter(row.name).validate_python(fields)
+
+
+def pages_of(session: Session, addresses: set[str]) -> dict[str, int]:
+    """Order pages of those accounts that have ever raised theirs, as of the newest followed block."""
+    raised = session.exec(
+        select(ChainEvent)
+        .where(ChainEvent.name == "PageRaised", col(ChainEvent.account).in_(addresses))
+        .order_by(col(ChainEvent.block_number), col(ChainEvent.log_index))
+    )
+    return {str(event.account): int(event.data["page"]) for event in raised}

@@ -14,6 +14,7 @@ from contracts.chain.client import Chain
 from contracts.chain.sender import Sender
 from contracts.terms import AccountWord
 from market.blobs import BlobStore, UnderWay
+from market.chain_events import pages_of
 from market.db import Database
 from market.journal import FOLDER, Journal
 from market.leader import Alone, Leadership
@@ -106,7 +107,11 @@ class Context:
 
     def account(self, address: str) -> AccountWord:
         """An account as the chain has it now. Never call it inside a database session."""
-        return self.chain.account(address)
+        word = self.chain.account(address)
+        # Of several nodes behind one URL some lag. Pages only rise: a lower one than was followed is of the past.
+        with self.db.reading() as session:
+            page = pages_of(session, {address}).get(address, 0)
+        return word if word.page >= page else word._replace(page=page, used=0)
 
     def accounts(self, addresses: Iterable[str]) -> dict[str, AccountWord]:
         """Accounts as of the newest followed block or later. Never call it inside a database session."""

@@ -68,6 +68,11 @@ def _never_leased(market: MarketClient, chain: Chain, job: JobOut) -> Cancellati
     """A Bid that was never opened dies with its page of orders, and so do all others of that page."""
     account = chain.account(job.bid.client)
     page = account.page
+    if job.bid.page > page:  # not raised to what the market says: that is for the chain alone to say
+        raise UserError(
+            f"job {job.id[:12]} names page {job.bid.page} of your orders, and the node says that you are at {page}",
+            "the node may lag behind: try again in a moment",
+        )
     if job.bid.page == page and account.used >> job.bid.bit & 1:
         raise UserError(
             f"the market shows no lease of job {job.id[:12]}, but on chain one was opened",

@@ -18,6 +18,7 @@ from sqlmodel import Session, col, delete, select
 from contracts.api.bodies import JobStatus
 from contracts.jobspec import JobSpec
 from contracts.types import ZERO_TIP
+from market.chain_events import pages_of
 from market.context import Context
 from market.messages import accept
 from market.models import (
@@ -36,7 +37,7 @@ from market.rule_sets import known_rules
 from market.services.access import DAY, file_blobs
 from market.services.blobs import blob_row
 from market.services.early_stop import early_stop
-from market.services.jobs import job_status, pages_of
+from market.services.jobs import job_status
 from market.services.leases import state_now
 from market.settings import MarketSettings
 

@@ -75,8 +75,10 @@ class StandingAsk:
         self._offer, self._chain, self._sender, self._market = offer, chain, sender, market
         self._account, self._store = account, store
         self._trouble = Trouble(log.bind(provider=account.address))
-        self._valid_until = int(store.read_state().get("ask_valid_until", 0))
+        state = store.read_state()
+        self._valid_until, self._page = int(state.get("ask_valid_until", 0)), int(state.get("ask_page", 0))
         self._renew_at = 0.0  # monotonic; an Ask of before the restart may have named other terms
+        self._raised_to = 0  # page, by this process: what a node says may be older
         self._refused = 0  # leases in a row
         self._not_before = 0.0  # monotonic
 
@@ -101,12 +103,13 @@ class StandingAsk:
     def _post(self) -> None:
         info = self._market.info()
         check_market(info, self._chain, self._offer)
-        page = self._chain.account(self._account.address).page
+        page = max(self._raised_to, self._chain.account(self._account.address).page)
         min_pay = self._least_pay()
         ask = make_ask(self._offer, self._account.address, info, page, self._chain.now(), min_pay)
         # While the Ask before this one is in force, it binds as well.
         before = self.min_pay if self._valid_until > time.time() else min_pay
-        self._store.write_state(ask_valid_until=ask.valid_until, min_pay=min(before, min_pay))
+        self._page = max(self._page, page)
+        self._store.write_state(ask_valid_until=ask.valid_until, ask_page=self._page, min_pay=min(before, min_pay))
         signature = ask.sign(self._chain.domain, self._account)
         posted = self._market.post_ask(AskIn(ask=ask, signature=signature, resources=self._offer.sold(min_pay)))
         self._valid_until = ask.valid_until
@@ -147,8 +150,10 @@ class StandingAsk:
         self._renew_at = 0.0
         if self._valid_until + CLOCK_SLACK < time.time():
             return
-        page = self._chain.account(self._account.address).page
-        self._sender.send(self._chain.raise_page(page + 1), key=f"page {page + 1}")
-        self._valid_until = 0
+        # A node that lags behind gives the page of before. To leave that would leave the Ask in force; and it was left
+        # before, under the same key, so that nothing would be sent at all.
+        page = max(self._page, self._chain.account(self._account.address).page) + 1
+        self._sender.send(self._chain.raise_page(page), key=f"page {page}")
+        self._valid_until, self._raised_to = 0, page
         self._store.write_state(ask_valid_until=0)
-        log.info("ask.withdrawn", page=page + 1)
+        log.info("ask.withdrawn", page=page)

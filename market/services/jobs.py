@@ -10,8 +10,9 @@ from contracts.api.problems import Code, Problem
 from contracts.jobspec import FileRef, JobSpec
 from contracts.orders import Bid
 from contracts.terms import Phase
+from market.chain_events import pages_of
 from market.context import Context
-from market.models import BidRow, ChainEvent, CheckpointRow, LeaseRow
+from market.models import BidRow, CheckpointRow, LeaseRow
 from market.paging import Keyset, read_page
 from market.services.early_stop import early_stop
 from market.services.leases import failures_by_job, lease_summary, phase_of, state_now
@@ -139,16 +140,6 @@ def leases_by_job(session: Session, rows: Sequence[BidRow]) -> dict[str, list[Le
     for lease in session.exec(in_order.where(col(LeaseRow.bid).in_(list(leases)))):
         leases[lease.bid].append(lease)
     return leases
-
-
-def pages_of(session: Session, addresses: set[str]) -> dict[str, int]:
-    """Order pages of those accounts that have ever raised theirs, as of the newest followed block."""
-    raised = session.exec(
-        select(ChainEvent)
-        .where(ChainEvent.name == "PageRaised", col(ChainEvent.account).in_(addresses))
-        .order_by(col(ChainEvent.block_number), col(ChainEvent.log_index))
-    )
-    return {str(event.account): int(event.data["page"]) for event in raised}
 
 
 def _metrics(session: Session, leases: Sequence[LeaseRow], accepted: int) -> dict[str, float | None]:

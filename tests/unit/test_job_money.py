@@ -49,3 +49,13 @@ def test_a_hidden_lease_is_found_on_chain(world: World, bids: list[Bid]) -> None
     with pytest.raises(UserError, match="on chain one was opened"):
         job_money.plan(market, chains[0], job(bids[1], []))
     assert job_money.plan(market, chains[1], job(bids[1], [])).call == 1  # type: ignore[comparison-overlap]
+
+
+def test_a_node_that_lags_cancels_nothing(bids: list[Bid]) -> None:
+    """Raised from the page of before, the Bid's own would stay in force; it might be called cancelled all the same."""
+    market: Any = SimpleNamespace(jobs=lambda client: [])
+    chain: Any = SimpleNamespace(account=lambda id: AccountWord(0, 0, 0, 0), raise_page=lambda page: page)
+    later = bids[1].model_copy(update={"nonce": 1 << 8})
+    assert later.page == 1
+    with pytest.raises(UserError, match="names page 1 of your orders, and the node says that you are at 0"):
+        job_money.plan(market, chain, job(later, []))

@@ -9,8 +9,10 @@ import pytest
 
 from contracts.api.bodies import BidIn, QuoteIn
 from contracts.api.problems import Code
+from contracts.chain.events import PageRaised, Place
 from contracts.orders import Bid
 from contracts.types import ZERO_ADDRESS, ZERO_HASH
+from market.chain_events import event_row
 from market.models import AskRow, BidRow
 from tests.market_fixtures import DOMAIN, RULES, World, world
 from tests.market_world import FOREVER, RECIPE, file_ref, forged, make_bid, make_spec, signed_bid
@@ -72,6 +74,22 @@ def test_another_page_than_the_accounts(world: World, page: int) -> None:
     ask, bid = world.ask(page=page), world.bid(nonce=page << 8)
     assert world.refuses(lambda: world.api.post_ask(ask), 422, Code.ORDER_CANCELLED).extra == {"page": 1}
     world.refuses(lambda: world.api.post_bid(bid), 422, Code.ORDER_CANCELLED)
+
+
+def test_a_node_that_lags_behind_what_was_followed(world: World) -> None:
+    """It knows the former page only. Neither is what was cancelled open, nor what was signed since refused."""
+    withdrawn = world.api.post_ask(world.ask())
+    with world.context.db.session() as session:
+        for key in (world.client, world.provider):
+            raised = PageRaised(Place(1, ZERO_HASH, key is world.client, ZERO_HASH, 1), key.address, 1)
+            session.add(event_row(raised))
+    world.context._accounts.clear()
+    assert (world.chain.account(world.provider.address).page, world.api.ask(withdrawn.id).status) == (0, "cancelled")
+    assert world.api.post_ask(world.ask(page=1)).status == "open"
+    world.refuses(lambda: world.api.post_bid(world.bid()), 422, Code.ORDER_CANCELLED)
+    world.set_account(world.client.address, free=100_000_000, used=1)  # of page 0
+    assert world.api.account(world.client.address).next_nonce == 1 << 8
+    assert world.api.post_bid(world.bid(nonce=1 << 8)).status == "pending"
 
 
 @pytest.mark.parametrize("kind", ["ask", "bid"])

@@ -144,3 +144,37 @@ def test_a_withdrawal_that_fails_is_no_reason_to_come_back(world: World, monkeyp
     world.seconds += BACK_OFF_SECONDS[0] - 1
     ask.renew()
     assert len(world.posted) == 1
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_ask_is_withdrawn_through_a_node_that_lags(
+    world: World, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    """It gives the page of before, which was left under a key that the sender knows: it would send nothing again."""
+    sent: dict[str, int] = {}
+
+    def send(page: int, *, key: str) -> None:
+        if key not in sent:
+            assert page > world.page, "the escrow refuses a page that is not higher"
+            world.page = sent[key] = page
+
+    monkeypatch.setattr(world, "send", send)
+    ask = standing(world)
+    ask.renew()
+    ask.withdraw()
+    ask.renew()
+    assert world.posted[-1].ask.page == world.page == 1
+    monkeypatch.setattr(world, "account", lambda address: SimpleNamespace(page=0))
+    if restarted:
+        ask = standing(world)
+    ask.withdraw()
+    assert world.page == 2
+
+
+def test_an_ask_names_the_page_that_this_agent_has_raised(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = standing(world)
+    ask.renew()
+    ask.withdraw()
+    monkeypatch.setattr(world, "account", lambda address: SimpleNamespace(page=0))  # a node that lags
+    ask.renew()
+    assert world.posted[-1].ask.page == world.page == 1
