@@ -1,9 +1,9 @@
-"""Takes, for everybody, the exits that anyone may take: so that no money waits for a party that went away."""
+"""Takes the exits that anyone may take, for the leases of this market: no money waits for a party that went away."""
 
 import threading
 
 import structlog
-from sqlmodel import col, select
+from sqlmodel import col, or_, select
 from web3.contract.contract import ContractFunction
 
 from contracts.chain.errors import EscrowError
@@ -11,7 +11,7 @@ from contracts.orders import Approval
 from contracts.terms import Phase, StateWord, Terms
 from market.context import Context
 from market.leases import accepted_now, terms_of
-from market.models import ApprovalRow, LeaseRow
+from market.models import ApprovalRow, BidRow, LeaseRow
 from market.rounds import repeat
 
 log = structlog.get_logger()
@@ -23,9 +23,12 @@ def run(context: Context, stop: threading.Event) -> None:
 
 
 def keep(context: Context) -> None:
-    """Look at each live lease on chain, and take the exit that is due."""
+    """Look at each live lease of this market on chain, and take the exit that is due."""
+    # Those of other markets on the escrow are theirs to pay gas for. A Bid that is held here may have been opened by a
+    # former key; one that is not, by a database that was lost.
+    ours = or_(col(LeaseRow.bid).in_(select(BidRow.id)), col(LeaseRow.fee_to) == context.matcher)
     with context.db.reading() as session:
-        rows = session.exec(select(LeaseRow).where(col(LeaseRow.finished).is_(None))).all()
+        rows = session.exec(select(LeaseRow).where(col(LeaseRow.finished).is_(None), ours)).all()
     for row in rows:
         with structlog.contextvars.bound_contextvars(lease=row.id, job=row.bid):
             state = context.chain.state(row.id)
@@ -54,7 +57,7 @@ def _keep_one(context: Context, row: LeaseRow, state: StateWord, now: int) -> No
         try:
             rules = context.rule_set(row.rules).rules
         except KeyError:
-            return  # opened by another market, whose rules nobody told us
+            return  # this database does not know what the market offered once
         resolve = context.chain.resolve(terms, rules)
         try:
             context.chain.dry_run(resolve, context.matcher)
