@@ -7,7 +7,6 @@ the same password (scrypt and libsodium's secretbox).
 import json
 import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from contracts import keys
 from contracts.errors import UserError
 from contracts.settings import home
 
-# 2^18 rounds and 256 MiB, as for the wallet's keystores; tests make it cheaper.
-OPSLIMIT, MEMLIMIT = 1 << 25, 1 << 28
+# N = 2^18, r = 8, p = 1 (256 MiB), as for the wallet's keystores; tests make it cheaper.
+OPSLIMIT, MEMLIMIT = 1 << 23, 1 << 28
 
 
 def load_or_create(name: str, password: str | None = None) -> PrivateKey:
@@ -32,7 +31,9 @@ def load_or_create(name: str, password: str | None = None) -> PrivateKey:
         password = keys.read_password(f"Password for key '{name}'")
     if not path.exists():
         keys.load(name, password)  # one password for both: a mistyped one must not lock this key away
-        _save(path, PrivateKey.generate(), password)
+        key = PrivateKey.generate()
+        if _save(path, key, password):
+            return key
     try:
         stored = json.loads(path.read_text(encoding="ascii"))
         salt, box = bytes.fromhex(stored["salt"]), bytes.fromhex(stored["box"])
@@ -76,11 +77,15 @@ def _sealed(key: PrivateKey, password: str) -> dict[str, Any]:
     return cost | {"salt": salt.hex(), "box": bytes(box).hex()}
 
 
-def _save(path: Path, key: PrivateKey, password: str) -> None:
-    """Appears whole, and never overwrites: of two processes that make one, the first wins."""
+def _save(path: Path, key: PrivateKey, password: str) -> bool:
+    """Appears whole, and never overwrites: of two processes that make one, the first wins. Whether it was this one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with keys.private_scratch(path, _sealed(key, password)) as scratch, suppress(FileExistsError):
-        os.link(scratch, path)
+    with keys.private_scratch(path, _sealed(key, password)) as scratch:
+        try:
+            os.link(scratch, path)
+        except FileExistsError:
+            return False
+    return True
 
 
 def _box(password: str, salt: bytes, opslimit: int, memlimit: int) -> SecretBox:

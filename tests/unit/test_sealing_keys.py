@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from nacl.public import PrivateKey
 from typer.testing import CliRunner, Result
 
 from contracts import keys, sealing_keys, wallet_cli
@@ -26,6 +27,19 @@ def test_it_is_made_once_and_stays(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600 and file.parent.stat().st_mode & 0o777 == 0o700
     assert bytes(first).hex() not in file.read_text()
     assert list(keys.list_keys()) == ["rig"]  # it is no wallet key
+
+
+def test_of_two_processes_that_make_one_the_first_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    first: list[PrivateKey] = []
+    generate = PrivateKey.generate
+
+    def meanwhile() -> PrivateKey:
+        monkeypatch.setattr(PrivateKey, "generate", generate)
+        first.append(sealing_keys.load_or_create("rig", "secret"))
+        return generate()
+
+    monkeypatch.setattr(PrivateKey, "generate", meanwhile)
+    assert bytes(sealing_keys.load_or_create("rig", "secret")) == bytes(first[0])
 
 
 def test_a_wrong_password_makes_nothing_and_opens_nothing(tmp_path: Path) -> None:
