@@ -211,7 +211,7 @@ class CheckpointRow(SQLModel, table=True):
     record: dict[str, Any] = Field(sa_type=JSON)  # CheckpointRecord
     blob: str = Field(index=True, sa_type=HASH)  # with the state
     signature: str = Field(sa_type=Text)  # of the Claim
-    tip: str = Field(sa_type=TIP)
+    tip: str = Field(index=True, sa_type=TIP)
     status: str = Field(default="reported", sa_type=String(10))  # reported, approved, rejected
     reason: str = Field(default="", sa_type=Text)
     received: datetime = Field(default_factory=now, sa_type=UtcTime)

@@ -135,7 +135,7 @@ def _tips(record: CheckpointRecord, spec: JobSpec, before: Iterable[bytes]) -> I
 
 def _record_of_earlier_job(market: MarketClient, job: Job) -> CheckpointRecord:
     """The checkpoint that a Bid with a startTip goes on from: of another job of the same client."""
-    for other in market.jobs(client=job.bid.client):
+    for other in market.jobs(client=job.bid.client, tip=job.bid.start_tip):
         records = [out.checkpoint for out in market.checkpoints(other.id)]
         for last in (record for record in records if record.tip == job.bid.start_tip):
             first = to_hex(start_tip(other.spec.job_hash(), from_hex(other.bid.start_tip)))

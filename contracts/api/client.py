@@ -158,8 +158,9 @@ class MarketClient:
     def ask(self, id: str) -> AskOut:
         return self._get(AskOut, f"/v1/asks/{id}")
 
-    def jobs(self, *, client: str | None = None, status: str | None = None) -> Iterator[JobOut]:
-        return self._pages(JobOut, "/v1/jobs", client=client, status=status)
+    def jobs(self, *, client: str | None = None, status: str | None = None, tip: str | None = None) -> Iterator[JobOut]:
+        """`tip`: those with a checkpoint that leads to it."""
+        return self._pages(JobOut, "/v1/jobs", client=client, status=status, tip=tip)
 
     def job(self, id: str) -> JobOut:
         return self._get(JobOut, f"/v1/jobs/{id}")

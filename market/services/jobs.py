@@ -34,11 +34,14 @@ def find_job(session: Session, id: str) -> BidRow:
 
 
 def list_jobs(
-    context: Context, client: str | None, status: JobStatus | None, after: str | None, limit: int
+    context: Context, client: str | None, status: JobStatus | None, tip: str | None, after: str | None, limit: int
 ) -> Page[JobOut]:
+    """`tip`: only those with a checkpoint, reported or accepted, that leads to it."""
     query = select(BidRow)
     if client is not None:
         query = query.where(BidRow.client == client)
+    if tip is not None:
+        query = query.where(col(BidRow.id).in_(select(CheckpointRow.bid).where(CheckpointRow.tip == tip)))
     with context.db.reading() as session:
 
         def convert(rows: Sequence[BidRow]) -> list[JobOut | None]:

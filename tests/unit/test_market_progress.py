@@ -351,6 +351,20 @@ def test_the_status_of_a_job(world: World, lease: LeaseRow, changes: dict[str, A
     assert list(world.api.jobs(status="expired")) == []
 
 
+def test_a_job_is_found_by_the_tip_of_a_checkpoint(world: World, lease: LeaseRow) -> None:
+    """As the worker of a job that goes on from it does."""
+    records = report_up_to(world, lease, 2)
+    other = world.api.post_bid(world.bid(nonce=1)).id
+    assert {job.id for job in world.api.jobs(client=world.client.address)} == {lease.bid, other}
+    for record in records:
+        assert [job.id for job in world.api.jobs(client=world.client.address, tip=record.tip)] == [lease.bid]
+    assert list(world.api.jobs(client=world.provider.address, tip=records[0].tip)) == []
+    assert list(world.api.jobs(tip="0x" + "11" * 20)) == []
+    with pytest.raises(Problem) as caught:
+        list(world.api.jobs(tip="0x11"))
+    assert caught.value.code == Code.VALIDATION_FAILED
+
+
 def test_a_job_adds_up_its_leases(world: World, lease: LeaseRow) -> None:
     records = report_up_to(world, lease, 1)
     world.update_lease(

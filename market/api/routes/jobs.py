@@ -14,6 +14,7 @@ from contracts.api.bodies import (
     Page,
     ReportOut,
 )
+from contracts.types import Bytes20
 from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, Limit, Market, ReadingCaller
 from market.callers import wrong_job
 from market.services import access, jobs, progress, reports, sealing
@@ -26,10 +27,11 @@ def list_jobs(
     market: Market,
     client: AddressQuery = None,
     status: Annotated[JobStatus | None, Query()] = None,
+    tip: Annotated[Bytes20 | None, Query(description="of a checkpoint: which job another one goes on from")] = None,
     after: After = None,
     limit: Limit = DEFAULT,
 ) -> Page[JobOut]:
-    return jobs.list_jobs(market, client, status, after, limit)
+    return jobs.list_jobs(market, client, status, tip, after, limit)
 
 
 @router.get("/{id}")
