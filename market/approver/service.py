@@ -60,26 +60,45 @@ class Approver:
         self._known: dict[str, KnownLease] = {}
         self._job_keys = JobKeys(market, chain, key, own)
         self._metrics = metrics or ApproverMetrics()
+        self._waits = False  # for the market
 
     def run(self, stop: threading.Event, poll_seconds: float) -> None:
         """Rounds until `stop`. What fails is logged and tried again; nothing is signed by halves."""
         address = self._key.address
         with structlog.contextvars.bound_contextvars(approver=address):
             while not stop.is_set():
-                # Each of them, whatever became of the one before.
-                went_well = [
-                    self._guarded(part)
-                    for part in (
-                        self._job_keys.publish,
-                        self.grant_keys,
-                        self.approve_reported,
-                        self.answer_releases,
-                        self.redeem_for_vanished,
-                    )
-                ]
-                if all(went_well):
+                if self._market_answers() and self._round():
                     self._metrics.looked.labels(address).set_to_current_time()
                 stop.wait(poll_seconds)
+
+    def _market_answers(self) -> bool:
+        """Whether there is a market to work for; it may start later than this. Told once, not in each round."""
+        try:
+            self._market.info()
+        except UserError as error:
+            self._metrics.troubles.labels(self._key.address).inc()
+            if not self._waits:
+                log.warning("approver.waits_for_market", market=self._market.url, problem=error.message)
+            self._waits = True
+            return False
+        if self._waits:
+            log.info("approver.goes_on", market=self._market.url)
+        self._waits = False
+        return True
+
+    def _round(self) -> bool:
+        """Each part, whatever became of the one before. Whether all went well."""
+        went_well = [
+            self._guarded(part)
+            for part in (
+                self._job_keys.publish,
+                self.grant_keys,
+                self.approve_reported,
+                self.answer_releases,
+                self.redeem_for_vanished,
+            )
+        ]
+        return all(went_well)
 
     def _guarded(self, part: Callable[[], None]) -> bool:
         try:

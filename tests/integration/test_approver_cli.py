@@ -1,4 +1,4 @@
-"""`gpumarket approver start` as a process, with the key of today and the one before it."""
+"""`gpumarket approver start` as a process, before its market, with the key of today and the one before it."""
 
 import signal
 import socket
@@ -14,7 +14,7 @@ from contracts import keys
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from tests.integration.conftest import rpc
-from tests.integration.test_market_serve import home, serving, wait_until_ready
+from tests.integration.test_market_serve import home, serving
 
 __all__ = ["home"]
 
@@ -25,27 +25,36 @@ def test_one_process_serves_an_old_key_and_a_new_one(home: Path, chain: Chain) -
     addresses = {keys.create(name, scrypt_n=2) for name in ("old", "new")}
     for address in addresses:
         rpc(chain, "anvil_setBalance", address, hex(10**18))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    market, port = free_port(), free_port()
     (home / "market.toml").write_text(f'[approver]\nkeys = ["old", "new"]\npoll_seconds = 0.1\nmetrics_port = {port}\n')
-    with serving() as (_, url), MarketClient(url) as api:
-        wait_until_ready(api)
-        command = [sys.executable, "-m", "contracts.cli", "approver", "start", "--market", url]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
+    url = f"http://127.0.0.1:{market}"
+    command = [sys.executable, "-m", "contracts.cli", "approver", "start", "--market", url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        waiting = [process.stderr.readline() for _ in addresses]  # of each key one line, and no more
+        assert all("approver.waits_for_market" in line and url in line for line in waiting), waiting
+        assert rounds_of(port) == set()
+        with serving("--port", str(market)), MarketClient(url) as api:
             deadline = time.monotonic() + 120
-            while not (working := rounds_of(port)) or working != addresses:
+            while rounds_of(port) != addresses:
                 assert process.poll() is None, process.communicate()
-                assert time.monotonic() < deadline, working
+                assert time.monotonic() < deadline, rounds_of(port)
                 time.sleep(0.1)
             assert all(api.encryption_key(address) for address in addresses)
             process.send_signal(signal.SIGTERM)
             output, log = process.communicate(timeout=30)
-        finally:
-            process.kill()
-            process.communicate()
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 0, log
+    assert "waits_for_market" not in log and log.count("approver.goes_on") == len(addresses)
     assert all(address in output for address in addresses)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def rounds_of(port: int) -> set[str]:
