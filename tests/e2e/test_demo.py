@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.timeout(660)  # beyond what the demo gives itself
+# Beyond what the demo gives itself; all in one process, with one demo.
+pytestmark = [pytest.mark.timeout(660), pytest.mark.xdist_group("demo")]
 
 
 @pytest.fixture(scope="module")
