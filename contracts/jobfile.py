@@ -26,8 +26,11 @@ from contracts.jobspec import (
 )
 
 
-def _plain_price(value: Any) -> Any:
-    """`0.5`, `"0.5"` or `0.5 per checkpoint`. Other units are refused: a Bid signs the price of a checkpoint."""
+def plain_price(value: Any) -> Any:
+    """`0.5`, `"0.5"` or `0.5 per checkpoint`. Other units are refused: a Bid signs the price of a checkpoint.
+
+    Raises ValueError.
+    """
     text = value if value is None else str(value)
     amount, per, unit = text.partition(" per ") if text else ("", "", "")
     if per and unit.strip() != "checkpoint":
@@ -81,7 +84,7 @@ class JobFile(BaseModel):
     sealed: bool = Field(default=False, description="the market gets ciphertext only")
     # The offer. Amounts are whole tokens, as text, so that no float ever holds money.
     units: int | None = Field(default=None, ge=1, description="work units per checkpoint; `recipe measure` fills it")
-    max_price: Annotated[str | None, BeforeValidator(_plain_price)] = Field(
+    max_price: Annotated[str | None, BeforeValidator(plain_price)] = Field(
         default=None, description="tokens per checkpoint at most, fee included"
     )
     budget: Amount = Field(default=None, description="tokens for the whole job at most, fees included")

@@ -61,7 +61,7 @@ def plan(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:
             raise UserError(
                 f"a checkpoint of its lease {lease.id[:12]} is challenged", "Cancel it when the arbiter has ruled."
             )
-    raise UserError(f"job {job.id[:12]} is over ({job.status}): there is nothing to cancel")
+    raise UserError(f"job {job.id[:12]} is over on chain: there is nothing to cancel")
 
 
 def _never_leased(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:

@@ -15,7 +15,7 @@ from contracts.chain.fees import format_ether
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from contracts.output import Output
-from contracts.settings import Settings, load_settings
+from contracts.settings import load_settings
 from market import submit as submitting
 from market.job_money import MONEY, Cancellation, plan, row_of
 from market.job_view import (
@@ -91,7 +91,7 @@ def cancel(
         info, found = client.info(), find_job(client, job)
         _check_is_ours(chain, found)
         chosen = plan(client, chain, found)
-    sender_name = _client_key(found, key, settings)
+    sender_name = _client_key(found, key)
     say = console if output is Output.TABLE else Console(stderr=True)
     # Not even what an earlier command has left to send leaves in a dry run.
     sender = Sender(chain, keys.load(sender_name), allowed=lambda: not dry_run)
@@ -163,7 +163,7 @@ def extend(
                 "Wait for it (gpumarket job wait), or cancel it first (gpumarket job cancel).",
             )
         _check_is_ours(chain, found)
-        name = _client_key(found, key, settings)
+        name = _client_key(found, key)
         records = accepted_chain(client, found)
         check_against_chain(chain, found, records)
         offer = submitting.prepare_follow_up(
@@ -185,13 +185,18 @@ def _check_is_ours(chain: Chain, job: JobOut) -> None:
         raise UserError(f"the market's Bid is not that of job {job.id}", "Nothing is signed or sent.")
 
 
-def _client_key(job: JobOut, key: str | None, settings: Settings) -> str:
+def _client_key(job: JobOut, key: str | None) -> str:
     """The name of the key that is the job's client. Raises UserError if it is not here."""
     known = keys.list_keys()
-    name = key or next((name for name, address in known.items() if address == job.bid.client), settings.key)
-    if name is None or keys.address(name) != job.bid.client:
+    own = next((name for name, address in known.items() if address == job.bid.client), None)
+    if key is not None and keys.address(key) != job.bid.client:
         raise UserError(
-            f"only its client {job.bid.client} can do that, and that key is not here",
+            f"only its client {job.bid.client} can do that; the key '{key}' is {keys.address(key)}",
+            f"--key {own}" if own else "Its key is not here. Another home: GPUMARKET_HOME=...",
+        )
+    if own is None:
+        raise UserError(
+            f"only its client {job.bid.client} can do that, and its key is not here",
             f"Keys here: {', '.join(known) or 'none'}. Another home: GPUMARKET_HOME=...",
         )
-    return name
+    return key or own

@@ -1,5 +1,6 @@
 """What the `gpumarket job` commands share: options, finding a job, tables, and the way from a quote to a job."""
 
+import re
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -103,10 +104,12 @@ def confirm(question: str, yes: bool, say: Console) -> None:
 
 def find_job(client: MarketClient, prefix: str) -> JobOut:
     """The job whose id starts with `prefix`."""
-    if len(prefix) == 66:
-        return client.job(prefix)
     digits = prefix.lower().removeprefix("0x")
-    found = [job for job in client.jobs() if digits and job.id.startswith("0x" + digits)]
+    if not re.fullmatch("[0-9a-f]{1,64}", digits):
+        raise UserError(f"{prefix!r} is not a job's id, nor its first hex digits", "See `gpumarket job list`.")
+    if len(digits) == 64:
+        return client.job(f"0x{digits}")
+    found = [job for job in client.jobs() if job.id.startswith("0x" + digits)]
     if len(found) != 1:
         hint = "Give more digits." if found else "See `gpumarket job list`."
         raise UserError(f"{len(found) or 'no'} jobs have an id that starts with {prefix!r}", hint)

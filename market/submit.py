@@ -4,17 +4,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
 from pydantic import ValidationError
 
-from contracts.amounts import format_amount, parse_amount, parse_positive
+from contracts.amounts import format_amount, parse_amount
 from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, QuoteIn, QuoteOut
 from contracts.api.client import MarketClient
 from contracts.api.grants import by_key, make_grant, public_key, publish_key
 from contracts.errors import UserError
-from contracts.jobfile import JobFile, read_job
+from contracts.jobfile import JobFile, plain_price, read_job
 from contracts.jobspec import FileRef, JobSpec, first_problem
 from contracts.orders import Bid, Domain
 from contracts.sealing import new_job_key
@@ -57,13 +58,14 @@ def prepare(market: MarketClient, domain: Domain, client: str, path: Path, appro
     if job.units is None:
         raise UserError(f"{path} has no `units` (work per checkpoint)", f"count them: gpumarket recipe measure {path}")
     info = _info(market, domain)
-    asked = QuoteIn(
+    asked = _question(
+        str(path),
         client=client,
         spec=spec,
         units=job.units,
         rules=job.rules,
         max_price=_max_price(job, info),
-        stake=_tokens(job.stake, info),
+        stake=_tokens("stake", job.stake, info),
         approver=approver or info.approver,
         valid_for=job.valid_for,
     )
@@ -93,12 +95,13 @@ def prepare_follow_up(
             f"the market no longer has the rules {bid.rules} of that job",
             f"It has: {', '.join(names.values())}. Submit a job that starts from a pulled checkpoint (`start`).",
         )
-    asked = QuoteIn(
+    asked = _question(
+        "follow-up",
         client=bid.client,
         spec=follow_up(earlier.spec, earlier.accepted, steps, deadline),
         units=bid.units,
         rules=names[bid.rules],
-        max_price=bid.max_price if max_price is None else parse_amount(max_price, info.token_decimals),
+        max_price=bid.max_price if max_price is None else _price(max_price, info),
         stake=bid.stake,
         approver=None if bid.approver == ZERO_ADDRESS else bid.approver,
         start_tip=tip,
@@ -144,16 +147,37 @@ def _quoted(
     return Offer(name, asked.spec, folder, info, quote, approver_key, earlier)
 
 
-def _tokens(text: str | None, info: Info) -> int | None:
-    return None if text is None else parse_amount(text, info.token_decimals)
+def _question(what: str, **fields: Any) -> QuoteIn:
+    """Raises UserError for a value that no market takes."""
+    try:
+        return QuoteIn.model_validate(fields)
+    except ValidationError as error:
+        raise first_problem(error, QuoteIn.model_fields, what) from error
+
+
+def _tokens(field: str, text: str | None, info: Info) -> int | None:
+    """An amount of job.yaml. Raises UserError that names the field."""
+    try:
+        return None if text is None else parse_amount(text, info.token_decimals)
+    except UserError as error:
+        raise UserError(f"{field}: {error.message}", error.hint) from error
+
+
+def _price(text: str, info: Info) -> int | None:
+    """A price per checkpoint, as job.yaml has it. Raises UserError."""
+    try:
+        return _tokens("max_price", plain_price(text), info)
+    except ValueError as error:
+        raise UserError(f"max_price: {error}") from error
 
 
 def _max_price(job: JobFile, info: Info) -> int | None:
     """The limit per checkpoint that a Bid signs: a budget is kept by it, whoever trains. Raises UserError."""
-    max_price, checkpoints = _tokens(job.max_price, info), job.steps // job.checkpoint_every
-    if job.budget is None:
+    max_price, budget = _tokens("max_price", job.max_price, info), _tokens("budget", job.budget, info)
+    if budget is None:
         return max_price
-    per_checkpoint = parse_positive(job.budget, info.token_decimals) // checkpoints
+    checkpoints = job.steps // job.checkpoint_every
+    per_checkpoint = budget // checkpoints
     limit = f"{format_amount(per_checkpoint, info.token_decimals)} {info.token_symbol} per checkpoint"
     if max_price is not None and max_price > per_checkpoint:
         raise UserError(
@@ -162,7 +186,10 @@ def _max_price(job: JobFile, info: Info) -> int | None:
             "Lower max_price, raise the budget, or leave one of them out.",
         )
     if per_checkpoint == 0:
-        raise UserError(f"the budget of {job.budget} is nothing per checkpoint, of which there are {checkpoints}")
+        raise UserError(
+            f"budget: {job.budget} is nothing per checkpoint, of which there are {checkpoints}",
+            f"{format_amount(checkpoints, info.token_decimals)} is the least that can be divided among them.",
+        )
     return max_price if max_price is not None else per_checkpoint
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlmodel import select
 
-from contracts.amounts import format_amount
+from contracts.amounts import MAX_AMOUNT, format_amount
 from contracts.api.bodies import AskResources, OrderStatus, QuoteIn, QuoteOut, RuleSet
 from contracts.api.problems import Code, Problem
 from contracts.orders import Ask, Bid
@@ -38,6 +38,11 @@ def quote(context: Context, body: QuoteIn) -> QuoteOut:
     cheapest = min(matching, key=lambda ask: ask.lowest_price(body.units), default=None)
     lowest = cheapest.lowest_price(body.units) if cheapest else None
     highest_cost = bid.max_price * bid.checkpoints
+    if highest_cost > MAX_AMOUNT:
+        raise _invalid(
+            f"max_price: {bid.max_price} for each of {bid.checkpoints} checkpoints is more than the escrow can count, "
+            f"{MAX_AMOUNT}"
+        )
     missing = max(0, highest_cost - account.free)
     return QuoteOut(
         job=bid.job,
@@ -51,7 +56,7 @@ def quote(context: Context, body: QuoteIn) -> QuoteOut:
         missing=missing,
         bid=bid,
         typed_data=bid.typed_data(context.chain.domain),
-        warnings=[*_warnings(bid, rules, body.spec.deadline, asks, matching), *_to_deposit(context, missing)],
+        warnings=_warnings(context, bid, rules, body.spec.deadline, asks, matching, missing),
     )
 
 
@@ -131,7 +136,15 @@ def _bid(context: Context, body: QuoteIn, rules: RuleSet, prices: Sequence[int],
     )
 
 
-def _warnings(bid: Bid, rules: RuleSet, deadline: str | None, fitting: list[Ask], matching: list[Ask]) -> list[str]:
+def _warnings(
+    context: Context,
+    bid: Bid,
+    rules: RuleSet,
+    deadline: str | None,
+    fitting: list[Ask],
+    matching: list[Ask],
+    missing: int,
+) -> list[str]:
     found = []
     if not fitting:
         late = f", to be done by {deadline}," if deadline else ""
@@ -141,19 +154,21 @@ def _warnings(bid: Bid, rules: RuleSet, deadline: str | None, fitting: list[Ask]
     share = _replays_needed(bid, rules)
     if share > MAX_REPLAYS:
         found.append(
-            f"a stake of {bid.stake} deters cheating only if more than {share:.0%} of the checkpoints are replayed; "
-            f"{STAKE_PRICES} prices more than the arbiter's fee of {rules.rules.arbiter_fee} is usual"
+            f"a stake of {_tokens(context, bid.stake)} deters cheating only if more than {share:.0%} of the "
+            f"checkpoints are replayed; {STAKE_PRICES} prices more than the arbiter's fee of "
+            f"{_tokens(context, rules.rules.arbiter_fee)} is usual"
         )
     if bid.approver == ZERO_ADDRESS:
         found.append(
             "no approver: you must approve checkpoints yourself, or the provider waits a window for each payment"
         )
+    if missing:
+        found.append(f"deposit {_tokens(context, missing)} more before you post the Bid")
     return found
 
 
-def _to_deposit(context: Context, missing: int) -> list[str]:
-    amount = f"{format_amount(missing, context.chain.decimals)} {context.chain.symbol}"
-    return [f"deposit {amount} more before you post the Bid"] if missing else []
+def _tokens(context: Context, amount: int) -> str:
+    return f"{format_amount(amount, context.chain.decimals)} {context.chain.symbol}"
 
 
 def _replays_needed(bid: Bid, rules: RuleSet) -> float:

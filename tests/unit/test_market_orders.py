@@ -315,7 +315,7 @@ def test_a_quote_without_asks(world: World) -> None:
     out = world.api.quote(quote_in(world, max_price=2_000_000, stake=2_000_000, approver=OTHER))
     assert (out.matching_asks, out.lowest_price, out.likely_cost, out.missing) == (0, None, None, 7_999_999)
     assert [warning[:20] for warning in out.warnings] == [
-        "no open ask fits the", "a stake of 2000000 d", "deposit 7.999999 tUS",
+        "no open ask fits the", "a stake of 2 tUSD de", "deposit 7.999999 tUS",
     ]  # fmt: skip
 
 
