@@ -49,7 +49,7 @@ abstract contract Disputes is Leases {
         bytes32 lease = terms.id();
         State s = _states[lease];
         uint256 pending = _requireChallengeable(terms, lease, s);
-        _requireRules(terms, rules);
+        Rules memory agreed = _agreed(terms, rules);
         if (ground > 1) revert Escrow_BadIndex(ground, 0, 1);
         if (roots.length != pending) revert Escrow_BadIndex(roots.length, pending, pending);
         if (k <= s.accepted() || k > s.claimed()) revert Escrow_BadIndex(k, s.accepted() + 1, s.claimed());
@@ -64,14 +64,14 @@ abstract contract Disputes is Leases {
         question.ground = ground;
         (question.before, question.claimed) = _stretch(acceptedTip, roots, k - s.accepted() - 1, s.tip());
 
-        uint256 bond = rules.arbiterFee + terms.unpacked().price() * pending;
+        uint256 bond = agreed.arbiterFee + terms.unpacked().price() * pending;
         _debit(msg.sender, bond);
         question.id = _file(lease, bond, s.tip());
         if (s.isIn(Phase.Closing)) s = s.with(StateLib.FROM_CLOSING);
         _states[lease] = s.withPhase(Phase.Challenged).withTip(acceptedTip).withTimeNow();
         emit Challenged(lease, question.id, msg.sender, k, acceptedTip, question.claimed, ground, bond);
 
-        IArbiter(rules.arbiter).open(question);
+        IArbiter(agreed.arbiter).open(question);
     }
 
     /// @return how many claimed checkpoints are neither accepted nor out of reach
@@ -107,26 +107,26 @@ abstract contract Disputes is Leases {
         bytes32 lease = terms.id();
         State s = _states[lease];
         if (!s.isIn(Phase.Challenged)) revert Escrow_WrongPhase(lease, s.status());
-        _requireRules(terms, rules);
+        Rules memory agreed = _agreed(terms, rules);
         Dispute memory d = _disputes[lease];
         bytes32 id = _disputeId(d.number);
-        uint256 verdict = _verdict(rules.arbiter, id);
-        if (verdict == 0 && block.timestamp < s.t() + rules.arbiterTimeout) {
-            revert Escrow_NoVerdict(id, s.t() + rules.arbiterTimeout);
+        uint256 verdict = _verdict(agreed.arbiter, id);
+        if (verdict == 0 && block.timestamp < s.t() + agreed.arbiterTimeout) {
+            revert Escrow_NoVerdict(id, s.t() + agreed.arbiterTimeout);
         }
 
         delete _disputes[lease];
         emit Resolved(lease, id, uint8(verdict));
-        uint256 fee = rules.arbiterFee;
+        uint256 fee = agreed.arbiterFee;
         uint256 stake = terms.parties.stake;
         if (verdict == VERDICT_TRUE) {
             s = s.withPhase(s.has(StateLib.FROM_CLOSING) ? Phase.Closing : Phase.Active);
             _states[lease] = s.without(StateLib.FROM_CLOSING).withTip(d.claimedTip).withTimeNow();
-            _credit(rules.arbiter, fee);
+            _credit(agreed.arbiter, fee);
             _credit(terms.provider, d.bond - fee);
         } else if (verdict == VERDICT_FALSE) {
             uint256 reward = (stake - fee) / REWARD_DIVISOR;
-            _credit(rules.arbiter, fee);
+            _credit(agreed.arbiter, fee);
             _credit(d.challenger, d.bond + reward);
             _exit(terms, lease, s, 0, stake - fee - reward);
         } else {
@@ -150,7 +150,9 @@ abstract contract Disputes is Leases {
         return answer == VERDICT_TRUE || answer == VERDICT_FALSE ? answer : 0;
     }
 
-    function _requireRules(Terms calldata terms, Rules calldata rules) private pure {
+    /// @dev The rules that both orders signed, read as `open` read them: any that could be opened can be disputed.
+    function _agreed(Terms calldata terms, Rules calldata source) private pure returns (Rules memory rules) {
+        source.copyTo(rules);
         bytes32 expected = terms.parties.rules;
         bytes32 got = rules.hash();
         if (got != expected) revert Escrow_RulesMismatch(expected, got);

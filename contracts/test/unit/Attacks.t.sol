@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.28;
+
+import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
+
+import {Escrow} from "../../src/Escrow.sol";
+import {Ask, Bid, IEscrow, Match, Reason, Redemption, Terms} from "../../src/interfaces/IEscrow.sol";
+import {OrderLib} from "../../src/libraries/OrderLib.sol";
+import {EscrowTest} from "../utils/EscrowTest.sol";
+
+/// @notice A token that calls whoever was named, once, in the middle of a transfer: before balances move, or after.
+contract HookedToken is ERC20("hooked", "HOOK") {
+    address private _target;
+    bytes private _input;
+    bool private _early;
+
+    function mint(address to, uint256 amount) external {
+        _mint(to, amount);
+    }
+
+    function callBack(address target, bytes calldata input, bool early) external {
+        (_target, _input, _early) = (target, input, early);
+    }
+
+    function _update(address from, address to, uint256 amount) internal override {
+        address target = _target;
+        delete _target;
+        if (target != address(0) && _early) _call(target);
+        super._update(from, to, amount);
+        if (target != address(0) && !_early) _call(target);
+    }
+
+    function _call(address target) private {
+        (bool ok,) = target.call(_input);
+        require(ok, "callback");
+    }
+}
+
+contract Thief {
+    Escrow private immutable _escrow;
+
+    constructor(Escrow escrow, HookedToken token) {
+        _escrow = escrow;
+        token.approve(address(escrow), type(uint256).max);
+    }
+
+    function deposit(uint256 amount) external {
+        _escrow.deposit(address(this), amount);
+    }
+
+    function withdraw(uint256 amount) external {
+        _escrow.withdraw(address(this), amount);
+    }
+}
+
+/// @notice What nobody honest would do, and that it gains nothing.
+contract AttacksTest is EscrowTest {
+    uint256 private constant BID_WORDS = 13;
+    uint256 private constant ASK_WORDS = 12;
+    /// In the calldata of `open`: behind the selector; and behind that, six words of rules and the item's offset.
+    uint256 private constant RULES_PLACE = 4;
+    uint256 private constant ITEM_PLACE = 4 + 7 * 32;
+
+    /// @dev Words with bits that their types don't have are hashed with them, and read without.
+    function test_DirtyOrders() external {
+        Match memory item = _match(_bid(), _ask());
+        uint8[BID_WORDS] memory bidBits = [160, 160, 160, 0, 0, 0, 16, 64, 96, 64, 96, 40, 40];
+        uint8[ASK_WORDS] memory askBits = [160, 160, 0, 0, 96, 64, 96, 16, 16, 40, 40, 32];
+        bytes memory bid = abi.encode(item.bid);
+        bytes memory ask = abi.encode(item.ask);
+        for (uint256 i; i < BID_WORDS; ++i) {
+            if (bidBits[i] != 0) _soil(bid, i, type(uint256).max << bidBits[i]);
+        }
+        for (uint256 i; i < ASK_WORDS; ++i) {
+            if (askBits[i] != 0) _soil(ask, i, type(uint256).max << askBits[i]);
+        }
+        _soil(bid, 5, type(uint96).max); // startTip is left aligned
+        bytes32 bidId = _digest(OrderLib.BID_TYPEHASH, bid);
+        item.bidSignature = _sign(client, bidId);
+        item.askSignature = _sign(provider, _digest(OrderLib.ASK_TYPEHASH, ask));
+        bytes memory input = abi.encodeCall(IEscrow.open, (rules, item));
+        _put(input, ITEM_PLACE, bytes.concat(bid, ask));
+
+        bytes memory output = _send(matcher, input);
+        Terms memory terms = _terms(item, 0);
+        terms.parties.bid = bidId;
+        assertEq(abi.decode(output, (bytes32)), _id(terms), "lease");
+        _assertState(_id(terms), ACTIVE, 0, 0, 0, _tip(0));
+        _claim(terms, 1, 2);
+        _redeem(terms, CHECKPOINTS);
+        _assertGone(_id(terms));
+        item = _match(_bid(), _ask());
+        _expectRefusal(Reason.BidUsed);
+        vm.prank(matcher);
+        escrow.open(rules, item);
+    }
+
+    /// @dev A lease that could be opened under such rules, but not challenged, would accept any claim.
+    function test_DirtyRules() external {
+        bytes memory words = abi.encode(rules);
+        _soil(words, 2, type(uint256).max << 32);
+        bytes32 hash = keccak256(bytes.concat(OrderLib.RULES_TYPEHASH, words));
+        Match memory item = _match(_bid(), _ask());
+        item.bid.rules = item.ask.rules = hash;
+        _resign(item);
+        bytes memory input = abi.encodeCall(IEscrow.open, (rules, item));
+        _put(input, RULES_PLACE, words);
+        _send(matcher, input);
+        Terms memory terms = _terms(item, 0);
+        _claim(terms, 1, 1);
+
+        uint256 place = 4 + 10 * 32; // behind the selector and the terms
+        input = abi.encodeCall(IEscrow.challenge, (terms, rules, _tip(0), _roots(1, 1), 1, 0));
+        _put(input, place, words);
+        _send(challenger, input);
+        (bytes32 id,,,) = escrow.dispute(_id(terms));
+        arbiter.rule(id, 2);
+        input = abi.encodeCall(IEscrow.resolve, (terms, rules));
+        _put(input, place, words);
+        _send(stranger, input);
+        _assertState(_id(terms), CLOSED, 0, 0, 0, _tip(0));
+        assertEq(_free(provider), FUNDS - STAKE, "provider");
+    }
+
+    /// @dev Indices end at 65535, and so does a claim.
+    function test_LastIndices() external {
+        Bid memory bid = _bid();
+        (bid.checkpoints, bid.maxPrice, bid.fee) = (type(uint16).max, 2, 1);
+        Ask memory ask = _ask();
+        (ask.pricePerHour, ask.maxCheckpoints) = (1, type(uint16).max - 1);
+        Match memory item = _match(bid, ask);
+        item.price = 1;
+        Terms memory terms = _open(item);
+        Redemption memory approved = _approval(terms, 1, false);
+        approved.approval.n = 65_533;
+        _resign(approved);
+        escrow.redeem(approved);
+        bytes32 parties = keccak256(abi.encode(terms.parties));
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 65_535, 65_534, 65_534));
+        vm.prank(provider);
+        escrow.claim(provider, terms.nums, parties, 65_535, 0, _roots(2, 3));
+        vm.prank(provider);
+        escrow.claim(provider, terms.nums, parties, 65_534, _tip(2), _roots(2, 2));
+        vm.warp(START_TIME + WINDOW);
+        escrow.collect(terms);
+
+        item = _continue(bid, ask, terms);
+        item.price = 1;
+        terms = _openFrom(item, 65_534);
+        parties = keccak256(abi.encode(terms.parties));
+        vm.prank(provider);
+        escrow.claim(provider, terms.nums, parties, 65_535, _tip(3), _roots(3, 3));
+        vm.warp(START_TIME + 2 * WINDOW);
+        escrow.collect(terms);
+        _assertGone(_id(terms));
+        assertEq(_free(client), FUNDS - 2 * 65_535, "client");
+        assertEq(_free(provider), FUNDS + 65_535, "provider");
+        assertEq(_free(matcher), 65_535, "matcher");
+    }
+
+    function test_TokenCallsBack() external {
+        for (uint256 mode; mode < 8; ++mode) {
+            (bool back, bool early, bool depositing) = (mode & 1 != 0, mode & 2 != 0, mode & 4 != 0);
+            HookedToken hooked = new HookedToken();
+            Escrow other = new Escrow(hooked, _bounds());
+            hooked.mint(address(this), 100);
+            hooked.approve(address(other), 100);
+            other.deposit(client, 100);
+            Thief thief = new Thief(other, hooked);
+            hooked.mint(address(thief), 50);
+            thief.deposit(20);
+            bytes memory input = back ? abi.encodeCall(Thief.withdraw, (10)) : abi.encodeCall(Thief.deposit, (10));
+            hooked.callBack(address(thief), input, early);
+            if (depositing) thief.deposit(20);
+            else thief.withdraw(10);
+            (uint96 his,,,) = other.account(address(thief));
+            (uint96 others,,,) = other.account(client);
+            assertEq(others, 100, "others");
+            assertEq(hooked.balanceOf(address(other)), uint256(his) + others, "held");
+            assertEq(hooked.balanceOf(address(thief)) + his, 50, "thief");
+        }
+    }
+
+    function _soil(bytes memory words, uint256 index, uint256 dirt) private pure {
+        assembly ("memory-safe") {
+            let word := add(add(words, 0x20), mul(index, 0x20))
+            mstore(word, or(mload(word), dirt))
+        }
+    }
+
+    function _put(bytes memory input, uint256 place, bytes memory part) private pure {
+        for (uint256 i; i < part.length; ++i) {
+            input[place + i] = part[i];
+        }
+    }
+
+    function _digest(bytes32 typeHash, bytes memory words) private view returns (bytes32) {
+        bytes32 domainType =
+            keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
+        bytes32 domain =
+            keccak256(abi.encode(domainType, keccak256("gpumarket"), keccak256("1"), block.chainid, escrow));
+        return keccak256(abi.encodePacked("\x19\x01", domain, keccak256(bytes.concat(typeHash, words))));
+    }
+
+    function _send(address sender, bytes memory input) private returns (bytes memory) {
+        vm.prank(sender);
+        (bool ok, bytes memory output) = address(escrow).call(input);
+        assertTrue(ok, "went through");
+        return output;
+    }
+}
