@@ -27,15 +27,16 @@ def lot(**changes: Any) -> Offer:
 def test_lots_that_fit_the_machine() -> None:
     check_lots({"a": lot(gpus=(0, 1), threads=16), "b": lot(gpus=(2,), threads=16)}, GPUS)
     check_lots({"a": lot(threads=4, memory_mb=8_000), "b": lot(threads=4, memory_mb=8_000)}, CPU)
-    check_lots({"a": lot(threads=64)}, CPU)  # alone it may be what its owner wants
+    check_lots({"a": lot(threads=64, memory_mb=64_000)}, CPU)  # alone it may be what its owner wants
 
 
 @pytest.mark.parametrize(
     ("one", "other", "problem"),
     [
         ({"gpus": (0, 1)}, {"gpus": (1,)}, "the lots 'a' and 'b' both sell GPU 1"),
-        ({"threads": 20}, {"threads": 20}, "a, b sell 40 CPU threads together; this machine has 32"),
-        ({"memory_mb": 90_000}, {}, "a, b sell 91000 MB of memory together; this machine has 90000"),
+        ({"gpus": (2,)}, {"gpus": (0, 2)}, "the lots 'a' and 'b' both sell GPU 2"),
+        ({"threads": 16}, {"threads": 17}, "a, b sell 33 CPU threads together; this machine has 32"),
+        ({"memory_mb": 89_001}, {}, "a, b sell 90001 MB of memory together; this machine has 90000"),
     ],
 )
 def test_lots_that_sell_one_thing_twice(one: dict[str, Any], other: dict[str, Any], problem: str) -> None:
