@@ -2,7 +2,16 @@
 
 from enum import StrEnum
 
+from rich.console import Console
+from rich.table import Table
+
 
 class Output(StrEnum):
     TABLE = "table"
     JSON = "json"
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """As wide as the table needs, on narrower terminals and in pipes too: no amount and no id is cut."""
+    needed = Console(width=10_000).measure(table).maximum
+    Console(file=console.file, width=max(needed, console.width)).print(table)

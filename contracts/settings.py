@@ -24,11 +24,11 @@ CONFIG_NAME = "config.toml"
 
 # What to do about a setting that a command needs and nobody gave.
 _HOW_TO_GET = {
-    "market_url": "ask the market's operator for its address; on a devnet, `gpumarket market` serves one",
+    "market_url": "ask the market's operator for its address; on a devnet, `gpumarket market serve` is one",
     "approver": "name the address that signs approvals for you, or give a Bid without an approver",
     "rules": "on a devnet, `gpumarket devnet` writes rule-sets; elsewhere, take them from your market",
 }
-_FROM_DEPLOYMENT = "run `gpumarket devnet` for a local chain, or take it from the deployment you want to use"
+_FROM_DEPLOYMENT = "run `gpumarket devnet` for a local chain, or take it from /v1/info of a market that you trust"
 
 
 def home() -> Path:

@@ -14,7 +14,7 @@ from contracts.api.bodies import JobStatus
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
 from contracts.errors import UserError
-from contracts.output import Output
+from contracts.output import Output, print_whole
 from contracts.settings import load_settings
 from market import auditor_cli, grant_cli, job_follow_cli, job_money_cli
 from market import pull as pulling
@@ -79,7 +79,10 @@ def list_jobs(
         table.add_row(
             job.id[:12], job.name, status_of(job), accepted, tokens(job.paid + job.fees, info), str(len(job.leases))
         )
-    console.print(table if jobs else "There are no such jobs.")
+    if jobs:
+        print_whole(console, table)
+    else:
+        console.print("There are no such jobs.")
 
 
 @app.command()
@@ -99,7 +102,7 @@ def show(
         if output is Output.JSON:
             typer.echo(found.model_dump_json(by_alias=True, indent=2))
         elif not watch:
-            console.print(job_table(found, info))
+            print_whole(console, job_table(found, info))
         if output is Output.TABLE and (found.failures or found.status is JobStatus.FAILED):
             reading = reader(settings, client, found, key)
             for report in client.reports(found.id):

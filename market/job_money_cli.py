@@ -14,7 +14,7 @@ from contracts.chain.client import Chain, connect
 from contracts.chain.fees import format_ether
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
-from contracts.output import Output
+from contracts.output import Output, print_whole
 from contracts.settings import load_settings
 from market import submit as submitting
 from market.job_money import MONEY, Cancellation, plan, row_of
@@ -62,7 +62,7 @@ def cost(job: JobId, market: MarketUrl = None, output: OutputOption = Output.TAB
         amounts = [tokens(row[name], info) for name in ("price", *MONEY)]
         state = lease.finished or lease.state.phase
         table.add_row(lease.id[:12], lease.provider[:12], str(row["checkpoints"]), *amounts, state)
-    console.print(table)
+    print_whole(console, table)
     console.print(
         f"spent {tokens(spent, info)} for {found.accepted} of {found.bid.checkpoints} checkpoints, "
         f"{tokens(total['locked'], info)} locked; at most {tokens(found.bid.max_price, info)} per checkpoint",

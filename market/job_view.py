@@ -23,7 +23,7 @@ from contracts.chain.client import Chain, connect
 from contracts.chain.signatures import is_signed_by
 from contracts.errors import UserError
 from contracts.orders import Domain, SignedType
-from contracts.output import Output
+from contracts.output import Output, print_whole
 from contracts.sealing_keys import unlock
 from contracts.settings import Settings
 from market import sealed
@@ -53,7 +53,7 @@ def hand_in(
     """Shows an offer; after a yes signs its Bid with the key `name` and hands the job in."""
     say = console if output is Output.TABLE else Console(stderr=True)
     if output is Output.TABLE or not yes:
-        say.print(quote_table(offer))
+        print_whole(say, quote_table(offer))
     for warning in offer.quote.warnings:
         say.print(f"[yellow]Note:[/] {warning}", highlight=False)
     for twin in submitting.same_again(client, offer):
@@ -177,7 +177,7 @@ def quote_table(offer: submitting.Offer) -> Table:
     quote, bid = offer.quote, offer.quote.bid
     deadline = f" (its deadline is {offer.spec.deadline})" if offer.spec.deadline else ""
     table = Table(title=f"Quote for {offer.name}", box=None, show_header=False, pad_edge=False, title_justify="left")
-    table.add_row("job", quote.job)
+    table.add_row("job's hash", quote.job)
     table.add_row("checkpoints", f"{bid.checkpoints}, {bid.units} work units each")
     table.add_row("machines that fit now", str(quote.matching_asks))
     if quote.lowest_price is not None and quote.likely_cost is not None and quote.seconds_per_checkpoint is not None:

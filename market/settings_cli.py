@@ -31,7 +31,7 @@ def show(output: Output) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name != "value", overflow="fold")
     for row in rows:
         table.add_row(*("-" if value is None else str(value) for value in row.values()))
     Console(file=sys.stdout, width=max(200, Console().width)).print(table)

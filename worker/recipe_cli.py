@@ -24,7 +24,7 @@ from worker.messages import Checkpoint, Failed, Message, Ready, Step
 from worker.runner import Runner
 from worker.units_line import set_units
 
-app = typer.Typer(no_args_is_help=True, help="Check and measure a training program.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check and measure a training program.")
 console = Console()
 say = partial(console.print, highlight=False, soft_wrap=True)
 
