@@ -33,7 +33,8 @@ def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.Monk
     )
     matcher, approver = funded(2)
     client, provider = funded(2, free=100 * TOKEN)
-    database = f"sqlite:///{tmp_path}/market.sqlite3"  # the provider sees it through the API only, which the market's tests try on both
+    # One kind: a provider sees the database through the API only, which the market's tests try on both.
+    database = f"sqlite:///{tmp_path}/market.sqlite3"
     with Stage(chain, tmp_path, rules, matcher, client, provider, approver, database) as stage:
         yield stage
 
