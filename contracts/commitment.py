@@ -9,6 +9,7 @@ import math
 import mmap
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import rfc8785
@@ -17,6 +18,7 @@ from eth_utils.crypto import keccak
 
 LEAF_BYTES = 1024
 SAMPLES = 256
+TRACE_BLOCK = 1 << 14  # step digests that are hashed at once
 MAX_HEADER = 100_000_000  # bytes of a safetensors header, as in its library
 DTYPE_BITS = (
     dict.fromkeys(("F64", "I64", "U64", "C64"), 64)
@@ -151,9 +153,13 @@ def step_digest(step: int, metrics: Mapping[str, float], sampled: bytes) -> byte
     return _sha(_STEP, *parts, struct.pack(">I", len(sampled)), sampled)
 
 
-def trace_root(digests: Sequence[bytes]) -> bytes:
-    """Commitment to the step digests since the last checkpoint."""
-    return _sha(_TRACE, struct.pack(">I", len(digests)), merkle_root(digests))
+def trace_root(digests: Iterable[bytes]) -> bytes:
+    """Commitment to the step digests since the last checkpoint, of which there may be more than memory holds."""
+    count, stream, roots = 0, iter(digests), []
+    while block := list(islice(stream, TRACE_BLOCK)):
+        count += len(block)
+        roots.append(merkle_root(block))  # a node of the whole tree, as the block's size is a power of two
+    return _sha(_TRACE, struct.pack(">I", count), merkle_root(roots))
 
 
 def canonical_hash(value: Any) -> bytes:

@@ -1,5 +1,6 @@
 """Checkpoint files: their names, and what is committed to of them. Needs no torch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class TakenCheckpoint:
         return file_state_root(self.path)
 
     def trace(self) -> list[bytes]:
-        return read_trace(self.trace_path)
+        return list(read_trace(self.trace_path))
 
 
 def file_state_root(path: Path) -> bytes:
@@ -46,16 +47,14 @@ def file_state_root(path: Path) -> bytes:
         raise Failure("state", f"{path.name}: {error}") from error
 
 
-def read_trace(path: Path) -> list[bytes]:
-    """The step digests of one stretch. Raises Failure("state")."""
-    data = path.read_bytes()
-    if len(data) % DIGEST_BYTES:
-        raise Failure("state", f"{path.name} has {len(data)} bytes, not a multiple of {DIGEST_BYTES}")
-    return [data[at : at + DIGEST_BYTES] for at in range(0, len(data), DIGEST_BYTES)]
+def read_trace(path: Path) -> Iterator[bytes]:
+    """The step digests of one stretch, one after the other: a job decides how many there are."""
+    with path.open("rb") as file:
+        while digest := file.read(DIGEST_BYTES):
+            yield digest
 
 
 def check_trace(path: Path, *, steps: int, root: bytes) -> None:
     """Raises Failure("protocol") unless the file holds `steps` digests with this root."""
-    digests = read_trace(path)
-    if len(digests) != steps or trace_root(digests) != root:
+    if path.stat().st_size != DIGEST_BYTES * steps or trace_root(read_trace(path)) != root:
         raise Failure("protocol", f"{path.name} is not the trace that the training process reported")

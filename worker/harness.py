@@ -161,6 +161,7 @@ def limit_resources(limits: ResourceLimits) -> None:
         (resource.RLIMIT_DATA, limits.data),
         (resource.RLIMIT_FSIZE, limits.file_size),
         (resource.RLIMIT_NPROC, limits.processes),
+        (resource.RLIMIT_NOFILE, limits.open_files),
     ):
         if value is not None:
             resource.setrlimit(kind, (value, value))

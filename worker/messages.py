@@ -4,11 +4,13 @@ The process runs a stranger's program, so that the worker trusts none of its lin
 checked against these models, and against what must come next (class Conversation).
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from contracts.jobspec import check_json
 from worker.checkpoints import checkpoint_name
 from worker.environment import Device
 from worker.failures import Failure, FailureKind, printable
@@ -37,6 +39,7 @@ class ResourceLimits(Strict):
 
     data: int | None = None
     file_size: int | None = None
+    open_files: int | None = None
     processes: int | None = None
 
 
@@ -73,7 +76,9 @@ class Ready(Strict):
     flops: int = Field(gt=0, lt=2**63)  # of one step
     units: int = Field(gt=0, lt=2**63)  # of one checkpoint
     parameters: int = Field(ge=0, lt=2**63)
-    numerics: dict[str, str | int] = Field(max_length=64)
+    numerics: Annotated[dict[str, str | int], AfterValidator(partial(check_json, what="numerics"))] = Field(
+        max_length=64
+    )
 
 
 class Step(Strict):

@@ -16,13 +16,16 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
 from worker.sandbox import (
     OUTPUT,
     TMP_BYTES,
+    Bubblewrap,
     Program,
+    Sandbox,
     SandboxKind,
     View,
     given_to,
@@ -38,7 +41,6 @@ LABEL = "gpumarket.worker"  # of a container: which process looks after it
 # Where podman finds its storage and settings. It passes none of these on.
 PODMAN_VARIABLES = ("PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
                     "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "DBUS_SESSION_BUS_ADDRESS")  # fmt: skip
-OPEN_FILES = 1024
 
 
 class Podman:
@@ -85,6 +87,11 @@ class Podman:
             self._folder.cleanup()
 
 
+def chosen_sandbox(kind: Literal["bubblewrap", "podman"] = "bubblewrap", image: str | None = None) -> Sandbox:
+    """What provider.toml chooses, for one run. Whether it works here, its `problem` says."""
+    return Podman(image) if kind == "podman" else Bubblewrap()
+
+
 def podman_command(program: Program, seen: View, root: Sequence[str], name: str, uid: int) -> list[str]:
     """`root`: what to run it on, as podman's last options before the program."""
     limits = program.limits
@@ -97,7 +104,7 @@ def podman_command(program: Program, seen: View, root: Sequence[str], name: str,
         command += ["--userns", "keep-id"]
     memory = f"{limits.memory_mb}m"
     command += ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(limits.processes)]
-    command += ["--ulimit", f"nofile={OPEN_FILES}:{OPEN_FILES}", "--ulimit", "core=0:0"]
+    command += ["--ulimit", f"nofile={limits.open_files}:{limits.open_files}", "--ulimit", "core=0:0"]
     command += ["--ulimit", f"nproc={limits.processes}:{limits.processes}"]  # the default may be above our own
     command += ["--tmpfs", f"/tmp:rw,nosuid,nodev,mode=1777,size={TMP_BYTES // MB}m"]
     command += ["--shm-size", f"{TMP_BYTES // MB}m", "--unsetenv-all"]

@@ -17,7 +17,7 @@ from typing import IO, Self
 from contracts.jobspec import JobSpec
 from worker import messages, sandbox
 from worker.capped_log import CappedLog
-from worker.checkpoints import TakenCheckpoint, check_trace, trace_name
+from worker.checkpoints import DIGEST_BYTES, TakenCheckpoint, check_trace, trace_name
 from worker.environment import Device, check_environment, training_environment
 from worker.failures import Failure, is_full
 from worker.gpus import granted
@@ -149,11 +149,14 @@ class Runner:
         disk is full: then it may be tried again.
         """
         try:
-            path, trace_path = (self._copy_out(name) for name in (message.path, trace_name(message.index)))
+            path = self._copy_out(message.path, self.limits.disk_mb << 20)
+            trace_path = self._copy_out(trace_name(message.index), DIGEST_BYTES * self.spec.checkpoint_every)
             root = bytes.fromhex(message.trace_root[2:])
             check_trace(trace_path, steps=self.spec.checkpoint_every, root=root)
             self._drop_out(message.path, trace_path.name)
         except Failure as failure:
+            for name in (message.path, trace_name(message.index)):
+                (self.folder / name).unlink(missing_ok=True)
             self._fail(failure)
             raise
         self._taken = message.index
@@ -202,6 +205,8 @@ class Runner:
         prefer_to_kill(process.pid)
         self._process = process
         self._write(self._config().model_dump_json().encode())
+        if process.stdin is not None:
+            os.set_blocking(process.stdin.fileno(), False)  # who does not read what it is told shall not hold us up
         return process
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
@@ -260,13 +265,15 @@ class Runner:
         self._write(command.model_dump_json().encode())
 
     def _write(self, line: bytes) -> None:
-        with (
-            self._writing,
-            contextlib.suppress(OSError, ValueError),
-        ):  # it has ended: the supervisor will notice
-            if self._process is not None and self._process.stdin is not None:
-                self._process.stdin.write(line + b"\n")
-                self._process.stdin.flush()
+        if self._process is None or self._process.stdin is None:
+            return
+        try:
+            with self._writing:
+                os.write(self._process.stdin.fileno(), line + b"\n")
+        except BlockingIOError:
+            self._fail(Failure("protocol", "the training process does not listen"))
+        except (OSError, ValueError):
+            pass  # it has ended: the supervisor will notice
 
     def _fail(self, failure: Failure) -> None:
         self._finish(Failed(kind=failure.kind, message=failure.message[:4_000], hint=failure.hint))
@@ -332,7 +339,7 @@ class Runner:
                 subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL)
                 subprocess.run(["rm", "-rf", "--one-file-system", folder], stderr=subprocess.DEVNULL)
 
-    def _copy_out(self, name: str) -> Path:
+    def _copy_out(self, name: str, limit: int) -> Path:
         """Copies a file of the output folder, where it may still be open. Raises OSError if this disk is full."""
         target = self.folder / name
         partial = target.with_name(name + ".partial")
@@ -342,15 +349,18 @@ class Runner:
             with open(source, "rb") as file, open(partial, "wb") as copy:
                 if not stat.S_ISREG(os.fstat(source).st_mode):
                     raise Failure("protocol", f"{name} is not a file")
-                left = self.limits.disk_mb << 20
+                left = limit
                 while data := file.read(min(left + 1, 1 << 20)):
                     left -= len(data)
                     if left < 0:
-                        raise Failure("disk", f"{name} has over {self.limits.disk_mb} MB")
+                        raise Failure("disk", f"{name} has over {limit} bytes")
                     copy.write(data)
                 copy.flush()
                 os.fsync(copy.fileno())
             os.replace(partial, target)
+        except Failure:
+            partial.unlink(missing_ok=True)
+            raise
         except OSError as error:
             partial.unlink(missing_ok=True)
             if is_full(error):

@@ -52,7 +52,8 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
     "fanotify_init": (300, 262),
-    # The machine as a whole.
+    # The machine as a whole, and the cores of others.
+    "sched_setaffinity": (203, 122),
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "kexec_load": (246, 104),

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from worker.failures import Failure
 from worker.messages import ResourceLimits
 
 MB = 1 << 20
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # Address space that torch and its threads reserve beside what a recipe asks for: 190 MB were measured after
 # an import and a first backward pass on the CPU, with room for thread stacks and the allocator's arenas.
@@ -29,6 +31,8 @@ class Limits:
     disk_mb: int = 4096  # of the output folder, hence of the checkpoints that wait to be taken
     files: int = 10_000  # in the output folder, and as many in each folder in memory
     processes: int = 256  # threads included
+    open_files: int = 1024  # of each process; of all together no more than `files`
+    sockets: int = 256  # their buffers are memory that no process has
     start_seconds: float = 300  # until it has loaded the recipe and counted its work
     hang_seconds: float = 600  # between two messages: the longest step, or the writing of a checkpoint
     log_bytes: int = 256 * 1024
@@ -42,6 +46,7 @@ class Limits:
         return ResourceLimits(
             data=(self.memory_mb + BASE_DATA_MB) * MB,
             file_size=self.disk_mb * MB,
+            open_files=self.open_files,
             processes=self.processes if count_processes else None,
         )
 
@@ -56,12 +61,13 @@ def check_usage(processes: Iterable[psutil.Process], output: Path, limits: Limit
     for process in seen:
         try:
             threads += process.num_threads()
-            resident += process.memory_info().rss
+            resident += process.memory_info().rss + _swapped(process.pid)
         except psutil.Error:
             continue
         _check_memory_folders(process.pid, limits)
+        _check_sockets(process.pid, limits)
     if resident > limits.memory_mb * MB:
-        resident = sum(map(_own_share, seen))  # what processes share was counted once for each
+        resident = sum(_own_share(one.pid) + _swapped(one.pid) for one in seen)  # shared memory was counted for each
     if resident > limits.memory_mb * MB:
         raise Failure(
             "memory",
@@ -71,19 +77,62 @@ def check_usage(processes: Iterable[psutil.Process], output: Path, limits: Limit
     if threads > limits.processes:
         raise Failure("processes", f"{threads} processes and threads run, {limits.processes} are allowed")
     entries, used = folder_usage(output, limits)
+    used += deleted_bytes(seen, output, limits)
     if used > limits.disk_mb * MB:
         raise Failure("disk", f"the output folder has over {limits.disk_mb} MB", "write smaller checkpoints")
     if entries > limits.files:
         raise Failure("disk", f"the output folder has over {limits.files} files", "write fewer files")
 
 
-def _own_share(process: psutil.Process) -> int:
+def _own_share(pid: int) -> int:
     """Bytes of memory; a page that n processes share counts 1/n. Slow: the kernel walks through all pages."""
-    try:
-        text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+    with contextlib.suppress(OSError, IndexError):  # it has ended
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except PermissionError:  # a program can hide its pages from a user; then all of them are its own
+            return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
         return int(text.partition("\nPss:")[2].split()[0]) * 1024
+    return 0
+
+
+def _swapped(pid: int) -> int:
+    """Bytes of a process that the kernel has put on disk."""
+    try:
+        return int(Path(f"/proc/{pid}/status").read_text().partition("\nVmSwap:")[2].split()[0]) * 1024
     except (OSError, IndexError):
-        return 0  # it has ended
+        return 0
+
+
+def _check_sockets(pid: int, limits: Limits) -> None:
+    try:
+        if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
+            return  # not in a sandbox, or what starts one
+        used = int(Path(f"/proc/{pid}/net/sockstat").read_text().split()[2])
+    except (OSError, IndexError):
+        return
+    if used > limits.sockets:
+        raise Failure("memory", f"{used} sockets are open, {limits.sockets} are allowed", "use fewer")
+
+
+def deleted_bytes(processes: Iterable[psutil.Process], output: Path, limits: Limits) -> int:
+    """Bytes on the output folder's disk of files without a name, which their processes still have open.
+
+    Raises Failure("disk") if more files are open than the folder may have.
+    """
+    disk = os.stat(output).st_dev
+    sizes: dict[int, int] = {}
+    count = 0
+    for process in processes:
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{process.pid}/fd") as entries:
+            for entry in entries:
+                count += 1
+                if count > limits.files:
+                    raise Failure("disk", f"over {limits.files} files are open", "open fewer files")
+                with contextlib.suppress(OSError):
+                    file = entry.stat()
+                    if file.st_dev == disk and not file.st_nlink and stat.S_ISREG(file.st_mode):
+                        sizes[file.st_ino] = file.st_blocks * 512
+    return sum(sizes.values())
 
 
 def _check_memory_folders(pid: int, limits: Limits) -> None:

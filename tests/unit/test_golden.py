@@ -294,6 +294,13 @@ def test_odd_merkle_levels_match_the_recursive_definition() -> None:
         assert commitment.merkle_root(hashes) == plain_merkle(hashes)
 
 
+def test_a_trace_of_many_blocks_has_the_root_of_one_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = [sha(bytes([n])) for n in range(34)]
+    whole = [commitment.trace_root(digests[:count]) for count in range(34)]
+    monkeypatch.setattr(commitment, "TRACE_BLOCK", 4)
+    assert [commitment.trace_root(iter(digests[:count])) for count in range(34)] == whole
+
+
 def test_seeds_and_samples() -> None:
     golden = load("checkpoints.json")
     for step, seed in zip((1, 2, 3), golden["stepSeeds"], strict=True):

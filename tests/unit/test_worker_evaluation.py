@@ -48,7 +48,7 @@ def test_an_evaluation_is_part_of_the_last_steps_metrics_and_of_its_digest(tmp_p
     events = run(judged(), tmp_path / "run")
     assert [one.metrics["eval_loss"] for one in saved(events)] == [3, 2]
     assert all(("eval_loss" in one.metrics) == (one.step % 4 == 0) for one in events)
-    digests = read_trace(tmp_path / "run" / trace_name(1))
+    digests = list(read_trace(tmp_path / "run" / trace_name(1)))
     state = read_checkpoint(tmp_path / "run" / checkpoint_name(1))
     ordered = {name: state[name] for name in sorted(state, key=str.encode)}
     assert digests[-1] == step_digest(4, saved(events)[0].metrics, sample(ordered, SEED, 4))
@@ -76,7 +76,7 @@ def test_a_follow_up_job_is_the_rest_of_a_longer_one(tmp_path: Path) -> None:
     assert [one.step for one in saved(events)] == [12, 16]
     whole, more = tmp_path / "whole", tmp_path / "more"
     assert difference(read_checkpoint(whole / checkpoint_name(4)), read_checkpoint(more / checkpoint_name(2))) is None
-    assert read_trace(whole / trace_name(3)) == read_trace(more / trace_name(1))
+    assert list(read_trace(whole / trace_name(3))) == list(read_trace(more / trace_name(1)))
 
 
 def test_weights_to_start_from(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_another_recipes_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_the_trace_is_of_metrics_and_sampled_state(tmp_path: Path) -> None:
     steps, (saved,) = run(toy(), tmp_path, last=1)
     state = read_checkpoint(saved.path)
-    digests = read_trace(tmp_path / trace_name(1))
+    digests = list(read_trace(tmp_path / trace_name(1)))
     assert len(digests) == 4
     assert trace_root(digests) == saved.trace_root
     ordered = {name: state[name] for name in sorted(state, key=str.encode)}

@@ -10,7 +10,6 @@ import signal
 import socket
 import stat
 import subprocess
-import threading
 import time
 from pathlib import Path
 
@@ -64,6 +63,7 @@ CALLS = {
     "open_by_handle_at": (304, -100, 0, 0),
     "io_uring_setup": (425, 1, ctypes.create_string_buffer(256)),
     "memfd_create": (319, b"x", 0),
+    "sched_setaffinity": (203, 0, 128, b"\xff" * 128),
     "shmget": (29, 0, 4096, 0o1600),
     "msgget": (68, 0, 0o1600),
     "sethostname": (170, b"x", 1),
@@ -199,19 +199,13 @@ class ForkBomb(Attack):
                 os.fork()
 
 
-class ThreadBomb(Attack):
-    def attack(self, i):
-        while True:
-            with contextlib.suppress(RuntimeError):
-                threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
-
-
 class MemoryBomb(Attack):
-    """A private and a shared hoard, each in as many processes as there may be."""
+    """A private and a shared hoard, each in as many processes as there may be; none lets others look at its pages."""
 
     def attack(self, i):
         import mmap
 
+        LIBC.prctl(4, 0)  # PR_SET_DUMPABLE
         for _ in range(4):
             os.fork()
         hoard = []
@@ -219,6 +213,14 @@ class MemoryBomb(Attack):
             with contextlib.suppress(OSError, MemoryError):
                 hoard.append(mmap.mmap(-1, 32 << 20))
                 hoard[-1].write(b"x" * (32 << 20))
+
+
+class Sockets(Attack):
+    """Memory of the kernel, as much as a socket's buffer takes: it counts as no process's."""
+
+    def attack(self, i):
+        pairs = [socket.socketpair() for _ in range(200)]
+        time.sleep(3600 * len(pairs))
 
 
 class MemoryFolders(Attack):
@@ -266,6 +268,18 @@ class DiskFiller(Attack):
             with contextlib.suppress(OSError), open(f"big-{os.getpid()}-{number}", "wb", buffering=0) as file:
                 while file.write(bytes(1 << 20)):
                     pass
+
+
+class HidesFiles(Attack):
+    """Files that no folder shows. (No more than a disk has.)"""
+
+    def attack(self, i):
+        held = []
+        for number in range(300):
+            held.append(os.open(str(number), os.O_WRONLY | os.O_CREAT))
+            os.unlink(str(number))
+            os.write(held[-1], bytes(1 << 20))
+        time.sleep(3600)
 
 
 class LogFlood(Attack):
@@ -316,6 +330,9 @@ class SwapsCheckpoint(Attack):
             case "sparse":
                 with open(name, "wb") as file:
                     file.truncate(1 << 50)
+            case "long trace":
+                Path(name).write_bytes(b"x")
+                os.truncate("checkpoint-00001.trace", 60 << 20)
             case "trace":
                 Path(name).write_bytes(b"x")
                 os.unlink("checkpoint-00001.trace")
@@ -332,6 +349,26 @@ class Lies(Attack):
             say(bytes.fromhex(line))
         if self.config.get("close"):
             os.close(pipe())
+        time.sleep(3600)
+
+
+class Deaf(Attack):
+    """Makes checkpoints, and hears no answer: the worker's side of the pipe shall run full."""
+
+    def attack(self, i):
+        from contracts.commitment import trace_root
+        from worker.messages import Command
+
+        Command.model_validate_json = lambda line: time.sleep(3600)
+        for fd in range(3, 64):
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(fd, 1031, 4096)  # F_SETPIPE_SZ: the smallest there is
+        root = "0x" + trace_root([bytes(32)] * 4).hex()
+        for index in range(1, 200):
+            name = f"checkpoint-{index:05}"
+            Path(f"{name}.safetensors").write_bytes(b"x")
+            Path(f"{name}.trace").write_bytes(bytes(32 * 4))
+            say(checkpoint(4 * index, index=index, path=f"{name}.safetensors", trace_root=root))
         time.sleep(3600)
 
 
