@@ -103,6 +103,9 @@ def gpumarket(
 
 
 def main() -> None:
+    from contracts.logs import log_warnings_only
+
+    log_warnings_only()  # services choose their own
     app(prog_name="gpumarket")
 
 

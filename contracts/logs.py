@@ -1,8 +1,11 @@
 """Where logs go: standard error, and a line that can't be written is lost rather than the program."""
 
+import logging
 import sys
 from contextlib import suppress
 from typing import TextIO, cast
+
+import structlog
 
 
 class _Forgiving:
@@ -24,3 +27,11 @@ class _Forgiving:
 def log_stream() -> TextIO:
     """Standard error for structlog's loggers."""
     return cast(TextIO, _Forgiving(sys.stderr))
+
+
+def log_warnings_only() -> None:
+    """For commands that are no services: what they found is on stdout, and how they got there is of no interest."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(log_stream()),
+    )

@@ -4,15 +4,20 @@ import os
 import shutil
 import sqlite3
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import URL
 
 from contracts.errors import UserError
 from market.db import BUSY_SECONDS, Database
+from market.watching import Watch, nobody
+
+WRITTEN = "bytes written"
+STEPS_A_LOOK, SECONDS_A_LOOK = 1_000_000, 0.5  # of SQLite's machine, for pg_dump
 
 
-def save(db: Database, target: Path) -> int:
+def save(db: Database, target: Path, watch: Watch = nobody) -> int:
     """Writes the copy: a database's file of SQLite, or an archive of pg_dump. Returns its size. Raises UserError."""
     if target.exists():
         raise UserError(f"{target} exists already", "name a new file; old backups are yours to delete")
@@ -21,9 +26,9 @@ def save(db: Database, target: Path) -> int:
     try:
         partial.touch(mode=0o600)
         if db.is_sqlite:
-            _save_sqlite(str(db.engine.url.database), partial)
+            _save_sqlite(Path(str(db.engine.url.database)), partial, watch)
         else:
-            _save_postgresql(db.engine.url, partial)
+            _save_postgresql(db.engine.url, partial, watch)
         _sync(partial)
         partial.rename(target)
         _sync(target.parent)
@@ -36,8 +41,10 @@ def save(db: Database, target: Path) -> int:
     return target.stat().st_size
 
 
-def _save_sqlite(path: str, target: Path) -> None:
+def _save_sqlite(path: Path, target: Path, watch: Watch) -> None:
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
+    size = path.stat().st_size
+    connection.set_progress_handler(lambda: watch(WRITTEN, target.stat().st_size, size), STEPS_A_LOOK)
     try:
         connection.execute("VACUUM INTO ?", (str(target),))
     except sqlite3.Error as error:
@@ -46,7 +53,7 @@ def _save_sqlite(path: str, target: Path) -> None:
         connection.close()
 
 
-def _save_postgresql(url: URL, target: Path) -> None:
+def _save_postgresql(url: URL, target: Path, watch: Watch) -> None:
     program = shutil.which("pg_dump")
     if program is None:
         raise UserError("pg_dump is not installed", "on Debian and Ubuntu: apt-get install postgresql-client")
@@ -54,11 +61,22 @@ def _save_postgresql(url: URL, target: Path) -> None:
     command = [program, "--format=custom", "--no-owner", f"--file={target}", f"--dbname={shown}"]
     # The password goes by the environment: everybody can read a command line.
     secret = {"PGPASSWORD": str(url.password)} if url.password is not None else {}
-    done = subprocess.run(command, env=os.environ | secret, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
+    with subprocess.Popen(
+        command, env=os.environ | secret, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as dump:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    _, errors = dump.communicate(timeout=SECONDS_A_LOOK)
+                    break
+                watch(WRITTEN, target.stat().st_size)
+        except BaseException:
+            dump.kill()
+            raise
+    if dump.returncode != 0:
+        lines = errors.strip().splitlines()
         raise UserError(
-            lines[0] if lines else f"pg_dump ended with code {done.returncode}", "pg_dump must be as new as the server"
+            lines[0] if lines else f"pg_dump ended with code {dump.returncode}", "pg_dump must be as new as the server"
         )
 
 

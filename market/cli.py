@@ -12,7 +12,7 @@ from contracts.output import Output
 if TYPE_CHECKING:
     from market.serve import Server
 
-app = typer.Typer(no_args_is_help=True, help="Run a market.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a market.")
 
 Home = Annotated[
     Path | None,
@@ -125,14 +125,18 @@ def backup(
     """Copy the database as it is now; the market may run. The blobs' folder is copied after it, with rsync."""
     if home is not None:
         os.environ["GPUMARKET_HOME"] = str(home)
+    from rich.console import Console
+
     from market import backup as copying
     from market.db import Database
     from market.settings import load_market_settings
+    from market.watching import watching
 
     settings = load_market_settings()
     db = Database(settings.database_url)
     db.check()
-    size = copying.save(db, file)
+    with watching(Console(stderr=True)) as watch:
+        size = copying.save(db, file, watch)
     if output is Output.JSON:
         typer.echo(json.dumps({"file": str(file), "bytes": size, "blob_dir": str(settings.blob_dir)}, indent=2))
         return
@@ -152,24 +156,30 @@ def reindex(
     """Make the whole database anew from the chain, the blobs and the messages beside them. Stop the market first."""
     if home is not None:
         os.environ["GPUMARKET_HOME"] = str(home)
+    from rich.console import Console
+
     from contracts.chain.client import connect
     from contracts.settings import load_settings
     from market import indexer
     from market import reindex as anew
     from market.blobs import BlobStore
     from market.journal import FOLDER, Journal
+    from market.logs import configure_logs
     from market.serve import only_one, open_database
     from market.settings import load_market_settings
+    from market.watching import watching
 
+    console = Console(stderr=True)
     settings, chain = load_market_settings(), connect(load_settings())
+    configure_logs(settings.log_level, settings.log_format)  # to stderr: beside the JSON
     blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
     with only_one():
         old = open_database(settings)
         with anew.alone(old) as leadership, anew.scratch() as new:
-            typer.echo(f"reading {settings.blob_dir} and the chain; this may take a while", err=output is Output.JSON)
             journal, newest = Journal(settings.blob_dir / FOLDER), anew.newest_message(old)
-            anew.build(new, chain, journal, blobs, until=anew.height(old), newest=newest)
-            differences = anew.compare(old, new)
+            with watching(console) as watch:
+                anew.build(new, chain, journal, blobs, until=anew.height(old), newest=newest, watch=watch)
+                differences = anew.compare(old, new, watch)
             made, replaces = anew.count(new), bool(differences) and not dry_run
             if output is Output.TABLE:
                 for difference in differences:
@@ -178,8 +188,9 @@ def reindex(
             if replaces:
                 if not yes:
                     typer.confirm(f"Replace all tables of {old.engine.url}?", abort=True, err=output is Output.JSON)
-                indexer.catch_up(chain, new)
-                anew.replace(old, new, leadership)
+                with watching(console) as watch:
+                    indexer.catch_up(chain, new, watch=watch)
+                    anew.replace(old, new, leadership, watch)
             if output is Output.JSON:
                 told = {"differences": [str(one) for one in differences], "rows": made, "replaced": replaces}
                 typer.echo(json.dumps(told, indent=2))

@@ -17,7 +17,7 @@ from web3.exceptions import Web3Exception
 from contracts.chain.client import Chain
 from contracts.chain.events import EpochPublished, Event, Opened
 from contracts.chain.finality import KEPT_BLOCKS
-from contracts.chain.follower import NEAR_BLOCKS, BlockRef, Follower, Rollback, Step
+from contracts.chain.follower import NEAR_BLOCKS, Block, BlockRef, Follower, Rollback, Step
 from contracts.ledger import Account, Exit, LeaseView, Ledger
 from contracts.terms import Phase
 from market.chain_events import continued, event_of, event_row
@@ -26,6 +26,7 @@ from market.db import OUTAGE, Database
 from market.failures import judge
 from market.leader import NotLeading
 from market.models import ChainBlock, ChainEvent, EpochRow, LeaseRow, MatchRow
+from market.watching import Watch, nobody
 
 OUTAGE_SECONDS = 5.0  # between attempts while the node does not answer
 BEHIND_SECONDS = 30  # a follower whose leader is no further behind the chain's head answers
@@ -105,15 +106,20 @@ def follow_leader(context: Context) -> None:
             context.caught_up.set()
 
 
-def catch_up(chain: Chain, db: Database, until: int | None = None, *, near: int = NEAR_BLOCKS) -> None:
+def catch_up(
+    chain: Chain, db: Database, until: int | None = None, *, near: int = NEAR_BLOCKS, watch: Watch = nobody
+) -> None:
     """Follow the chain to its head, or to block `until`, in a database that no indexer works on. Raises HistoryLost.
 
     `near`: so many of the newest blocks are stored one by one; a database that is only looked at needs none.
     """
     follower = Follower(chain, DatabaseStore(db), near=near)
+    end = chain.w3.eth.block_number if until is None else until
     while steps := follower.poll(until):
         with db.session() as session:
             apply(session, steps)
+        if isinstance(steps[-1], Block):
+            watch("blocks of the chain", steps[-1].number - follower.start, max(0, end - follower.start))
 
 
 def apply(session: Session, steps: Sequence[Step]) -> None:

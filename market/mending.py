@@ -12,20 +12,21 @@ from market.db import Database
 from market.models import BlobRow
 from market.reconcile import SECONDS_BETWEEN
 from market.reindex import Difference
+from market.watching import Watch, nobody
 
 
-def find(chain: Chain, db: Database, blobs: BlobStore) -> list[Difference]:
+def find(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> list[Difference]:
     """What can be mended: seen twice, some time apart, because in a market that runs rows change meanwhile."""
-    first = reindex.look(db, chain, blobs)
+    first = reindex.look(db, chain, blobs, watch)
     if not first:
         return []
     time.sleep(SECONDS_BETWEEN)
-    return [one for one in reindex.look(db, chain, blobs) if one in first and _is_safe(one, blobs)]
+    return [one for one in reindex.look(db, chain, blobs, watch) if one in first and _is_safe(one, blobs)]
 
 
-def fix(chain: Chain, db: Database, blobs: BlobStore) -> Iterator[str]:
+def fix(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> Iterator[str]:
     """Mends it, and says what it was."""
-    for one in reindex.mend(db, find(chain, db, blobs)):
+    for one in reindex.mend(db, find(chain, db, blobs, watch)):
         yield str(one)
 
 

@@ -4,7 +4,7 @@ The chain is read twice in ways that share nothing: as the fold of all events, a
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from market.blobs import BlobStore
 from market.db import Database
 from market.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, MatchRow
 from market.retention import Keep
+from market.watching import Watch, nobody
 
 LOOKS = 4
 SECONDS_BETWEEN = 1.0
@@ -52,7 +53,7 @@ class Books:
     events: list[Event]
 
 
-def read_books(chain: Chain) -> Books:
+def read_books(chain: Chain, watch: Watch = nobody) -> Books:
     """All events of the escrow since its deployment, folded."""
     store = MemoryStore()
     follower = Follower(chain, store, near=0)
@@ -64,29 +65,30 @@ def read_books(chain: Chain) -> Books:
                 events = [event for event in events if event.at.block <= step.to_block]
             elif isinstance(step, Block):
                 events += step.events
+        watch("events of the chain", len(events))
     ledger = Ledger(arbiters={rules.struct_hash(): rules.arbiter for rules in chain.settings.rules.values()})
     ledger.apply_all(events)
     return Books(ledger, events)
 
 
-def reconcile(chain: Chain, db: Database, blobs: BlobStore, keep: Keep) -> list[Check]:
+def reconcile(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: Watch = nobody) -> list[Check]:
     """All checks. What is told differed in the same words at several looks: while a market runs, chain and database
     are not read at quite the same moment."""
-    checks = _look(chain, db, blobs, keep)
+    checks = _look(chain, db, blobs, keep, watch)
     for _ in range(LOOKS - 1):
         before = {difference for check in checks for difference in check.differences}
         if not before:
             break
         time.sleep(SECONDS_BETWEEN)
-        checks = _look(chain, db, blobs, keep)
+        checks = _look(chain, db, blobs, keep, watch)
         for check in checks:
             check.differences = [difference for difference in check.differences if difference in before]
     return checks
 
 
-def _look(chain: Chain, db: Database, blobs: BlobStore, keep: Keep) -> list[Check]:
-    books = read_books(chain)
-    checks = [check_accounts(chain, books), check_tokens(chain, books), check_leases(chain, books)]
+def _look(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: Watch) -> list[Check]:
+    books = read_books(chain, watch)
+    checks = [check_accounts(chain, books, watch), check_tokens(chain, books), check_leases(chain, books, watch)]
     checks.append(check_payments(books))
     with db.reading() as session:
         checks += [
@@ -98,16 +100,17 @@ def _look(chain: Chain, db: Database, blobs: BlobStore, keep: Keep) -> list[Chec
         bids = session.exec(select(BidRow)).all()
         records = [CheckpointRecord.model_validate(row.record) for row in _approved(session)]
         needed = retention.needed(session, keep)
-    checks.append(check_tables(chain, db, blobs))
-    return [*checks, check_job_files(bids, blobs, needed), check_checkpoints(records, blobs, needed)]
+    checks.append(check_tables(chain, db, blobs, watch))
+    return [*checks, check_job_files(bids, blobs, needed, watch), check_checkpoints(records, blobs, needed, watch)]
 
 
 # ------------------------------------------------------------------ the chain against itself
 
 
-def check_accounts(chain: Chain, books: Books) -> Check:
+def check_accounts(chain: Chain, books: Books, watch: Watch = nobody) -> Check:
     check = Check("balances: events against the escrow's accounts")
-    for owner, expected in sorted(books.ledger.accounts.items()):
+    for done, (owner, expected) in enumerate(sorted(books.ledger.accounts.items())):
+        watch("accounts", done, len(books.ledger.accounts))
         found = chain.account(owner)
         check.equal(
             f"account {owner} (free, active, page)",
@@ -126,9 +129,10 @@ def check_tokens(chain: Chain, books: Books) -> Check:
     return check
 
 
-def check_leases(chain: Chain, books: Books) -> Check:
+def check_leases(chain: Chain, books: Books, watch: Watch = nobody) -> Check:
     check = Check("leases: events against the escrow's states")
     for lease in books.ledger.leases.values():
+        watch("leases", check.compared, len(books.ledger.leases))
         check.compared += 1
         found = chain.state(lease.id)
         if not lease.agrees(found):
@@ -231,19 +235,20 @@ def check_approvals(session: Session, chain: Chain) -> Check:
     return check
 
 
-def check_tables(chain: Chain, db: Database, blobs: BlobStore) -> Check:
+def check_tables(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> Check:
     """All tables against what a new database would hold."""
     check = Check("tables: database against journal, blobs and chain", compared=sum(reindex.count(db).values()))
-    check.differences += map(str, reindex.look(db, chain, blobs))
+    check.differences += map(str, reindex.look(db, chain, blobs, watch))
     return check
 
 
 # ------------------------------------------------------------------ the blobs against the database
 
 
-def check_job_files(bids: Iterable[BidRow], blobs: BlobStore, needed: set[str]) -> Check:
+def check_job_files(bids: Sequence[BidRow], blobs: BlobStore, needed: set[str], watch: Watch = nobody) -> Check:
     check = Check("blobs: the files of jobs")
-    for bid in bids:
+    for done, bid in enumerate(bids):
+        watch("jobs whose files are hashed", done, len(bids))
         for path, plain in JobSpec.model_validate(bid.spec).stored_files.items():
             sealed = bid.sealed_files.get(plain.sha256)
             ref = FileRef.model_validate(sealed) if sealed else plain
@@ -254,9 +259,13 @@ def check_job_files(bids: Iterable[BidRow], blobs: BlobStore, needed: set[str]) 
     return check
 
 
-def check_checkpoints(records: Iterable[CheckpointRecord], blobs: BlobStore, needed: set[str]) -> Check:
+def check_checkpoints(
+    records: Iterable[CheckpointRecord], blobs: BlobStore, needed: set[str], watch: Watch = nobody
+) -> Check:
     check = Check("blobs: approved checkpoints, bytes and state roots")
-    for record in (one for one in records if one.stored.sha256 in needed):
+    there = [record for record in records if record.stored.sha256 in needed]
+    for record in there:
+        watch("checkpoints that are hashed", check.compared, len(there))
         check.compared += 1
         path, what = blobs.path(record.stored.sha256), f"checkpoint {record.index} with tip {record.tip}"
         wrong = _wrong(path, record.stored, what)

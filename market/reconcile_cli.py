@@ -14,8 +14,10 @@ from market import mending
 from market import reconcile as comparing
 from market.blobs import BlobStore
 from market.db import Database
+from market.logs import configure_logs
 from market.retention import Keep
 from market.settings import load_market_settings
+from market.watching import watching
 
 app = typer.Typer(add_completion=False, help="Compare chain, database and files.")
 console = Console()
@@ -35,19 +37,20 @@ def reconcile(
 ) -> None:
     """Compare chain, database and files. The exit code is 1 if anything differs, or still does after --fix."""
     settings = load_market_settings(database_url=database)
+    configure_logs(settings.log_level, settings.log_format)  # to stderr: beside the JSON
     chain = connect(load_settings())
     db = Database(settings.database_url)
     db.check()
     try:
         blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
-        with status.status("comparing"):
+        with watching(status) as watch:
             if fix and dry_run:
-                for one in mending.find(chain, db, blobs):
+                for one in mending.find(chain, db, blobs, watch):
                     status.print(f"would mend  {one}", highlight=False, soft_wrap=True)
             elif fix:
-                for line in mending.fix(chain, db, blobs):
+                for line in mending.fix(chain, db, blobs, watch):
                     status.print(f"mended  {line}", highlight=False, soft_wrap=True)
-            checks = comparing.reconcile(chain, db, blobs, Keep.of(settings))
+            checks = comparing.reconcile(chain, db, blobs, Keep.of(settings), watch)
     finally:
         db.close()
     if output is Output.JSON:

@@ -19,6 +19,7 @@ from market.journal import FOLDER, Journal
 from market.leader import Leadership
 from market.models import AnswerRow, BlobRow, ChainBlock, ChainEvent, JournalRow, LeaderRow, LeaseRow, ReportRow
 from market.services.blobs import blob_row
+from market.watching import Watch, nobody
 
 # What processes write for each other, or to spare themselves work: nothing is lost with it.
 NOT_REBUILT: set[str] = {AnswerRow.__tablename__, LeaderRow.__tablename__}
@@ -86,17 +87,23 @@ def build(
     *,
     newest: str = "",
     near: int = NEAR_BLOCKS,
+    watch: Watch = nobody,
 ) -> None:
     """Fill an empty database: as it is at block `until`, or at the chain's head. `near` as for `catch_up`.
 
     `newest`: the id of the last accepted message, if that is known. Raises UserError.
     """
+    watch("reading the journal")
+    accepted = journal.read(newest)
     with new.session() as session:
-        for message in journal.read(newest):
+        for done, message in enumerate(accepted):
             messages.apply(session, chain.domain, message)
             messages.remember(session, message)
-        session.add_all(blob_row(blobs, sha256, size) for sha256, size in blobs.all())
-    indexer.catch_up(chain, new, until, near=near)
+            watch("messages of the journal", done, len(accepted))
+        for done, (sha256, size) in enumerate(blobs.all()):
+            session.add(blob_row(blobs, sha256, size))
+            watch("blobs", done)
+    indexer.catch_up(chain, new, until, near=near, watch=watch)
 
 
 def height(db: Database) -> int | None:
@@ -116,12 +123,12 @@ def tables() -> list[Table]:
     return [table for table in SQLModel.metadata.sorted_tables if table.name not in NOT_REBUILT]
 
 
-def look(db: Database, chain: Chain, blobs: BlobStore) -> list[Difference]:
+def look(db: Database, chain: Chain, blobs: BlobStore, watch: Watch = nobody) -> list[Difference]:
     """What differs from a database that is made anew, as of the newest block that this one knows."""
     with scratch() as new:
         journal = Journal(blobs.folder / FOLDER)
-        build(new, chain, journal, blobs, until=height(db), newest=newest_message(db), near=0)
-        return compare(db, new)
+        build(new, chain, journal, blobs, until=height(db), newest=newest_message(db), near=0, watch=watch)
+        return compare(db, new, watch)
 
 
 def count(db: Database) -> dict[str, int]:
@@ -130,11 +137,14 @@ def count(db: Database) -> dict[str, int]:
         return {table.name: session.execute(select(func.count()).select_from(table)).scalar_one() for table in tables()}
 
 
-def compare(old: Database, new: Database) -> list[Difference]:
+def compare(old: Database, new: Database, watch: Watch = nobody) -> list[Difference]:
     """All tables, row by row."""
+    found: list[Difference] = []
     with old.reading() as before, new.reading() as after:
-        found = [_compare(table, _rows(before, table), _rows(after, table)) for table in tables()]
-    return [difference for part in found for difference in part]
+        for done, table in enumerate(tables()):
+            watch("tables compared", done, len(tables()))
+            found += _compare(table, _rows(before, table), _rows(after, table))
+    return found
 
 
 def _compare(table: Table, before: dict[Key, Row], after: dict[Key, Row]) -> list[Difference]:
@@ -172,13 +182,14 @@ def mend(old: Database, differences: list[Difference]) -> list[Difference]:
     return mended
 
 
-def replace(old: Database, new: Database, leadership: Leadership) -> None:
+def replace(old: Database, new: Database, leadership: Leadership, watch: Watch = nobody) -> None:
     """Make the old one what the new one is, in one transaction. Raises NotLeading if a market runs on it."""
     with old.session() as target, new.reading() as source:
         leadership.fence(target)
         for table in reversed(tables()):
             target.execute(table.delete())
-        for table in tables():
+        for done, table in enumerate(tables()):
+            watch("tables replaced", done, len(tables()))
             rows = list(_rows(source, table).values())
             for at in range(0, len(rows), ROWS_AT_ONCE):
                 target.execute(table.insert(), rows[at : at + ROWS_AT_ONCE])

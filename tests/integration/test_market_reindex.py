@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 from contracts.chain.client import Chain
 from contracts.chain.devnet import Devnet
 from contracts.errors import UserError
-from market import messages, reindex
+from market import messages, reindex, watching
 from market.cli import app
 from market.journal import FOLDER, Journal
 from market.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow, now
@@ -156,6 +158,11 @@ def test_the_command(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     run = CliRunner().invoke
     equal = run(app, ["reindex"])
     assert (equal.exit_code, "the database is what it should be" in equal.output) == (0, True), equal.output
+    assert equal.stderr == ""  # it was quick
+    monkeypatch.setattr(watching, "LINE_SECONDS", 0.0)
+    slow = run(app, ["reindex"])
+    for says in ("messages of the journal 3 of ", "blobs 1\n", "blocks of the chain", "tables compared 0 of "):
+        assert says in slow.stderr, slow.stderr
     with context.db.session() as session:
         session.delete(session.exec(select(ApprovalRow)).first())
     dry = run(app, ["reindex", "--dry-run"])
@@ -165,3 +172,7 @@ def test_the_command(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(app, ["reindex", "--yes"])
     assert done.exit_code == 0 and "made anew" in done.output, done.output
     assert differences(market) == []
+    command = [sys.executable, "-m", "contracts.cli", "market", "reindex", "--output", "json"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert json.loads(told.stdout) == {"differences": [], "rows": reindex.count(context.db), "replaced": False}
+    assert told.stderr == ""
