@@ -38,7 +38,7 @@ PROVIDERS = {  # tokens per hour, rules
 PLAY_MONEY, DEPOSIT, STAKE = "500", "200", "100"  # tokens
 VICTIM_JOB = "alice"
 KILL_AFTER = 2  # accepted checkpoints; the kill comes in the middle of the next one
-PATIENCE = 240  # seconds for everything after set-up
+PATIENCE = 360  # seconds for everything after set-up
 UNINTERRUPTED = "uninterrupted.json"
 ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
 
@@ -59,7 +59,7 @@ class Demo:
 
     def say(self, text: str) -> None:
         self.events.append(f"{time.monotonic() - self.stage.started:5.1f} s  {text}")
-        console.print(self.events[-1])
+        console.print(self.events[-1], soft_wrap=True)
 
     # ------------------------------------------------------------- set the stage
 
@@ -84,8 +84,6 @@ class Demo:
             for job in making:
                 job.result()
         self.before = {name: self.wealth(name) for name in names}
-        for client in CLIENTS:
-            self.stage.party(client).run("wallet", "deposit", DEPOSIT, "--key", client)
         self.say(f"keys and money for {', '.join(names)}")
 
     def _make_rich(self, address: str) -> None:
@@ -98,7 +96,11 @@ class Demo:
         party = self.stage.party(client)
         party.run("recipe", "new", recipe, str(party.home / recipe))
 
+    def _deposit(self, client: str) -> None:
+        self.stage.party(client).run("wallet", "deposit", DEPOSIT, "--key", client)
+
     def start_services(self) -> None:
+        """Market and approver; while they start, the clients put money into the escrow."""
         operator, approver = self.stage.party("operator"), self.stage.party("approver")
         port = self.stage.free_port()
         self.stage.market_url = f"http://127.0.0.1:{port}"
@@ -108,9 +110,11 @@ class Demo:
         lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
         (operator.home / "market.toml").write_text("".join(lines))
         operator.start("market", "market", "serve")
+        approver.start("approver", "approver", "start", "--key", "approver", "--poll", "0.5")
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(self._deposit, CLIENTS))
         self.market = MarketClient(self.stage.market_url, attempts=1)
         self.stage.wait_for("the market", self._market_answers, operator)
-        approver.start("approver", "approver", "start", "--key", "approver", "--poll", "0.5")
         self.say(f"market {self.stage.market_url}, approver {approver_address}")
 
     def _market_answers(self) -> bool:
@@ -139,10 +143,11 @@ class Demo:
     @contextmanager
     def open_market(self) -> Iterator[None]:
         """Two providers, two jobs; one more provider comes while the others train."""
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(4) as pool:
             *first, late = PROVIDERS
-            list(pool.map(self.start_provider, first))
+            starting = pool.map(self.start_provider, first)
             self.jobs = dict(zip(CLIENTS, pool.map(self.submit_job, CLIENTS), strict=True))
+            list(starting)
             comes = pool.submit(self.start_provider, late)
             yield
             comes.result()
@@ -179,22 +184,22 @@ class Demo:
         self.say(f"[red]kill -9[/] of provider {name}, in the middle of checkpoint {len(approved) + 1} of {job.name}")
 
     def table(self, jobs: dict[str, JobOut]) -> Table:
-        table = Table("job", "status", "checkpoints", "provider", "lease", "state", "accepted", "paid", "metrics")
+        table = Table("job", "provider", "checkpoints", "state", "accepted", "paid", "loss", box=None, pad_edge=False)
         names = {self.address(name): name for name in PROVIDERS}
         for client, job in jobs.items():
-            metrics = " ".join(f"{key} {value:.3f}" for key, value in job.metrics.items() if value is not None)
-            first = (f"{client}: {job.name}", str(job.status), f"{job.accepted}/{job.bid.checkpoints}")
+            loss = job.metrics.get("loss")
+            first = f"{client}: {job.name} {job.status}"
             if not job.leases:
-                table.add_row(*first, "", "", job.reason, "", "", "")
+                table.add_row(first, "", "", job.reason)
             for number, lease in enumerate(job.leases):
                 table.add_row(
-                    *(first if number == 0 else ("", "", "")),
+                    first if number == 0 else "",
                     names[lease.provider] + (" [red](killed)[/]" if lease.provider == self.killed else ""),
                     f"{lease.start + 1}-{lease.end}",
                     lease.finished or lease.state.phase,
                     str(lease.state.accepted),
                     self.tokens(lease.paid),
-                    metrics if number == len(job.leases) - 1 else "",
+                    f"{loss:.3f}" if loss is not None and number == len(job.leases) - 1 else "",
                 )
         return table
 
@@ -215,9 +220,9 @@ class Demo:
         return not any(True for _ in self.market.leases(live=True))
 
     def stop_providers(self) -> None:
-        for name in PROVIDERS:
-            if self.address(name) != self.killed:
-                self.stage.party(name).terminate("agent")
+        alive = [self.stage.party(name) for name in PROVIDERS if self.address(name) != self.killed]
+        with ThreadPoolExecutor(len(alive)) as pool:
+            list(pool.map(lambda party: party.terminate("agent"), alive))
 
     def reconcile(self) -> bool:
         operator = self.stage.party("operator")
@@ -384,6 +389,8 @@ def main() -> int:
             console.print(
                 f"[green]All of it holds[/], in {seconds} s: two jobs done, one provider killed, no work lost."
             )
+        if not options.keep:
+            console.print("To look around in it: ./scripts/demo --keep. To take part: README.md, First ten minutes.")
         if options.keep:
             next_steps(demo)
             try:

@@ -270,7 +270,7 @@ class QuoteIn(Body):
 class QuoteOut(Body):
     job: Bytes32
     checkpoints: Uint16
-    matching_asks: int
+    matching_asks: int = Field(description="providers with such an ask")
     lowest_price: Uint96 | None = Field(description="per checkpoint at the cheapest matching ask, without fee")
     seconds_per_checkpoint: float | None = Field(description="at that ask's measured speed")
     likely_cost: Uint96 | None = Field(description="all checkpoints at the lowest price, fees included")

@@ -47,7 +47,7 @@ def quote(context: Context, body: QuoteIn) -> QuoteOut:
     return QuoteOut(
         job=bid.job,
         checkpoints=bid.checkpoints,
-        matching_asks=len(matching),
+        matching_asks=len({ask.provider for ask in matching}),  # an Ask is made anew before the old one ends
         lowest_price=lowest,
         seconds_per_checkpoint=body.units * SECONDS_PER_HOUR / cheapest.units_per_hour if cheapest else None,
         likely_cost=None if lowest is None else (lowest + bid.fee) * bid.checkpoints,
@@ -101,6 +101,9 @@ def _fitting(context: Context, body: QuoteIn, rules: RuleSet) -> list[Ask]:
 
 def _bid(context: Context, body: QuoteIn, rules: RuleSet, prices: Sequence[int], nonce: int | None) -> Bid:
     max_price, fee = body.max_price, context.settings.fee
+    now, deadline = context.now(), body.spec.deadline_time
+    if deadline is not None and deadline <= now:
+        raise _invalid(f"deadline: {body.spec.deadline} has passed")
     if max_price is None:
         if not prices:
             raise _invalid(
@@ -116,9 +119,6 @@ def _bid(context: Context, body: QuoteIn, rules: RuleSet, prices: Sequence[int],
             "Raise the account's page in the escrow; that cancels its orders that were never opened.",
         )
     approver = body.approver or context.settings.recommended_approver or context.chain.settings.approver
-    now, deadline = context.now(), body.spec.deadline_time
-    if deadline is not None and deadline <= now:
-        raise _invalid(f"deadline: {body.spec.deadline} has passed")
     return Bid(
         client=body.client,
         matcher=context.matcher,
