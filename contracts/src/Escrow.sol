@@ -71,14 +71,17 @@ contract Escrow is Openings, Disputes {
         emit Claimed(lease, uint16(s.claimed()), roots);
     }
 
+    /// @dev Sums can't overflow: indices have 16 bits, the length of an array in calldata 64.
     function _extended(State s, Nums nums, bytes32[] calldata roots) private view returns (State) {
-        uint256 claimed = s.claimed();
-        uint256 n = claimed + roots.length;
-        uint256 highest = s.accepted() + MAX_PENDING;
-        if (highest > nums.end()) highest = nums.end();
-        // No roots would restart the clock for nothing.
-        if (n == claimed || n > highest) revert Escrow_BadIndex(n, claimed + 1, highest);
-        return s.withClaimed(n).withTip(s.tip().extend(roots)).withTimeNow();
+        unchecked {
+            uint256 claimed = s.claimed();
+            uint256 n = claimed + roots.length;
+            uint256 highest = s.accepted() + MAX_PENDING;
+            if (highest > nums.end()) highest = nums.end();
+            // No roots would restart the clock for nothing.
+            if (n == claimed || n > highest) revert Escrow_BadIndex(n, claimed + 1, highest);
+            return s.withClaimed(n).withTip(s.tip().extend(roots)).withTimeNow();
+        }
     }
 
     // ---------------------------------------------------------------- redeem, collect
