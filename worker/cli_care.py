@@ -112,6 +112,7 @@ def systemd(
     names = chosen(key)
     if user_unit and user:
         raise UserError("--user is for system units; a user's own runs as that user", "leave out one of the two")
+    offers = [read_offer(name) for name in names]
     print(
         unit(
             Path(sys.argv[0]).resolve(),
@@ -119,7 +120,9 @@ def systemd(
             home().resolve(),
             password_file=password_file and password_file.absolute(),
             user=None if user_unit else user or getpass.getuser(),
-            stop_seconds=max(read_offer(name).grace_seconds for name in names) + 2 * EXTRA_SECONDS,
+            stop_seconds=max(offer.grace_seconds for offer in offers) + 2 * EXTRA_SECONDS,
+            python=(Path(sys.prefix), Path(sys.base_prefix)),
+            podman=any(offer.sandbox == "podman" for offer in offers),
         ),
         end="",
     )

@@ -28,8 +28,7 @@ TimeoutStopSec={stop_seconds}
 Restart=on-failure
 RestartSec=10
 {user}
-NoNewPrivileges=yes
-UMask=0077
+{privileges}UMask=0077
 LimitCORE=0
 LimitNOFILE=65536
 {hardening}
@@ -44,7 +43,6 @@ ProtectKernelModules=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
-CapabilityBoundingSet=
 """
 
 
@@ -56,8 +54,11 @@ def unit(
     password_file: Path | None,
     user: str | None,
     stop_seconds: float,
+    python: Sequence[Path] = (),
+    podman: bool = False,
 ) -> str:
-    """`user`: whom a system unit runs as; None makes a user's own unit. Raises UserError for what it can't hold."""
+    """`user`: whom a system unit runs as; None makes a user's own unit. `python`: where it is installed. `podman`: a
+    lot uses that. Raises UserError for what it can't hold."""
     for path in (command, home, *([password_file] if password_file else [])):
         if not re.fullmatch(r"/[\w./@+-]*", str(path)):
             raise UserError(f"{str(path)!r} can't stand in a systemd unit", "use paths of letters, digits, and ._@+-")
@@ -67,8 +68,12 @@ def unit(
         secret = f"LoadCredential=password:{password_file}\nEnvironment=GPUMARKET_PASSWORD_FILE=%d/password\n"
     hardening = ""
     if user is not None:
-        inside = home.is_relative_to("/home") or home.is_relative_to("/root")
+        inside = any(path.is_relative_to(top) for path in (home, command, *python) for top in ("/home", "/root"))
         hardening = _SYSTEM_ONLY.format(home=home, protect_home="no" if inside else "yes")
+    # An ordinary user's podman is helped by newuidmap, which is root's; and who is root makes the sandbox as root.
+    privileges = "" if podman and user != "root" else "NoNewPrivileges=yes\n"
+    if user is not None and user != "root" and not podman:
+        hardening += "CapabilityBoundingSet=\n"
     keys = " ".join(f"--key {lot}" for lot in lots)
     return _UNIT.format(
         lots=", ".join(lots),
@@ -77,6 +82,7 @@ def unit(
         secret=secret,
         stop_seconds=int(stop_seconds),
         user=f"User={user}" if user else "",
+        privileges=privileges,
         hardening=hardening,
         target="multi-user.target" if user else "default.target",
     ).replace("\n\n\n", "\n\n")

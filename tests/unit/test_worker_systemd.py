@@ -47,6 +47,27 @@ def test_nothing_that_would_take_the_sandbox_away() -> None:
     )
 
 
+def test_python_in_somebodys_home_can_be_read() -> None:
+    assert "ProtectHome=no" in make(python=(Path("/root/.pyenv/versions/3.11.7"),))
+
+
+def test_root_and_podman_keep_the_privileges_that_make_their_sandbox() -> None:
+    found = {
+        (user, podman): (settings(text).get("NoNewPrivileges"), settings(text).get("CapabilityBoundingSet"))
+        for user in ("gpu", "root", None)
+        for podman in (False, True)
+        for text in [make(user=user, podman=podman)]
+    }
+    assert found == {
+        ("gpu", False): (["yes"], [""]),
+        ("gpu", True): (None, None),
+        ("root", False): (["yes"], None),
+        ("root", True): (["yes"], None),
+        (None, False): (["yes"], None),
+        (None, True): (None, None),
+    }
+
+
 def test_a_users_own_unit_has_no_user_and_no_password_file_if_none_is_given() -> None:
     text = make(user=None, password_file=None)
     assert "User=" not in text and "LoadCredential" not in text and "WantedBy=default.target" in text
