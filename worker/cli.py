@@ -31,22 +31,23 @@ from contracts.output import Output
 from contracts.sealing_keys import unlock
 from contracts.settings import load_settings
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS
-from worker import cli_care, cli_money, sandbox, status_report
+from worker import cli_care, cli_money, status_report
 from worker import register as registration
 from worker.agent import Agent
 from worker.asks import check_market, gas_today, make_ask
-from worker.cli_care import chosen
+from worker.cli_care import Keys, chosen
 from worker.cli_options import Key, OutputOption, confirm, console, facts, say, tokens
 from worker.environment import Device
 from worker.fleet import Fleet, check_lots, read_lots, registered, stop_without_fleet
 from worker.gas import per_hour
 from worker.hardware import probe
 from worker.offer import Offer, offer_path, read_offer, write_offer
+from worker.podman import chosen_sandbox
 from worker.presence import FLEET
 from worker.schedule import Timing
 from worker.store import Store
 
-app = typer.Typer(no_args_is_help=True, help="Offer this machine's GPUs and train.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Offer this machine's GPUs and train.")
 
 
 @app.command()
@@ -107,7 +108,8 @@ def register(
     hosts = former.resources.hosts if former and allow_host is None else registration.check_hosts(allow_host or [])
     machine = probe()
     lot = registration.choose_gpus(machine, gpus)
-    resources = registration.describe(machine, environments, region, lot, memory, hosts)
+    runtime = chosen_sandbox(former.sandbox, former.image) if former else chosen_sandbox()
+    resources = registration.describe(machine, environments, region, lot, memory, hosts, runtime)
     beside = console if output is Output.TABLE else Console(stderr=True)
     speed = units_per_hour or _measure(measure_seconds, registration.device_of(machine), threads, lot, beside)
     offer = Offer(
@@ -212,25 +214,29 @@ def _heed_signals(running: _Stoppable, hurry: Callable[[], None]) -> None:
 
 @app.command()
 def status(
-    key: Key = None,
+    key: Keys = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh it every two seconds")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show balance, leases and earnings of a provider key. Needs no password."""
-    settings = load_settings(key=key)
-    name = keys.choose(settings.key)
-    chain, store = connect(settings), Store(name)
-    report = status_report.make(chain, store, name)
+    """Show balance, leases and earnings of provider keys. Needs no password. JSON is a list, one item a key."""
+    settings = load_settings()
+    names = key or ([settings.key] if settings.key else registered()) or [keys.choose(None)]
+    chain = connect(settings)
+    stores = {name: Store(name) for name in dict.fromkeys(names)}
+
+    def reports() -> list[dict[str, Any]]:
+        return [status_report.make(chain, store, name) for name, store in stores.items()]
+
     if output is Output.JSON:
-        print(json.dumps(report, indent=2))
+        print(json.dumps(reports(), indent=2))
         return
     if not watch:
-        say(status_report.table(report))
+        say(status_report.table(reports()))
         return
-    with Live(status_report.table(report), console=console, auto_refresh=False) as live:
+    with Live(status_report.table(reports()), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(2)
-            live.update(status_report.table(status_report.make(chain, store, name)), refresh=True)
+            live.update(status_report.table(reports()), refresh=True)
 
 
 def configure_logs(json_lines: bool, lot: str | None = None) -> None:
@@ -299,8 +305,9 @@ def _show_offer(chain: Chain, name: str, address: str | None, offer: Offer, info
     resources, rules = offer.resources, offer.rules
     page = chain.account(address).page if address else 0
     ask = make_ask(offer, address or ZERO_ADDRESS, info, page, chain.now())
-    problem = sandbox.bubblewrap_problem()
-    sandboxed = resources.sandbox if problem is None else f"none: {problem}. Only shipped recipes will run"
+    runtime = chosen_sandbox(offer.sandbox, offer.image)
+    problem = runtime.problem()
+    sandboxed = runtime.kind if problem is None else f"none: {problem}. Only shipped recipes will run"
     rows = {
         "provider": f"{address or '(a new key)'}  (key '{name}')",
         "machine": f"{resources.gpus} x {resources.device}, {resources.vram_mb} MB each"

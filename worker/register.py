@@ -11,9 +11,9 @@ from contracts.api.bodies import HOST, AskResources, Info, RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
-from worker import sandbox
 from worker.environment import Device, environment_id
 from worker.hardware import Machine, Throughput, measure_throughput
+from worker.sandbox import Bubblewrap, Sandbox
 
 DEFAULT_KEY = "provider"
 
@@ -81,8 +81,13 @@ def describe(
     gpus: tuple[int, ...],
     memory_mb: int | None,
     hosts: tuple[str, ...] = (),
+    runtime: Sandbox | None = None,
 ) -> AskResources:
-    """One lot as its Ask sells it. Without `memory_mb` the machine's, or as much of it as of its GPUs."""
+    """One lot as its Ask sells it. Without `memory_mb` the machine's, or as much of it as of its GPUs.
+
+    `runtime`: the sandbox that its owner chose, if it is not bubblewrap.
+    """
+    runtime = runtime or Bubblewrap()
     processors = [machine.processors[index] for index in gpus]
     if memory_mb is None:
         share = len(gpus) / len(machine.processors) if gpus else 1
@@ -93,7 +98,7 @@ def describe(
         vram_mb=min((one.memory_mb for one in processors), default=0),
         memory_mb=memory_mb,
         environments=environments,
-        sandbox="none" if sandbox.bubblewrap_problem() else "bubblewrap",
+        sandbox="none" if runtime.problem() else runtime.kind,
         region=region,
         hosts=hosts,
     )

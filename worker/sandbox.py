@@ -38,10 +38,11 @@ END_SECONDS = 5.0
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
 FIRST_OWN_UID, OWN_UIDS = 0x7000_0000, 0x0FF0_0000  # which no system gives to its users
-HOW_TO_INSTALL = (
-    "install bubblewrap 0.8 or later (Debian, Ubuntu: apt install bubblewrap), and allow it user namespaces; "
-    "docs/environments.md says how, and how to use podman instead"
-)
+HOW_TO_MEND: dict[SandboxKind, str] = {
+    "bubblewrap": "install bubblewrap 0.8 or later (Debian, Ubuntu: apt install bubblewrap), and allow it user "
+    "namespaces; docs/environments.md says how, and how to use podman instead",
+    "podman": 'docs/environments.md says what podman needs; or set sandbox = "bubblewrap" in provider.toml',
+}
 
 
 @dataclass(frozen=True)
@@ -319,12 +320,13 @@ def choose(recipe_file: Path, wanted: Sandbox | None = None, *, trusted: bool) -
 
     Without one only shipped recipes may run, and those that this machine's owner has called `trusted`.
     """
-    problem = bubblewrap_problem() if wanted is None else wanted.problem()
+    wanted = wanted or Bubblewrap()
+    problem = wanted.problem()
     if problem is None:
-        return wanted or Bubblewrap()
+        return wanted
     if trusted or sha256_of(recipe_file) in SHIPPED:
         return Bare()
-    raise UserError(f"{recipe_file.name} needs a sandbox to run in, and {problem}", HOW_TO_INSTALL)
+    raise UserError(f"{recipe_file.name} needs a sandbox to run in, and {problem}", HOW_TO_MEND[wanted.kind])
 
 
 def sha256_of(file: Path) -> str:

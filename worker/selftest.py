@@ -28,8 +28,8 @@ from worker.environment import environment_id
 from worker.gas import CLAIM, REDEEM
 from worker.hardware import measure_throughput
 from worker.offer import Offer
-from worker.podman import Podman
-from worker.sandbox import HOW_TO_INSTALL, Bubblewrap, Program, Sandbox
+from worker.podman import chosen_sandbox
+from worker.sandbox import HOW_TO_MEND, Program, Sandbox
 from worker.sweep import stake_needed
 from worker.usage import MB
 
@@ -103,14 +103,14 @@ class Selftest:
 
     def _sandbox(self) -> Check:
         """Runs a program inside that tries to get out."""
-        offer = self._offer
-        runtime: Sandbox = Podman(offer.image) if offer.sandbox == "podman" else Bubblewrap()
+        runtime = chosen_sandbox(self._offer.sandbox, self._offer.image)
+        mend = HOW_TO_MEND[runtime.kind]
         problem = runtime.problem()
         if problem:
-            return Check("sandbox", "fail", f"{problem}; only shipped recipes would run", HOW_TO_INSTALL)
+            return Check("sandbox", "fail", f"{problem}; only shipped recipes would run", mend)
         leaks = sandbox_leaks(runtime)
         if leaks:
-            return Check("sandbox", "fail", f"a program inside {'; '.join(leaks)}", HOW_TO_INSTALL)
+            return Check("sandbox", "fail", f"a program inside {'; '.join(leaks)}", mend)
         return Check("sandbox", "ok", f"{runtime.kind}: no network, no home, no other process, no variables")
 
     def _disk(self) -> Check:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,9 +14,9 @@ from contracts.amounts import format_amount
 from contracts.chain.client import Chain
 from contracts.chain.finality import at_stake
 from contracts.terms import Phase
-from worker import sandbox
-from worker.offer import offer_path, read_offer
+from worker.offer import Offer, offer_path, read_offer
 from worker.owner import decide
+from worker.podman import chosen_sandbox
 from worker.presence import read_wish
 from worker.store import LeaseFile, LeaseFolder, Store
 
@@ -27,13 +28,15 @@ def make(chain: Chain, store: Store, key: str) -> dict[str, Any]:
     leases = [_lease(chain, folder) for folder in store.leases() if folder.file.goal != "over"]
     over = [(folder.lease, folder.file) for folder in store.leases() if folder.file.goal == "over"]
     ended = [_ended(lease, file) for lease, file in [*over, *store.ended()]]
-    problem = sandbox.bubblewrap_problem()
+    offer = read_offer(key) if offer_path(key).exists() else None
+    runtime = chosen_sandbox(offer.sandbox, offer.image) if offer else chosen_sandbox()
+    problem = runtime.problem()
     return {
         "key": key,
         "provider": address,
         "agent": "running" if store.is_running() else "stopped",
-        "paused": _paused(key),
-        "sandbox": "bubblewrap" if problem is None else f"none ({problem})",
+        "paused": _paused(key, offer),
+        "sandbox": runtime.kind if problem is None else f"none ({problem})",
         "held": str(chain.token_balance(address)),
         "free": str(account.free),
         "staked": str(sum(int(lease["stake"]) for lease in leases)),
@@ -93,9 +96,9 @@ def _common(lease: str, file: LeaseFile) -> dict[str, Any]:
     }
 
 
-def _paused(key: str) -> str:
+def _paused(key: str, offer: Offer | None) -> str:
     """Why the agent pauses, by wish or by hour; whom it makes room for, only its log tells."""
-    hours = read_offer(key).owner.hours if offer_path(key).exists() else ()
+    hours = offer.owner.hours if offer else ()
     pause = decide(time.time(), read_wish(key), hours, None)
     if pause is None:
         return ""
@@ -104,39 +107,66 @@ def _paused(key: str) -> str:
     return f"{pause.reason}, until {datetime.fromtimestamp(pause.until, UTC).astimezone():%a %H:%M}"
 
 
-def table(report: dict[str, Any]) -> Group:
-    def tokens(name: str) -> str:
-        return f"{format_amount(int(report[name]), report['decimals'])} {report['token']}"
+def table(reports: Sequence[dict[str, Any]]) -> Group:
+    """One lot as a list of facts, several as a line each; below them the leases of all."""
+    shown = [_facts(reports[0]) if len(reports) == 1 else _lots(reports)]
+    leases = [(report, lease) for report in reports for lease in [*report["live"], *report["ended"]]]
+    return Group(*shown, _leases(leases, several=len(reports) > 1)) if leases else Group(*shown)
 
+
+def _tokens(report: dict[str, Any], amount: str | int) -> str:
+    return f"{format_amount(int(amount), report['decimals'])} {report['token']}"
+
+
+def _facts(report: dict[str, Any]) -> Table:
     facts = Table(show_header=False, box=None)
     rows = {
         "provider": f"{report['provider']}  (key '{report['key']}')",
         "agent": report["agent"],
         "sandbox": report["sandbox"],
-        "in the wallet": tokens("held"),
-        "free in the escrow": tokens("free"),
-        "staked": tokens("staked"),
-        "earned": tokens("earned"),
+        "in the wallet": _tokens(report, report["held"]),
+        "free in the escrow": _tokens(report, report["free"]),
+        "staked": _tokens(report, report["staked"]),
+        "earned": _tokens(report, report["earned"]),
         "leases": f"{len(report['live'])} live, {len(report['ended'])} ended",
     }
     if int(report["unfinal"]):
-        rows["earned, not final yet"] = tokens("unfinal")
+        rows["earned, not final yet"] = _tokens(report, report["unfinal"])
     if report["paused"]:
         rows["paused"] = report["paused"]
     if int(report["penalties"]):
-        rows["penalties"] = tokens("penalties")
+        rows["penalties"] = _tokens(report, report["penalties"])
     for what, value in rows.items():
         facts.add_row(f"[bold]{what}[/]", value)
-    return Group(facts, _leases(report)) if report["live"] or report["ended"] else Group(facts)
+    return facts
 
 
-def _leases(report: dict[str, Any]) -> Table:
-    shown = Table("lease", "job", "checkpoints", "made", "approved", "paid", "state", "earned", box=None)
-    for lease in [*report["live"], *report["ended"]]:
+def _lots(reports: Sequence[dict[str, Any]]) -> Table:
+    shown = Table("lot", "agent", "wallet", "free", "staked", "earned", "penalties", "live", "ended", box=None)
+    money = ("held", "free", "staked", "earned", "penalties")
+    for report in reports:
+        shown.add_row(
+            report["key"],
+            report["agent"] + (", paused" if report["paused"] else ""),
+            *(_tokens(report, report[name]) for name in money),
+            *(str(len(report[name])) for name in ("live", "ended")),
+        )
+    sums = (_tokens(reports[0], sum(int(report[name]) for report in reports)) for name in money)
+    counts = (str(sum(len(report[name]) for report in reports)) for name in ("live", "ended"))
+    shown.add_row("total", "", *sums, *counts)
+    return shown
+
+
+def _leases(leases: Sequence[tuple[dict[str, Any], dict[str, Any]]], *, several: bool) -> Table:
+    """Of pairs of a lot's report and one of its leases."""
+    names = ("lease", "job", "checkpoints", "made", "approved", "paid", "state", "earned")
+    shown = Table(*(("lot",) if several else ()), *names, box=None)
+    for report, lease in leases:
         state = lease.get("phase", "ended")
         if lease["reason"]:
             state += f": {lease['reason'].splitlines()[0][:60]}"
         shown.add_row(
+            *((report["key"],) if several else ()),
             lease["lease"][:10],
             lease["job"][:10],
             f"{lease['start'] + 1}-{lease['end']}",

@@ -31,7 +31,7 @@ from worker.job_history import metrics_so_far
 from worker.leases import check_fit, check_wanted, verified_job
 from worker.messages import Checkpoint, Done, Failed, Ready, Step, Stopped
 from worker.pace import Pace
-from worker.podman import Podman
+from worker.podman import chosen_sandbox
 from worker.runner import Runner
 from worker.sealed import JobKey, NoKey
 from worker.store import Job, LeaseFolder
@@ -242,7 +242,7 @@ class Training(threading.Thread):
             device=machine.device,
             gpus=machine.gpus,
             limits=limits,
-            runtime=Podman(machine.image) if machine.sandbox == "podman" else None,
+            runtime=chosen_sandbox(machine.sandbox, machine.image),
             trusted=machine.trusted,
         )
         self._runner = runner

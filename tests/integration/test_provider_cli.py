@@ -27,7 +27,7 @@ def stage(
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     provider, matcher, approver = funded(3)
     (client,) = funded(free=100 * TOKEN)
-    rules = chain.settings.rule_set("audited")
+    rules = chain.settings.rule_set("audited").model_copy(update={"checkpoint_timeout": 60})
     with Stage(chain, tmp_path, rules, matcher, client, provider, approver, database_url) as stage:
         yield stage
 
@@ -94,14 +94,14 @@ def test_errors_name_the_value_and_the_way_out(stage: Stage, run: Run) -> None:
 
 def test_status_shows_money_and_leases(stage: Stage, run: Run) -> None:
     run(*register(stage, "--yes"))
-    report = json.loads(run("status", "--key", KEY, "-o", "json").stdout)
+    (report,) = json.loads(run("status", "--key", KEY, "-o", "json").stdout)
     assert (report["free"], report["earned"], report["agent"]) == (str(100 * TOKEN), "0", "stopped")
     assert report["live"] == report["ended"] == []
 
     stage.submit(checkpoints=2)
     with stage.approving(), stage.agent(once=True) as agent:
-        agent.join(60)
-    report = json.loads(run("status", "--key", KEY, "-o", "json").stdout)
+        agent.join(80)
+    (report,) = json.loads(run("status", "--key", KEY, "-o", "json").stdout)
     (lease,) = report["ended"]
     assert (lease["made"], lease["redeemed"], lease["earned"]) == (2, 2, str(2 * TOKEN))
     assert report["earned"] == str(2 * TOKEN)

@@ -16,7 +16,7 @@ from contracts.orders import new_account
 from tests.integration.agent_stage import KEY, PASSWORD, PRICE, TOKEN, Stage, wait_for
 from tests.integration.conftest import Funded
 from worker import sweep
-from worker.offer import MoneyRules
+from worker.offer import MoneyRules, offer_path, write_offer
 from worker.sandbox import Bare, Bubblewrap
 from worker.selftest import sandbox_leaks
 
@@ -29,6 +29,7 @@ def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.Monk
     matcher, approver = funded(2)
     client, provider = funded(2, free=100 * TOKEN, held=5 * TOKEN)
     rules = chain.settings.rule_set("audited").model_copy(update={"arbiter_fee": 1, "checkpoint_timeout": 60})
+    # One kind: a provider sees the database through the API only, which the market's tests try on both.
     database = f"sqlite:///{tmp_path}/market.sqlite3"
     with Stage(chain, tmp_path, rules, matcher, client, provider, approver, database) as stage:
         yield stage
@@ -59,7 +60,8 @@ def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Run:
 def said(output: str) -> Any:
     """The JSON of a command; the market of this process logs to the same place."""
     lines = output.splitlines()
-    return json.loads("\n".join(lines[lines.index("{") :]))
+    begin = next(at for at, line in enumerate(lines) if line in ("{", "["))
+    return json.loads("\n".join(lines[begin:]))
 
 
 def test_earnings_and_what_becomes_of_them(stage: Stage, run: Run, tmp_path: Path) -> None:
@@ -148,9 +150,11 @@ def test_selftest_finds_what_is_wrong_and_says_how_to_mend_it(stage: Stage, run:
     assert checks["market"]["verdict"] == checks["chain"]["verdict"] == checks["stake"]["verdict"] == "ok"
 
     keys.keystore_path(KEY).chmod(0o644)
-    stage.offer(max_stake=500 * TOKEN, disk_mb=2**40, market_url="http://127.0.0.1:9")
+    stage.offer(
+        max_stake=500 * TOKEN, disk_mb=2**40, market_url="http://127.0.0.1:9", sandbox="podman", image="no/such:1"
+    )
     shown = run("selftest", "--key", KEY, "--measure-seconds", "0", code=1).stdout
-    for words in ("chmod 600", "wallet deposit 400", "smaller disk_mb", "does not answer"):
+    for words in ("chmod 600", "wallet deposit 400", "smaller disk_mb", "does not answer", "fail  sandbox: podman "):
         assert words in shown
 
 
@@ -161,13 +165,34 @@ def test_the_probe_sees_a_sandbox_that_leaks(stage: Stage) -> None:
         assert words in leaks
 
 
+def test_several_lots_in_one_status_each_with_its_own_sandbox(stage: Stage, run: Run) -> None:
+    keys.save("spare", new_account(), PASSWORD, scrypt_n=2)
+    write_offer("spare", stage.offer().model_copy(update={"sandbox": "podman", "image": "no/such:1"}))
+    report, other = said(run("status", "-o", "json").stdout)
+    assert [(one["key"], one["free"], one["live"]) for one in (report, other)] == [
+        (KEY, str(100 * TOKEN), []),
+        ("spare", "0", []),
+    ]
+    assert report["sandbox"] == "bubblewrap" and other["sandbox"].startswith("none (podman ")
+    lines = [line.split() for line in run("status").stdout.splitlines()]
+    money = {line[0]: line[-12:-2:2] for line in lines if line and line[0] in (KEY, "spare", "total")}
+    rig = ["5", "100", "0", "0", "0"]  # wallet, free, staked, earned, penalties
+    assert money == {KEY: rig, "spare": ["0"] * 5, "total": rig}
+
+    offer_path("spare").rename(offer_path(KEY))
+    options = ("--price", "1", "--stake", "100", "--units-per-hour", "1", "--market", stage.market.url, "--dry-run")
+    shown = run("register", "--key", KEY, *options).stdout
+    assert "none: podman " in shown and "Only shipped recipes will run" in shown
+
+
 def test_pause_resume_and_systemd(stage: Stage, run: Run) -> None:
     stage.offer()
     assert "paused until 20" in run("pause", "--for", "2h").stdout
-    report = said(run("status", "--key", KEY, "-o", "json").stdout)
+    (report,) = said(run("status", "--key", KEY, "-o", "json").stdout)
     assert report["paused"].startswith("paused by hand, until ")
     run("resume")
-    assert said(run("status", "--key", KEY, "-o", "json").stdout)["paused"] == ""
+    (report,) = said(run("status", "-o", "json").stdout)
+    assert report["paused"] == ""
     assert "'2' is not a duration" in run("pause", "--for", "2", code=1).stderr
     text = run("systemd", "--password-file", "/etc/gpumarket/password").stdout
     assert f"provider start --key {KEY} " in text and PASSWORD not in text
