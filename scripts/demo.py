@@ -63,10 +63,10 @@ class Demo:
 
     # ------------------------------------------------------------- set the stage
 
-    def start_chain(self) -> None:
+    def start_chain(self, timeout: int) -> None:
         party = self.stage.party("devnet")
         party.start(
-            "chain", "devnet", "--port", "0", "--block-time", "1", "--window", "4", "--checkpoint-timeout", "25"
+            "chain", "devnet", "--port", "0", "--block-time", "1", "--window", "4", "--checkpoint-timeout", str(timeout)
         )
         config = party.home / "config.toml"
         self.stage.wait_for("the chain", config.is_file, party)
@@ -241,7 +241,7 @@ class Demo:
         """Whether the uninterrupted run gave the same bits: every checkpoint's losses, state and trace roots."""
         party = self.stage.party(VICTIM_JOB)
         result = party.home / UNINTERRUPTED
-        if party.processes["uninterrupted"].wait(60) != 0:
+        if party.processes["uninterrupted"].wait(120) != 0:
             raise Failure(f"training without interruption failed:\n{party.tail('uninterrupted')}")
         record_of_run = json.loads(result.read_text())
         again = {one["index"]: one for one in record_of_run["checkpoints"]}
@@ -278,14 +278,14 @@ def running(keep: bool) -> Iterator[Demo]:
             stage.stop_all()
 
 
-def play(demo: Demo, keep: bool) -> dict[str, Any]:
-    demo.start_chain()
+def play(demo: Demo, keep: bool, timeout: int) -> dict[str, Any]:
+    demo.start_chain(timeout)
     demo.make_parties()
     demo.start_services()
     with demo.open_market():
         jobs = demo.watch()
     demo.say("both jobs are over: " + ", ".join(f"{job.name} {job.status}" for job in jobs.values()))
-    demo.stage.wait_for("the leases to end", demo.leases_are_over, patience=30)
+    demo.stage.wait_for("the leases to end", demo.leases_are_over, patience=60)
     jobs = {client: demo.market.job(job.id) for client, job in jobs.items()}
     console.print(demo.table(jobs))
     if not keep:
@@ -371,10 +371,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave all running at the end, until Ctrl-C")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcome as JSON")
+    parser.add_argument(
+        "--timeout", type=int, default=25, metavar="SECONDS",
+        help="silence after which a provider has lost its lease; more of it on a busy machine (default: %(default)s)",
+    )  # fmt: skip
     options = parser.parse_args()
     with running(options.keep) as demo:
         try:
-            result = play(demo, options.keep)
+            result = play(demo, options.keep, options.timeout)
         except Failure as failure:
             console.print(f"[red]The demo failed:[/] {failure}")
             return 1
