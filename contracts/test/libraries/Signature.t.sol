@@ -61,7 +61,7 @@ contract SignatureTest is Test {
         bool valid = this.isValid(address(wallet), digest, _compact(v, r, s));
         assertLe(gas - gasleft(), 80_000, "gas");
         if (mood != Wallet.Mood.ReturnBomb) assertEq(valid, mood == Wallet.Mood.Good, "valid");
-        assertTrue(!this.isValid(address(wallet), keccak256("another"), _compact(v, r, s)), "another digest");
+        assertTrue(!this.isValid(address(wallet), keccak256(abi.encode(digest)), _compact(v, r, s)), "another digest");
     }
 
     function isValid(address signer, bytes32 digest, bytes calldata signature) external view returns (bool) {
