@@ -46,7 +46,7 @@ def serving(*options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
 
 
 def wait_until_ready(api: MarketClient) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while api._http.get("/readyz").status_code != 204:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -68,7 +68,7 @@ def test_a_restart_goes_on(home: Path, chain: Chain, database_url: str, monkeypa
         with serving() as (process, url), MarketClient(url) as api:
             wait_until_ready(api)
             # On PostgreSQL the second has to wait for the first one's time to pass.
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while api.info().block != chain.w3.eth.block_number:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)

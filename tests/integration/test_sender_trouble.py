@@ -35,7 +35,7 @@ def not_mining(chain: Chain) -> Iterator[None]:
     rpc(chain, "evm_setAutomine", True)
 
 
-def eventually(what: Callable[[], object], seconds: float = 30) -> None:
+def eventually(what: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
