@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.timeout(960), pytest.mark.xdist_group("whole markets")]
+pytestmark = pytest.mark.timeout(960)
 
 
 def test_jobs_are_done_and_paid_once_whatever_happens(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Beyond what the demo gives itself. The whole markets run one after the other, beside the other tests.
-pytestmark = [pytest.mark.timeout(660), pytest.mark.xdist_group("whole markets")]
+# Beyond what the demo gives itself.
+pytestmark = pytest.mark.timeout(660)
 
 
 @pytest.fixture(scope="module")
