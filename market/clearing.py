@@ -1,30 +1,28 @@
 """The epoch loop: read the open orders, clear them, publish what they were, open what matched."""
 
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import structlog
 from eth_utils.crypto import keccak
-from sqlalchemy import ColumnElement, func
-from sqlmodel import Session, col, select
+from sqlalchemy import func
+from sqlmodel import col, select
 
-from contracts.api.bodies import AskResources
 from contracts.chain import events
 from contracts.chain.calls import Match as Pair
 from contracts.chain.errors import Reason as Refusal
 from contracts.commitment import merkle_root
-from contracts.jobspec import JobSpec
 from contracts.orders import Ask, Bid, Rules
-from contracts.terms import AccountWord, Flag
+from contracts.terms import AccountWord
 from contracts.types import ZERO_ADDRESS, from_hex, to_hex
 from market.context import Context
 from market.leases import is_final, terms_of
-from market.matching import AskOffer, BidOffer, Book, Match, Result, clear
+from market.matching import Book, Match, Result, clear
 from market.messages import accept
-from market.models import AskRow, BidRow, ChainEvent, EpochRow, LeaseRow, ReportRow
+from market.models import BidRow, EpochRow
 from market.rounds import repeat
-from market.services.early_stop import early_stop
+from market.standing import StandingAsk, WaitingBid, standing_asks, tick, waiting_bids
 
 log = structlog.get_logger()
 
@@ -48,29 +46,31 @@ def clear_epoch(context: Context) -> EpochRow | None:
     context.sending.settle()
     now = context.now()
     with context.db.reading() as session:
-        bids, previous = waiting_bids(session, now)
         finality, head = context.chain.settings.finality, context.head.number
-        bids = [bid for bid in bids if bid.id not in previous or is_final(previous[bid.id], finality, head)]
-        asks = standing_asks(session, now)
-        signatures = _signatures(session, bids, asks)
+        waiting = waiting_bids(session, now)
+        waiting = [bid for bid in waiting if bid.previous is None or is_final(bid.previous, finality, head)]
+        standing = standing_asks(session, now)
     # The escrow opens a lease only for the matcher that both orders name, or for anybody if one names none.
-    _tell(context, {bid.id: FORMER_KEY for bid in bids if not _may_match(context, bid.bid)})
-    bids = [bid for bid in bids if _may_match(context, bid.bid)]
-    asks = [ask for ask in asks if _may_match(context, ask.ask)]
-    bids = [replace(bid, timeout=context.rule_set(bid.bid.rules).rules.checkpoint_timeout) for bid in bids]
-    book = _with_balances(context, bids, previous, asks)
-    result = clear(book)
-    if not result.matches:
-        _note_waiting(context, result)
-        return None
-    openable = _dry_run(context, result.matches, previous, signatures)
+    _tell(context, {one.offer.id: FORMER_KEY for one in waiting if not _may_match(context, one.bid)})
+    bids = {one.offer.id: one for one in waiting if _may_match(context, one.bid)}
+    asks = {one.offer.id: one for one in standing if _may_match(context, one.ask)}
+    book = _book(context, bids, asks)
+    result = clear(book, tick=tick(context))
+    openable = _dry_run(context, [_Opening(one, bids[one.bid.id], asks[one.ask.id]) for one in result.matches])
     if not openable:
         _note_waiting(context, result)
         return None
     epoch = _begin_epoch(context, book, result, openable)
     for at in range(0, len(openable), BATCH):
-        _open(context, epoch, openable[at : at + BATCH], previous, signatures)
+        _open(context, epoch, openable[at : at + BATCH])
     return epoch
+
+
+@dataclass(frozen=True)
+class _Opening:
+    match: Match
+    bid: WaitingBid
+    ask: StandingAsk
 
 
 def _may_match(context: Context, order: Bid | Ask) -> bool:
@@ -80,138 +80,63 @@ def _may_match(context: Context, order: Bid | Ask) -> bool:
 # ------------------------------------------------------------------ the book
 
 
-def waiting_bids(session: Session, now: int) -> tuple[list[BidOffer], dict[str, LeaseRow]]:
-    """Bids that may open a lease now, and the ended lease that each of them continues, by bid."""
-    offers: list[BidOffer] = []
-    previous: dict[str, LeaseRow] = {}
-    rows = session.exec(select(BidRow).where(col(BidRow.failed).is_(False), BidRow.valid_until >= now)).all()
-    leases: dict[str, list[LeaseRow]] = {}
-    for lease in session.exec(select(LeaseRow).where(col(LeaseRow.bid).in_([row.id for row in rows]))):
-        leases.setdefault(lease.bid, []).append(lease)
-    for row in rows:
-        past = sorted(leases.get(row.id, []), key=lambda lease: (lease.opened_block, lease.start))
-        if past and (any(lease.finished is None for lease in past) or not past[-1].continuable):
-            continue
-        spec = JobSpec.model_validate(row.spec)
-        if early_stop(session, spec, past, now):
-            continue
-        if past:
-            previous[row.id] = past[-1]
-        offers.append(
-            BidOffer(
-                id=row.id,
-                bid=Bid.model_validate(row.bid),
-                environment=spec.environment,
-                needs=spec.resources,
-                recipe=spec.files[spec.recipe_path].sha256,
-                hosts=spec.hosts,
-                left=None if spec.deadline_time is None else spec.deadline_time - now,
-                start=past[-1].accepted if past else 0,
-                avoid=_let_down(session, row.id, past),
-            )
-        )
-    return offers, previous
-
-
-def _let_down(session: Session, bid: str, past: Sequence[LeaseRow]) -> frozenset[str]:
-    """Providers that went silent on this job, failed at it, or gave it back as they got it."""
-    failed = session.exec(select(ReportRow.provider).where(ReportRow.bid == bid, ReportRow.kind == "failed")).all()
-    late = _ended_late(session, col(ChainEvent.lease).in_([lease.id for lease in past])) if past else []
-    no_progress = {lease.provider for lease in past if lease.accepted == lease.start}
-    return frozenset(failed) | {provider for provider, _ in late} | no_progress
-
-
-def standing_asks(session: Session, now: int) -> list[AskOffer]:
-    """Asks in force, but for those of a provider that has gone silent since it posted them."""
-    rows = session.exec(select(AskRow).where(AskRow.valid_from <= now, AskRow.valid_until >= now)).all()
-    if not rows:
-        return []
-    silent_since: dict[str, int] = {}
-    oldest = min(row.received_block for row in rows)
-    for provider, block in _ended_late(session, col(ChainEvent.block_number) > oldest):
-        silent_since[provider] = max(silent_since.get(provider, 0), block)
-    return [
-        AskOffer(row.id, Ask.model_validate(row.ask), AskResources.model_validate(row.resources))
-        for row in rows
-        if row.received_block >= silent_since.get(row.provider, 0)
-    ]
-
-
-def _ended_late(session: Session, which: ColumnElement[bool]) -> list[tuple[str, int]]:
-    """Providers whose lease was ended because they were silent, and in which block. The flag may be forgiven later."""
-    ended = session.exec(
-        select(LeaseRow.provider, ChainEvent.block_number, ChainEvent.data)
-        .join(LeaseRow, col(LeaseRow.id) == col(ChainEvent.lease))
-        .where(ChainEvent.name == events.Ended.__name__, which)
-    ).all()
-    return [(provider, block) for provider, block, data in ended if data["status"] & Flag.LATE]
-
-
-def _signatures(session: Session, bids: Sequence[BidOffer], asks: Sequence[AskOffer]) -> dict[str, str]:
-    bid_rows = session.exec(select(BidRow).where(col(BidRow.id).in_([bid.id for bid in bids])))
-    ask_rows = session.exec(select(AskRow).where(col(AskRow.id).in_([ask.id for ask in asks])))
-    return {row.id: row.signature for row in bid_rows} | {row.id: row.signature for row in ask_rows}
-
-
-def _with_balances(
-    context: Context, bids: Sequence[BidOffer], previous: dict[str, LeaseRow], asks: Sequence[AskOffer]
-) -> Book:
+def _book(context: Context, bids: Mapping[str, WaitingBid], asks: Mapping[str, StandingAsk]) -> Book:
     """The book with what the chain says of its parties; cancelled and used orders left out."""
-    owners = {bid.bid.client for bid in bids} | {ask.ask.provider for ask in asks}
+    owners = {one.bid.client for one in bids.values()} | {one.ask.provider for one in asks.values()}
     accounts = context.accounts(owners)
+    usable = [one for one in bids.values() if one.previous or _usable(one.bid, accounts[one.bid.client])]
     return Book(
-        bids=tuple(bid for bid in bids if bid.id in previous or _usable(bid, accounts[bid.bid.client])),
-        asks=tuple(ask for ask in asks if ask.ask.page == accounts[ask.ask.provider].page),
+        bids=tuple(
+            replace(one.offer, timeout=context.rule_set(one.bid.rules).rules.checkpoint_timeout) for one in usable
+        ),
+        asks=tuple(one.offer for one in asks.values() if one.ask.page == accounts[one.ask.provider].page),
         free={owner: account.free for owner, account in accounts.items()},
         active={owner: account.active for owner, account in accounts.items()},
     )
 
 
-def _usable(bid: BidOffer, account: AccountWord) -> bool:
+def _usable(bid: Bid, account: AccountWord) -> bool:
     """Whether a Bid may open its first lease; later ones don't look at the nonce."""
-    return bid.bid.page == account.page and not account.used >> bid.bid.bit & 1
+    return bid.page == account.page and not account.used >> bid.bit & 1
 
 
 # ------------------------------------------------------------------ opening
 
 
-def _pairs(
-    context: Context, matches: Sequence[Match], previous: dict[str, LeaseRow], signatures: dict[str, str]
-) -> tuple[list[Rules], list[Pair]]:
+def _pairs(context: Context, openings: Sequence[_Opening]) -> tuple[list[Rules], list[Pair]]:
     """The matches as the escrow takes them, each rule-set once."""
-    hashes = sorted({match.bid.bid.rules for match in matches})
+    hashes = sorted({one.bid.bid.rules for one in openings})
     pairs = [
         Pair(
-            bid=match.bid.bid,
-            ask=match.ask.ask,
-            price=match.price,
-            bid_signature=signatures[match.bid.id],
-            ask_signature=signatures[match.ask.id],
-            rules=hashes.index(match.bid.bid.rules),
-            prev=terms_of(previous[match.bid.id]) if match.bid.id in previous else None,
+            bid=one.bid.bid,
+            ask=one.ask.ask,
+            price=one.match.price,
+            bid_signature=one.bid.signature,
+            ask_signature=one.ask.signature,
+            rules=hashes.index(one.bid.bid.rules),
+            prev=terms_of(one.bid.previous) if one.bid.previous else None,
         )
-        for match in matches
+        for one in openings
     ]
     return [context.rule_set(hash).rules for hash in hashes], pairs
 
 
-def _dry_run(
-    context: Context, matches: Sequence[Match], previous: dict[str, LeaseRow], signatures: dict[str, str]
-) -> list[Match]:
+def _dry_run(context: Context, openings: Sequence[_Opening]) -> list[_Opening]:
     """The matches that the escrow would open now."""
-    openable: list[Match] = []
-    for at in range(0, len(matches), BATCH):
-        part = matches[at : at + BATCH]
-        call = context.chain.open_batch(*_pairs(context, part, previous, signatures))
-        for match, code in zip(part, context.chain.dry_run(call, context.matcher), strict=True):
+    openable: list[_Opening] = []
+    for at in range(0, len(openings), BATCH):
+        part = openings[at : at + BATCH]
+        call = context.chain.open_batch(*_pairs(context, part))
+        for one, code in zip(part, context.chain.dry_run(call, context.matcher), strict=True):
             if code == Refusal.OK:
-                openable.append(match)
+                openable.append(one)
             else:
-                log.info("clearing.not_openable", job=match.bid.id, ask=match.ask.id, reason=Refusal(code).sentence)
+                job, ask, reason = one.match.bid.id, one.match.ask.id, Refusal(code).sentence
+                log.info("clearing.not_openable", job=job, ask=ask, reason=reason)
     return openable
 
 
-def _begin_epoch(context: Context, book: Book, result: Result, openable: Sequence[Match]) -> EpochRow:
+def _begin_epoch(context: Context, book: Book, result: Result, openable: Sequence[_Opening]) -> EpochRow:
     """Publish the root of the order set, and store what will be opened, before it is."""
     leaves = sorted([bid.id for bid in book.bids] + [ask.id for ask in book.asks])
     root = to_hex(order_set_root(leaves))
@@ -224,7 +149,9 @@ def _begin_epoch(context: Context, book: Book, result: Result, openable: Sequenc
         "number": number,
         "order_root": root,
         "published_tx": to_hex(receipt["transactionHash"]),
-        "matches": [{"bid": one.bid.id, "ask": one.ask.id, "price": str(one.price)} for one in openable],
+        "matches": [
+            {"bid": one.match.bid.id, "ask": one.match.ask.id, "price": str(one.match.price)} for one in openable
+        ],
         "unmatched": [{"bid": bid, "reason": reason.value} for bid, reason in result.reasons.items()],
     }
     with context.leading() as session:
@@ -238,18 +165,12 @@ def order_set_root(ids: Sequence[str]) -> bytes:
     return merkle_root([keccak(b"gpumarket order" + from_hex(id)) for id in sorted(ids)])
 
 
-def _open(
-    context: Context,
-    epoch: EpochRow,
-    matches: Sequence[Match],
-    previous: dict[str, LeaseRow],
-    signatures: dict[str, str],
-) -> None:
-    receipt = context.sending.send(context.chain.open_batch(*_pairs(context, matches, previous, signatures)))
+def _open(context: Context, epoch: EpochRow, openings: Sequence[_Opening]) -> None:
+    receipt = context.sending.send(context.chain.open_batch(*_pairs(context, openings)))
     happened = context.chain.events(receipt)
     opened = {event.terms.parties.bid: event.lease for event in happened if isinstance(event, events.Opened)}
     skipped = {event.index: Refusal(event.reason) for event in happened if isinstance(event, events.Skipped)}
-    notes = {one.bid.id: skipped[at].sentence if at in skipped else "" for at, one in enumerate(matches)}
+    notes = {one.match.bid.id: skipped[at].sentence if at in skipped else "" for at, one in enumerate(openings)}
     body = {"number": epoch.number, "transaction": to_hex(receipt["transactionHash"]), "notes": notes}
     with context.leading() as session:
         accept(context, session, "opened", body)  # the indexer names the leases, when it comes to their block

@@ -1,6 +1,6 @@
 """The auction: pure functions from order books to matches. No I/O, no clock, no randomness."""
 
-from market.matching.book import AskOffer, BidOffer, Book, Match, Reason, Result
-from market.matching.greedy import clear
+from market.matching.auction import clear
+from market.matching.book import AskOffer, BidOffer, Book, Lot, Match, Needs, Reason, Result
 
-__all__ = ["AskOffer", "BidOffer", "Book", "Match", "Reason", "Result", "clear"]
+__all__ = ["AskOffer", "BidOffer", "Book", "Lot", "Match", "Needs", "Reason", "Result", "clear"]

@@ -1,42 +1,102 @@
-"""What an epoch's clearing takes and gives."""
+"""What an epoch's auction takes and gives. All amounts are integers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from contracts.api.bodies import AskResources
-from contracts.jobspec import Resources
-from contracts.orders import Ask, Bid
+from contracts.types import SECONDS_PER_HOUR
+from contracts.wants import Wants
+
+LOT_SIZES = (0, 1, 2, 4, 8)  # GPUs of one machine that are sold together; 0: a CPU
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a job asks of a machine, whatever its price. Bids that ask for the same may share one object."""
+
+    rules: str  # hash
+    environment: str
+    gpus: int = 0
+    vram_mb: int = 0  # per GPU
+    memory_mb: int = 0
+    devices: frozenset[str] = frozenset()  # empty: any
+    regions: frozenset[str] = frozenset()  # empty: any
+    tier: int = 0  # of the provider's reliability, at least
+    hosts: frozenset[str] = frozenset()  # that files are fetched from
+    units_per_hour: int = 0  # at least
+
+    @property
+    def size(self) -> int:
+        """The lot that the job trades in: the least that has its GPUs."""
+        return next(size for size in LOT_SIZES if size >= self.gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """What a provider sells, whatever its price and speed. Asks that sell the same may share one object."""
+
+    rules: str
+    environments: frozenset[str]
+    device: str
+    gpus: int = 0
+    vram_mb: int = 0
+    memory_mb: int = 0
+    region: str = ""
+    tier: int = 0
+    hosts: frozenset[str] = frozenset()
+    wants: Wants = field(default_factory=Wants)
+
+    @property
+    def size(self) -> int:
+        return max(size for size in LOT_SIZES if size <= self.gpus)
+
+
+@dataclass(frozen=True, slots=True)
 class BidOffer:
     """A Bid that waits, from the checkpoint it has reached."""
 
     id: str
-    bid: Bid
-    environment: str
-    needs: Resources
-    start: int = 0  # checkpoints accepted so far
+    client: str
+    needs: Needs
+    units: int  # of work in a checkpoint
+    limit: int  # per checkpoint, without the fee
+    fee: int
+    stake: int
+    rest: int  # checkpoints that are still to be done
+    recipe: str = ""  # SHA-256 of its file
     avoid: frozenset[str] = frozenset()  # providers that let this job down; only if there is no other
     timeout: int | None = None  # seconds that the rules give for a checkpoint
-    recipe: str = ""  # SHA-256 of its file
-    hosts: frozenset[str] = frozenset()  # that files are fetched from
     left: int | None = None  # seconds to the job's deadline
 
     @property
-    def rest(self) -> int:
-        return self.bid.checkpoints - self.start
+    def lowest_speed(self) -> int:
+        """Work units per hour that keep the rules' timeout, and what the client asks for."""
+        within = -(-self.units * SECONDS_PER_HOUR // self.timeout) if self.timeout else 0
+        return max(within, self.needs.units_per_hour)
+
+    @property
+    def deadline_speed(self) -> int:
+        """Work units per hour that are done by the job's deadline."""
+        return -(-self.units * self.rest * SECONDS_PER_HOUR // max(1, self.left)) if self.left is not None else 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AskOffer:
     id: str
-    ask: Ask
-    resources: AskResources
+    provider: str
+    lot: Lot
+    price_per_hour: int
+    units_per_hour: int
+    max_stake: int
+    max_active: int
+    max_checkpoints: int
+
+    def price(self, per_hour: int, units: int) -> int:
+        """Of a checkpoint, at this machine's own speed: least integer that gives `per_hour`."""
+        return max(1, -(-per_hour * units // self.units_per_hour))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Book:
     """All orders of one epoch, and what their parties can still lock."""
 
@@ -51,32 +111,63 @@ class Reason(StrEnum):
 
     NO_ASKS = "there are no open asks"
     RULES = "no ask is under the rules that this bid signs"
+    LOT = "no machine sells as many GPUs at once as the job wants"
     ENVIRONMENT = "no machine has the environment that the job wants"
-    RESOURCES = "no machine has the GPUs or the memory that the job wants"
+    DEVICE = "no machine has a GPU of a model that the job wants"
+    VRAM = "no GPU has the memory that the job wants"
+    MEMORY = "no machine has the memory that the job wants"
+    REGION = "no machine is in a region that the job wants"
+    TIER = "no fitting provider is as reliable as the job wants"
     HOSTS = "no fitting machine fetches files from the hosts that the job's files are at"
     STAKE = "no fitting provider is ready to lock the stake that this bid wants"
-    SPEED = "every fitting machine is too slow for the time that the rules give for a checkpoint"
+    SPEED = (
+        "every fitting machine is too slow for the time that the rules give for a checkpoint, or for what the job asks"
+    )
     DEADLINE = "every fitting machine is too slow to be done by the job's deadline"
-    PRICE = "every fitting ask is above this bid's price"
     WANTED = "every fitting provider refuses this client or this recipe, or wants longer leases"
     CAPACITY = "every fitting machine is taken, or its provider's stake is"
-    BALANCE = "the client's free balance does not cover the next lease"
+    PRICE = "every fitting ask is above this bid's price"
+    OUTBID = "others pay more for the machines that fit"
+    BALANCE = "the client's free balance does not cover this bid and its others at their highest price"
+    RANGE = "its price per hour is more than the auction can count with"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class TradeClass:
+    """Machines that are alike to every bid, but for what they cost. Each bound is the least that all of them give."""
+
+    lot: Lot
+    units_per_hour: int
+    stake: int
+    min_work: int = 0  # work units that a lease must have for the provider's least pay, at its own price
+    max_checkpoints: int = 0  # of a lease; told where min_work is
+    provider: str = ""  # told where a bid avoids it
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     bid: BidOffer
     ask: AskOffer
     price: int  # per checkpoint, without fee
-    count: int  # checkpoints of the lease
+    of: TradeClass
+    place: int = 0  # how many leases the provider may have got in this epoch before this one
+
+    @property
+    def count(self) -> int:
+        """Checkpoints of the lease; docs/protocol.md section 2 leaves the matcher no choice."""
+        return min(self.bid.rest, self.ask.max_checkpoints)
 
     @property
     def lock(self) -> int:
         """What the lease locks of the client's balance."""
-        return (self.price + self.bid.bid.fee) * self.count
+        return (self.price + self.bid.fee) * self.count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
+    """Matches in an order in which the escrow opens them all."""
+
     matches: tuple[Match, ...]
+    prices: Mapping[TradeClass, int]  # ticks per lot-hour
     reasons: Mapping[str, Reason]  # bid id -> why not
+    surplus: int = 0  # ticks per lot-hour: what the matched bids would have paid, less what the asks would have taken

@@ -10,10 +10,12 @@ from contracts.api.problems import Code, Problem
 from contracts.orders import Ask, Bid
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS, to_hex
 from market.context import Context
-from market.matching.greedy import fast_enough, has
+from market.matching import AskOffer, BidOffer
+from market.matching.classes import fits, lowest_limit, round_stake
 from market.models import AskRow
 from market.services.accounts import next_nonce
 from market.services.asks import ask_status
+from market.standing import ask_offer, needs_of, tick
 
 ROOM = (5, 4)  # above the dearest fitting ask: prices move while a job waits
 STAKE_PRICES = 10
@@ -26,17 +28,18 @@ def quote(context: Context, body: QuoteIn) -> QuoteOut:
         raise _invalid("units: 0 work units per checkpoint; measure them with `gpumarket recipe measure`")
     account = context.account(body.client)
     asks = _fitting(context, body, rules)
-    prices = sorted(ask.lowest_price(body.units) for ask in asks)
+    price_of = {ask.id: lowest_limit(ask, body.units, tick(context)) for ask in asks}
+    prices = sorted(price_of.values())
     bid = _bid(context, body, rules, prices, next_nonce(context, body.client, account))
     if bid.max_price <= bid.fee:
         raise _invalid(f"max_price: {bid.max_price} has the fee of {bid.fee} in it, and leaves nothing for a provider")
     if bid.stake < max(1, rules.rules.arbiter_fee):
         raise _invalid(f"stake: {bid.stake} does not cover the arbiter's fee of {rules.rules.arbiter_fee}")
     matching = [
-        ask for ask in asks if ask.max_stake >= bid.stake and ask.lowest_price(body.units) + bid.fee <= bid.max_price
+        ask for ask in asks if round_stake(ask.max_stake) >= bid.stake and price_of[ask.id] + bid.fee <= bid.max_price
     ]
-    cheapest = min(matching, key=lambda ask: ask.lowest_price(body.units), default=None)
-    lowest = cheapest.lowest_price(body.units) if cheapest else None
+    cheapest = min(matching, key=lambda ask: price_of[ask.id], default=None)
+    lowest = price_of[cheapest.id] if cheapest else None
     highest_cost = bid.max_price * bid.checkpoints
     if highest_cost > MAX_AMOUNT:
         raise _invalid(
@@ -73,30 +76,33 @@ def _rules(context: Context, name: str | None) -> RuleSet:
     return context.rules[name]
 
 
-def _fitting(context: Context, body: QuoteIn, rules: RuleSet) -> list[Ask]:
+def _fitting(context: Context, body: QuoteIn, rules: RuleSet) -> list[AskOffer]:
     """Open asks of machines that could do the job in time and want it, whatever their price and stake."""
-    spec, units = body.spec, body.units
-    recipe = spec.files[spec.recipe_path].sha256
     now = context.now()
-    left = None if spec.deadline_time is None else spec.deadline_time - now
+    spec = body.spec
+    job = BidOffer(
+        id="",
+        client=body.client,
+        needs=needs_of(spec, rules.hash),
+        units=body.units,
+        limit=0,
+        fee=0,
+        stake=0,
+        rest=spec.checkpoints,
+        recipe=spec.files[spec.recipe_path].sha256,
+        timeout=rules.rules.checkpoint_timeout,
+        left=None if spec.deadline_time is None else spec.deadline_time - now,
+    )
     with context.db.reading() as session:
         rows = session.exec(select(AskRow).where(AskRow.rules == rules.hash, AskRow.valid_until >= now)).all()
     found = []
     for row in rows:
-        resources = AskResources.model_validate(row.resources)
-        ask, timeout = Ask.model_validate(row.ask), rules.rules.checkpoint_timeout
-        pay = ask.lowest_price(units) * min(spec.checkpoints, ask.max_checkpoints)
-        if (
-            spec.environment in resources.environments
-            and has(resources, spec.resources)
-            and fast_enough(ask, units, timeout)
-            and spec.hosts.issubset(resources.hosts)
-            and (left is None or fast_enough(ask, units * spec.checkpoints, left))
-            and resources.wants.objection(body.client, recipe, pay) is None
-        ):
-            found.append(ask)
-    accounts = context.accounts(ask.provider for ask in found)
-    return [ask for ask in found if ask_status(ask, accounts[ask.provider], now) is OrderStatus.OPEN]
+        ask = Ask.model_validate(row.ask)
+        offer = ask_offer(row.id, ask, AskResources.model_validate(row.resources))
+        if fits(job, offer):
+            found.append((ask, offer))
+    accounts = context.accounts(ask.provider for ask, _ in found)
+    return [offer for ask, offer in found if ask_status(ask, accounts[ask.provider], now) is OrderStatus.OPEN]
 
 
 def _bid(context: Context, body: QuoteIn, rules: RuleSet, prices: Sequence[int], nonce: int | None) -> Bid:
@@ -141,8 +147,8 @@ def _warnings(
     bid: Bid,
     rules: RuleSet,
     deadline: str | None,
-    fitting: list[Ask],
-    matching: list[Ask],
+    fitting: list[AskOffer],
+    matching: list[AskOffer],
     missing: int,
 ) -> list[str]:
     found = []

@@ -17,7 +17,7 @@ from contracts import keys
 from contracts.api.bodies import JobStatus
 from contracts.chain.client import Chain
 from contracts.wants import Wants
-from market.matching import greedy
+from market.matching import fitting
 from tests.integration.agent_stage import KEY, PASSWORD, TOKEN, Stage, wait_for
 from tests.integration.conftest import Funded
 from worker.offer import OFFER_NAME, Offer, write_offer
@@ -76,7 +76,7 @@ def test_a_client_who_is_denied_is_not_matched(stage: Stage) -> None:
 
 def test_a_lease_that_is_not_wanted_is_given_back_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the market did not heed what Asks say."""
-    monkeypatch.setattr(greedy, "wanted", lambda bid, offer: True)
+    monkeypatch.setattr(fitting, "wanted", lambda bid, of: True)
     job = stage.submit(checkpoints=2)
     recipe = stage.job(job).spec.files["recipe.py"].sha256
     with stage.approving(), stage.agent(wants=Wants(deny_recipes=(recipe,))):

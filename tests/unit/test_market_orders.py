@@ -296,10 +296,10 @@ def test_a_quote_leads_to_a_bid_that_is_taken(world: World) -> None:
     world.api.post_ask(world.ask())
     world.api.post_ask(world.ask(price_per_hour=7_200_000_000))
     out = world.api.quote(quote_in(world))
-    assert (out.matching_asks, out.lowest_price, out.likely_cost) == (1, 1_000_000, 4_000_000)  # one provider
+    assert (out.matching_asks, out.lowest_price, out.likely_cost) == (1, 1_012_155, 4_048_620)  # one provider
     assert out.seconds_per_checkpoint == 1
-    assert out.bid.max_price == 2_500_000  # 1.25 of the dearest
-    assert (out.highest_cost, out.free, out.missing) == (10_000_000, 100_000_000, 0)
+    assert out.bid.max_price == 2_530_387  # 1.25 of the dearest
+    assert (out.highest_cost, out.free, out.missing) == (10_121_548, 100_000_000, 0)
     assert out.typed_data == out.bid.typed_data(DOMAIN)
     assert out.warnings == [
         "no approver: you must approve checkpoints yourself, or the provider waits a window for each payment"

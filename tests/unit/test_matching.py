@@ -1,146 +1,271 @@
-"""The matcher's promises, on random books."""
+"""The auction's promises, on random books."""
 
 from dataclasses import replace
+from itertools import permutations
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.api.bodies import AskResources
-from contracts.jobspec import Resources
-from contracts.orders import Ask, Bid
-from contracts.types import ZERO_ADDRESS, ZERO_HASH
 from contracts.wants import Wants
-from market.matching import AskOffer, BidOffer, Book, Reason, clear
+from market.matching import AskOffer, BidOffer, Book, Lot, Needs, Reason, Result, clear
+from market.matching.net import MAX_VALUE
+from market.matching.verifier import Claimed, lies
+from tests.books import random_book
 
 RULES = ["0x" + "a1" * 32, "0x" + "a2" * 32]
 PARTIES = [f"0x{n:040x}" for n in range(1, 7)]
-
-
-def bid_offer(n: int, client: str = PARTIES[0], **changes: object) -> BidOffer:
-    bid = Bid(
-        client=client, matcher=ZERO_ADDRESS, approver=client, job=ZERO_HASH, rules=RULES[0], checkpoints=4, units=1000,
-        max_price=100, fee=0, stake=50, valid_until=2**39, nonce=n,
-    )  # fmt: skip
-    return BidOffer(f"0x{n:064x}", bid.model_copy(update=changes), "torch-2.13", Resources())
-
-
-def ask_offer(n: int, provider: str = PARTIES[5], **changes: object) -> AskOffer:
-    ask = Ask(
-        provider=provider, matcher=ZERO_ADDRESS, resources=ZERO_HASH, rules=RULES[0], price_per_hour=3000,
-        units_per_hour=50_000, max_stake=100, max_active=1, max_checkpoints=10, valid_from=0, valid_until=2**39, page=0,
-    )  # fmt: skip
-    resources = AskResources(
-        device="cpu", gpus=0, vram_mb=0, memory_mb=1000, environments=("torch-2.13",), sandbox="none"
-    )
-    return AskOffer(f"0x{n:064x}", ask.model_copy(update=changes), resources)
-
-
-def wanting(**wants: object) -> AskOffer:
-    """An Ask of a provider that does not want every lease."""
-    offer = ask_offer(1)
-    return replace(offer, resources=offer.resources.model_copy(update={"wants": Wants.model_validate(wants)}))
-
-
-def from_hosts(offer: AskOffer, *hosts: str) -> AskOffer:
-    return replace(offer, resources=offer.resources.model_copy(update={"hosts": hosts}))
-
-
 RICH = dict.fromkeys(PARTIES, 10**9)
+NEEDS = Needs(RULES[0], "torch-2.13")
+LOT = Lot(RULES[0], frozenset({"torch-2.13"}), "cpu", memory_mb=1024)
 
 
-def reason_of(bid: BidOffer, *asks: AskOffer, free: dict[str, int] = RICH) -> Reason:
-    result = clear(Book((bid,), asks, free))
+def bid_offer(n: int, needs: dict[str, Any] | None = None, **changes: Any) -> BidOffer:
+    made = BidOffer(
+        f"0x{n:064x}", PARTIES[0], replace(NEEDS, **needs or {}), units=1000, limit=100, fee=0, stake=50, rest=4
+    )
+    return replace(made, **changes)
+
+
+def ask_offer(n: int, lot: dict[str, Any] | None = None, **changes: Any) -> AskOffer:
+    """3000 for an hour at 49152 units, a number that no rounding changes: a checkpoint of 1000 units is 61.04."""
+    made = AskOffer(
+        f"0x{n:064x}", PARTIES[5], replace(LOT, **lot or {}), price_per_hour=3000, units_per_hour=49_152,
+        max_stake=100, max_active=1, max_checkpoints=10,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def book(*orders: BidOffer | AskOffer, free: dict[str, int] | None = None, **active: int) -> Book:
+    bids = tuple(order for order in orders if isinstance(order, BidOffer))
+    asks = tuple(order for order in orders if isinstance(order, AskOffer))
+    return Book(bids, asks, RICH if free is None else free, active)
+
+
+def reason_of(bid: BidOffer, *asks: AskOffer, free: dict[str, int] | None = None) -> Reason:
+    result = checked(book(bid, *asks, free=free))
     assert not result.matches
     return result.reasons[bid.id]
 
 
-def test_price_is_rounded_up_to_what_the_escrow_accepts() -> None:
-    (match,) = clear(Book((bid_offer(1, units=17),), (ask_offer(1),), RICH)).matches
-    assert match.price == 2  # 17 units x 3000 / 50000 = 1.02
-    assert match.price * 50_000 >= 3000 * 17 > (match.price - 1) * 50_000
+def checked(of: Book, seed: bytes = b"", tick: int = 1) -> Result:
+    """A result that has been verified."""
+    result = clear(of, seed, tick)
+    assert list(lies(of, result.prices, claims(result), seed, tick)) == []
+    assert {match.bid.id for match in result.matches} | set(result.reasons) == {bid.id for bid in of.bids}
+    assert len(result.matches) + len(result.reasons) == len(of.bids)
+    return result
+
+
+def claims(result: Result) -> list[Claimed]:
+    return [Claimed(one.bid.id, one.ask.id, one.place, one.price) for one in result.matches]
+
+
+# ------------------------------------------------------------------ one pair
+
+
+def test_a_price_is_the_asks_and_rounded_up_to_what_the_escrow_accepts() -> None:
+    (match,) = checked(book(bid_offer(1), ask_offer(1))).matches
+    assert match.price == 62  # 61.04
+    assert match.price * 49_152 >= 3000 * 1000 > (match.price - 1) * 49_152
+
+
+def test_a_price_is_what_the_best_loser_would_have_paid() -> None:
+    losing, winning = bid_offer(1, limit=80), bid_offer(2, limit=400)
+    (match,) = checked(book(losing, winning, ask_offer(1))).matches
+    assert (match.bid, match.price) == (winning, 80)
+
+
+def test_a_price_keeps_both_limits_at_the_machines_own_speed() -> None:
+    faster = ask_offer(1, units_per_hour=50_000)  # counted as 49152
+    (match,) = checked(book(bid_offer(1), faster)).matches
+    assert match.price == 60 and match.price * 50_000 >= 3000 * 1000
+    assert reason_of(bid_offer(1, limit=61), faster) is Reason.PRICE
 
 
 def test_each_reason_is_given() -> None:
     assert reason_of(bid_offer(1)) is Reason.NO_ASKS
-    assert reason_of(bid_offer(1, rules=RULES[1]), ask_offer(1)) is Reason.RULES
-    assert reason_of(replace(bid_offer(1), environment="jax"), ask_offer(1)) is Reason.ENVIRONMENT
-    assert reason_of(replace(bid_offer(1), needs=Resources(gpus=1)), ask_offer(1)) is Reason.RESOURCES
-    away = replace(bid_offer(1), hosts=frozenset({"a.example", "b.example"}))
-    assert reason_of(away, ask_offer(1), from_hosts(ask_offer(2), "a.example")) is Reason.HOSTS
-    assert clear(Book((away,), (from_hosts(ask_offer(1), "a.example", "b.example", "c.example"),), RICH)).matches
-    assert reason_of(bid_offer(1, stake=101), ask_offer(1)) is Reason.STAKE
-    assert reason_of(replace(bid_offer(1), timeout=71), ask_offer(1)) is Reason.SPEED  # it would take 72 s
-    assert clear(Book((replace(bid_offer(1), timeout=72),), (ask_offer(1),), RICH)).matches
-    assert reason_of(replace(bid_offer(1), left=4 * 72 - 1), ask_offer(1)) is Reason.DEADLINE
-    assert clear(Book((replace(bid_offer(1), left=4 * 72),), (ask_offer(1),), RICH)).matches
-    assert clear(Book((replace(bid_offer(1), left=72, start=3),), (ask_offer(1),), RICH)).matches
-    assert reason_of(bid_offer(1, max_price=59), ask_offer(1)) is Reason.PRICE
-    assert reason_of(bid_offer(1), wanting(deny_clients=(PARTIES[0],))) is Reason.WANTED
+    assert reason_of(bid_offer(1, {"rules": RULES[1]}), ask_offer(1)) is Reason.RULES
+    assert reason_of(bid_offer(1, {"gpus": 1}), ask_offer(1)) is Reason.LOT
+    assert reason_of(bid_offer(1, {"environment": "jax"}), ask_offer(1)) is Reason.ENVIRONMENT
+    assert reason_of(bid_offer(1, {"devices": frozenset({"H200", "A100"})}), ask_offer(1)) is Reason.DEVICE
+    one_gpu = ask_offer(1, {"gpus": 1, "vram_mb": 8000})
+    assert reason_of(bid_offer(1, {"gpus": 1, "vram_mb": 8001}), one_gpu) is Reason.VRAM
+    assert reason_of(bid_offer(1, {"memory_mb": 1025}), ask_offer(1)) is Reason.MEMORY
+    assert reason_of(bid_offer(1, {"regions": frozenset({"eu"})}), ask_offer(1, {"region": "us"})) is Reason.REGION
+    assert reason_of(bid_offer(1, {"tier": 2}), ask_offer(1, {"tier": 1})) is Reason.TIER
+    away = bid_offer(1, {"hosts": frozenset({"a.example", "b.example"})})
+    assert reason_of(away, ask_offer(1), ask_offer(2, {"hosts": frozenset({"a.example"})})) is Reason.HOSTS
+    assert reason_of(bid_offer(1, stake=101), ask_offer(1)) is Reason.CAPACITY  # the provider can't lock it
+    assert reason_of(bid_offer(1, {"units_per_hour": 49_153}), ask_offer(1)) is Reason.SPEED
+    assert reason_of(bid_offer(1, timeout=73), ask_offer(1)) is Reason.SPEED  # it would take 73.2 s
+    assert reason_of(bid_offer(1, left=4 * 73), ask_offer(1)) is Reason.DEADLINE
+    assert reason_of(bid_offer(1, left=0), ask_offer(1)) is Reason.DEADLINE
+    refusing = ask_offer(1, {"wants": Wants(deny_clients=(PARTIES[0],))})
+    assert reason_of(bid_offer(1), refusing) is Reason.WANTED
     assert reason_of(bid_offer(1), ask_offer(1, max_active=0)) is Reason.CAPACITY
     assert reason_of(bid_offer(1), ask_offer(1), free=RICH | {PARTIES[5]: 49}) is Reason.CAPACITY
-    assert reason_of(bid_offer(1), ask_offer(1), free=RICH | {PARTIES[0]: 4 * 60 - 1}) is Reason.BALANCE
+    assert reason_of(bid_offer(1, limit=61), ask_offer(1)) is Reason.PRICE
+    assert reason_of(bid_offer(1), ask_offer(1), free=RICH | {PARTIES[0]: 399}) is Reason.BALANCE
+    two = checked(book(bid_offer(1), bid_offer(2, limit=101), ask_offer(1)))
+    assert two.reasons == {bid_offer(1).id: Reason.OUTBID}
+
+
+def test_what_a_bid_asks_for_it_gets() -> None:
+    wants_all = bid_offer(
+        1,
+        {
+            "gpus": 2, "vram_mb": 24_000, "memory_mb": 60_000, "devices": frozenset({"RTX 3090", "RTX 4090"}),
+            "regions": frozenset({"eu", "us"}), "tier": 1, "hosts": frozenset({"a.example"}), "units_per_hour": 49_152,
+        },
+        timeout=74, left=4 * 74, stake=100,
+    )  # fmt: skip
+    machine = {
+        "gpus": 2, "vram_mb": 24_000, "memory_mb": 61_440, "device": "RTX 4090", "region": "us", "tier": 2,
+        "hosts": frozenset({"a.example", "b.example"}), "environments": frozenset({"jax", "torch-2.13"}),
+    }  # fmt: skip
+    assert checked(book(wants_all, ask_offer(1, machine))).matches
+
+
+def test_lots_trade_by_size() -> None:
+    """Three GPUs are wanted of a machine with four, and are sold as two."""
+    four = ask_offer(1, {"gpus": 4})
+    assert checked(book(bid_offer(1, {"gpus": 3}), four)).matches
+    assert reason_of(bid_offer(1, {"gpus": 2}), four) is Reason.LOT
+    assert checked(book(bid_offer(1, {"gpus": 2}), ask_offer(1, {"gpus": 3}))).matches
+    assert reason_of(bid_offer(1), four) is Reason.LOT  # a job for a CPU
 
 
 def test_a_provider_that_let_the_job_down_comes_last_but_comes() -> None:
     cheap, dear = ask_offer(1), ask_offer(2, provider=PARTIES[4], price_per_hour=4000)
-    bid = replace(bid_offer(1), avoid=frozenset({PARTIES[5]}))
-    assert clear(Book((bid,), (cheap, dear), RICH)).matches[0].ask is dear
-    assert clear(Book((bid,), (cheap,), RICH)).matches[0].ask is cheap
+    bid = bid_offer(1, avoid=frozenset({PARTIES[5]}))
+    assert [match.ask for match in checked(book(bid, cheap, dear)).matches] == [dear]
+    assert [match.ask for match in checked(book(bid, cheap)).matches] == [cheap]
+    too_dear = replace(dear, price_per_hour=5000)
+    assert [match.ask for match in checked(book(bid, cheap, too_dear)).matches] == [cheap]
 
 
-IDS = st.integers(1, 10**6)
-bids = st.tuples(
-    IDS,
-    st.fixed_dictionaries(
-        {
-            "client": st.sampled_from(PARTIES),
-            "units": st.integers(1, 5000),
-            "max_price": st.integers(21, 420),
-            "fee": st.integers(0, 20),
-            "stake": st.integers(1, 150),
-            "checkpoints": st.integers(1, 20),
-            "rules": st.sampled_from(RULES),
-        }
-    ),
-)
-asks = st.tuples(
-    IDS,
-    st.fixed_dictionaries(
-        {
-            "provider": st.sampled_from(PARTIES),
-            "price_per_hour": st.integers(1, 9000),
-            "units_per_hour": st.integers(1, 90_000),
-            "max_stake": st.integers(1, 200),
-            "max_active": st.integers(1, 3),
-            "max_checkpoints": st.integers(1, 12),
-            "rules": st.sampled_from(RULES),
-        }
-    ),
-)
-books = st.tuples(
-    st.lists(bids, max_size=8, unique_by=lambda b: b[0]),
-    st.lists(asks, max_size=8, unique_by=lambda a: a[0]),
-    st.lists(st.integers(0, 5000), min_size=6, max_size=6),
-    st.randoms(use_true_random=False),
-)
+def test_a_lease_that_its_provider_would_give_back_is_not_made() -> None:
+    mine, other = "0x" + "01" * 32, "0x" + "02" * 32
+    bid = bid_offer(1, recipe=mine)  # 4 checkpoints, at 62 at least
+    for wants in (
+        {"allow_clients": PARTIES[1:3]}, {"deny_clients": PARTIES[:1]}, {"allow_recipes": [other]},
+        {"deny_recipes": [mine]}, {"min_pay": 250}, {"allow_recipes": [mine], "deny_recipes": [mine]},
+    ):  # fmt: skip
+        wanting = ask_offer(1, {"wants": Wants.model_validate(wants)})
+        assert reason_of(bid, wanting) is Reason.WANTED
+    for wants in (
+        {"allow_clients": PARTIES[:1]}, {"deny_clients": PARTIES[1:]}, {"allow_recipes": [mine]}, {"min_pay": 230},
+    ):  # fmt: skip
+        assert checked(book(bid, ask_offer(1, {"wants": Wants.model_validate(wants)}))).matches
+    # A continued job's rest may be too short, and so may what one lease of this provider covers.
+    picky = {"wants": Wants(min_pay=230)}
+    assert reason_of(replace(bid, rest=2), ask_offer(1, picky)) is Reason.WANTED
+    assert reason_of(bid, ask_offer(1, picky, max_checkpoints=3)) is Reason.WANTED
 
 
-@given(books)
-def test_every_match_keeps_both_limits_and_all_of_them_open_together(raw: tuple) -> None:
-    raw_bids, raw_asks, balances, random = raw
-    offers = tuple(bid_offer(n, **fields) for n, fields in raw_bids)
-    machines = tuple(ask_offer(n, **fields) for n, fields in raw_asks)
-    free, active = dict(zip(PARTIES, balances, strict=True)), dict.fromkeys(PARTIES, 0)
-    result = clear(Book(offers, machines, dict(free), dict(active)))
+def test_a_bid_at_just_the_price_of_an_ask_trades() -> None:
+    exact = ask_offer(1, price_per_hour=4915)
+    assert [match.price for match in checked(book(bid_offer(1), exact)).matches] == [100]
 
-    assert {m.bid.id for m in result.matches} | set(result.reasons) == {b.id for b in offers}
-    assert len(result.matches) + len(result.reasons) == len(offers)
+
+def test_one_ask_may_open_several_leases() -> None:
+    bids = [bid_offer(n, client=PARTIES[n]) for n in range(4)]
+    result = checked(book(*bids, ask_offer(1, max_active=3)))
+    assert sorted(match.place for match in result.matches) == [0, 1, 2]
+    result = checked(book(*bids, ask_offer(1, max_active=3), free=RICH | {PARTIES[5]: 199}))
+    assert len(result.matches) == 2  # the third has no stake
+
+
+def test_a_clients_bids_share_its_balance() -> None:
+    first, second = bid_offer(1, limit=90), bid_offer(2)
+    asks = [ask_offer(n, provider=PARTIES[n]) for n in (1, 2)]
+    assert len(checked(book(first, second, *asks, free=RICH | {PARTIES[0]: 760})).matches) == 2
+    result = checked(book(first, second, *asks, free=RICH | {PARTIES[0]: 759}))
+    assert [match.bid for match in result.matches] == [second]
+    assert result.reasons == {first.id: Reason.BALANCE}
+
+
+def test_a_bid_beyond_all_counting_is_refused_and_harms_nobody() -> None:
+    too_much = bid_offer(1, limit=MAX_VALUE, client=PARTIES[1])
+    result = checked(book(too_much, bid_offer(2), ask_offer(1), free=RICH | {PARTIES[1]: 2**90}))
+    assert result.reasons == {too_much.id: Reason.RANGE}
+    assert [match.bid for match in result.matches] == [bid_offer(2)]
+
+
+def test_numbers_of_96_bits_are_counted_right() -> None:
+    """A token with 18 decimals, priced in ticks of 10^12."""
+    huge = 10**18
+    bid = bid_offer(1, limit=100 * huge, units=1000)
+    ask = ask_offer(1, price_per_hour=3000 * huge)
+    (match,) = checked(book(bid, ask, free={PARTIES[0]: 2**95, PARTIES[5]: 100}), tick=10**12).matches
+    assert 3000 * huge * 1000 <= match.price * 49_152 and match.price <= 100 * huge
+    assert match.price == -(-3000 * 1000 * huge // 49_152)
+
+
+# ------------------------------------------------------------------ random books
+
+
+def markets(orders: int = 6) -> st.SearchStrategy[Book]:
+    """Orders that often fit, of parties that share balances."""
+    bids = st.builds(
+        dict,
+        needs=st.fixed_dictionaries(
+            {
+                "rules": st.sampled_from(RULES), "tier": st.integers(0, 1), "memory_mb": st.sampled_from([0, 500]),
+                "regions": st.sampled_from([frozenset(), frozenset({"eu"})]),
+            }
+        ),
+        client=st.sampled_from(PARTIES), units=st.integers(1, 5000), limit=st.integers(1, 420), fee=st.integers(0, 20),
+        stake=st.integers(1, 150), rest=st.integers(1, 20), timeout=st.sampled_from([None, 600]),
+        avoid=st.sampled_from([frozenset(), frozenset(), frozenset(PARTIES[3:4])]),
+    )  # fmt: skip
+    asks = st.builds(
+        dict,
+        lot=st.fixed_dictionaries(
+            {
+                "rules": st.sampled_from(RULES), "tier": st.integers(0, 1), "memory_mb": st.sampled_from([400, 1024]),
+                "region": st.sampled_from(["", "eu"]),
+                "wants": st.sampled_from([Wants(), Wants(), Wants(min_pay=300), Wants(deny_clients=(PARTIES[1],))]),
+            }
+        ),
+        provider=st.sampled_from(PARTIES), price_per_hour=st.integers(1, 9000), units_per_hour=st.integers(1, 90_000),
+        max_stake=st.integers(1, 200), max_active=st.integers(0, 3), max_checkpoints=st.integers(1, 12),
+    )  # fmt: skip
+    return st.builds(
+        lambda bids, asks, free, active: Book(
+            tuple(bid_offer(n, **of) for n, of in enumerate(bids)),
+            tuple(ask_offer(n, **of) for n, of in enumerate(asks)),
+            dict(zip(PARTIES, free, strict=True)),
+            dict(zip(PARTIES, active, strict=True)),
+        ),
+        st.lists(bids, max_size=orders),
+        st.lists(asks, max_size=orders),
+        st.lists(st.sampled_from([0, 300, 5000, 10**6]), min_size=6, max_size=6),
+        st.lists(st.integers(0, 2), min_size=6, max_size=6),
+    )
+
+
+def rich(market: Book) -> Book:
+    """Parties of their own for all orders, who can pay for all: what the auction does without its admission."""
+    bids = tuple(replace(bid, client=f"client{n}", avoid=frozenset()) for n, bid in enumerate(market.bids))
+    asks = tuple(replace(ask, provider=f"provider{n}", max_active=1) for n, ask in enumerate(market.asks))
+    parties = [*(bid.client for bid in bids), *(ask.provider for ask in asks)]
+    return Book(bids, asks, dict.fromkeys(parties, 10**9))
+
+
+@given(markets(), st.sampled_from([1, 7]), st.randoms(use_true_random=False))
+def test_matches_keep_all_limits_and_open_together_whatever_the_order(market: Book, tick: int, dice: Any) -> None:
+    result = checked(market, b"seed", tick)
+    free, active = dict(market.free), dict(market.active)
     for match in result.matches:
-        bid, ask = match.bid.bid, match.ask.ask
+        bid, ask = match.bid, match.ask
         assert match.price * ask.units_per_hour >= ask.price_per_hour * bid.units
-        assert match.price + bid.fee <= bid.max_price and match.price >= 1
-        assert bid.rules == ask.rules and bid.stake <= ask.max_stake
-        assert match.count == min(bid.checkpoints, ask.max_checkpoints)
+        assert 1 <= match.price <= bid.limit
+        assert bid.needs.rules == ask.lot.rules and bid.stake <= ask.max_stake
+        assert match.count == min(bid.rest, ask.max_checkpoints)
+        assert match.price * match.count >= ask.lot.wants.min_pay
         assert active[ask.provider] < ask.max_active
         active[ask.provider] += 1
         assert free[bid.client] >= match.lock
@@ -148,27 +273,115 @@ def test_every_match_keeps_both_limits_and_all_of_them_open_together(raw: tuple)
         assert free[ask.provider] >= bid.stake
         free[ask.provider] -= bid.stake
 
-    shuffled_bids, shuffled_asks = list(offers), list(machines)
-    random.shuffle(shuffled_bids)
-    random.shuffle(shuffled_asks)
-    again = clear(Book(tuple(shuffled_bids), tuple(shuffled_asks), dict(zip(PARTIES, balances, strict=True)), {}))
+    shuffled = [list(market.bids), list(market.asks)]
+    for orders in shuffled:
+        dice.shuffle(orders)
+    again = clear(Book(tuple(shuffled[0]), tuple(shuffled[1]), market.free, market.active), b"seed", tick)
     assert again == result
 
 
-def test_a_lease_that_its_provider_would_give_back_is_not_made() -> None:
-    mine, other = "0x" + "01" * 32, "0x" + "02" * 32
-    bid = replace(bid_offer(1), recipe=mine)  # 4 checkpoints at 60
-    for wants in (
-        {"allow_clients": PARTIES[1:3]}, {"deny_clients": PARTIES[:1]}, {"allow_recipes": [other]},
-        {"deny_recipes": [mine]}, {"min_pay": 241}, {"allow_recipes": [mine], "deny_recipes": [mine]},
-    ):  # fmt: skip
-        assert reason_of(bid, wanting(**wants)) is Reason.WANTED
-    for wants in (
-        {"allow_clients": PARTIES[:1]},
-        {"deny_clients": PARTIES[1:]},
-        {"allow_recipes": [mine]},
-        {"min_pay": 240},
-    ):
-        assert clear(Book((bid,), (wanting(**wants),), RICH)).matches
-    # A continued job's rest may be too short, and so may what one lease of this provider covers.
-    assert reason_of(replace(bid, start=2), wanting(min_pay=240)) is Reason.WANTED
+def gain(bid: BidOffer, ask: AskOffer) -> int:
+    """What a pair is worth, by the definition: at the speed's leading six bits. -1 if it does not fit."""
+    speed = int(f"{ask.units_per_hour:b}"[:6].ljust(ask.units_per_hour.bit_length(), "0"), 2)
+    memory = ask.lot.memory_mb
+    paid = bid.limit * speed // bid.units
+    least_work = -(-ask.lot.wants.min_pay * ask.units_per_hour // ask.price_per_hour)
+    if least_work.bit_length() > 4:
+        power = 2 ** (least_work.bit_length() - 4)
+        least_work = -(-least_work // power) * power
+    stake = int(f"{ask.max_stake:03}"[:2] + "0") if ask.max_stake > 99 else ask.max_stake
+    fits = (
+        bid.needs.rules == ask.lot.rules
+        and bid.needs.tier <= ask.lot.tier
+        and bid.needs.memory_mb <= memory
+        and (not bid.needs.regions or ask.lot.region in bid.needs.regions)
+        and bid.stake <= stake
+        and (bid.timeout is None or bid.units * 3600 <= speed * bid.timeout)
+        and (not ask.lot.wants.min_pay or bid.units * min(bid.rest, ask.max_checkpoints) >= least_work)
+    )
+    return paid - ask.price_per_hour if fits else -1
+
+
+@given(markets(5).map(rich))
+def test_no_other_matching_has_a_greater_surplus(market: Book) -> None:
+    result = checked(market)
+    bids = [*market.bids, *[None] * len(market.asks)]
+    worth = {(bid, ask): gain(bid, ask) for bid in market.bids for ask in market.asks}
+    best = max(
+        sum(max(0, worth.get((bid, ask), 0)) for bid, ask in zip(order, market.asks, strict=True))
+        for order in permutations(bids, len(market.asks))
+    )
+    assert result.surplus == best == sum(worth[match.bid, match.ask] for match in result.matches)
+    matched = {match.bid for match in result.matches} | {match.ask for match in result.matches}
+    for (bid, ask), value in worth.items():
+        assert value < 0 or bid in matched or ask in matched  # the two would have traded at some price
+
+
+@given(markets().map(rich), st.integers(2, 1000))
+def test_scaling_all_amounts_keeps_the_matches(market: Book, by: int) -> None:
+    bids = tuple(replace(bid, limit=bid.limit * by, fee=bid.fee * by) for bid in market.bids)
+    asks = tuple(
+        replace(ask, price_per_hour=ask.price_per_hour * by, lot=replace(ask.lot, wants=Wants())) for ask in market.asks
+    )
+    plain = replace(market, asks=tuple(replace(ask, lot=replace(ask.lot, wants=Wants())) for ask in market.asks))
+    scaled = Book(bids, asks, market.free)
+    pairs = [
+        {(one.bid.id, one.ask.id) for one in clear(of, tick=tick).matches} for of, tick in ((plain, 1), (scaled, by))
+    ]
+    assert pairs[0] == pairs[1]
+
+
+@given(markets().map(rich), st.integers(0, 5))
+def test_one_more_ask_never_hurts_the_bids_as_a_whole(market: Book, last: int) -> None:
+    if not market.asks:
+        return
+    fewer = replace(market, asks=market.asks[: last % len(market.asks)])
+
+    def gains(of: Book) -> int:
+        result = checked(of)
+        return sum(
+            one.bid.limit * one.of.units_per_hour // one.bid.units - result.prices[one.of] for one in result.matches
+        )
+
+    assert gains(market) >= gains(fewer)
+
+
+# ------------------------------------------------------------------ the verifier
+
+
+def test_a_market_that_lies_is_caught() -> None:
+    market = random_book(60, 40, seed=3)
+    honest = clear(market, b"seed")
+    told = claims(honest)
+    prices = dict(honest.prices)
+
+    def caught(prices: dict, told: list[Claimed], of: Book = market) -> str:
+        found = list(lies(of, prices, told, b"seed"))
+        assert found
+        return found[0]
+
+    assert not list(lies(market, prices, told, b"seed"))
+    assert "was not sold though" in caught(prices, told[1:])
+    assert "was matched twice" in caught(prices, [*told, told[0]])
+    dearer = [replace(told[0], price=told[0].price + 1), *told[1:]]
+    assert "its class's price is" in caught(prices, dearer)
+    other = next(bid for bid in market.bids if bid.id in honest.reasons)
+    assert caught(prices, [replace(told[0], bid=other.id), *told[1:]])
+    assert "not in this epoch" in caught(prices, [replace(told[0], bid="bid-of-a-friend"), *told[1:]])
+    for sold in {match.ask.id: match for match in honest.matches}.values():
+        of = next(cls for cls in prices if cls.lot.device == sold.ask.lot.device)
+        assert caught(prices | {of: prices[of] * 3}, told)
+        break
+    unpaid = replace(market, free=dict(market.free) | {honest.matches[0].bid.client: 1})
+    assert "can't lock" in caught(prices, told, unpaid)
+    gone = dict(prices)
+    del gone[next(iter(gone))]
+    assert "there is no price" in caught(gone, told)
+
+
+@pytest.mark.parametrize("size", [100, pytest.param(1000, marks=pytest.mark.long)])
+def test_a_realistic_book_is_cleared_alike_whatever_its_order(size: int) -> None:
+    market = random_book(size, size, seed=1)
+    first = checked(market, b"one")
+    assert clear(Book(market.bids[::-1], market.asks[::-1], market.free), b"one") == first
+    assert clear(market, b"two").surplus == first.surplus

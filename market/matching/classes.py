@@ -1,0 +1,123 @@
+"""Which class an ask is in, and which classes a bid may trade in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from operator import contains, ge
+from typing import Any
+
+from market.matching.book import AskOffer, BidOffer, Lot, Needs, Reason, TradeClass
+
+SPEED_BITS = 6
+MEMORY_BITS = 4
+WORK_BITS = 4
+STAKE_DIGITS = 2
+
+
+def round_down(value: int, bits: int) -> int:
+    """To a number with `bits` leading bits, the rest of them 0: by less than 1 / 2^(bits-1)."""
+    shift = max(0, value.bit_length() - bits)
+    return value >> shift << shift
+
+
+def round_up(value: int, bits: int) -> int:
+    down = round_down(value, bits)
+    return value if down == value else down + (1 << (value.bit_length() - bits))
+
+
+def round_stake(stake: int) -> int:
+    """Down to two decimal digits: round numbers, as people choose them, stay what they are."""
+    power = 10 ** max(0, len(str(stake)) - STAKE_DIGITS)
+    return stake // power * power
+
+
+def rounded(lot: Lot) -> Lot:
+    """Machines differ by a few MB of memory; classes do not."""
+    return replace(lot, memory_mb=round_down(lot.memory_mb, MEMORY_BITS))
+
+
+def class_of(ask: AskOffer, lot: Lot, stake: int, avoided: bool) -> TradeClass:
+    """Of an ask whose provider can lock `stake` for this lease; `lot` is the ask's, rounded."""
+    wanted_pay = ask.lot.wants.min_pay
+    # A lease pays at least price_per_hour / units_per_hour for each unit, so this much work is enough.
+    min_work = -(-wanted_pay * ask.units_per_hour // ask.price_per_hour) if wanted_pay else 0
+    return TradeClass(
+        lot=lot,
+        units_per_hour=round_down(ask.units_per_hour, SPEED_BITS),
+        stake=round_stake(stake),
+        min_work=round_up(min_work, WORK_BITS),
+        max_checkpoints=ask.max_checkpoints if min_work else 0,
+        provider=ask.provider if avoided else "",
+    )
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What bids ask for in one respect, and what machines offer."""
+
+    reason: Reason  # of who does not find it
+    asked: Callable[[Needs], Any]
+    offered: Callable[[Lot], Any]
+    keeps: Callable[[Any, Any], bool]  # (offered, asked)
+
+
+# Within one lot size under one rule-set.
+LOT_BOUNDS = (
+    Bound(Reason.ENVIRONMENT, lambda needs: needs.environment, lambda lot: lot.environments, contains),
+    Bound(
+        Reason.DEVICE,
+        lambda needs: needs.devices,
+        lambda lot: lot.device,
+        lambda has, any_of: has in any_of or not any_of,
+    ),
+    # A job without GPUs asks for no memory of theirs.
+    Bound(Reason.VRAM, lambda needs: needs.vram_mb if needs.gpus else 0, lambda lot: lot.vram_mb, ge),
+    Bound(Reason.MEMORY, lambda needs: needs.memory_mb, lambda lot: lot.memory_mb, ge),
+    Bound(
+        Reason.REGION,
+        lambda needs: needs.regions,
+        lambda lot: lot.region,
+        lambda has, any_of: has in any_of or not any_of,
+    ),
+    Bound(Reason.TIER, lambda needs: needs.tier, lambda lot: lot.tier, ge),
+    Bound(Reason.HOSTS, lambda needs: needs.hosts, lambda lot: lot.hosts, ge),
+)
+
+
+def suits(needs: Needs, lot: Lot) -> bool:
+    """Whether a machine of that lot size and those rules does for a job, whatever its price and speed."""
+    return all(bound.keeps(bound.offered(lot), bound.asked(needs)) for bound in LOT_BOUNDS)
+
+
+def wanted(bid: BidOffer, of: TradeClass) -> bool:
+    """Whether the class's providers would take the bid's lease. What it pays is in min_work."""
+    if of.min_work and bid.units * min(bid.rest, of.max_checkpoints) < of.min_work:
+        return False
+    wants = of.lot.wants
+    return wants.objection(bid.client, bid.recipe, wants.min_pay) is None
+
+
+def hourly(bid: BidOffer, units_per_hour: int, tick: int) -> int:
+    """What a bid may pay for an hour of a machine with that speed, in ticks."""
+    return bid.limit * units_per_hour // (bid.units * tick)
+
+
+def cost(ask: AskOffer, tick: int) -> int:
+    """The least that an ask takes for an hour, in ticks."""
+    return -(-ask.price_per_hour // tick)
+
+
+def fits(bid: BidOffer, ask: AskOffer) -> bool:
+    """Whether the two could trade, at some price and some stake."""
+    of = class_of(ask, rounded(ask.lot), ask.max_stake, avoided=False)
+    return (
+        (bid.needs.rules, bid.needs.size) == (ask.lot.rules, ask.lot.size)
+        and suits(bid.needs, of.lot)
+        and max(bid.lowest_speed, bid.deadline_speed) <= of.units_per_hour
+        and wanted(bid, of)
+    )
+
+
+def lowest_limit(ask: AskOffer, units: int, tick: int) -> int:
+    """Per checkpoint of `units`: the least that a bid must be ready to pay for this ask."""
+    per_hour = cost(ask, tick) * tick
+    return max(1, -(-per_hour * units // round_down(ask.units_per_hour, SPEED_BITS)))
