@@ -18,6 +18,7 @@ from market.matching.book import AskOffer, BidOffer, Book, Lot, Needs, TradeClas
 
 Numbers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+_Size = tuple[str, int]  # a rule-set, and GPUs of a lot
 
 HOUR = 3600  # seconds
 MOST_SLOTS = 100  # of an ask
@@ -36,11 +37,21 @@ class Claimed:
     price: int  # per checkpoint
 
 
+@dataclass(eq=False, slots=True)
+class _Kind:
+    """A class. Each is one object, so that looking one up does not compare lots."""
+
+    of: TradeClass
+    price: int | None  # ticks per hour
+    least: int  # token units per hour, of the cheapest ask
+    number: int = -1  # among those with a price, slowest first
+
+
 @dataclass(frozen=True, slots=True)
 class _Slot:
     ask: AskOffer
     place: int
-    kind: TradeClass
+    kind: _Kind
 
 
 def lies(
@@ -50,9 +61,9 @@ def lies(
     balance = dict(book.free)
     bids = _funded(book.bids, balance, seed)
     least_stake = min((bid.stake for bid in bids.values()), default=0)
-    slots = _slots(book, balance, least_stake, seed)
+    slots = _slots(book, prices, balance, least_stake, seed)
     by_name = {(slot.ask.id, slot.place): slot for slot in slots}
-    bought: dict[str, TradeClass] = {}
+    bought: dict[str, _Kind] = {}
     sold: set[tuple[str, int]] = set()
     for match in matches:
         name = (match.ask, match.place)
@@ -65,16 +76,16 @@ def lies(
         else:
             bought[match.bid] = found.kind
             sold.add(name)
-            per_hour = prices.get(found.kind, 0) * tick
+            per_hour = (found.kind.price or 0) * tick
             price = max(1, -(-per_hour * bid.units // found.ask.units_per_hour))
             if match.price != price:
                 yield f"bid {match.bid} pays ask {match.ask} {match.price} a checkpoint; its class's price is {price}"
     wanted = {(bid.needs.rules, TRADES_AS[bid.needs.gpus]) for bid in bids.values()}
     for slot in slots:
-        if slot.kind not in prices and (slot.ask.lot.rules, SOLD_AS[slot.ask.lot.gpus]) in wanted:
+        if slot.kind.price is None and (slot.ask.lot.rules, SOLD_AS[slot.ask.lot.gpus]) in wanted:
             yield f"there is no price for the class of ask {slot.ask.id}"
-    yield from _asks_object(slots, sold, prices, tick)
-    yield from _bids_object(bids, slots, bought, prices, tick)
+    yield from _asks_object(slots, sold, tick)
+    yield from _bids_object(bids, list({slot.kind: None for slot in slots}), bought, tick)
 
 
 # ------------------------------------------------------------------ who may trade
@@ -101,13 +112,17 @@ def _funded(bids: Sequence[BidOffer], balance: dict[str, int], seed: bytes) -> d
     return found
 
 
-def _slots(book: Book, balance: dict[str, int], least_stake: int, seed: bytes) -> list[_Slot]:
+def _slots(
+    book: Book, prices: Mapping[TradeClass, int], balance: dict[str, int], least_stake: int, seed: bytes
+) -> list[_Slot]:
     avoided = {provider for bid in book.bids for provider in bid.avoid}
     by_provider: dict[str, list[AskOffer]] = {}
     for ask in book.asks:
         by_provider.setdefault(ask.provider, []).append(ask)
     found = []
     lots: dict[int, Lot] = {}
+    same: dict[Lot, Lot] = {}
+    kinds: dict[tuple[object, ...], _Kind] = {}
     for provider, mine in by_provider.items():
         if len(mine) > 1:
             mine.sort(key=lambda ask: (ask.price_per_hour * 2**64 // ask.units_per_hour, _coin(seed, ask.id)))
@@ -119,8 +134,16 @@ def _slots(book: Book, balance: dict[str, int], least_stake: int, seed: bytes) -
                     break
                 lot = lots.get(id(ask.lot))
                 if lot is None:
-                    lot = lots[id(ask.lot)] = _with_memory(ask.lot)
-                found.append(_Slot(ask, place, _kind(ask, lot, stake, provider if provider in avoided else "")))
+                    lot = _with_memory(ask.lot)
+                    lot = lots[id(ask.lot)] = same.setdefault(lot, lot)
+                bounds = _bounds(ask, stake)
+                shunned = provider if provider in avoided else ""
+                kind = kinds.get((id(lot), bounds, shunned))
+                if kind is None:
+                    of = TradeClass(lot, *bounds, shunned)
+                    kind = kinds[id(lot), bounds, shunned] = _Kind(of, prices.get(of), ask.price_per_hour)
+                kind.least = min(kind.least, ask.price_per_hour)
+                found.append(_Slot(ask, place, kind))
                 first -= stake
                 place += 1
     return found
@@ -138,32 +161,24 @@ def _with_memory(lot: Lot) -> Lot:
     )  # fmt: skip
 
 
-def _kind(ask: AskOffer, lot: Lot, stake: int, provider: str) -> TradeClass:
+def _bounds(ask: AskOffer, stake: int) -> tuple[int, int, int, int]:
+    """Speed, stake, least work and checkpoints of a class."""
     digits = str(stake)
     work = 0
-    if lot.wants.min_pay:
-        work = -(-lot.wants.min_pay * ask.units_per_hour // ask.price_per_hour)
+    if ask.lot.wants.min_pay:
+        work = -(-ask.lot.wants.min_pay * ask.units_per_hour // ask.price_per_hour)
         low = _leading(work, 4)
         work = low if low == work else low + 2 ** (work.bit_length() - 4)
-    return TradeClass(
-        lot,
-        _leading(ask.units_per_hour, 6),
-        int(digits[:2] + "0" * (len(digits) - 2)),
-        work,
-        ask.max_checkpoints if work else 0,
-        provider,
-    )
+    stake = int(digits[:2] + "0" * (len(digits) - 2))
+    return _leading(ask.units_per_hour, 6), stake, work, ask.max_checkpoints if work else 0
 
 
 # ------------------------------------------------------------------ what they would rather have
 
 
-def _asks_object(
-    slots: Sequence[_Slot], sold: Collection[tuple[str, int]], prices: Mapping[TradeClass, int], tick: int
-) -> Iterator[str]:
+def _asks_object(slots: Sequence[_Slot], sold: Collection[tuple[str, int]], tick: int) -> Iterator[str]:
     for slot in slots:
-        price = prices.get(slot.kind)
-        takes = slot.ask.price_per_hour
+        price, takes = slot.kind.price, slot.ask.price_per_hour
         if (slot.ask.id, slot.place) in sold:
             if price is None or price * tick < takes:
                 yield f"ask {slot.ask.id} was sold at {price} ticks an hour, but takes {takes} token units"
@@ -172,32 +187,35 @@ def _asks_object(
 
 
 def _bids_object(
-    bids: Mapping[str, BidOffer],
-    slots: Sequence[_Slot],
-    bought: Mapping[str, TradeClass],
-    prices: Mapping[TradeClass, int],
-    tick: int,
+    bids: Mapping[str, BidOffer], kinds: Sequence[_Kind], bought: Mapping[str, _Kind], tick: int
 ) -> Iterator[str]:
     """Each bid has what it would choose at these prices."""
-    shop = _Shop(slots, prices, tick)
-    shelves: dict[bytes, tuple[_Shelf, list[BidOffer]]] = {}
+    stock: dict[_Size, list[_Kind]] = {}
+    for kind in kinds:
+        stock.setdefault((kind.of.lot.rules, SOLD_AS[kind.of.lot.gpus]), []).append(kind)
+    crowd: dict[_Size, list[BidOffer]] = {}
     for bid in bids.values():
-        shelf = shop.shelf(bid)
-        shelves.setdefault(shelf.name, (shelf, []))[1].append(bid)
-    for shelf, alike in shelves.values():
-        for bid, best in zip(alike, shelf.gains(alike, tick), strict=True):
-            mine = bought.get(bid.id)
-            if mine is None:
-                if best > 0:
-                    yield f"bid {bid.id} was not matched, though at these prices it would gain {best} ticks an hour"
-            elif mine not in prices or shop.number[mine] not in shelf.kinds:
-                yield f"bid {bid.id} was matched with a machine that it does not fit"
-            else:
-                gain = bid.limit * mine.units_per_hour // (bid.units * tick) - prices[mine]
-                if gain < 0:
-                    yield f"bid {bid.id} pays {-gain} ticks an hour more than its limit"
-                elif gain < best:
-                    yield f"bid {bid.id} would rather have another class, and gain {best} ticks an hour, not {gain}"
+        crowd.setdefault((bid.needs.rules, TRADES_AS[bid.needs.gpus]), []).append(bid)
+    for size, there in crowd.items():
+        shop = _Shop(stock.get(size, []), tick)
+        shelves: dict[bytes, tuple[_Shelf, list[BidOffer]]] = {}
+        for bid in there:
+            shelf = shop.shelf(bid)
+            shelves.setdefault(shelf.name, (shelf, []))[1].append(bid)
+        for shelf, alike in shelves.values():
+            for bid, best in zip(alike, shelf.gains(alike, tick), strict=True):
+                mine = bought.get(bid.id)
+                if mine is None:
+                    if best > 0:
+                        yield f"bid {bid.id} was not matched, though at these prices it would gain {best} ticks an hour"
+                elif mine.price is None or not shop.has(mine, shelf):
+                    yield f"bid {bid.id} was matched with a machine that it does not fit"
+                else:
+                    gain = bid.limit * mine.of.units_per_hour // (bid.units * tick) - mine.price
+                    if gain < 0:
+                        yield f"bid {bid.id} pays {-gain} ticks an hour more than its limit"
+                    elif gain < best:
+                        yield f"bid {bid.id} would rather have another class, and gain {best} ticks an hour, not {gain}"
 
 
 class _Shelf:
@@ -225,32 +243,31 @@ class _Shelf:
 
 
 class _Shop:
-    """All classes of the epoch that have a price, slowest first."""
+    """The classes of one rule-set and lot size that have a price, slowest first."""
 
-    def __init__(self, slots: Sequence[_Slot], prices: Mapping[TradeClass, int], tick: int) -> None:
+    def __init__(self, kinds: Sequence[_Kind], tick: int) -> None:
         self.tick = tick
-        self.least: dict[TradeClass, int] = {}  # cost, token units per hour
-        for slot in slots:
-            self.least[slot.kind] = min(slot.ask.price_per_hour, self.least.get(slot.kind, slot.ask.price_per_hour))
-        self.kinds = sorted((kind for kind in self.least if kind in prices), key=lambda kind: kind.units_per_hour)
-        self.number = {kind: number for number, kind in enumerate(self.kinds)}
-        self.speed = _column(kind.units_per_hour for kind in self.kinds)
-        self.price = _column(prices[kind] for kind in self.kinds)
-        self.memory = _column(kind.lot.memory_mb for kind in self.kinds)
-        self.tier = _column(kind.lot.tier for kind in self.kinds)
-        stakes = sorted({kind.stake for kind in self.kinds})
-        self.stakes = stakes
-        self.stake = _column(bisect_left(stakes, kind.stake) for kind in self.kinds)  # as its place in `stakes`
-        self.special = np.array([bool(kind.provider) or _picky(kind) for kind in self.kinds], np.bool_)
-        self.sorts: dict[tuple[str, int], dict[_Sort, int]] = {}  # of machines, and their numbers
-        self.sort = _column(self._number(kind.lot) for kind in self.kinds)
+        self.kinds = sorted((one for one in kinds if one.price is not None), key=lambda one: one.of.units_per_hour)
+        for number, kind in enumerate(self.kinds):
+            kind.number = number
+        self.speed = _column(kind.of.units_per_hour for kind in self.kinds)
+        self.price = _column(kind.price or 0 for kind in self.kinds)
+        self.memory = _column(kind.of.lot.memory_mb for kind in self.kinds)
+        self.tier = _column(kind.of.lot.tier for kind in self.kinds)
+        self.stakes = sorted({kind.of.stake for kind in self.kinds})
+        self.stake = _column(bisect_left(self.stakes, kind.of.stake) for kind in self.kinds)  # its place in `stakes`
+        self.special = np.array([bool(kind.of.provider) or _picky(kind.of) for kind in self.kinds], np.bool_)
+        self.sorts: dict[_Sort, int] = {}  # of machines, and their numbers
+        self.sort = _column(self._number(kind.of.lot) for kind in self.kinds)
         self.suiting: dict[int, tuple[Needs, Flags]] = {}
         self.shelves: dict[object, tuple[_Shelf, bool]] = {}
 
     def _number(self, lot: Lot) -> int:
-        same_size = self.sorts.setdefault((lot.rules, SOLD_AS[lot.gpus]), {})
         sort = _Sort(lot.environments, lot.hosts, lot.device, lot.vram_mb, lot.region)
-        return same_size.setdefault(sort, sum(map(len, self.sorts.values())))
+        return self.sorts.setdefault(sort, len(self.sorts))
+
+    def has(self, kind: _Kind, shelf: _Shelf) -> bool:
+        return kind.number in shelf.kinds and self.kinds[kind.number] is kind
 
     def shelf(self, bid: BidOffer) -> _Shelf:
         speed, stake = _speed(bid), bisect_left(self.stakes, bid.stake)
@@ -271,19 +288,20 @@ class _Shop:
 
     def _special(self, bid: BidOffer, shelf: _Shelf) -> _Shelf:
         """For bids that meet providers who look at who comes, or whom they look at."""
-        kinds = [number for number in sorted(shelf.kinds) if _taken_by(self.kinds[number], bid)]
-        others = [number for number in kinds if self.kinds[number].provider not in bid.avoid]
+        kinds = [number for number in sorted(shelf.kinds) if _taken_by(self.kinds[number].of, bid)]
+        others = [number for number in kinds if self.kinds[number].of.provider not in bid.avoid]
         if any(self._pays(bid, self.kinds[number]) for number in others):
             kinds = others
         return self._of(np.array(kinds, np.int64))
 
-    def _pays(self, bid: BidOffer, kind: TradeClass) -> bool:
-        return bid.limit * kind.units_per_hour // (bid.units * self.tick) >= -(-self.least[kind] // self.tick)
+    def _pays(self, bid: BidOffer, kind: _Kind) -> bool:
+        return bid.limit * kind.of.units_per_hour // (bid.units * self.tick) >= -(-kind.least // self.tick)
 
     def _suiting(self, needs: Needs) -> Flags:
-        same_size = self.sorts.get((needs.rules, TRADES_AS[needs.gpus]), {})
-        numbers = [number for sort, number in same_size.items() if _suits(needs, sort)]
-        found: Flags = np.isin(self.sort, numbers) & (self.memory >= needs.memory_mb) & (self.tier >= needs.tier)
+        suits = np.array([_suits(needs, sort) for sort in self.sorts], np.bool_)
+        if not len(suits):
+            return suits
+        found: Flags = suits[self.sort] & (self.memory >= needs.memory_mb) & (self.tier >= needs.tier)
         return found
 
 
