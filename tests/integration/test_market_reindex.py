@@ -158,7 +158,7 @@ def test_the_command(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     run = CliRunner().invoke
     equal = run(app, ["reindex"])
     assert (equal.exit_code, "the database is what it should be" in equal.output) == (0, True), equal.output
-    assert equal.stderr == ""  # it was quick
+    assert "messages of the journal" not in equal.stderr  # it was quick
     monkeypatch.setattr(watching, "LINE_SECONDS", 0.0)
     slow = run(app, ["reindex"])
     for says in ("messages of the journal 3 of ", "blobs 1\n", "blocks of the chain", "tables compared 0 of "):
