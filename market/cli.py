@@ -164,14 +164,12 @@ def reindex(
     from market import reindex as anew
     from market.blobs import BlobStore
     from market.journal import FOLDER, Journal
-    from market.logs import configure_logs
     from market.serve import only_one, open_database
     from market.settings import load_market_settings
     from market.watching import watching
 
     console = Console(stderr=True)
     settings, chain = load_market_settings(), connect(load_settings())
-    configure_logs(settings.log_level, settings.log_format)  # to stderr: beside the JSON
     blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
     with only_one():
         old = open_database(settings)

@@ -14,7 +14,6 @@ from market import mending
 from market import reconcile as comparing
 from market.blobs import BlobStore
 from market.db import Database
-from market.logs import configure_logs
 from market.retention import Keep
 from market.settings import load_market_settings
 from market.watching import watching
@@ -37,7 +36,6 @@ def reconcile(
 ) -> None:
     """Compare chain, database and files. The exit code is 1 if anything differs, or still does after --fix."""
     settings = load_market_settings(database_url=database)
-    configure_logs(settings.log_level, settings.log_format)  # to stderr: beside the JSON
     chain = connect(load_settings())
     db = Database(settings.database_url)
     db.check()

@@ -170,7 +170,7 @@ def test_a_failing_recipe_is_reported_and_costs_nobody_more_than_what_was_made(s
 def test_a_bid_that_understates_its_work_is_refused(stage_of: StageOf) -> None:
     stage = stage_of()
     job = stage.submit(checkpoints=3, units=1)
-    with stage.approving(), stage.agent(once=True, price_per_hour=3600 * 900 * PRICE) as agent:
+    with stage.approving(), stage.agent(once=True, units_per_hour=3600) as agent:
         agent.join(80)
         assert not agent.is_alive()
     assert paid(stage) == (0, 0)
