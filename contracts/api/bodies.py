@@ -271,7 +271,9 @@ class QuoteOut(Body):
     job: Bytes32
     checkpoints: Uint16
     matching_asks: int = Field(description="providers with such an ask")
-    lowest_price: Uint96 | None = Field(description="per checkpoint at the cheapest matching ask, without fee")
+    lowest_price: Uint96 | None = Field(
+        description="per checkpoint, without fee: the least that some ask's class takes of a bid"
+    )
     seconds_per_checkpoint: float | None = Field(description="at that ask's measured speed")
     likely_cost: Uint96 | None = Field(description="all checkpoints at the lowest price, fees included")
     highest_cost: Uint96 = Field(description="checkpoints x max_price: what can be spent at most")

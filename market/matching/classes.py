@@ -1,6 +1,6 @@
 """Which class an ask is in, and which classes a bid may trade in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from operator import contains, ge
 from typing import Any
@@ -60,24 +60,18 @@ class Bound:
     keeps: Callable[[Any, Any], bool]  # (offered, asked)
 
 
+def _is_one_of(has: str, any_of: Collection[str]) -> bool:
+    return has in any_of or not any_of
+
+
 # Within one lot size under one rule-set.
 LOT_BOUNDS = (
     Bound(Reason.ENVIRONMENT, lambda needs: needs.environment, lambda lot: lot.environments, contains),
-    Bound(
-        Reason.DEVICE,
-        lambda needs: needs.devices,
-        lambda lot: lot.device,
-        lambda has, any_of: has in any_of or not any_of,
-    ),
+    Bound(Reason.DEVICE, lambda needs: needs.devices, lambda lot: lot.device, _is_one_of),
     # A job without GPUs asks for no memory of theirs.
     Bound(Reason.VRAM, lambda needs: needs.vram_mb if needs.gpus else 0, lambda lot: lot.vram_mb, ge),
     Bound(Reason.MEMORY, lambda needs: needs.memory_mb, lambda lot: lot.memory_mb, ge),
-    Bound(
-        Reason.REGION,
-        lambda needs: needs.regions,
-        lambda lot: lot.region,
-        lambda has, any_of: has in any_of or not any_of,
-    ),
+    Bound(Reason.REGION, lambda needs: needs.regions, lambda lot: lot.region, _is_one_of),
     Bound(Reason.TIER, lambda needs: needs.tier, lambda lot: lot.tier, ge),
     Bound(Reason.HOSTS, lambda needs: needs.hosts, lambda lot: lot.hosts, ge),
 )
