@@ -180,7 +180,7 @@ def test_a_bid_that_understates_its_work_is_refused(stage_of: StageOf) -> None:
 
 def test_a_checkpoint_that_would_come_too_late_is_given_up_at_no_cost(stage_of: StageOf) -> None:
     stage = stage_of(timeout=15)
-    job = stage.submit(checkpoints=2, pause=5)
+    job = stage.submit(checkpoints=2, pause=4)
     with stage.approving(), stage.agent(once=True) as agent:
         agent.join(80)
         assert not agent.is_alive()

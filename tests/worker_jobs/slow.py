@@ -16,12 +16,10 @@ class Slow:
         self.config = config
         self.model = nn.Linear(64, 64)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
-        self.steps = 0
 
     def step(self, i):
-        self.steps += 1
-        # Step 1 is run once more, before training, to count its work.
-        time.sleep(self.config["pause"] if i > 1 else 0)
+        # Each one, also the first: a quick step before slow ones would make those look like a hang.
+        time.sleep(self.config["pause"])
         if i == self.config.get("hang_at"):
             time.sleep(3600)
         if i == self.config.get("fail_at"):
