@@ -296,6 +296,19 @@ class KeyGrant(SignedType):
     content: Bytes32
 
 
+class Receipt(SignedType):
+    """A market's matcher will consider the order `order` in epoch `epoch` at the latest; never on chain.
+
+    `block` is the newest that the market had followed at `time`, when it accepted the order.
+    """
+
+    TYPE = (("bytes32", "order"), ("uint64", "epoch"), ("uint64", "block"), ("uint40", "time"))
+    order: Bytes32
+    epoch: Uint64
+    block: Uint64
+    time: Uint40
+
+
 def compact_signature(r: int, s: int, y_parity: int) -> bytes:
     """EIP-2098: 64 bytes, the parity in the top bit of s."""
     return r.to_bytes(32, "big") + ((y_parity << 255) | s).to_bytes(32, "big")

@@ -23,6 +23,7 @@ from sqlmodel import Field, SQLModel
 HASH = String(66)
 ADDRESS = String(42)
 TIP = String(42)
+MAYBE_JSON = JSON(none_as_null=True)
 
 
 class Amount(TypeDecorator[int]):
@@ -83,6 +84,7 @@ class AskRow(SQLModel, table=True):
     valid_until: int = Field(sa_type=BigInteger, index=True)
     received: datetime = Field(default_factory=now, sa_type=UtcTime)
     received_block: int = Field(default=0, sa_type=BigInteger)  # the newest that was followed then
+    receipt: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_JSON)  # ReceiptOut; None: older than receipts
 
 
 class BidRow(SQLModel, table=True):
@@ -107,6 +109,7 @@ class BidRow(SQLModel, table=True):
     bit: int
     valid_until: int = Field(sa_type=BigInteger, index=True)  # the Bid's, or the job's deadline if that is sooner
     received: datetime = Field(default_factory=now, sa_type=UtcTime)
+    receipt: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_JSON)  # as an AskRow's
     failed: bool = Field(default=False, index=True)  # the market matches it no more
     reason: str = Field(default="", sa_type=Text)  # why it failed
     wait_reason: str = Field(default="", sa_type=Text)  # why the last clearing left it out

@@ -20,6 +20,7 @@ from contracts.orders import (
     Claim,
     EncryptionKey,
     KeyGrant,
+    Receipt,
     Rejection,
     Report,
     Rules,
@@ -137,6 +138,13 @@ class OrderStatus(StrEnum):
     UNFUNDED = "unfunded"
 
 
+class ReceiptOut(Body):
+    """The market's word, signed by its matcher, by which epoch it will have considered an order."""
+
+    receipt: Receipt
+    signature: Signature
+
+
 class AskOut(Body):
     id: Bytes32
     ask: Ask
@@ -145,6 +153,7 @@ class AskOut(Body):
     status: OrderStatus
     active: int = Field(description="live leases of this provider's key")
     received: Time
+    receipt: ReceiptOut | None = Field(default=None, description="null for an Ask from before there were receipts")
 
 
 class EncryptionKeyIn(Body):
@@ -238,6 +247,7 @@ class JobOut(Body):
     failures: int = Field(description="failures at the checkpoint that comes next")
     metrics: dict[str, float | None] = Field(description="of the newest accepted checkpoint")
     received: Time
+    receipt: ReceiptOut | None = Field(default=None, description="null for a job from before there were receipts")
 
 
 class AccountOut(Body):
