@@ -77,6 +77,8 @@ class LeaseView:
     ended: int | None = None  # when it left Active, UTC seconds
     closed: int | None = None  # when its money was given out, UTC seconds
     continuable: bool = False  # Closed, and waiting for the next lease of the Bid
+    late: bool = False  # it was ended because its provider was silent; stays when the flag is forgiven
+    convicted: bool = False  # a challenge was found right
     paid: int = 0  # to the provider, for checkpoints
     fees: int = 0  # to the matcher
     refunded: int = 0  # of the lock, to the client
@@ -90,6 +92,11 @@ class LeaseView:
             return s
         status = s.status & ~Flag.LATE if s.phase is Phase.CLOSING else s.status
         return s._replace(accepted=s.claimed, status=status)
+
+    @property
+    def settled(self) -> int:
+        """Up to which checkpoint the provider was paid, also once the escrow has forgotten the lease."""
+        return (self.last if self.exit else self.state).settled
 
     @property
     def held(self) -> int:
@@ -215,6 +222,7 @@ class Ledger:
             return
         lease.state = lease.state._replace(status=event.status, t=now)
         lease.more = bool(event.status & Flag.MORE)
+        lease.late = bool(event.status & Flag.LATE)
         lease.ended = now
         self.account(lease.terms.provider).active -= 1
 
@@ -245,6 +253,7 @@ class Ledger:
             self._credit_arbiter(lease.terms.parties.rules, fee)
             self.account(provider).free += dispute.bond - fee
         elif event.verdict == 2:
+            lease.convicted = True
             reward = (lease.stake - fee) // REWARD_DIVISOR
             lease.stake -= fee + reward  # `Closed` follows, and gives the rest to the client
             self._credit_arbiter(lease.terms.parties.rules, fee)

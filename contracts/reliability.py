@@ -1,0 +1,52 @@
+"""How reliable a provider has been, as a number that Bids can ask for. Pure: anyone can compute it from the chain.
+
+It counts what a provider was paid for, how often it fell silent, and whether it was found to have cheated; under
+all rules, at all markets of one escrow. It is a record and no promise: whoever is its own client can earn one.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from contracts.ledger import Ledger
+
+HIGHEST = 3
+# Of tiers 1, 2 and 3: least checkpoints that were accepted and paid, and how many leases there must be for a late one.
+STEPS = ((10, 5), (100, 10), (1_000, 50))
+
+
+class Record(NamedTuple):
+    """What the chain knows of a provider. The lease that it has now counts, too."""
+
+    accepted: int = 0  # checkpoints that it was paid for
+    leases: int = 0
+    late: int = 0  # leases that were ended because it was silent, also if it was forgiven later
+    convicted: int = 0  # leases in which a challenge was found right
+
+
+NOBODY = Record()
+
+
+def tier(record: Record) -> int:
+    """0 (new, often late, or ever convicted) to 3: the highest whose step and all below it are reached."""
+    if record.convicted:
+        return 0
+    reached = 0
+    for accepted, leases in STEPS:
+        if record.accepted < accepted or record.late * leases > record.leases:
+            break
+        reached += 1
+    return reached
+
+
+def records(ledger: Ledger) -> Mapping[str, Record]:
+    """Of every provider that ever had a lease."""
+    found: dict[str, Record] = {}
+    for view in ledger.leases.values():
+        before = found.get(view.terms.provider, NOBODY)
+        found[view.terms.provider] = Record(
+            before.accepted + view.settled - view.terms.nums.start,
+            before.leases + 1,
+            before.late + view.late,
+            before.convicted + view.convicted,
+        )
+    return found
