@@ -106,6 +106,7 @@ def _ask(session: Session, domain: Domain, message: Message) -> AskRow:
             valid_until=ask.valid_until,
             received=message.received,
             received_block=message.received_block,
+            receipt=message.facts.get("receipt"),
         )
     )
 
@@ -139,6 +140,7 @@ def _bid(session: Session, domain: Domain, message: Message) -> BidRow:
             bit=bid.bit,
             valid_until=min(bid.valid_until, body.spec.deadline_time or bid.valid_until),
             received=message.received,
+            receipt=message.facts.get("receipt"),
         )
     )
 

@@ -26,6 +26,7 @@ from tests.market_world import (
     RECIPE,
     STATE,
     FakeChain,
+    FakeSender,
     make_ask,
     make_bid,
     make_context,
@@ -135,7 +136,9 @@ def blank_database() -> bytes:
 def world(tmp_path: Path) -> Iterator[World]:
     chain = FakeChain(DOMAIN)
     (tmp_path / "market.sqlite3").write_bytes(blank_database())
-    context = make_context(tmp_path, chain, new_account().address, {"audited": RULES}, max_blob_bytes=100_000)
+    matcher = new_account()
+    context = make_context(tmp_path, chain, matcher.address, {"audited": RULES}, max_blob_bytes=100_000)
+    context.sender = FakeSender(matcher)  # type: ignore[assignment]
     app = create_app(context)
     with TestClient(app, base_url="http://market.test", raise_server_exceptions=False) as http:
         yield World(context, chain, LocalClient(http))

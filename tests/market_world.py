@@ -74,6 +74,16 @@ class FakeChain:
         return self.words.get(address, AccountWord(0, 0, 0, 0))
 
 
+@dataclass
+class FakeSender:
+    """Has the matcher's key, and sends nothing."""
+
+    account: LocalAccount
+
+    def in_flight(self) -> int:
+        return 0
+
+
 def rule_set(name: str, rules: Rules) -> RuleSet:
     return RuleSet(name=name, hash=rules.struct_hash(), rules=rules)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from contracts.api.bodies import AskIn, AskOut, AskResources, OrderStatus, Page
+from contracts.api.bodies import AskIn, AskOut, AskResources, OrderStatus, Page, ReceiptOut
 from contracts.api.problems import Code, Problem
 from contracts.orders import Ask
 from contracts.terms import AccountWord
@@ -14,6 +14,7 @@ from market.messages import accept
 from market.models import AskRow
 from market.paging import SCAN, Keyset
 from market.services import admission
+from market.services.receipts import sign_receipt
 
 _BY_RECEPTION = Keyset(col(AskRow.received), col(AskRow.id))
 
@@ -30,7 +31,7 @@ def admit_ask(context: Context, body: AskIn) -> tuple[AskOut, bool]:
             stored = session.get(AskRow, id)
             if stored is None:
                 _check_open_asks(context, session, ask)
-            row = stored or accept(context, session, "ask", body)
+                row = accept(context, session, "ask", body, receipt=sign_receipt(context, session, id))
     return next(_outs(context, [stored or row])), stored is None
 
 
@@ -133,6 +134,7 @@ def _outs(context: Context, rows: Sequence[AskRow]) -> Iterator[AskOut]:
             status=ask_status(ask, account, context.now()),
             active=account.active,
             received=row.received,
+            receipt=None if row.receipt is None else ReceiptOut.model_validate(row.receipt),
         )
 
 

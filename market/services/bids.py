@@ -13,6 +13,7 @@ from market.models import BidRow, CheckpointRow
 from market.services import admission
 from market.services.blobs import not_uploaded
 from market.services.jobs import get_job
+from market.services.receipts import sign_receipt
 from market.services.sealing import check_sealed
 
 
@@ -31,7 +32,7 @@ def admit_bid(context: Context, body: BidIn) -> tuple[JobOut, bool]:
             other = session.exec(same_nonce).one_or_none()
             if other is None:
                 _check_files(context, session, body)  # again: from here on nobody collects them
-                accept(context, session, "bid", body)
+                accept(context, session, "bid", body, receipt=sign_receipt(context, session, id))
             elif other.id != id:
                 raise admission.replayed(bid, f"is that of job {other.id} already")
     return get_job(context, id), is_new

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sqlmodel import Session, col, select
 
-from contracts.api.bodies import JobOut, JobStatus, Page
+from contracts.api.bodies import JobOut, JobStatus, Page, ReceiptOut
 from contracts.api.problems import Code, Problem
 from contracts.jobspec import FileRef, JobSpec
 from contracts.orders import Bid
@@ -85,6 +85,7 @@ def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list
                 failures=failures[row.id],
                 metrics=_metrics(session, leases[row.id], accepted[row.id]),
                 received=row.received,
+                receipt=None if row.receipt is None else ReceiptOut.model_validate(row.receipt),
             )
         )
     return outs
