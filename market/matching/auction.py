@@ -1,7 +1,6 @@
 """The auction: an optimal assignment of lots to bids, and one price for each class of them that nobody objects to."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from typing import TypeVar
 
@@ -28,18 +27,18 @@ def clear(book: Book, seed: bytes = b"", tick: int = 1) -> Result:
             known = ties[id] = sha256(seed + id.encode()).digest()
         return known
 
-    bids = sorted(book.bids, key=lambda bid: tie(bid.id))
-    asks = sorted(book.asks, key=lambda ask: tie(ask.id))
-    reserved = reserve(replace(book, bids=tuple(bids), asks=tuple(asks)), tie)
+    reserved = reserve(book)
     reasons = {bid.id: Reason.BALANCE for bid in reserved.unfunded}
+    bids = sorted(reserved.bids, key=lambda bid: tie(bid.id))
+    in_order = sorted(reserved.slots, key=lambda slot: (tie(slot.ask.id), slot.place))
 
-    slots = _by_size(reserved.slots, lambda slot: (slot.ask.lot.rules, slot.ask.lot.size))
+    slots = _by_size(in_order, lambda slot: (slot.ask.lot.rules, slot.ask.lot.size))
     taken = _by_size(reserved.taken, lambda ask: (ask.lot.rules, ask.lot.size))
     avoided = {provider for bid in book.bids for provider in bid.avoid}
     matches: list[Match] = []
     prices: dict[TradeClass, int] = {}
     surplus = 0
-    for size, waiting in sorted(_by_size(reserved.bids, lambda bid: (bid.needs.rules, bid.needs.size)).items()):
+    for size, waiting in sorted(_by_size(bids, lambda bid: (bid.needs.rules, bid.needs.size)).items()):
         refused = dict.fromkeys((bid.id for bid in waiting), _nothing_of(size, book.asks))
         if size in slots:
             outcome = solve(waiting, slots[size], avoided, tie, tick)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TypeVar
 
 from market.matching.book import AskOffer, BidOffer, Book
@@ -29,16 +30,17 @@ class Reserved:
     taken: Sequence[AskOffer]  # asks without a slot
 
 
-def reserve(book: Book, tie: Callable[[str], bytes]) -> Reserved:
+def reserve(book: Book) -> Reserved:
     """A client's bids share one balance: those that pay most for a unit of work come first, each with all that it may
     cost. A provider's asks share one balance and one count of leases: the cheapest per unit of work come first, each
-    with its highest stake, or what is left.
+    with its highest stake, or what is left. Between equals the hash of the id decides, and no seed: what is offered
+    is known before there is one.
     """
     free = dict(book.free)
     bids: list[BidOffer] = []
     unfunded: list[BidOffer] = []
     for _, mine in _by_party(book.bids, lambda bid: bid.client):
-        for bid in sorted(mine, key=lambda bid: (-(bid.limit << ORDER_BITS) // bid.units, tie(bid.id))):
+        for bid in sorted(mine, key=lambda bid: (-(bid.limit << ORDER_BITS) // bid.units, _rank(bid.id))):
             most = (bid.limit + bid.fee) * bid.rest
             if free.get(bid.client, 0) >= most:
                 free[bid.client] -= most
@@ -51,7 +53,7 @@ def reserve(book: Book, tie: Callable[[str], bytes]) -> Reserved:
     for provider, offered in _by_party(book.asks, lambda ask: ask.provider):
         active, balance, place = book.active.get(provider, 0), free.get(provider, 0), 0
         for ask in sorted(
-            offered, key=lambda ask: ((ask.price_per_hour << ORDER_BITS) // ask.units_per_hour, tie(ask.id))
+            offered, key=lambda ask: ((ask.price_per_hour << ORDER_BITS) // ask.units_per_hour, _rank(ask.id))
         ):
             for n in range(SLOTS):
                 stake = min(ask.max_stake, balance)
@@ -63,6 +65,10 @@ def reserve(book: Book, tie: Callable[[str], bytes]) -> Reserved:
                 balance -= stake
                 place += 1
     return Reserved(bids, slots, unfunded, taken)
+
+
+def _rank(id: str) -> bytes:
+    return sha256(id.encode()).digest()
 
 
 def _by_party(orders: Iterable[Order], party: Callable[[Order], str]) -> Iterable[tuple[str, list[Order]]]:

@@ -54,14 +54,12 @@ class _Slot:
     kind: _Kind
 
 
-def lies(
-    book: Book, prices: Mapping[TradeClass, int], matches: Sequence[Claimed], seed: bytes = b"", tick: int = 1
-) -> Iterator[str]:
+def lies(book: Book, prices: Mapping[TradeClass, int], matches: Sequence[Claimed], tick: int = 1) -> Iterator[str]:
     """A sentence on each thing that is wrong; `prices` in ticks per hour."""
     balance = dict(book.free)
-    bids = _funded(book.bids, balance, seed)
+    bids = _funded(book.bids, balance)
     least_stake = min((bid.stake for bid in bids.values()), default=0)
-    slots = _slots(book, prices, balance, least_stake, seed)
+    slots = _slots(book, prices, balance, least_stake)
     by_name = {(slot.ask.id, slot.place): slot for slot in slots}
     bought: dict[str, _Kind] = {}
     sold: set[tuple[str, int]] = set()
@@ -91,11 +89,11 @@ def lies(
 # ------------------------------------------------------------------ who may trade
 
 
-def _coin(seed: bytes, id: str) -> bytes:
-    return sha256(seed + id.encode()).digest()
+def _order(id: str) -> bytes:
+    return sha256(id.encode()).digest()
 
 
-def _funded(bids: Sequence[BidOffer], balance: dict[str, int], seed: bytes) -> dict[str, BidOffer]:
+def _funded(bids: Sequence[BidOffer], balance: dict[str, int]) -> dict[str, BidOffer]:
     """By id. Of one client's bids, the one with the highest price for its work has the first call on the balance."""
     by_client: dict[str, list[BidOffer]] = {}
     for bid in bids:
@@ -103,7 +101,7 @@ def _funded(bids: Sequence[BidOffer], balance: dict[str, int], seed: bytes) -> d
     found = {}
     for client, mine in by_client.items():
         if len(mine) > 1:
-            mine.sort(key=lambda bid: (-bid.limit * 2**64 // bid.units, _coin(seed, bid.id)))
+            mine.sort(key=lambda bid: (-bid.limit * 2**64 // bid.units, _order(bid.id)))
         for bid in mine:
             cost = (bid.limit + bid.fee) * bid.rest
             if cost <= balance.get(client, 0):
@@ -112,9 +110,7 @@ def _funded(bids: Sequence[BidOffer], balance: dict[str, int], seed: bytes) -> d
     return found
 
 
-def _slots(
-    book: Book, prices: Mapping[TradeClass, int], balance: dict[str, int], least_stake: int, seed: bytes
-) -> list[_Slot]:
+def _slots(book: Book, prices: Mapping[TradeClass, int], balance: dict[str, int], least_stake: int) -> list[_Slot]:
     avoided = {provider for bid in book.bids for provider in bid.avoid}
     by_provider: dict[str, list[AskOffer]] = {}
     for ask in book.asks:
@@ -125,7 +121,7 @@ def _slots(
     kinds: dict[tuple[object, ...], _Kind] = {}
     for provider, mine in by_provider.items():
         if len(mine) > 1:
-            mine.sort(key=lambda ask: (ask.price_per_hour * 2**64 // ask.units_per_hour, _coin(seed, ask.id)))
+            mine.sort(key=lambda ask: (ask.price_per_hour * 2**64 // ask.units_per_hour, _order(ask.id)))
         leases, first, place = book.active.get(provider, 0), balance.get(provider, 0), 0
         for ask in mine:
             for _ in range(MOST_SLOTS):
