@@ -29,6 +29,7 @@ from contracts.types import Bytes32
 
 MAX_FILES = 1000
 MAX_CHECKPOINTS = 65535
+MAX_TIER = 3  # of a provider's reliability: contracts/reliability.py
 MAX_DEPTH = 64  # of a config: serializers of JSON stop somewhere, and in a body it is inside other objects
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _RECIPE = re.compile(r"^(?P<path>[^:]+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
@@ -40,6 +41,16 @@ def _is_none(value: Any) -> bool:
 
 def _is_false(value: Any) -> bool:
     return value is False
+
+
+def _is_nothing(value: Any) -> bool:
+    return not value
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"{value!r} is not a list, such as [{value}]")
+    return value
 
 
 def check_path(path: str) -> str:
@@ -89,6 +100,7 @@ def check_json(value: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 JobPath = Annotated[str, AfterValidator(check_path)]
+Region = Annotated[str, Field(min_length=1, max_length=64)]  # as a provider names it
 
 
 def check_url(url: str) -> str:
@@ -136,7 +148,13 @@ class Resources(BaseModel):
     gpus: int = Field(default=0, ge=0, le=8)
     vram_mb: int = Field(default=0, ge=0, le=10_000_000)
     memory_mb: int = Field(default=0, ge=0, le=100_000_000)
-    devices: tuple[str, ...] = ()
+    devices: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()  # any of; empty: all
+    # Later fields, left out of the JSON where they are not used.
+    regions: Annotated[tuple[Region, ...], BeforeValidator(_listed)] = Field(
+        default=(), max_length=50, exclude_if=_is_nothing
+    )  # any of; empty: all
+    tier: int = Field(default=0, ge=0, le=MAX_TIER, exclude_if=_is_nothing)  # of the provider, at least
+    units_per_hour: int = Field(default=0, ge=0, lt=1 << 53, exclude_if=_is_nothing)  # at least
 
 
 class JobSpec(BaseModel):

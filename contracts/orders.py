@@ -204,10 +204,6 @@ class Ask(SignedType):
     valid_until: Uint40
     page: Uint32
 
-    def lowest_price(self, units: int) -> int:
-        """Least integer price per checkpoint of `units` that the escrow accepts for this Ask."""
-        return max(1, -(-self.price_per_hour * units // self.units_per_hour))
-
 
 class Claim(SignedType):
     """A provider's progress: the chain of tips of `lease` reaches `tip` at index `n`."""

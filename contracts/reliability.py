@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from contracts.ledger import Ledger
 
-HIGHEST = 3
-# Of tiers 1, 2 and 3: least checkpoints that were accepted and paid, and how many leases there must be for a late one.
+# Of tiers 1, 2 and 3 (jobspec.MAX_TIER): least checkpoints that were accepted and paid, and leases for each late one.
 STEPS = ((10, 5), (100, 10), (1_000, 50))
 
 

@@ -43,7 +43,10 @@ def needs_of(spec: JobSpec, rules: str) -> Needs:
         vram_mb=wanted.vram_mb,
         memory_mb=wanted.memory_mb,
         devices=frozenset(wanted.devices),
+        regions=frozenset(wanted.regions),
+        tier=wanted.tier,
         hosts=frozenset(spec.hosts),
+        units_per_hour=wanted.units_per_hour,
     )
 
 

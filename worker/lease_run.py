@@ -95,6 +95,7 @@ class LeaseRun:
         self.approvals = Approvals(self._clients["approvals"], chain.domain, folder, self.poll_seconds, wake)
         machine = Machine(
             offer.resources,
+            offer.units_per_hour,
             offer.device,
             offer.threads,
             offer.disk_mb,

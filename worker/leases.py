@@ -88,7 +88,7 @@ def check_wanted(wants: Wants, job: Job, nums: Nums) -> None:
         raise Unwanted(reason)
 
 
-def check_fit(spec: JobSpec, have: AskResources, disk_mb: int) -> None:
+def check_fit(spec: JobSpec, have: AskResources, units_per_hour: int, disk_mb: int) -> None:
     """Raises Unfit or UserError if the job needs what this machine has not offered."""
     check_environment(spec.environment)
     need = spec.resources
@@ -96,6 +96,7 @@ def check_fit(spec: JobSpec, have: AskResources, disk_mb: int) -> None:
         ("GPUs", need.gpus, have.gpus),
         ("MB of GPU memory", need.vram_mb if need.gpus else 0, have.vram_mb),
         ("MB of memory", need.memory_mb, have.memory_mb),
+        ("work units an hour", need.units_per_hour, units_per_hour),
         ("MB of disk for its files", sum(ref.size for ref in spec.files.values()) >> 20, disk_mb),
     ]
     for what, needed, there in wants:
@@ -103,3 +104,5 @@ def check_fit(spec: JobSpec, have: AskResources, disk_mb: int) -> None:
             raise Unfit(f"the job needs {needed} {what}; this machine offers {there}")
     if need.devices and have.device not in need.devices:
         raise Unfit(f"the job wants one of {', '.join(need.devices)}; this machine has {have.device!r}")
+    if need.regions and have.region not in need.regions:
+        raise Unfit(f"the job wants a machine in {' or '.join(need.regions)}; this one's is {have.region!r}")

@@ -52,6 +52,7 @@ class Machine:
     """What a training run may use of this machine."""
 
     resources: AskResources
+    units_per_hour: int
     device: Device = "cpu"
     threads: int = 1
     disk_mb: int = 20_480
@@ -159,7 +160,7 @@ class Training(threading.Thread):
         job = folder.file.job or verified_job(self._chain, self._market, folder)
         folder.update(job=job)
         check_wanted(machine.wants, job, folder.file.nums)
-        check_fit(job.spec, machine.resources, machine.disk_mb)
+        check_fit(job.spec, machine.resources, machine.units_per_hour, machine.disk_mb)
         cache = Cache(folder.cache_folder, machine.resources.hosts, machine.disk_mb << 20)
         web = partial(cache.get, stopped=self._must_stop)
         job_key = self._await_key()

@@ -92,6 +92,9 @@ def job_vectors() -> dict[str, Any]:
         }
     )
     sealed = spec.model_copy(update={"sealed": True})
+    choosy = spec.model_copy(
+        update={"resources": Resources(gpus=1, regions=("eu-de", "us"), tier=2, units_per_hour=30_000_000_000)}
+    )
     return {
         "spec": spec.model_dump(mode="json"),
         "canonical": spec.canonical().decode(),
@@ -105,6 +108,11 @@ def job_vectors() -> dict[str, Any]:
             "spec": sealed.model_dump(mode="json"),
             "canonical": sealed.canonical().decode(),
             "job": sealed.job_hash(),
+        },
+        "choosy": {
+            "spec": choosy.model_dump(mode="json"),
+            "canonical": choosy.canonical().decode(),
+            "job": choosy.job_hash(),
         },
     }
 
@@ -199,7 +207,7 @@ def order_vectors(job: bytes, tip: str) -> dict[str, Any]:
         valid_until=1_900_000_000,
         page=7,
     )
-    price = ask.lowest_price(bid.units)
+    price = -(-ask.price_per_hour * bid.units // ask.units_per_hour)
     nums = Nums(start=0, end=4, window=rules.window, timeout=rules.checkpoint_timeout, price=price, fee=bid.fee)
     parties = Parties(
         bid=bid.digest(DOMAIN),

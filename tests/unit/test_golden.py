@@ -313,7 +313,7 @@ def test_seeds_and_samples() -> None:
     assert commitment.sample_positions(42, 1, 0) == []
 
 
-@pytest.mark.parametrize("part", [None, "more", "sealed"])
+@pytest.mark.parametrize("part", [None, "more", "sealed", "choosy"])
 def test_job_hash(part: str | None) -> None:
     golden = load("job.json")
     golden = golden[part] if part else golden
@@ -324,7 +324,7 @@ def test_job_hash(part: str | None) -> None:
         spec_json["stop"]["patience"] = int(spec_json["stop"]["patience"])
     spec_json["files"] = {p: {**f, "size": int(f["size"])} for p, f in spec_json["files"].items()}
     resources = spec_json["resources"]
-    spec_json["resources"] = {k: int(v) if k != "devices" else v for k, v in resources.items()}
+    spec_json["resources"] = {k: v if isinstance(v, list) else int(v) for k, v in resources.items()}
     config = spec_json["config"]
     config["hidden"], config["layers"] = int(config["hidden"]), [int(n) for n in config["layers"]]
     spec = JobSpec.model_validate(spec_json)

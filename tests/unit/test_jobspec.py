@@ -55,6 +55,16 @@ def test_a_job_is_read_and_hashed(tmp_path: Path) -> None:
         ("2030-01-31T12:00:00Z", "tomorrow", "time 'tomorrow' is not RFC 3339", None),
         ("name: tiny", "name: [", "is not valid YAML", None),
         ("steps: 10", "steps: ten", "steps: Input should be a valid integer", None),
+        ("steps: 10", "steps: 10\nresources: {region: [eu]}", "field 'resources.region'", "Did you mean 'regions'?"),
+        ("steps: 10", "steps: 10\nresources: {regions: eu}", "regions: 'eu' is not a list, such as [eu]", None),
+        ("steps: 10", "steps: 10\nresources: {regions: ['']}", "resources.regions.0: String should have", None),
+        (
+            "steps: 10",
+            "steps: 10\nresources: {tier: 4}",
+            "resources.tier: Input should be less than or equal to 3",
+            None,
+        ),
+        ("steps: 10", "steps: 10\nresources: {units_per_hour: -1}", "resources.units_per_hour: Input should", None),
     ],
 )
 def test_bad_jobs_say_what_is_wrong(tmp_path: Path, old: str, new: str, says: str, hint: str | None) -> None:
@@ -63,6 +73,16 @@ def test_bad_jobs_say_what_is_wrong(tmp_path: Path, old: str, new: str, says: st
     assert says in caught.value.message
     if hint:
         assert hint in (caught.value.hint or "")
+
+
+def test_what_a_job_does_not_ask_for_is_not_in_its_hash(tmp_path: Path) -> None:
+    (asked := tmp_path / "asked").mkdir()
+    (plain := tmp_path / "plain").mkdir()
+    job_folder(plain, GOOD + "resources: {regions: [], tier: 0, units_per_hour: 0}\n")
+    assert b'"resources":{"devices":[],"gpus":0,"memory_mb":0,"vram_mb":0}' in read_job(plain)[1].canonical()
+    job_folder(asked, GOOD + "resources: {regions: [eu-de, us], tier: 2, units_per_hour: 1000}\n")
+    written = b'"memory_mb":0,"regions":["eu-de","us"],"tier":2,"units_per_hour":1000,"vram_mb":0}'
+    assert written in read_job(asked)[1].canonical()
 
 
 def test_links_are_refused(tmp_path: Path) -> None:

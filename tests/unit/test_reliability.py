@@ -4,8 +4,9 @@ import pytest
 from eth_utils.address import to_checksum_address
 
 from contracts.chain.events import Approved, Challenged, Claimed, Closed, Ended, Opened, Place, Resolved
+from contracts.jobspec import MAX_TIER
 from contracts.ledger import Ledger
-from contracts.reliability import HIGHEST, NOBODY, STEPS, Record, records, tier
+from contracts.reliability import NOBODY, STEPS, Record, records, tier
 from contracts.terms import Flag, Nums, Parties, Phase, Terms
 from contracts.types import ZERO_HASH, to_hex
 
@@ -36,7 +37,7 @@ def test_tiers(record: Record, reached: int) -> None:
 
 
 def test_each_tier_asks_for_more_than_the_one_below() -> None:
-    assert len(STEPS) == HIGHEST
+    assert len(STEPS) == MAX_TIER
     for rising in zip(*STEPS, strict=True):
         assert list(rising) == sorted(set(rising))
 

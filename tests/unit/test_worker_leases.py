@@ -19,8 +19,9 @@ SPEC = make_spec()
 BID = make_bid(SPEC)
 TERMS = make_terms(BID)
 HAVE = AskResources(
-    device="RTX 4090", gpus=1, vram_mb=24_000, memory_mb=32_000, environments=("torch-2.13",), sandbox="bubblewrap"
-)
+    device="RTX 4090", gpus=1, vram_mb=24_000, memory_mb=32_000, environments=("torch-2.13",), sandbox="bubblewrap",
+    region="eu-de",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -96,17 +97,28 @@ def test_while_challenged_the_chain_has_the_tip_of_what_is_accepted() -> None:
         ({"gpus": 1, "vram_mb": 40_000}, "40000 MB of GPU memory"),
         ({"memory_mb": 64_000}, "64000 MB of memory"),
         ({"devices": ("H100",)}, "one of H100"),
+        ({"regions": ("eu-fr", "us")}, "in eu-fr or us; this one's is 'eu-de'"),
+        ({"units_per_hour": 1_001}, "1001 work units an hour; this machine offers 1000"),
     ],
 )
 def test_what_this_machine_has_not_is_refused(needs: dict[str, Any], problem: str) -> None:
     with pytest.raises(Unfit, match=problem):
-        check_fit(make_spec(resources=Resources(**needs)), HAVE, disk_mb=100)
+        check_fit(make_spec(resources=Resources(**needs)), HAVE, 1_000, disk_mb=100)
 
 
 def test_an_environment_that_is_not_here_is_refused() -> None:
     with pytest.raises(UserError, match=r"torch-9\.9"):
-        check_fit(make_spec(environment="torch-9.9"), HAVE, disk_mb=100)
+        check_fit(make_spec(environment="torch-9.9"), HAVE, 1_000, disk_mb=100)
 
 
 def test_what_fits_is_not_refused() -> None:
-    check_fit(make_spec(resources=Resources(gpus=1, vram_mb=24_000, memory_mb=1, devices=("RTX 4090",))), HAVE, 100)
+    asked = Resources(
+        gpus=1,
+        vram_mb=24_000,
+        memory_mb=1,
+        devices=("RTX 4090",),
+        regions=("us", "eu-de"),
+        tier=3,
+        units_per_hour=1_000,
+    )
+    check_fit(make_spec(resources=asked), HAVE, 1_000, 100)  # its tier is not the machine's to judge
