@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress import Progress
 from rich.table import Table
 
-from contracts import keys
+from contracts import keys, receipts
 from contracts.amounts import format_amount
 from contracts.api.access import Signer
 from contracts.api.bodies import Info, JobOut, JobStatus
@@ -80,9 +80,12 @@ def hand_in(
     with Progress(console=Console(stderr=True), transient=True) as progress:
         total = sum(ref.size for ref in offer.uploads.values())
         task = progress.add_task("uploading", total=total)
-        made = submitting.submit(
-            client, chain.domain, account, offer, lambda _, size: progress.advance(task, size), own
-        )
+        body = submitting.sign(client, chain.domain, account, offer, lambda _, size: progress.advance(task, size), own)
+    made = client.post_bid(body)
+    try:
+        receipts.keep(chain.domain, offer.info.matcher, body, made.receipt)
+    except UserError as error:  # the job is in all the same
+        say.print(f"[yellow]Note:[/] {error.message}. {error.hint}", highlight=False, soft_wrap=True)
     if output is Output.JSON:
         typer.echo(made.model_dump_json(by_alias=True, indent=2))
     else:

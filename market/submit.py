@@ -1,4 +1,4 @@
-"""From job.yaml to a signed Bid: ask the market what it would cost, check what it wants signed, upload, sign, post."""
+"""From job.yaml to a signed Bid: ask the market what it would cost, check what it wants signed, upload, sign."""
 
 import time
 from collections.abc import Callable
@@ -228,15 +228,15 @@ def same_again(market: MarketClient, offer: Offer) -> list[JobOut]:
     return [job for job in market.jobs(client=bid.client) if job.bid.job == bid.job and job.status in alive]
 
 
-def submit(
+def sign(
     market: MarketClient,
     domain: Domain,
     key: LocalAccount,
     offer: Offer,
     uploaded: Callable[[str, int], None],
     own: PrivateKey | None = None,
-) -> JobOut:
-    """Upload the files, sign the Bid, post it. `uploaded(path, bytes)` is called after each file.
+) -> BidIn:
+    """Upload the files and sign the Bid: what is to be posted. `uploaded(path, bytes)` is called after each file.
 
     A sealed job takes the client's encryption key `own`.
     """
@@ -249,7 +249,7 @@ def submit(
             assert offer.folder is not None
             _check_same(market.put_blob(offer.folder / path), ref, path)
             uploaded(path, ref.size)
-        return market.post_bid(body)
+        return body
     publish_key(market, domain, key, own)
     job_key, files = new_job_key(), dict[str, FileRef]()
     if offer.earlier is not None:  # the state that it goes on from is sealed with that job's key
@@ -266,7 +266,7 @@ def submit(
     readers |= {key.address: public_key(own)}
     job = bid.digest(domain)
     grants = [make_grant(domain, key, job, reader, its_key, job_key) for reader, its_key in readers.items()]
-    return market.post_bid(body.model_copy(update={"sealed_files": files, "grants": grants}))
+    return body.model_copy(update={"sealed_files": files, "grants": grants})
 
 
 def _check_same(sent: FileRef, hashed: FileRef, path: str) -> None:

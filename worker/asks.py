@@ -5,6 +5,7 @@ import time
 import structlog
 from eth_account.signers.local import LocalAccount
 
+from contracts import receipts
 from contracts.amounts import parse_amount
 from contracts.api.bodies import AskIn, Info
 from contracts.api.client import MarketClient
@@ -111,9 +112,16 @@ class StandingAsk:
         self._page = max(self._page, page)
         self._store.write_state(ask_valid_until=ask.valid_until, ask_page=self._page, min_pay=min(before, min_pay))
         signature = ask.sign(self._chain.domain, self._account)
-        posted = self._market.post_ask(AskIn(ask=ask, signature=signature, resources=self._offer.sold(min_pay)))
+        body = AskIn(ask=ask, signature=signature, resources=self._offer.sold(min_pay))
+        posted = self._market.post_ask(body)
         self._valid_until = ask.valid_until
         log.info("ask.posted", ask=posted.id, status=posted.status, valid_until=ask.valid_until)
+        try:
+            receipts.keep(self._chain.domain, info.matcher, body, posted.receipt)
+        except UserError as error:  # the Ask is in force all the same
+            self._trouble.at("receipt", f"{error.message}. {error.hint}")
+        else:
+            self._trouble.over("receipt")
 
     def _least_pay(self) -> int:
         """Raises UserError if at today's gas price no lease is worth its transactions."""
