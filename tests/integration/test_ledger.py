@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,11 @@ from contracts.chain.sender import Sender
 from contracts.commitment import next_tip
 from contracts.ledger import GONE, Exit, LeaseView, Ledger
 from contracts.orders import Approval, Ask, Bid, Claim, Rules
+from contracts.reliability import Record, records
 from contracts.terms import Phase
 from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex, to_hex
+from market import indexer, reliability
+from market.db import Database
 from tests.integration.conftest import TOKEN, Funded, pass_time
 
 FOREVER = (1 << 40) - 1
@@ -42,6 +46,7 @@ class Market:
         self.ledger.arbiters = {self.rules.struct_hash(): self.rules.arbiter}
         self.store = MemoryStore()
         self.follower = Follower(self.chain, self.store)
+        self.blocks: list[Block] = []
         self.nonce = 0
         self.gone: set[str] = set()  # leases found gone, which nothing brings back
 
@@ -53,6 +58,7 @@ class Market:
         for step in self.follower.poll():
             self.store.apply(step)
             assert isinstance(step, Block)
+            self.blocks.append(step)
             self.ledger.apply_all(step.events)
 
     def match(self, client: int, provider: int, *, fee: int = 7, covers: int = CHECKPOINTS) -> Match:
@@ -328,7 +334,7 @@ COMMANDS: list[tuple[Command, int]] = [
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 20))])
-def test_random_commands(market: Market, seed: int) -> None:
+def test_random_commands(market: Market, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     weights = [weight for _, weight in COMMANDS]
     done: dict[str, int] = {}
@@ -343,3 +349,15 @@ def test_random_commands(market: Market, seed: int) -> None:
             market.check()
     market.check()
     assert len(done) >= len(COMMANDS) - 2, done  # hardly any was refused throughout
+    assert records_of_a_market(market.blocks, tmp_path) == records(market.ledger)
+
+
+def records_of_a_market(blocks: list[Block], folder: Path) -> dict[str, Record]:
+    """Providers' records as a market that followed these blocks has them in its tables."""
+    database = Database(f"sqlite:///{folder}/market.sqlite3")
+    database.upgrade()
+    with database.session() as session:
+        indexer.apply(session, blocks)
+        found = reliability.records(session)
+    database.close()
+    return found

@@ -12,8 +12,9 @@ from contracts.api.problems import Code, Problem
 from contracts.chain.client import Chain
 from contracts.chain.devnet import Devnet
 from contracts.chain.sender import Sender
+from contracts.reliability import records
 from contracts.terms import Phase
-from market import mending
+from market import mending, reliability
 from market.approver.memory import Signed
 from market.clearing import order_set_root
 from market.messages import accept
@@ -28,7 +29,7 @@ from market.models import (
     UnmatchedRow,
 )
 from market.pull import Unverified, accepted_chain, pull
-from market.reconcile import reconcile
+from market.reconcile import read_books, reconcile
 from market.retention import Keep
 from tests.integration.conftest import TOKEN, Funded
 from tests.integration.market_lives import Lives, lives
@@ -53,6 +54,8 @@ def differences(market: Lives) -> list[str]:
     found = []
     for check in reconcile(market.chain, market.context.db, market.context.blobs, Keep.of(market.context.settings)):
         found += [f"{check.name}: {difference}" for difference in check.differences]
+    with market.context.db.reading() as session:
+        assert reliability.records(session) == records(read_books(market.chain).ledger)
     return found
 
 
