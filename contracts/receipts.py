@@ -87,9 +87,7 @@ def _read(path: Path) -> KeptReceipt:
     try:
         return KeptReceipt.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise UserError(
-            f"{path} is not a receipt that can be read", "Move it away, or take it from a backup."
-        ) from error
+        raise UserError(f"{path} is no receipt that can be read", "move it away, or take it from a backup") from error
 
 
 def _forget_old(folder: Path) -> None:

@@ -25,6 +25,7 @@ from contracts.orders import (
     Domain,
     EncryptionKey,
     KeyGrant,
+    Receipt,
     Report,
     Rules,
     SignedType,
@@ -258,6 +259,7 @@ def order_vectors(job: bytes, tip: str) -> dict[str, Any]:
             ),
             APPROVER,
         ),
+        "receipt": signed(Receipt(order=parties.bid, epoch=41, block=19_000_000, time=1_800_000_000), MATCHER),
         "lowestPrice": price,
         "lease": {
             "provider": terms.provider,

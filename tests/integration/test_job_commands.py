@@ -18,12 +18,14 @@ from safetensors.torch import save_file
 from torch import full
 from typer.testing import CliRunner, Result
 
-from contracts import keys
+from contracts import keys, receipts
 from contracts.api.bodies import JobOut, JobStatus
 from contracts.chain.client import Chain
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
+from contracts.orders import Ask, Bid
 from market.job_cli import app
+from market.services import bids
 from tests.integration.agent_stage import PASSWORD, PRICE, RESOURCES, TOKEN, UNITS, Stage, wait_for
 from tests.integration.conftest import Funded
 from worker.environment import environment_id
@@ -125,6 +127,11 @@ def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: R
     record = train_locally(whole, stage.home / "job", stage.home / "whole")
     assert record.state_root == last.checkpoint.state_root
     assert "checkpoint 2, verified up to tip" in shown("pull", more.id, str(stage.home / "pulled"))
+    kept = receipts.load(stage.market.info().matcher)
+    bids_kept = {one.id for one in kept if isinstance(one.order, Bid)}
+    asks_kept = {one.id for one in kept if isinstance(one.order, Ask)}
+    assert bids_kept == {job.id, more.id}
+    assert asks_kept == {ask.id for ask in stage.market.asks()} != set()
 
 
 def test_a_job_stops_early_and_only_what_was_made_is_paid(stage: Stage, run: Run) -> None:
@@ -175,8 +182,13 @@ def test_weights_to_start_from_come_from_an_allowed_host(stage: Stage, run: Run)
     assert abs(state["model/bias"].mean().item() - 0.5) < 0.1
 
 
-def test_ways_out(stage: Stage, run: Run) -> None:
-    first, second = (submitted(stage, run, steps=8, seed=seed) for seed in (1, 2))
+def test_ways_out(stage: Stage, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = submitted(stage, run, steps=8, seed=1)
+    with monkeypatch.context() as market:
+        market.setattr(bids, "sign_receipt", lambda *_: None)
+        printed = shown("submit", str(write_job(stage, steps=8, seed=2)), "--key", "me", "--yes")
+    assert "Note: the market gave no receipt for the order. Nobody could show" in printed and "is in." in printed
+    (second,) = (job for job in stage.market.jobs() if job.id != first.id)
     plan = json.loads(run("cancel", first.id, "--dry-run").stdout)
     assert (plan["also_cancelled"], plan["dry_run"]) == ([second.id], True)
     assert stage.chain.account(stage.client.address).page == 0

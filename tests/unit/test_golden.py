@@ -26,6 +26,7 @@ from contracts.orders import (
     Domain,
     EncryptionKey,
     KeyGrant,
+    Receipt,
     Report,
     Rules,
     SignedType,
@@ -66,6 +67,7 @@ ENCODINGS = {
     "AuditorGrant": "AuditorGrant(bytes32 job,address auditor,uint40 validUntil)",
     "EncryptionKey": "EncryptionKey(address account,bytes32 key,uint40 time)",
     "KeyGrant": "KeyGrant(bytes32 job,address reader,bytes32 readerKey,bytes32 content)",
+    "Receipt": "Receipt(bytes32 order,uint64 epoch,uint64 block,uint40 time)",
 }
 
 
@@ -98,7 +100,7 @@ def digest_by_hand(domain: dict[str, str], struct_hash: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "model", [Bid, Ask, Claim, Approval, Report, AccessToken, AuditorGrant, EncryptionKey, KeyGrant]
+    "model", [Bid, Ask, Claim, Approval, Report, AccessToken, AuditorGrant, EncryptionKey, KeyGrant, Receipt]
 )
 def test_orders_hash_and_recover(model: type[SignedType]) -> None:
     golden = load("orders.json")

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from contracts import receipts
+from contracts.api.bodies import ReceiptOut
 from contracts.errors import UserError
+from contracts.orders import Receipt, new_account
 from tests.agent_world import DOMAIN, PROVIDER, RULES
 from tests.unit.test_worker_offer import OFFER
 from worker import asks
@@ -15,6 +18,7 @@ from worker.offer import MoneyRules
 from worker.store import Store
 
 GWEI = 10**9
+MATCHER = new_account()
 HOURLY = OFFER.model_copy(
     update={"price_per_hour": 10**7, "rules": RULES.model_copy(update={"checkpoint_timeout": 3600})}
 )
@@ -30,6 +34,7 @@ class World:
         self.gas_price, self.seconds = GWEI, 1_000.0
         self.page, self.posted = 0, list[Any]()
         self.w3 = SimpleNamespace(eth=self)
+        self.matcher = MATCHER
 
     def account(self, address: str) -> Any:
         return SimpleNamespace(page=self.page)
@@ -46,13 +51,16 @@ class World:
     def info(self) -> Any:
         rules = [SimpleNamespace(name="audited", hash=one.rules.struct_hash()) for one in (OFFER, HOURLY)]
         return SimpleNamespace(
-            matcher=PROVIDER.address, chain_id=DOMAIN.chain_id, escrow=DOMAIN.verifying_contract, rules=rules
+            matcher=MATCHER.address, chain_id=DOMAIN.chain_id, escrow=DOMAIN.verifying_contract, rules=rules
         )
 
     def post_ask(self, body: Any) -> Any:
         assert body.resources.hash() == body.ask.resources
         self.posted.append(body)
-        return SimpleNamespace(id="0x", status="open")
+        order = body.ask.digest(DOMAIN)
+        receipt = Receipt(order=order, epoch=1, block=0, time=self.now())
+        answer = ReceiptOut(receipt=receipt, signature=receipt.sign(DOMAIN, self.matcher))
+        return SimpleNamespace(id=order, status="open", receipt=answer)
 
     def monotonic(self) -> float:
         return self.seconds
@@ -108,6 +116,19 @@ def test_a_lease_under_the_ask_before_is_taken(world: World) -> None:
     ask.renew()
     ask.renew()
     assert ask.min_pay == world.posted[1].resources.wants.min_pay
+
+
+def test_it_keeps_the_markets_receipts(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    ask = standing(world)
+    ask.renew()
+    (kept,) = receipts.load(MATCHER.address)
+    assert (kept.order, kept.id) == (world.posted[0].ask, world.posted[0].ask.digest(DOMAIN))
+    world.matcher = new_account()  # not the one that the market names
+    for _ in range(2):
+        world.seconds += HOURLY.ask_seconds / 2
+        ask.renew()
+    assert len(world.posted) == 3 and receipts.load(MATCHER.address) == [kept]
+    assert capsys.readouterr().out.count(f"not signed by its matcher {MATCHER.address}") == 1
 
 
 def test_each_refusal_keeps_it_away_for_longer(world: World) -> None:
