@@ -38,7 +38,7 @@ PROVIDERS = {  # tokens per hour, rules
 PLAY_MONEY, DEPOSIT, STAKE = "500", "200", "100"  # tokens
 VICTIM_JOB = "alice"
 KILL_AFTER = 2  # accepted checkpoints; the kill comes in the middle of the next one
-PATIENCE = 360  # seconds for everything after set-up
+PATIENCE = 600  # seconds for everything after set-up
 UNINTERRUPTED = "uninterrupted.json"
 ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
 
@@ -241,7 +241,7 @@ class Demo:
         """Whether the uninterrupted run gave the same bits: every checkpoint's losses, state and trace roots."""
         party = self.stage.party(VICTIM_JOB)
         result = party.home / UNINTERRUPTED
-        if party.processes["uninterrupted"].wait(120) != 0:
+        if party.processes["uninterrupted"].wait(300) != 0:
             raise Failure(f"training without interruption failed:\n{party.tail('uninterrupted')}")
         record_of_run = json.loads(result.read_text())
         again = {one["index"]: one for one in record_of_run["checkpoints"]}
@@ -285,7 +285,7 @@ def play(demo: Demo, keep: bool, timeout: int) -> dict[str, Any]:
     with demo.open_market():
         jobs = demo.watch()
     demo.say("both jobs are over: " + ", ".join(f"{job.name} {job.status}" for job in jobs.values()))
-    demo.stage.wait_for("the leases to end", demo.leases_are_over, patience=60)
+    demo.stage.wait_for("the leases to end", demo.leases_are_over, patience=120)
     jobs = {client: demo.market.job(job.id) for client, job in jobs.items()}
     console.print(demo.table(jobs))
     if not keep:

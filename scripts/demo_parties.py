@@ -72,7 +72,7 @@ class Party:
         self.processes[what].kill()
         self.processes[what].wait()
 
-    def terminate(self, what: str, patience: float = 20) -> None:
+    def terminate(self, what: str, patience: float = 60) -> None:
         self.gone.add(what)
         process = self.processes[what]
         process.send_signal(signal.SIGTERM)
@@ -131,7 +131,7 @@ class Stage:
                 if what not in party.gone and process.poll() is not None:
                     raise Failure(f"{party.name}'s {what} ended with code {process.returncode}:\n{party.tail(what)}")
 
-    def wait_for(self, what: str, ready: Callable[[], bool], party: Party | None = None, patience: float = 60) -> None:
+    def wait_for(self, what: str, ready: Callable[[], bool], party: Party | None = None, patience: float = 120) -> None:
         deadline = time.monotonic() + patience
         while not ready():
             self.check_alive()

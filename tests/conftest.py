@@ -30,3 +30,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="takes minutes: run with --long"))
         if "mostly_sqlite" in item.keywords and "[postgresql" in item.name:
             item.add_marker(pytest.mark.skip(reason="the database is not what it tests: run with --long"))
+    spread_whole_markets(items)
+
+
+def spread_whole_markets(items: list[pytest.Item]) -> None:
+    """The longest tests begin at once, beside one another: xdist's processes start with equal slices, in order."""
+    whole = [item for item in items if "e2e" in item.keywords]
+    items[:] = [item for item in items if "e2e" not in item.keywords]
+    for number, item in enumerate(whole):
+        # Not at a slice's very edge, where rounding could make it the last of the one before.
+        items.insert(number * len(items) // len(whole) + 2 * bool(number), item)

@@ -8,31 +8,34 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Beyond what the demo gives itself.
-pytestmark = pytest.mark.timeout(660)
+SILENCE = "60"  # seconds that cost a provider its lease: other tests run beside this one
 
 
-@pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    file = tmp_path_factory.mktemp("demo") / "outcome.json"
+@pytest.mark.timeout(900)  # beyond what the demo gives itself
+def test_the_demo_holds(tmp_path: Path) -> None:
+    file = tmp_path / "outcome.json"
     done = subprocess.run(
-        [ROOT / "scripts" / "demo", "--json", file],
+        [ROOT / "scripts" / "demo", "--timeout", SILENCE, "--json", file],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=840,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
-    result: dict[str, Any] = json.loads(file.read_text())
-    return result
+    outcome: dict[str, Any] = json.loads(file.read_text())
+    both_jobs_are_done(outcome)
+    the_killed_providers_job_moved_from_its_last_accepted_checkpoint(outcome)
+    everybody_was_paid_for_exactly_what_was_accepted(outcome)
+    assert outcome["reconciled"] is True
+    assert outcome["bit_identical"] is True
 
 
-def test_both_jobs_are_done(outcome: dict[str, Any]) -> None:
+def both_jobs_are_done(outcome: dict[str, Any]) -> None:
     assert [(job["name"], job["status"]) for job in outcome["jobs"]] == [("digits", "done"), ("chargpt", "done")]
     assert all(job["checkpoints"] == job["wanted"] > 1 for job in outcome["jobs"])
 
 
-def test_the_killed_providers_job_moved_from_its_last_accepted_checkpoint(outcome: dict[str, Any]) -> None:
+def the_killed_providers_job_moved_from_its_last_accepted_checkpoint(outcome: dict[str, Any]) -> None:
     (moved,) = [job for job in outcome["jobs"] if outcome["killed"] in {lease["provider"] for lease in job["leases"]}]
     first = next(lease for lease in moved["leases"] if lease["provider"] == outcome["killed"])
     after = moved["leases"][moved["leases"].index(first) + 1]
@@ -40,7 +43,7 @@ def test_the_killed_providers_job_moved_from_its_last_accepted_checkpoint(outcom
     assert after["start"] == first["state"]["accepted"] and after["provider"] != outcome["killed"]
 
 
-def test_everybody_was_paid_for_exactly_what_was_accepted(outcome: dict[str, Any]) -> None:
+def everybody_was_paid_for_exactly_what_was_accepted(outcome: dict[str, Any]) -> None:
     earned: dict[str, int] = {}
     for job in outcome["jobs"]:
         assert sum(int(lease["paid"]) for lease in job["leases"]) == int(job["paid"]) > 0
@@ -63,8 +66,3 @@ def test_everybody_was_paid_for_exactly_what_was_accepted(outcome: dict[str, Any
     assert int(parties["operator"]["after"]) - int(parties["operator"]["before"]) == sum(
         int(job["fees"]) for job in outcome["jobs"]
     )
-
-
-def test_the_books_agree_and_the_bits_do(outcome: dict[str, Any]) -> None:
-    assert outcome["reconciled"] is True
-    assert outcome["bit_identical"] is True
