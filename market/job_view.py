@@ -183,13 +183,15 @@ def quote_table(offer: submitting.Offer) -> Table:
     table.add_row("job's hash", quote.job)
     table.add_row("checkpoints", f"{bid.checkpoints}, {bid.units} work units each")
     table.add_row("machines that fit now", str(quote.matching_asks))
-    if quote.lowest_price is not None and quote.likely_cost is not None and quote.seconds_per_checkpoint is not None:
+    if quote.lowest_limit is not None:
+        table.add_row("lowest max_price", f"{offer.tokens(quote.lowest_limit)} per checkpoint")
+    if quote.likely_price is not None and quote.likely_cost is not None and quote.seconds_per_checkpoint is not None:
         table.add_row(
-            "cheapest", f"{offer.tokens(quote.lowest_price)} per checkpoint, each {quote.seconds_per_checkpoint:.1f} s"
+            "likely price",
+            f"{offer.tokens(quote.likely_price)} per checkpoint, fee of {offer.tokens(bid.fee)} included; each "
+            f"{quote.seconds_per_checkpoint:.1f} s",
         )
-        table.add_row(
-            "likely cost", f"{offer.tokens(quote.likely_cost)}, fees of {offer.tokens(bid.fee)} each included"
-        )
+        table.add_row("likely cost", offer.tokens(quote.likely_cost))
         if offer.seconds is not None:
             table.add_row("done", f"in {timedelta(seconds=round(offer.seconds))} on that machine, if it starts at once")
     table.add_row("at most", f"{offer.tokens(quote.highest_cost)}, {offer.tokens(bid.max_price)} per checkpoint")

@@ -23,6 +23,31 @@ Row = TypeVar("Row")
 Out = TypeVar("Out", bound=BaseModel)
 
 
+def encode(values: Sequence[Any]) -> str:
+    """A cursor of these, which JSON can hold."""
+    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
+
+
+def decode(cursor: str, kinds: Sequence[type]) -> list[Any]:
+    """The values in a cursor. Raises Problem if it has not as many, of these very types."""
+    try:
+        values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, RecursionError) as error:
+        raise _not_ours(cursor) from error
+    if not isinstance(values, list) or [type(value) for value in values] != list(kinds):
+        raise _not_ours(cursor)
+    return values
+
+
+def _not_ours(cursor: str) -> Problem:
+    return Problem(
+        422,
+        Code.VALIDATION_FAILED,
+        f"after: {cursor!r} is not a cursor of this list",
+        "Pass the `next` of the page before, as it is.",
+    )
+
+
 class Keyset:
     """A sort order by columns that name a row uniquely, and cursors in it."""
 
@@ -42,33 +67,23 @@ class Keyset:
 
     def cursor(self, row: Any) -> str:
         values = [getattr(row, column.key) for column in self.columns]
-        plain = [value.isoformat() if isinstance(value, datetime) else value for value in values]
-        return base64.urlsafe_b64encode(json.dumps(plain).encode()).decode().rstrip("=")
+        return encode([value.isoformat() if isinstance(value, datetime) else value for value in values])
 
     def _decode(self, cursor: str) -> list[Any]:
+        kinds = [str if isinstance(column.type, UtcTime) else column.type.python_type for column in self.columns]
+        values = decode(cursor, kinds)
         try:
-            values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-            if not isinstance(values, list) or len(values) != len(self.columns):
-                raise ValueError("not this list's cursor")
             return [self._typed(value, column) for value, column in zip(values, self.columns, strict=True)]
         except ValueError as error:
-            raise Problem(
-                422,
-                Code.VALIDATION_FAILED,
-                f"after: {cursor!r} is not a cursor of this list",
-                "Pass the `next` of the page before, as it is.",
-            ) from error
+            raise _not_ours(cursor) from error
 
     @staticmethod
     def _typed(value: Any, column: Any) -> Any:
-        is_time = isinstance(column.type, UtcTime)
-        if type(value) is not (str if is_time else column.type.python_type):
-            raise ValueError("a value of another type")
         if isinstance(value, str) and not value.isprintable():  # NUL and lone surrogates among them
             raise ValueError("a text that a database can't compare")
         if isinstance(value, int) and not 0 <= value < 1 << (63 if isinstance(column.type, BigInteger) else 31):
             raise ValueError("a number that the column can't have")
-        if not is_time:
+        if not isinstance(column.type, UtcTime):
             return value
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:

@@ -47,29 +47,39 @@ class Offer:
 
     @property
     def seconds(self) -> float | None:
-        """How long all checkpoints take on the cheapest machine that fits now."""
+        """How long all checkpoints take on the machine that the job would likely get."""
         each = self.quote.seconds_per_checkpoint
         return None if each is None else each * self.quote.checkpoints
 
 
 def prepare(market: MarketClient, domain: Domain, client: str, path: Path, approver: str | None) -> Offer:
     """Read a job, get its quote, and check that the Bid in it is the one that was asked for. Raises UserError."""
-    job, spec = read_job(path)
-    if job.units is None:
-        raise UserError(f"{path} has no `units` (work per checkpoint)", f"count them: gpumarket recipe measure {path}")
     info = _info(market, domain)
-    asked = _question(
+    job, asked = question(info, client, path, approver or info.approver)
+    return _quoted(market, asked, info, job.name, path if path.is_dir() else path.parent, None)
+
+
+def question(
+    info: Info, client: str, path: Path, approver: str | None = None, units: int | None = None
+) -> tuple[JobFile, QuoteIn]:
+    """Reads a job, and makes of it what a market is asked about its price. `units` go before the job's.
+
+    Raises UserError.
+    """
+    job, spec = read_job(path)
+    if units is None and job.units is None:
+        raise UserError(f"{path} has no `units` (work per checkpoint)", f"count them: gpumarket recipe measure {path}")
+    return job, _question(
         str(path),
         client=client,
         spec=spec,
-        units=job.units,
+        units=job.units if units is None else units,
         rules=job.rules,
         max_price=_max_price(job, info),
         stake=_tokens("stake", job.stake, info),
-        approver=approver or info.approver,
+        approver=approver,
         valid_for=job.valid_for,
     )
-    return _quoted(market, asked, info, job.name, path if path.is_dir() else path.parent, None)
 
 
 def prepare_follow_up(

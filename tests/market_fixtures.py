@@ -18,10 +18,11 @@ from contracts.api.client import MarketClient
 from contracts.api.problems import Code, Problem
 from contracts.orders import Domain, Rules, new_account
 from contracts.terms import AccountWord
+from contracts.types import ZERO_HASH
 from market.api.app import create_app
 from market.context import Context
 from market.db import Database
-from market.models import AskRow, BidRow, LeaseRow
+from market.models import AskRow, BidRow, ChainBlock, LeaseRow
 from tests.market_world import (
     RECIPE,
     STATE,
@@ -139,6 +140,8 @@ def world(tmp_path: Path) -> Iterator[World]:
     matcher = new_account()
     context = make_context(tmp_path, chain, matcher.address, {"audited": RULES}, max_blob_bytes=100_000)
     context.sender = FakeSender(matcher)  # type: ignore[assignment]
+    with context.db.session() as session:
+        session.add(ChainBlock(number=1, hash=ZERO_HASH, parent=ZERO_HASH, timestamp=1))
     app = create_app(context)
     with TestClient(app, base_url="http://market.test", raise_server_exceptions=False) as http:
         yield World(context, chain, LocalClient(http))

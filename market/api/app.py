@@ -20,6 +20,7 @@ from market.callers import Callers
 from market.context import Context
 from market.metrics import State
 from market.services.jobs import count_by_status
+from market.services.pricing import Offers
 
 DESCRIPTION = """A decentralized marketplace for GPU training: escrowed jobs, checkpointed work, paid by the checkpoint.
 
@@ -52,6 +53,7 @@ def create_app(context: Context | None = None) -> FastAPI:
     app.state.context = context
     if context is not None:
         app.state.callers = Callers(context)
+        app.state.offers = Offers(context)
         context.metrics.registry.register(State(context, count_by_status))
     v1 = APIRouter(prefix="/v1", responses=PROBLEMS, dependencies=_FIRST)
     for room in (info, orders, jobs, leases, progress, epochs, blobs, keys):

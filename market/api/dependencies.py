@@ -11,6 +11,7 @@ from contracts.types import Address, Bytes32
 from market.callers import Caller, Callers, token_missing, wrong_scope
 from market.context import Context
 from market.paging import DEFAULT_LIMIT, MAX_LIMIT
+from market.services.pricing import Offers
 
 
 def get_context(request: Request) -> Context:
@@ -27,6 +28,14 @@ def get_context(request: Request) -> Context:
 
 
 Market = Annotated[Context, Depends(get_context)]
+
+
+def get_offers(_: Market, request: Request) -> Offers:
+    known: Offers = request.app.state.offers
+    return known
+
+
+KnownOffers = Annotated[Offers, Depends(get_offers)]
 
 # In the schema, for those operations that need it.
 _TOKEN = APIKeyHeader(

@@ -296,8 +296,8 @@ def test_a_quote_leads_to_a_bid_that_is_taken(world: World) -> None:
     world.api.post_ask(world.ask())
     world.api.post_ask(world.ask(price_per_hour=7_200_000_000))
     out = world.api.quote(quote_in(world))
-    assert (out.matching_asks, out.lowest_price, out.likely_cost) == (1, 1_012_155, 4_048_620)  # one provider
-    assert out.seconds_per_checkpoint == 1
+    assert (out.matching_asks, out.lowest_limit, out.likely_price) == (1, 1_012_155, 1_000_000)  # one provider
+    assert (out.likely_cost, out.seconds_per_checkpoint) == (4_000_000, 1)
     assert out.bid.max_price == 2_530_387  # 1.25 of the dearest
     assert (out.highest_cost, out.free, out.missing) == (10_121_548, 100_000_000, 0)
     assert out.typed_data == out.bid.typed_data(DOMAIN)
@@ -313,7 +313,7 @@ def test_a_quote_without_asks(world: World) -> None:
     world.refuses(lambda: world.api.quote(quote_in(world)), 422, Code.VALIDATION_FAILED)
     world.set_account(world.client.address, free=1)
     out = world.api.quote(quote_in(world, max_price=2_000_000, stake=2_000_000, approver=OTHER))
-    assert (out.matching_asks, out.lowest_price, out.likely_cost, out.missing) == (0, None, None, 7_999_999)
+    assert (out.matching_asks, out.lowest_limit, out.likely_cost, out.missing) == (0, None, None, 7_999_999)
     assert [warning[:20] for warning in out.warnings] == [
         "no open ask fits the", "a stake of 2 tUSD de", "deposit 7.999999 tUS",
     ]  # fmt: skip

@@ -1,12 +1,13 @@
-"""Asks, Bids and quotes."""
+"""Asks, Bids, offers and quotes."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from contracts.api.bodies import AskIn, AskOut, BidIn, JobOut, OrderStatus, Page, QuoteIn, QuoteOut
-from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, Limit, Market
-from market.services import asks, bids, quotes
+from contracts.api.offers import OfferOut, OffersIn
+from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, KnownOffers, Limit, Market
+from market.services import asks, bids, offers, quotes
 
 router = APIRouter(tags=["orders"])
 
@@ -44,6 +45,12 @@ def post_bid(market: Market, body: BidIn, response: Response) -> JobOut:
 
 
 @router.post("/quote")
-def quote(market: Market, body: QuoteIn) -> QuoteOut:
+def quote(known: KnownOffers, body: QuoteIn) -> QuoteOut:
     """What a job would cost now, and the Bid to sign for it. Stores nothing."""
-    return quotes.quote(market, body)
+    return quotes.quote(known, body)
+
+
+@router.post("/offers")
+def list_offers(known: KnownOffers, body: OffersIn) -> Page[OfferOut]:
+    """Machines on offer, and what a job would cost on each. Stores nothing."""
+    return offers.list_offers(known, body)

@@ -1,0 +1,156 @@
+"""What a job would pay now, by the auction's own code: for `/v1/quote` and `/v1/offers`."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from contracts.api.bodies import QuoteIn, RuleSet
+from contracts.api.problems import Code, Problem
+from contracts.terms import AccountWord
+from contracts.types import ZERO_ADDRESS
+from market.context import Context
+from market.in_force import InForce, Snapshot, StandingAsk
+from market.matching import AskOffer, BidOffer, Book, Match, Reason, clear
+from market.matching.classes import lowest_limit, obstacle
+from market.standing import needs_of, tick
+
+ROOM = (5, 4)  # above the dearest fitting ask: prices move while a job waits
+STAKE_PRICES = 10
+MOST_ORDERS = 2_000  # with more, a new Bid is tried alone: those that wait were refused at the prices of today
+PLENTY = 1 << 200  # what a job would pay is told whether its client has it or not
+
+
+class Offers:
+    """The orders as one process of the API knows them: parsed once, for many requests."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._in_force = InForce(context)
+        self._lock = threading.Lock()
+
+    def look(self) -> Snapshot:
+        """Those in force that this market may match."""
+        context = self.context
+        with self._lock, context.db.reading() as session:
+            seen = self._in_force.look(session, context.now())
+        ours = (ZERO_ADDRESS, context.matcher)
+        return replace(
+            seen,
+            bids={id: one for id, one in seen.bids.items() if one.matcher in ours},
+            asks={id: one for id, one in seen.asks.items() if one.matcher in ours},
+        )
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """A job as the auction would see it now."""
+
+    seen: Snapshot
+    rules: RuleSet
+    bid: BidOffer  # with the limit and the stake that were asked for, or usual ones
+    fitting: Sequence[AskOffer]  # open ones of machines that could do it in time and want it, at any price and stake
+    matching: Sequence[AskOffer]  # those at this price and stake
+    lowest_limit: int | None  # least max_price with which one of them can be had, with that stake
+    match: Match | None  # what the auction gives it now, or when a machine is free again
+    reason: Reason | None  # why it would wait for now
+
+
+def pricing(offers: Offers, body: QuoteIn) -> Pricing:
+    """Raises Problem. Where no limit is given and nothing fits, the limit is 0."""
+    context, rules = offers.context, rules_named(offers.context, body.rules)
+    if body.units == 0:
+        raise invalid("units: 0 work units per checkpoint; measure them with `gpumarket recipe measure`")
+    seen, spec = offers.look(), body.spec
+    bid = BidOffer(
+        id="",
+        client=body.client,
+        needs=needs_of(spec, rules.hash),
+        units=body.units,
+        limit=0,
+        fee=context.settings.fee,
+        stake=0,
+        rest=spec.checkpoints,
+        recipe=spec.files[spec.recipe_path].sha256,
+        timeout=rules.rules.checkpoint_timeout,
+        left=None if spec.deadline_time is None else spec.deadline_time - seen.time,
+    )
+    by_tick = tick(context)
+    obstacles = {id: obstacle(bid, one.offer, by_tick) for id, one in seen.asks.items()}
+    # Nothing is that cheap, so the price is what is left when nothing else is in the way.
+    able = [seen.asks[id] for id, reason in obstacles.items() if reason is Reason.PRICE]
+    words = context.accounts(one.offer.provider for one in able)
+    fitting = [one.offer for one in able if is_open(one, words[one.offer.provider])]
+    if body.max_price is not None:
+        bid = replace(bid, limit=max(0, body.max_price - bid.fee))
+    elif fitting:
+        dearest = max(lowest_limit(ask, body.units, by_tick) for ask in fitting)
+        bid = replace(bid, limit=-(-dearest * ROOM[0] // ROOM[1]))
+    usual = STAKE_PRICES * (bid.limit + bid.fee) + rules.rules.arbiter_fee
+    bid = replace(bid, stake=usual if body.stake is None else body.stake)
+    in_the_way = [(ask, obstacle(bid, ask, by_tick)) for ask in fitting]
+    limits = [lowest_limit(ask, bid.units, by_tick) + bid.fee for ask, why in in_the_way if why in (None, Reason.PRICE)]
+    matching = [ask for ask, why in in_the_way if why is None]
+    match: Match | None = None
+    reason: Reason | None
+    if matching:
+        match, reason = _auction(context, seen, bid, matching)
+    elif fitting:
+        reason = _furthest(why for _, why in in_the_way)
+    else:
+        reason = Reason.CAPACITY if able else _furthest(obstacles.values())
+    return Pricing(seen, rules, bid, fitting, matching, min(limits, default=None), match, reason)
+
+
+def _furthest(reasons: Iterable[Reason | None]) -> Reason:
+    """How far the best ask came: reasons are in the order in which they are looked at."""
+    order = list(Reason)
+    return max((reason for reason in reasons if reason), key=order.index, default=Reason.NO_ASKS)
+
+
+def _auction(
+    context: Context, seen: Snapshot, bid: BidOffer, matching: Sequence[AskOffer]
+) -> tuple[Match | None, Reason | None]:
+    """What a new Bid would get in the next epoch, or else when machines are free again, and why not at once."""
+    waiting, standing = list(seen.bids.values()), list(seen.asks.values())
+    if len(waiting) + len(standing) > MOST_ORDERS:
+        waiting, standing = [], [seen.asks[ask.id] for ask in matching]
+    words = context.accounts(
+        {one.offer.client for one in waiting} | {one.offer.provider for one in standing} | {bid.client}
+    )
+    book = Book(
+        bids=(bid, *(one.offer for one in waiting if one.is_usable(words[one.offer.client]))),
+        asks=tuple(one.offer for one in standing if one.page == words[one.offer.provider].page),
+        free={owner: word.free for owner, word in words.items()} | {bid.client: PLENTY},
+        active={owner: word.active for owner, word in words.items()},
+    )
+    result = clear(book, tick=tick(context))
+    if (match := _match_of(bid, result.matches)) or result.reasons[bid.id] in (Reason.OUTBID, Reason.PRICE):
+        return match, result.reasons.get(bid.id)
+    later = replace(book, bids=(bid,), asks=tuple(matching), free=dict.fromkeys(words, PLENTY), active={})
+    return _match_of(bid, clear(later, tick=tick(context)).matches), result.reasons[bid.id]
+
+
+def _match_of(bid: BidOffer, matches: Iterable[Match]) -> Match | None:
+    return next((match for match in matches if match.bid.id == bid.id), None)
+
+
+def is_open(one: StandingAsk, word: AccountWord) -> bool:
+    """Neither cancelled, nor without the stake that it names."""
+    return one.page == word.page and (word.active > 0 or word.free >= one.offer.max_stake)
+
+
+def rules_named(context: Context, name: str | None) -> RuleSet:
+    if name is None:
+        return next(iter(context.rules.values()))
+    if name not in context.rules:
+        raise Problem(
+            422,
+            Code.RULES_UNKNOWN,
+            f"this market offers no rules named {name!r}",
+            f"There are: {', '.join(context.rules)}",
+        )
+    return context.rules[name]
+
+
+def invalid(detail: str, hint: str | None = None) -> Problem:
+    return Problem(422, Code.VALIDATION_FAILED, detail, hint)
