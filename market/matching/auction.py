@@ -1,76 +1,78 @@
 """The auction: an optimal assignment of lots to bids, and one price for each class of them that nobody objects to."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
-from typing import TypeVar
 
-from market.matching.book import AskOffer, Book, Match, Reason, Result, TradeClass
-from market.matching.classes import suits
-from market.matching.net import Outcome, solve
+from market.matching.book import AskOffer, BidOffer, Book, Lot, Match, Reason, Rest, Resting, Result, Size, TradeClass
+from market.matching.fitting import Suiting
+from market.matching.net import solve
+from market.matching.offered import offered
 from market.matching.reserve import reserve
-
-T = TypeVar("T")
-
-Size = tuple[str, int]  # a rule-set, and GPUs of a lot: its orders trade with no others
+from market.matching.resting import is_touched, key, left_over
 
 
-def clear(book: Book, seed: bytes = b"", tick: int = 1) -> Result:
+def clear(book: Book, seed: bytes = b"", tick: int = 1, before: Resting | None = None) -> Result:
     """Match an epoch's orders.
 
     The same for any order in which they come. `seed` decides between equals; `tick`, in token units, is what prices
-    per hour are multiples of. Raises UserError if there are more orders than integers can count with.
+    per hour are multiples of. `before` is the `resting` of the last epoch's Result, at the same tick: the matches are
+    the same with it as without, but only the sizes that `touched` names are solved. Raises UserError if there are more
+    orders than integers can count with.
     """
-    ties: dict[str, bytes] = {}
 
     def tie(id: str) -> bytes:
-        if (known := ties.get(id)) is None:
-            known = ties[id] = sha256(seed + id.encode()).digest()
-        return known
+        return sha256(seed + id.encode()).digest()
 
+    before = before or {}
     reserved = reserve(book)
     reasons = {bid.id: Reason.BALANCE for bid in reserved.unfunded}
-    bids = sorted(reserved.bids, key=lambda bid: tie(bid.id))
-    in_order = sorted(reserved.slots, key=lambda slot: (tie(slot.ask.id), slot.place))
-
-    slots = _by_size(in_order, lambda slot: (slot.ask.lot.rules, slot.ask.lot.size))
-    taken = _by_size(reserved.taken, lambda ask: (ask.lot.rules, ask.lot.size))
-    avoided = {provider for bid in book.bids for provider in bid.avoid}
+    taken: dict[Size, set[Lot]] = {}
+    for ask in reserved.taken:
+        taken.setdefault(ask.lot.size, set()).add(ask.lot)
     matches: list[Match] = []
     prices: dict[TradeClass, int] = {}
+    touched: set[Size] = set()
+    resting: dict[Size, Rest] = {}
     surplus = 0
-    for size, waiting in sorted(_by_size(bids, lambda bid: (bid.needs.rules, bid.needs.size)).items()):
-        refused = dict.fromkeys((bid.id for bid in waiting), _nothing_of(size, book.asks))
-        if size in slots:
-            outcome = solve(waiting, slots[size], avoided, tie, tick)
-            matches += _matches(outcome, tick)
-            prices.update(zip(outcome.classes, outcome.prices, strict=True))
+    for size, of in sorted(offered(reserved).items(), key=lambda one: one[0]):
+        known, gone = before.get(size), taken.get(size, ())
+        if known is not None:
+            resting[size] = known
+        if not of.slots:
+            why = _nothing_of(size, book.asks)
+            reasons |= _unless_taken({bid.id: why for bid in of.bids}, of.bids, gone)
+        elif known is not None and not is_touched(of, known):
+            prices |= {name: known.prices[name] for name in of.slots}
+            reasons |= {bid.id: known.bids[key(bid)] for bid in of.bids}
+        else:
+            outcome = solve(of, tie, tick)
+            left = outcome.reasons | dict(_unless_taken(outcome.refused, of.bids, gone))
+            matches += outcome.matches
+            prices |= outcome.prices
+            reasons |= left
             surplus += outcome.surplus
-            reasons.update((bid.id, Reason.OUTBID) for bid in outcome.outbid)
-            reasons.update((bid.id, Reason.PRICE) for bid in outcome.low)
-            refused = outcome.refused
-        gone = {ask.lot for ask in taken.get(size, ())}
-        would_do = {bid.id for bid in waiting if bid.id in refused and any(suits(bid.needs, lot) for lot in gone)}
-        reasons |= refused | dict.fromkeys(would_do, Reason.CAPACITY)
+            touched.add(size)
+            resting.pop(size, None)
+            if (rest := left_over(of, outcome.matches, outcome.prices, left)) is not None:
+                resting[size] = rest
     # A provider's slot holds if no more of its others are opened before it than `place` says.
     matches.sort(key=lambda match: (match.place, tie(match.bid.id)))
-    return Result(tuple(matches), prices, reasons, surplus)
+    return Result(tuple(matches), prices, reasons, surplus, frozenset(touched), resting)
 
 
-def _by_size(orders: Iterable[T], size: Callable[[T], Size]) -> dict[Size, list[T]]:
-    found: dict[Size, list[T]] = {}
-    for order in orders:
-        found.setdefault(size(order), []).append(order)
-    return found
-
-
-def _nothing_of(size: Size, asks: Sequence[AskOffer]) -> Reason:
+def _nothing_of(size: Size, asks: Iterable[AskOffer]) -> Reason:
     """Why there is nothing of a size on offer."""
-    if not asks:
+    rules = {ask.lot.rules for ask in asks}
+    if not rules:
         return Reason.NO_ASKS
-    return Reason.LOT if any(ask.lot.rules == size[0] for ask in asks) else Reason.RULES
+    return Reason.LOT if size[0] in rules else Reason.RULES
 
 
-def _matches(outcome: Outcome, tick: int) -> Iterable[Match]:
-    for bid, of, slot in outcome.matches:
-        price = slot.ask.price(outcome.prices[of] * tick, bid.units)
-        yield Match(bid, slot.ask, price, outcome.classes[of], slot.place)
+def _unless_taken(
+    reasons: Mapping[str, Reason], bids: Iterable[BidOffer], gone: Collection[Lot]
+) -> Mapping[str, Reason]:
+    """Or else that the machines which would do are taken."""
+    if not gone or not reasons:
+        return reasons
+    lots = Suiting(list(gone))
+    return {bid.id: Reason.CAPACITY if lots.of(bid.needs) else reasons[bid.id] for bid in bids if bid.id in reasons}

@@ -1,5 +1,6 @@
 """What an epoch's auction takes and gives. All amounts are integers."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,6 +9,8 @@ from contracts.types import SECONDS_PER_HOUR
 from contracts.wants import Wants
 
 LOT_SIZES = (0, 1, 2, 4, 8)  # GPUs of one machine that are sold together; 0: a CPU
+EVERYTHING = Wants()
+Size = tuple[str, int]  # a rule-set, and one of LOT_SIZES: its orders trade with no others
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,9 @@ class Needs:
     units_per_hour: int = 0  # at least
 
     @property
-    def size(self) -> int:
-        """The lot that the job trades in: the least that has its GPUs."""
-        return next(size for size in LOT_SIZES if size >= self.gpus)
+    def size(self) -> Size:
+        """What the job trades in: the least lot that has its GPUs."""
+        return self.rules, LOT_SIZES[bisect_left(LOT_SIZES, self.gpus)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,11 @@ class Lot:
     region: str = ""
     tier: int = 0
     hosts: frozenset[str] = frozenset()
-    wants: Wants = field(default_factory=Wants)
+    wants: Wants = EVERYTHING
 
     @property
-    def size(self) -> int:
-        return max(size for size in LOT_SIZES if size <= self.gpus)
+    def size(self) -> Size:
+        return self.rules, LOT_SIZES[bisect_right(LOT_SIZES, self.gpus) - 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +166,32 @@ class Match:
         return (self.price + self.bid.fee) * self.count
 
 
+Prices = Mapping[TradeClass, int]  # ticks per lot-hour
+BidKey = tuple[object, ...]  # a bid, as far as it may change from epoch to epoch: resting.key
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What an epoch left of one size: what was offered and not matched, and the prices at which that is right."""
+
+    bids: Mapping[BidKey, Reason]
+    slots: Mapping[TradeClass, Mapping[str, int]]  # ask id -> how many leases it could still open
+    prices: Prices
+
+
+Resting = Mapping[Size, Rest]
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Matches in an order in which the escrow opens them all."""
+    """Matches in an order in which the escrow opens them all.
+
+    Sizes that were not solved have no matches; their prices and reasons are those of the epoch before.
+    """
 
     matches: tuple[Match, ...]
-    prices: Mapping[TradeClass, int]  # ticks per lot-hour
+    prices: Prices  # of each class in a size with bids
     reasons: Mapping[str, Reason]  # bid id -> why not
-    surplus: int = 0  # ticks per lot-hour: what the matched bids would have paid, less what the asks would have taken
+    surplus: int  # ticks per lot-hour: what the matched bids would have paid, less what the asks would have taken
+    touched: frozenset[Size]  # the sizes that were solved
+    resting: Resting  # for the next epoch

@@ -35,18 +35,16 @@ def rounded(lot: Lot) -> Lot:
     return replace(lot, memory_mb=round_down(lot.memory_mb, MEMORY_BITS))
 
 
-def class_of(ask: AskOffer, lot: Lot, stake: int, avoided: bool) -> TradeClass:
-    """Of an ask whose provider can lock `stake` for this lease; `lot` is the ask's, rounded."""
+def bounds(ask: AskOffer, stake: int) -> tuple[int, int, int, int]:
+    """A TradeClass's units_per_hour, stake, min_work and max_checkpoints, where the ask can lock `stake`."""
     wanted_pay = ask.lot.wants.min_pay
     # A lease pays at least price_per_hour / units_per_hour for each unit, so this much work is enough.
     min_work = -(-wanted_pay * ask.units_per_hour // ask.price_per_hour) if wanted_pay else 0
-    return TradeClass(
-        lot=lot,
-        units_per_hour=round_down(ask.units_per_hour, SPEED_BITS),
-        stake=round_stake(stake),
-        min_work=round_up(min_work, WORK_BITS),
-        max_checkpoints=ask.max_checkpoints if min_work else 0,
-        provider=ask.provider if avoided else "",
+    return (
+        round_down(ask.units_per_hour, SPEED_BITS),
+        round_stake(stake),
+        round_up(min_work, WORK_BITS),
+        ask.max_checkpoints if min_work else 0,
     )
 
 
@@ -100,18 +98,28 @@ def cost(ask: AskOffer, tick: int) -> int:
     return -(-ask.price_per_hour // tick)
 
 
-def fits(bid: BidOffer, ask: AskOffer) -> bool:
-    """Whether the two could trade, at some price and some stake."""
-    of = class_of(ask, rounded(ask.lot), ask.max_stake, avoided=False)
-    return (
-        (bid.needs.rules, bid.needs.size) == (ask.lot.rules, ask.lot.size)
-        and suits(bid.needs, of.lot)
-        and max(bid.lowest_speed, bid.deadline_speed) <= of.units_per_hour
-        and wanted(bid, of)
-    )
+def obstacle(bid: BidOffer, ask: AskOffer, tick: int) -> Reason | None:
+    """What keeps the two from trading, and comes first in this order; None: nothing does."""
+    if bid.needs.size != ask.lot.size:
+        return Reason.LOT if bid.needs.rules == ask.lot.rules else Reason.RULES
+    of = TradeClass(rounded(ask.lot), *bounds(ask, ask.max_stake))
+    keeps = [(bound.reason, bound.keeps(bound.offered(of.lot), bound.asked(bid.needs))) for bound in LOT_BOUNDS]
+    keeps += [
+        (Reason.STAKE, of.stake >= bid.stake),
+        (Reason.SPEED, of.units_per_hour >= bid.lowest_speed),
+        (Reason.DEADLINE, of.units_per_hour >= bid.deadline_speed),
+        (Reason.WANTED, wanted(bid, of)),
+        (Reason.PRICE, hourly(bid, of.units_per_hour, tick) >= cost(ask, tick)),
+    ]
+    return next((reason for reason, kept in keeps if not kept), None)
 
 
 def lowest_limit(ask: AskOffer, units: int, tick: int) -> int:
     """Per checkpoint of `units`: the least that a bid must be ready to pay for this ask."""
     per_hour = cost(ask, tick) * tick
     return max(1, -(-per_hour * units // round_down(ask.units_per_hour, SPEED_BITS)))
+
+
+def lone_price(ask: AskOffer, units: int, tick: int) -> int:
+    """Per checkpoint of `units`: what a bid pays for this ask if nobody else wants it. Below `lowest_limit`."""
+    return ask.price(cost(ask, tick) * tick, units)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TypeVar
 
-from market.matching.book import AskOffer, BidOffer, Book
+from market.matching.book import AskOffer, BidOffer, Book, Size
 
 SLOTS = 100  # leases that one Ask may open in one epoch
 ORDER_BITS = 64
@@ -27,37 +27,40 @@ class Reserved:
     bids: Sequence[BidOffer]
     slots: Sequence[Slot]
     unfunded: Sequence[BidOffer]
-    taken: Sequence[AskOffer]  # asks without a slot
+    taken: Sequence[AskOffer]  # asks without a slot, though a bid of their size waits
 
 
 def reserve(book: Book) -> Reserved:
     """A client's bids share one balance: those that pay most for a unit of work come first, each with all that it may
     cost. A provider's asks share one balance and one count of leases: the cheapest per unit of work come first, each
-    with its highest stake, or what is left. Between equals the hash of the id decides, and no seed: what is offered
-    is known before there is one.
+    with its highest stake, or what is left; those for which no bid waits set nothing aside. Between equals the hash of
+    the id decides, and no seed: what is offered is known before there is one.
     """
     free = dict(book.free)
     bids: list[BidOffer] = []
     unfunded: list[BidOffer] = []
-    for _, mine in _by_party(book.bids, lambda bid: bid.client):
-        for bid in sorted(mine, key=lambda bid: (-(bid.limit << ORDER_BITS) // bid.units, _rank(bid.id))):
+    least: dict[Size, int] = {}  # stake that a bid wants
+    for client, mine in _by_party(book.bids, lambda bid: bid.client, _dearest_first):
+        for bid in mine:
             most = (bid.limit + bid.fee) * bid.rest
-            if free.get(bid.client, 0) >= most:
-                free[bid.client] -= most
-                bids.append(bid)
-            else:
+            if free.get(client, 0) < most:
                 unfunded.append(bid)
+                continue
+            free[client] -= most
+            bids.append(bid)
+            size = bid.needs.size
+            least[size] = min(bid.stake, least.get(size, bid.stake))
     slots: list[Slot] = []
     taken: list[AskOffer] = []
-    least = min((bid.stake for bid in bids), default=0)
-    for provider, offered in _by_party(book.asks, lambda ask: ask.provider):
+    for provider, offered in _by_party(book.asks, lambda ask: ask.provider, _cheapest_first):
         active, balance, place = book.active.get(provider, 0), free.get(provider, 0), 0
-        for ask in sorted(
-            offered, key=lambda ask: ((ask.price_per_hour << ORDER_BITS) // ask.units_per_hour, _rank(ask.id))
-        ):
+        for ask in offered:
+            enough = least.get(ask.lot.size)
+            if enough is None:
+                continue
             for n in range(SLOTS):
                 stake = min(ask.max_stake, balance)
-                if active + place >= ask.max_active or stake < least:
+                if active + place >= ask.max_active or stake < enough:
                     if n == 0:
                         taken.append(ask)
                     break
@@ -67,12 +70,25 @@ def reserve(book: Book) -> Reserved:
     return Reserved(bids, slots, unfunded, taken)
 
 
+def _dearest_first(bid: BidOffer) -> tuple[int, bytes]:
+    return -(bid.limit << ORDER_BITS) // bid.units, _rank(bid.id)
+
+
+def _cheapest_first(ask: AskOffer) -> tuple[int, bytes]:
+    return (ask.price_per_hour << ORDER_BITS) // ask.units_per_hour, _rank(ask.id)
+
+
 def _rank(id: str) -> bytes:
     return sha256(id.encode()).digest()
 
 
-def _by_party(orders: Iterable[Order], party: Callable[[Order], str]) -> Iterable[tuple[str, list[Order]]]:
+def _by_party(
+    orders: Iterable[Order], party: Callable[[Order], str], rank: Callable[[Order], tuple[int, bytes]]
+) -> Iterable[tuple[str, list[Order]]]:
     found: dict[str, list[Order]] = {}
     for order in orders:
         found.setdefault(party(order), []).append(order)
-    return found.items()
+    for owner, mine in found.items():
+        if len(mine) > 1:
+            mine.sort(key=rank)
+        yield owner, mine

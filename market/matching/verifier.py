@@ -58,8 +58,7 @@ def lies(book: Book, prices: Mapping[TradeClass, int], matches: Sequence[Claimed
     """A sentence on each thing that is wrong; `prices` in ticks per hour."""
     balance = dict(book.free)
     bids = _funded(book.bids, balance)
-    least_stake = min((bid.stake for bid in bids.values()), default=0)
-    slots = _slots(book, prices, balance, least_stake)
+    slots = _slots(book, bids.values(), prices, balance)
     by_name = {(slot.ask.id, slot.place): slot for slot in slots}
     bought: dict[str, _Kind] = {}
     sold: set[tuple[str, int]] = set()
@@ -78,9 +77,8 @@ def lies(book: Book, prices: Mapping[TradeClass, int], matches: Sequence[Claimed
             price = max(1, -(-per_hour * bid.units // found.ask.units_per_hour))
             if match.price != price:
                 yield f"bid {match.bid} pays ask {match.ask} {match.price} a checkpoint; its class's price is {price}"
-    wanted = {(bid.needs.rules, TRADES_AS[bid.needs.gpus]) for bid in bids.values()}
     for slot in slots:
-        if slot.kind.price is None and (slot.ask.lot.rules, SOLD_AS[slot.ask.lot.gpus]) in wanted:
+        if slot.kind.price is None:
             yield f"there is no price for the class of ask {slot.ask.id}"
     yield from _asks_object(slots, sold, tick)
     yield from _bids_object(bids, list({slot.kind: None for slot in slots}), bought, tick)
@@ -110,8 +108,16 @@ def _funded(bids: Sequence[BidOffer], balance: dict[str, int]) -> dict[str, BidO
     return found
 
 
-def _slots(book: Book, prices: Mapping[TradeClass, int], balance: dict[str, int], least_stake: int) -> list[_Slot]:
-    avoided = {provider for bid in book.bids for provider in bid.avoid}
+def _slots(
+    book: Book, bids: Collection[BidOffer], prices: Mapping[TradeClass, int], balance: dict[str, int]
+) -> list[_Slot]:
+    """Of sizes in which a bid waits."""
+    least: dict[_Size, int] = {}  # stake that a bid wants
+    avoided: set[tuple[_Size, str]] = set()
+    for bid in bids:
+        size = (bid.needs.rules, TRADES_AS[bid.needs.gpus])
+        least[size] = min(bid.stake, least.get(size, bid.stake))
+        avoided.update((size, provider) for provider in bid.avoid)
     by_provider: dict[str, list[AskOffer]] = {}
     for ask in book.asks:
         by_provider.setdefault(ask.provider, []).append(ask)
@@ -124,16 +130,19 @@ def _slots(book: Book, prices: Mapping[TradeClass, int], balance: dict[str, int]
             mine.sort(key=lambda ask: (ask.price_per_hour * 2**64 // ask.units_per_hour, _order(ask.id)))
         leases, first, place = book.active.get(provider, 0), balance.get(provider, 0), 0
         for ask in mine:
+            size = (ask.lot.rules, SOLD_AS[ask.lot.gpus])
+            if size not in least:
+                continue
             for _ in range(MOST_SLOTS):
                 stake = min(first, ask.max_stake)
-                if stake < least_stake or leases + place >= ask.max_active:
+                if stake < least[size] or leases + place >= ask.max_active:
                     break
                 lot = lots.get(id(ask.lot))
                 if lot is None:
                     lot = _with_memory(ask.lot)
                     lot = lots[id(ask.lot)] = same.setdefault(lot, lot)
                 bounds = _bounds(ask, stake)
-                shunned = provider if provider in avoided else ""
+                shunned = provider if (size, provider) in avoided else ""
                 kind = kinds.get((id(lot), bounds, shunned))
                 if kind is None:
                     of = TradeClass(lot, *bounds, shunned)
@@ -232,8 +241,7 @@ class _Shelf:
         kind = np.int64 if small else np.object_
         pay = np.array([bid.limit for bid in bids], kind)[:, None] * self.speeds.astype(kind)
         pay //= np.array([bid.units * tick for bid in bids], kind)[:, None]
-        best = (pay - self.prices).max(axis=1)
-        best[pay[:, -1] > MOST_VALUE] = 0
+        best = np.where(pay > MOST_VALUE, 0, pay - self.prices).max(axis=1)
         found: list[int] = np.maximum(best, 0).tolist()
         return found
 

@@ -1,0 +1,54 @@
+"""What an epoch offers: each size's bids, and its slots by class."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from market.matching.book import BidOffer, Lot, Size, TradeClass
+from market.matching.classes import bounds, rounded
+from market.matching.reserve import Reserved, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """In one size. Nothing here is in an order that means anything."""
+
+    bids: list[BidOffer] = field(default_factory=list)
+    slots: Mapping[TradeClass, list[Slot]] = field(default_factory=dict)
+
+    @property
+    def avoids(self) -> bool:
+        """Whether a bid would rather not have some provider."""
+        return any(bid.avoid for bid in self.bids)
+
+
+def offered(reserved: Reserved) -> dict[Size, Offered]:
+    """Each size in which a bid waits."""
+    bids: dict[Size, list[BidOffer]] = {}
+    for bid in reserved.bids:
+        bids.setdefault(bid.needs.size, []).append(bid)
+    slots: dict[Size, list[Slot]] = {}
+    for slot in reserved.slots:
+        slots.setdefault(slot.ask.lot.size, []).append(slot)
+    return {size: Offered(waiting, _by_class(waiting, slots.get(size, []))) for size, waiting in bids.items()}
+
+
+def _by_class(bids: Sequence[BidOffer], slots: Sequence[Slot]) -> dict[TradeClass, list[Slot]]:
+    """A provider that some bid avoids has classes of its own."""
+    avoided = {provider for bid in bids for provider in bid.avoid}
+    lots: dict[int, Lot] = {}  # rounded, by the identity of an ask's, since many share one
+    same: dict[Lot, Lot] = {}
+    found: dict[tuple[object, ...], list[Slot]] = {}  # by numbers: to hash a lot for each slot takes long
+    of: dict[tuple[object, ...], TradeClass] = {}
+    for slot in slots:
+        ask = slot.ask
+        if (lot := lots.get(id(ask.lot))) is None:
+            lot = rounded(ask.lot)
+            lot = lots[id(ask.lot)] = same.setdefault(lot, lot)
+        provider = ask.provider if ask.provider in avoided else ""
+        limits = bounds(ask, slot.stake)
+        key = (id(lot), limits, provider)
+        if (members := found.get(key)) is None:
+            members = found[key] = []
+            of[key] = TradeClass(lot, *limits, provider)
+        members.append(slot)
+    return {of[key]: members for key, members in found.items()}

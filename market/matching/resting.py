@@ -1,0 +1,65 @@
+"""What the epoch before proves of this one: sizes in which nobody could trade who could not trade then.
+
+At the prices that an epoch leaves, no bid that it left would rather have a class than nothing, and no slot that it left
+costs less than its class. Both stay true when others leave, and while deadlines come nearer: a bid fits ever fewer
+classes. So only an order, a slot or a class that was not there *touches* its size.
+
+It is otherwise where a bid avoids a provider: that comes into its reach when the others leave. So such a size is
+touched by what is gone as well.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from market.matching.book import BidKey, BidOffer, Book, Match, Prices, Reason, Rest, Resting, Size
+from market.matching.classes import SPEED_BITS, round_up
+from market.matching.offered import Offered, offered
+from market.matching.reserve import reserve
+
+
+def touched(book: Book, before: Resting | None = None) -> frozenset[Size]:
+    """The sizes that `clear` would solve, whatever the seed: they have bids and slots, and something is new in them.
+
+    `before` is the `resting` of the last epoch's Result. Orders that it matched are not in it, so that they touch their
+    size if their lease was not opened. An id must always stand for the same signed order, and a bid's `left` not grow.
+    """
+    sizes = offered(reserve(book))
+    return frozenset(size for size, of in sizes.items() if of.slots and is_touched(of, (before or {}).get(size)))
+
+
+def is_touched(now: Offered, before: Rest | None) -> bool:
+    if before is None or any(key(bid) not in before.bids for bid in now.bids):
+        return True
+    count = 0
+    for of, slots in now.slots.items():
+        if of not in before.prices:
+            return True
+        had = before.slots[of]
+        has = Counter(slot.ask.id for slot in slots)
+        if any(n > had.get(ask, 0) for ask, n in has.items()):
+            return True
+        count += len(slots)
+    gone = len(now.bids) < len(before.bids) or count < sum(sum(had.values()) for had in before.slots.values())
+    return gone and now.avoids
+
+
+def left_over(of: Offered, matches: Collection[Match], prices: Prices, reasons: Mapping[str, Reason]) -> Rest | None:
+    """What a solved size leaves. None if even that must be solved again."""
+    if matches and of.avoids:
+        return None
+    sold = {(match.ask.id, match.place) for match in matches}
+    return Rest(
+        {key(bid): reasons[bid.id] for bid in of.bids if bid.id in reasons},
+        {
+            name: Counter(slot.ask.id for slot in slots if (slot.ask.id, slot.place) not in sold)
+            for name, slots in of.slots.items()
+        },
+        prices,
+    )
+
+
+def key(bid: BidOffer) -> BidKey:
+    if not bid.avoid:
+        return bid.id, bid.rest
+    # A class that becomes too slow for the deadline may bring the avoided ones into reach.
+    return bid.id, bid.rest, bid.avoid, round_up(max(bid.lowest_speed, bid.deadline_speed), SPEED_BITS)
