@@ -66,7 +66,9 @@ def register(
     environment: Annotated[
         list[str] | None, typer.Option(help="Software environment to offer; may be repeated")
     ] = None,
-    region: Annotated[str, typer.Option(help="Where the machine is, for clients to see")] = "",
+    region: Annotated[
+        str | None, typer.Option(help="Where the machine is, such as eu-de; some jobs ask for it. Default: untold")
+    ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(help="Host that jobs' files may be fetched from; may be repeated. Default: none", metavar="HOST"),
@@ -106,10 +108,11 @@ def register(
         raise registration.how_to_get_tokens(chain, name, address, need)
     former = read_offer(name) if offer_path(name).exists() else None
     hosts = former.resources.hosts if former and allow_host is None else registration.check_hosts(allow_host or [])
+    where = former.resources.region if former and region is None else registration.check_region(region or "")
     machine = probe()
     lot = registration.choose_gpus(machine, gpus)
     runtime = chosen_sandbox(former.sandbox, former.image) if former else chosen_sandbox()
-    resources = registration.describe(machine, environments, region, lot, memory, hosts, runtime)
+    resources = registration.describe(machine, environments, where, lot, memory, hosts, runtime)
     beside = console if output is Output.TABLE else Console(stderr=True)
     speed = units_per_hour or _measure(measure_seconds, registration.device_of(machine), threads, lot, beside)
     offer = Offer(
@@ -313,6 +316,7 @@ def _show_offer(chain: Chain, name: str, address: str | None, offer: Offer, info
         "machine": f"{resources.gpus} x {resources.device}, {resources.vram_mb} MB each"
         if resources.gpus
         else f"{resources.device}, {resources.memory_mb} MB, no GPU",
+        "region": resources.region or "untold (--region)",
         "environment": ", ".join(resources.environments),
         "fetches files from": ", ".join(resources.hosts) or "the market only (--allow-host)",
         "sandbox": sandboxed,

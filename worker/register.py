@@ -74,6 +74,14 @@ def check_hosts(wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({one.lower() for one in wanted}))
 
 
+def check_region(wanted: str) -> str:
+    """In the form in which clients will write it; bids name regions exactly. Raises UserError."""
+    if wanted and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", wanted):
+        near = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-")[:64] or "eu-de"
+        raise UserError(f"--region: {wanted!r} is not lower-case letters, digits and dashes", f"--region {near}")
+    return wanted
+
+
 def describe(
     machine: Machine,
     environments: tuple[str, ...],

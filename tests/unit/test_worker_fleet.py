@@ -11,7 +11,7 @@ from tests.unit.test_worker_offer import OFFER
 from worker.fleet import check_lots, split_cores
 from worker.hardware import Machine, Processor
 from worker.offer import Offer
-from worker.register import choose_gpus, describe
+from worker.register import check_region, choose_gpus, describe
 
 CPU = Machine((Processor("cpu", "A CPU", 16_000),), "A CPU", 4, 8, 16_000)
 CARDS = tuple(Processor("cuda", model, memory) for model, memory in (("A", 24_000), ("A", 23_000), ("B", 8_000)))
@@ -78,3 +78,11 @@ def test_a_lot_offers_its_part_of_the_machine() -> None:
     assert describe(GPUS, ("torch-2.13",), "", (2,), 7_000).memory_mb == 7_000
     alone = describe(CPU, ("torch-2.13",), "", (), None)
     assert (alone.device, alone.gpus, alone.vram_mb, alone.memory_mb) == ("A CPU", 0, 0, 16_000)
+
+
+def test_a_region_is_named_as_clients_will_write_it() -> None:
+    assert [check_region(name) for name in ("", "eu-de", "us", "x" * 64)] == ["", "eu-de", "us", "x" * 64]
+    for name, near in (("EU", "eu"), ("Frankfurt (DE)", "frankfurt-de"), ("-", "eu-de"), ("x" * 65, "x" * 64)):
+        with pytest.raises(UserError, match="is not lower-case letters") as caught:
+            check_region(name)
+        assert caught.value.hint == f"--region {near}"
