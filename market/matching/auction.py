@@ -28,7 +28,7 @@ def clear(book: Book, seed: bytes = b"", tick: int = 1, before: Resting | None =
     reasons = {bid.id: Reason.BALANCE for bid in reserved.unfunded}
     taken: dict[Size, set[Lot]] = {}
     for ask in reserved.taken:
-        taken.setdefault(ask.lot.size, set()).add(ask.lot)
+        taken.setdefault(ask.lot.pool, set()).add(ask.lot)
     matches: list[Match] = []
     prices: dict[TradeClass, int] = {}
     touched: set[Size] = set()

@@ -29,9 +29,13 @@ class Needs:
     units_per_hour: int = 0  # at least
 
     @property
-    def size(self) -> Size:
-        """What the job trades in: the least lot that has its GPUs."""
-        return self.rules, LOT_SIZES[bisect_left(LOT_SIZES, self.gpus)]
+    def size(self) -> int:
+        """The lot that the job trades in: the least that has its GPUs."""
+        return LOT_SIZES[bisect_left(LOT_SIZES, self.gpus)]
+
+    @property
+    def pool(self) -> Size:
+        return self.rules, self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,12 @@ class Lot:
     wants: Wants = EVERYTHING
 
     @property
-    def size(self) -> Size:
-        return self.rules, LOT_SIZES[bisect_right(LOT_SIZES, self.gpus) - 1]
+    def size(self) -> int:
+        return LOT_SIZES[bisect_right(LOT_SIZES, self.gpus) - 1]
+
+    @property
+    def pool(self) -> Size:
+        return self.rules, self.size
 
 
 @dataclass(frozen=True, slots=True)

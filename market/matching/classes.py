@@ -100,7 +100,7 @@ def cost(ask: AskOffer, tick: int) -> int:
 
 def obstacle(bid: BidOffer, ask: AskOffer, tick: int) -> Reason | None:
     """What keeps the two from trading, and comes first in this order; None: nothing does."""
-    if bid.needs.size != ask.lot.size:
+    if bid.needs.pool != ask.lot.pool:
         return Reason.LOT if bid.needs.rules == ask.lot.rules else Reason.RULES
     of = TradeClass(rounded(ask.lot), *bounds(ask, ask.max_stake))
     keeps = [(bound.reason, bound.keeps(bound.offered(of.lot), bound.asked(bid.needs))) for bound in LOT_BOUNDS]

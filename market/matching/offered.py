@@ -25,10 +25,10 @@ def offered(reserved: Reserved) -> dict[Size, Offered]:
     """Each size in which a bid waits."""
     bids: dict[Size, list[BidOffer]] = {}
     for bid in reserved.bids:
-        bids.setdefault(bid.needs.size, []).append(bid)
+        bids.setdefault(bid.needs.pool, []).append(bid)
     slots: dict[Size, list[Slot]] = {}
     for slot in reserved.slots:
-        slots.setdefault(slot.ask.lot.size, []).append(slot)
+        slots.setdefault(slot.ask.lot.pool, []).append(slot)
     return {size: Offered(waiting, _by_class(waiting, slots.get(size, []))) for size, waiting in bids.items()}
 
 

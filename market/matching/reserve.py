@@ -48,14 +48,14 @@ def reserve(book: Book) -> Reserved:
                 continue
             free[client] -= most
             bids.append(bid)
-            size = bid.needs.size
+            size = bid.needs.pool
             least[size] = min(bid.stake, least.get(size, bid.stake))
     slots: list[Slot] = []
     taken: list[AskOffer] = []
     for provider, offered in _by_party(book.asks, lambda ask: ask.provider, _cheapest_first):
         active, balance, place = book.active.get(provider, 0), free.get(provider, 0), 0
         for ask in offered:
-            enough = least.get(ask.lot.size)
+            enough = least.get(ask.lot.pool)
             if enough is None:
                 continue
             for n in range(SLOTS):
