@@ -10,14 +10,14 @@ from contracts.terms import AccountWord
 from contracts.types import ZERO_ADDRESS
 from market.context import Context
 from market.in_force import InForce, Snapshot, StandingAsk
-from market.matching import AskOffer, BidOffer, Book, Match, Reason, clear
+from market.matching import AskOffer, BidOffer, Book, Match, Reason
 from market.matching.classes import lowest_limit, obstacle
+from market.matching.rehearsal import rehearse
 from market.standing import needs_of, tick
 
 ROOM = (5, 4)  # above the dearest fitting ask: prices move while a job waits
 STAKE_PRICES = 10
 MOST_ORDERS = 2_000  # with more, a new Bid is tried alone: those that wait were refused at the prices of today
-PLENTY = 1 << 200  # what a job would pay is told whether its client has it or not
 
 
 class Offers:
@@ -110,28 +110,17 @@ def _furthest(reasons: Iterable[Reason | None]) -> Reason:
 def _auction(
     context: Context, seen: Snapshot, bid: BidOffer, matching: Sequence[AskOffer]
 ) -> tuple[Match | None, Reason | None]:
-    """What a new Bid would get in the next epoch, or else when machines are free again, and why not at once."""
     waiting, standing = list(seen.bids.values()), list(seen.asks.values())
     if len(waiting) + len(standing) > MOST_ORDERS:
         waiting, standing = [], [seen.asks[ask.id] for ask in matching]
-    words = context.accounts(
-        {one.offer.client for one in waiting} | {one.offer.provider for one in standing} | {bid.client}
-    )
+    words = context.accounts({one.offer.client for one in waiting} | {one.offer.provider for one in standing})
     book = Book(
-        bids=(bid, *(one.offer for one in waiting if one.is_usable(words[one.offer.client]))),
+        bids=tuple(one.offer for one in waiting if one.is_usable(words[one.offer.client])),
         asks=tuple(one.offer for one in standing if one.page == words[one.offer.provider].page),
-        free={owner: word.free for owner, word in words.items()} | {bid.client: PLENTY},
+        free={owner: word.free for owner, word in words.items()},
         active={owner: word.active for owner, word in words.items()},
     )
-    result = clear(book, tick=tick(context))
-    if (match := _match_of(bid, result.matches)) or result.reasons[bid.id] in (Reason.OUTBID, Reason.PRICE):
-        return match, result.reasons.get(bid.id)
-    later = replace(book, bids=(bid,), asks=tuple(matching), free=dict.fromkeys(words, PLENTY), active={})
-    return _match_of(bid, clear(later, tick=tick(context)).matches), result.reasons[bid.id]
-
-
-def _match_of(bid: BidOffer, matches: Iterable[Match]) -> Match | None:
-    return next((match for match in matches if match.bid.id == bid.id), None)
+    return rehearse(book, bid, matching, tick(context))
 
 
 def is_open(one: StandingAsk, word: AccountWord) -> bool:
