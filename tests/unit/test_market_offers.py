@@ -18,7 +18,18 @@ from contracts.orders import new_account
 from market import offer_cli
 from market.services import pricing
 from tests.market_fixtures import DOMAIN, RULES, World, world
-from tests.market_world import CPU, FOREVER, RECIPE, make_ask, make_bid, make_spec, signed_ask, signed_bid, upload
+from tests.market_world import (
+    CPU,
+    FOREVER,
+    RECIPE,
+    make_ask,
+    make_bid,
+    make_lease,
+    make_spec,
+    signed_ask,
+    signed_bid,
+    upload,
+)
 
 __all__ = ["world"]
 
@@ -140,6 +151,19 @@ def test_a_machine_is_there_once_though_its_ask_was_made_anew(world: World) -> N
     world.set_account(world.provider.address, free=100 * TOKEN, page=1)  # that cancels all of them
     world.api.post_ask(world.ask(price_per_hour=3_800 * TOKEN, page=1))
     assert [one.price_per_hour for one in offers(world)] == [3_800 * TOKEN]
+
+
+def test_a_provider_that_was_paid_for_ten_checkpoints_has_a_tier(world: World) -> None:
+    post(world)
+    world.api.post_ask(world.ask())
+    row = make_lease(world.bid().bid, DOMAIN, world.provider.address, end=10, settled=10)
+    with world.context.db.session() as session:
+        session.add(row)
+    [one] = offers(world, min_tier=1)
+    assert (one.provider, one.tier) == (world.provider.address, 1)
+    job = quote_in(world, spec=make_spec(resources={"tier": 1}))
+    assert [one.provider for one in offers(world, job=job)] == [world.provider.address]
+    assert world.api.quote(job).likely_ask == one.ask
 
 
 @pytest.mark.parametrize("job", [False, True])
