@@ -1,197 +1,261 @@
-"""The epoch loop: read the open orders, clear them, publish what they were, open what matched."""
+"""The market's auction, epoch after epoch: fix the orders, commit to them, draw the coin, solve, open what matched.
+
+docs/epochs.md says what others can check of it, and why it is in this order.
+"""
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import structlog
-from eth_utils.crypto import keccak
 from sqlalchemy import func
-from sqlmodel import col, select
+from sqlmodel import Session, col, select, update
 
-from contracts.chain import events
-from contracts.chain.calls import Match as Pair
-from contracts.chain.errors import Reason as Refusal
-from contracts.commitment import merkle_root
-from contracts.orders import Ask, Bid, Rules
-from contracts.terms import AccountWord
-from contracts.types import ZERO_ADDRESS, from_hex, to_hex
+from contracts.api.epochs import EpochHeader, TradeClassOut, epoch_root
+from contracts.chain.client import Chain
+from contracts.errors import UserError
+from contracts.types import ZERO_ADDRESS, to_hex
+from market.account_words import AccountWords
 from market.context import Context
-from market.leases import is_final, terms_of
-from market.matching import Book, Match, Result, clear
+from market.in_force import InForce, Snapshot, StandingAsk, WaitingBid
+from market.matching import Book, Resting, Result, TradeClass, clear, touched
 from market.messages import accept
-from market.models import BidRow, EpochRow
+from market.models import BidRow, ChainEvent, EpochOrderRow, EpochRow, JournalRow
+from market.openings import open_matches
 from market.rounds import repeat
-from market.standing import StandingAsk, WaitingBid, standing_asks, tick, waiting_bids
+from market.standing import tick
 
 log = structlog.get_logger()
 
-BATCH = 100  # leases opened by one transaction
+ROWS_AT_ONCE = 500
+POLL_SECONDS = 0.05  # for the block that the coin comes from
 FORMER_KEY = "it was signed for a former key of this market, or for another one: cancel it, and submit it again"
+
+_Sight = tuple[int, str]  # the newest message, and the newest event of the chain
 
 
 def run(context: Context, stop: threading.Event) -> None:
     """Clear once an epoch until `stop`."""
+    clearing = Clearing(context)
 
     def timed(context: Context) -> None:
         with context.metrics.clearing.time():
-            clear_epoch(context)
+            clearing.epoch(stop)
 
     repeat(context, "clearing", timed, stop, context.settings.epoch_seconds)
 
 
-def clear_epoch(context: Context) -> EpochRow | None:
-    """One clearing. Returns the epoch it made, or None if nothing matched: such an epoch costs nothing."""
-    # The escrow would skip what a former leader is just opening, or what was given up as not mined: but for gas.
-    context.sending.settle()
-    now = context.now()
-    with context.db.reading() as session:
-        finality, head = context.chain.settings.finality, context.head.number
-        waiting = waiting_bids(session, now)
-        waiting = [bid for bid in waiting if bid.previous is None or is_final(bid.previous, finality, head)]
-        standing = standing_asks(session, now)
-    # The escrow opens a lease only for the matcher that both orders name, or for anybody if one names none.
-    _tell(context, {one.offer.id: FORMER_KEY for one in waiting if not _may_match(context, one.bid)})
-    bids = {one.offer.id: one for one in waiting if _may_match(context, one.bid)}
-    asks = {one.offer.id: one for one in standing if _may_match(context, one.ask)}
-    book = _book(context, bids, asks)
-    result = clear(book, tick=tick(context))
-    openable = _dry_run(context, [_Opening(one, bids[one.bid.id], asks[one.ask.id]) for one in result.matches])
-    if not openable:
-        _note_waiting(context, result)
-        return None
-    epoch = _begin_epoch(context, book, result, openable)
-    for at in range(0, len(openable), BATCH):
-        _open(context, epoch, openable[at : at + BATCH])
-    return epoch
+@dataclass
+class Clearing:
+    """One process's auction. It keeps what need not be read or solved again."""
 
+    context: Context
+    _in_force: InForce = field(init=False)
+    _words: AccountWords = field(init=False)
+    _resting: Resting | None = None  # what the last epoch left
+    _newest: int | None = None  # epoch that this process cleared last
+    _seen: _Sight | None = None  # when nothing was new
+    _told: dict[str, str] = field(default_factory=dict)  # why Bids wait
 
-@dataclass(frozen=True)
-class _Opening:
-    match: Match
-    bid: WaitingBid
-    ask: StandingAsk
+    def __post_init__(self) -> None:
+        self._in_force = InForce(self.context)
+        self._words = AccountWords(self.context.chain)
 
+    def epoch(self, stop: threading.Event | None = None) -> EpochRow | None:
+        """One epoch; None if nothing was new: that costs nothing. Raises UserError."""
+        context = self.context
+        context.sending.settle()  # what a former leader is just opening
+        self._go_on_from_former()
+        with context.db.reading() as session:
+            sight = _sight(session)
+            if sight == self._seen:
+                return None
+            snapshot = self._look(session)
+        book = self._book(snapshot)
+        if not touched(book, self._resting):
+            self._tell(snapshot, clear(book, tick=tick(context), before=self._resting))
+            self._seen = sight if snapshot.settled else None
+            return None
+        return self._clear(stop or threading.Event())
 
-def _may_match(context: Context, order: Bid | Ask) -> bool:
-    return order.matcher in (ZERO_ADDRESS, context.matcher)
+    def _go_on_from_former(self) -> None:
+        """What another process did, or this one in an earlier life, it may not have done to the end."""
+        with self.context.db.reading() as session:
+            newest = session.exec(select(EpochRow).order_by(col(EpochRow.number).desc()).limit(1)).first()
+        number = newest.number if newest else 0
+        if self._newest == number:
+            return
+        self._resting, self._seen = None, None
+        self._told.clear()
+        if newest is not None and newest.status == "cleared":
+            open_matches(self.context, number)
+        elif newest is not None and newest.status != "abandoned":
+            log.warning("clearing.abandoned", epoch=number)
+            with self.context.leading() as session:
+                accept(self.context, session, "abandoned", {"number": number})
+        self._newest = number
 
+    def _look(self, session: Session) -> Snapshot:
+        snapshot = self._in_force.look(session, self.context.now())
+        self._words.forget_changed(session, snapshot.head)
+        return snapshot
 
-# ------------------------------------------------------------------ the book
+    def _book(self, snapshot: Snapshot) -> Book:
+        """The orders that this market may match and that are not cancelled, with what the chain says of their parties.
 
-
-def _book(context: Context, bids: Mapping[str, WaitingBid], asks: Mapping[str, StandingAsk]) -> Book:
-    """The book with what the chain says of its parties; cancelled and used orders left out."""
-    owners = {one.bid.client for one in bids.values()} | {one.ask.provider for one in asks.values()}
-    accounts = context.accounts(owners)
-    usable = [one for one in bids.values() if one.previous or _usable(one.bid, accounts[one.bid.client])]
-    return Book(
-        bids=tuple(
-            replace(one.offer, timeout=context.rule_set(one.bid.rules).rules.checkpoint_timeout) for one in usable
-        ),
-        asks=tuple(one.offer for one in asks.values() if one.ask.page == accounts[one.ask.provider].page),
-        free={owner: account.free for owner, account in accounts.items()},
-        active={owner: account.active for owner, account in accounts.items()},
-    )
-
-
-def _usable(bid: Bid, account: AccountWord) -> bool:
-    """Whether a Bid may open its first lease; later ones don't look at the nonce."""
-    return bid.page == account.page and not account.used >> bid.bit & 1
-
-
-# ------------------------------------------------------------------ opening
-
-
-def _pairs(context: Context, openings: Sequence[_Opening]) -> tuple[list[Rules], list[Pair]]:
-    """The matches as the escrow takes them, each rule-set once."""
-    hashes = sorted({one.bid.bid.rules for one in openings})
-    pairs = [
-        Pair(
-            bid=one.bid.bid,
-            ask=one.ask.ask,
-            price=one.match.price,
-            bid_signature=one.bid.signature,
-            ask_signature=one.ask.signature,
-            rules=hashes.index(one.bid.bid.rules),
-            prev=terms_of(one.bid.previous) if one.bid.previous else None,
+        The snapshot is left with those only.
+        """
+        bids = {id: one for id, one in snapshot.bids.items() if self._may_match(one.matcher)}
+        asks = {id: one for id, one in snapshot.asks.items() if self._may_match(one.matcher)}
+        self._write(dict.fromkeys(snapshot.bids.keys() - bids.keys(), FORMER_KEY))
+        owners = {one.offer.client for one in bids.values()} | {one.offer.provider for one in asks.values()}
+        words = self._words.of(owners)
+        _keep(snapshot.bids, {id for id, one in bids.items() if one.is_usable(words[one.offer.client])})
+        _keep(snapshot.asks, {id for id, one in asks.items() if one.page == words[one.offer.provider].page})
+        return Book(
+            bids=tuple(one.offer for one in snapshot.bids.values()),
+            asks=tuple(one.offer for one in snapshot.asks.values()),
+            free={owner: word.free for owner, word in words.items()},
+            active={owner: word.active for owner, word in words.items()},
         )
-        for one in openings
-    ]
-    return [context.rule_set(hash).rules for hash in hashes], pairs
 
+    def _may_match(self, matcher: str) -> bool:
+        """The escrow opens a lease only for the matcher that both orders name, or for anybody if one names none."""
+        return matcher in (ZERO_ADDRESS, self.context.matcher)
 
-def _dry_run(context: Context, openings: Sequence[_Opening]) -> list[_Opening]:
-    """The matches that the escrow would open now."""
-    openable: list[_Opening] = []
-    for at in range(0, len(openings), BATCH):
-        part = openings[at : at + BATCH]
-        call = context.chain.open_batch(*_pairs(context, part))
-        for one, code in zip(part, context.chain.dry_run(call, context.matcher), strict=True):
-            if code == Refusal.OK:
-                openable.append(one)
-            else:
-                job, ask, reason = one.match.bid.id, one.match.ask.id, Refusal(code).sentence
-                log.info("clearing.not_openable", job=job, ask=ask, reason=reason)
-    return openable
+    # ------------------------------------------------------------- an epoch
 
-
-def _begin_epoch(context: Context, book: Book, result: Result, openable: Sequence[_Opening]) -> EpochRow:
-    """Publish the root of the order set, and store what will be opened, before it is."""
-    leaves = sorted([bid.id for bid in book.bids] + [ask.id for ask in book.asks])
-    root = to_hex(order_set_root(leaves))
-    with context.db.reading() as session:
-        stored = session.exec(select(func.max(EpochRow.number))).one() or 0
-    # A reorganisation may have taken back what was published; its number is not used again.
-    number = max(context.chain.newest_epoch(context.matcher), stored) + 1
-    receipt = context.sending.send(context.chain.publish_epoch(number, root))
-    body = {
-        "number": number,
-        "order_root": root,
-        "published_tx": to_hex(receipt["transactionHash"]),
-        "matches": [
-            {"bid": one.match.bid.id, "ask": one.match.ask.id, "price": str(one.match.price)} for one in openable
-        ],
-        "unmatched": [{"bid": bid, "reason": reason.value} for bid, reason in result.reasons.items()],
-    }
-    with context.leading() as session:
-        epoch: EpochRow = accept(context, session, "epoch", body)
-    _note_waiting(context, result)
-    return epoch
-
-
-def order_set_root(ids: Sequence[str]) -> bytes:
-    """Commitment to an epoch's orders: the tree of docs/protocol.md section 3 over their sorted ids."""
-    return merkle_root([keccak(b"gpumarket order" + from_hex(id)) for id in sorted(ids)])
-
-
-def _open(context: Context, epoch: EpochRow, openings: Sequence[_Opening]) -> None:
-    receipt = context.sending.send(context.chain.open_batch(*_pairs(context, openings)))
-    happened = context.chain.events(receipt)
-    opened = {event.terms.parties.bid: event.lease for event in happened if isinstance(event, events.Opened)}
-    skipped = {event.index: Refusal(event.reason) for event in happened if isinstance(event, events.Skipped)}
-    notes = {one.match.bid.id: skipped[at].sentence if at in skipped else "" for at, one in enumerate(openings)}
-    body = {"number": epoch.number, "transaction": to_hex(receipt["transactionHash"]), "notes": notes}
-    with context.leading() as session:
-        accept(context, session, "opened", body)  # the indexer names the leases, when it comes to their block
-    for bid, note in notes.items():
-        lease = opened.get(bid)
-        log.info("clearing.opened" if lease else "clearing.skipped", job=bid, lease=lease, note=note)
-
-
-def _note_waiting(context: Context, result: Result) -> None:
-    """Tell each bid that was left out why; write only what changed."""
-    _tell(context, {one.bid.id: "" for one in result.matches} | {bid: str(why) for bid, why in result.reasons.items()})
-
-
-def _tell(context: Context, told: dict[str, str]) -> None:
-    if not told:
-        return
-    with context.db.reading() as session:
-        before = {row.id: row.wait_reason for row in session.exec(select(BidRow).where(col(BidRow.id).in_(list(told))))}
-    changed = {bid: why for bid, why in told.items() if before.get(bid) != why}
-    if changed:
+    def _clear(self, stop: threading.Event) -> EpochRow | None:
+        context = self.context
+        published = context.chain.newest_epoch(context.matcher)
         with context.leading() as session:
-            for row in session.exec(select(BidRow).where(col(BidRow.id).in_(list(changed)))):
-                row.wait_reason = changed[row.id]
-                session.add(row)
+            # As in no other moment: what is accepted from here on was promised the next epoch.
+            snapshot = self._look(session)
+            stored = session.exec(select(func.max(EpochRow.number))).one() or 0
+            # A reorganisation may have taken back what was published; its number is not used again.
+            number = max(published, stored) + 1
+            accept(context, session, "begun", {"number": number})
+        book = self._book(snapshot)
+        header, root = self._announce(number, snapshot)
+        receipt = context.sending.send(context.chain.publish_epoch(number, root), key=f"epoch {number} {root}")
+        seed_block, seed = _coin(context.chain, context.matcher, header, stop)
+        result = clear(book, bytes.fromhex(seed[2:]), tick(context), self._resting)
+        left = {bid: str(why) for bid, why in result.reasons.items() if self._told.get(bid) != why}
+        body = {
+            "number": number,
+            "published_tx": to_hex(receipt["transactionHash"]),
+            "seed_block": seed_block,
+            "seed": seed,
+            "matches": [
+                {"bid": one.bid.id, "ask": one.ask.id, "price": str(one.price), "place": one.place}
+                for one in result.matches
+            ],
+            "prices": [
+                {"size": of.lot.size[1], "of": class_out(of), "price": str(price)}
+                for of, price in result.prices.items()
+                if of.lot.size in result.touched
+            ],
+            "unmatched": [{"bid": bid, "reason": reason} for bid, reason in left.items()],
+        }
+        with context.leading() as session:
+            epoch: EpochRow = accept(context, session, "cleared", body)
+        self._newest, self._resting = number, result.resting
+        log.info("clearing.cleared", epoch=number, matches=len(result.matches), left=len(result.reasons))
+        self._tell(snapshot, result)
+        open_matches(context, number)
+        return epoch
+
+    def _announce(self, number: int, snapshot: Snapshot) -> tuple[EpochHeader, str]:
+        """Store what will be committed to."""
+        context = self.context
+        signed = sorted({one.offer.needs.rules for one in snapshot.bids.values()})
+        header = EpochHeader(
+            number=number,
+            market=context.matcher,
+            chain_id=context.chain.domain.chain_id,
+            escrow=context.chain.domain.verifying_contract,
+            block=snapshot.head.number,
+            block_hash=snapshot.head.hash,
+            time=snapshot.time,
+            tick=tick(context),
+            rules=[context.rule_set(hash).rules for hash in signed],
+            failures=snapshot.failures,
+            left_out=sorted(snapshot.left_out.values(), key=lambda one: one.order),
+        )
+        root = epoch_root(header, snapshot.bids.keys() | snapshot.asks.keys())
+        with context.leading() as session:
+            before = set(session.exec(select(EpochOrderRow.id).where(col(EpochOrderRow.last).is_(None))))
+            body = {
+                "header": header.model_dump(mode="json", by_alias=True),
+                "order_root": root,
+                "new_bids": sorted(snapshot.bids.keys() - before),
+                "new_asks": sorted(snapshot.asks.keys() - before),
+                "gone": sorted(before - snapshot.bids.keys() - snapshot.asks.keys()),
+            }
+            accept(context, session, "announced", body)
+        return header, root
+
+    # ------------------------------------------------------------- why bids wait
+
+    def _tell(self, snapshot: Snapshot, result: Result) -> None:
+        """Tell each Bid that was left out why."""
+        matched = {one.bid.id: "" for one in result.matches}
+        self._write(matched | {bid: str(why) for bid, why in result.reasons.items()})
+
+    def _write(self, told: dict[str, str]) -> None:
+        """Only what changed."""
+        changed = sorted((id, why) for id, why in told.items() if self._told.get(id) != why)
+        for at in range(0, len(changed), ROWS_AT_ONCE):
+            some = dict(changed[at : at + ROWS_AT_ONCE])
+            with self.context.db.reading() as session:
+                rows = session.exec(select(BidRow.id, BidRow.wait_reason).where(col(BidRow.id).in_(some))).all()
+            if stale := [id for id, why in rows if some[id] != why]:
+                with self.context.leading() as session:
+                    for id in stale:
+                        session.exec(update(BidRow).where(col(BidRow.id) == id).values(wait_reason=some[id]))
+            self._told |= some
+
+
+def _sight(session: Session) -> _Sight:
+    """Changes whenever anything does that a clearing goes by, but for time."""
+    message = session.exec(select(JournalRow.number)).first() or 0
+    newest = select(ChainEvent.block_hash, ChainEvent.log_index).order_by(
+        col(ChainEvent.block_number).desc(), col(ChainEvent.log_index).desc()
+    )
+    return message, str(session.exec(newest.limit(1)).first())
+
+
+def _keep(orders: dict[str, WaitingBid] | dict[str, StandingAsk], ids: set[str]) -> None:
+    for id in orders.keys() - ids:
+        del orders[id]
+
+
+def _coin(chain: Chain, market: str, header: EpochHeader, stop: threading.Event) -> tuple[int, str]:
+    """The block after the one with the epoch's root, and its hash. Waits for it. Raises UserError if told to stop."""
+    while not stop.is_set():
+        block = chain.epoch_block(market, header.number, header.block)
+        if block is not None and (seed := chain.block_hash(block + 1)) is not None:
+            return block + 1, seed
+        stop.wait(POLL_SECONDS)
+    raise UserError("told to stop before the coin was drawn", f"epoch {header.number} is abandoned")
+
+
+def class_out(of: TradeClass) -> dict[str, object]:
+    lot = of.lot
+    out = TradeClassOut(
+        rules=lot.rules,
+        environments=sorted(lot.environments),
+        device=lot.device,
+        gpus=lot.gpus,
+        vram_mb=lot.vram_mb,
+        memory_mb=lot.memory_mb,
+        region=lot.region,
+        tier=lot.tier,
+        hosts=sorted(lot.hosts),
+        wants=lot.wants,
+        units_per_hour=of.units_per_hour,
+        stake=of.stake,
+        min_work=of.min_work,
+        max_checkpoints=of.max_checkpoints,
+        provider=of.provider,
+    )
+    return out.model_dump(mode="json", by_alias=True)

@@ -26,7 +26,7 @@ FOLDER = "messages"  # beside the blobs
 
 Kind = Literal[
     "rules", "ask", "bid", "progress", "approval", "rejection", "report", "auditor", "key", "grant", "upload",
-    "collected", "epoch", "opened",
+    "collected", "epoch", "begun", "announced", "cleared", "abandoned", "opened",
 ]  # fmt: skip
 
 

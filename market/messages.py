@@ -20,6 +20,7 @@ from contracts.api.bodies import (
     RuleSet,
 )
 from contracts.orders import Domain
+from market import epoch_messages
 from market.context import Context
 from market.failures import judge
 from market.journal import Kind, Message
@@ -31,14 +32,11 @@ from market.models import (
     BlobRow,
     CheckpointRow,
     EncryptionKeyRow,
-    EpochRow,
     JournalRow,
     KeyGrantRow,
-    MatchRow,
     RejectionRow,
     ReportRow,
     RuleSetRow,
-    UnmatchedRow,
     UploadRow,
     now,
 )
@@ -294,41 +292,8 @@ def _collected(session: Session, domain: Domain, message: Message) -> None:
         session.exec(delete(model).where(col(model.sha256).in_(message.body["sha256"])))
 
 
-def _epoch(session: Session, domain: Domain, message: Message) -> EpochRow:
-    """What a clearing is about to open, and what it left out."""
-    body = message.body
-    epoch = session.merge(
-        EpochRow(
-            number=body["number"],
-            order_root=body["order_root"],
-            published_tx=body["published_tx"],
-            started=message.received,
-        )
-    )
-    session.flush()
-    for match in body["matches"]:
-        session.merge(MatchRow(epoch=epoch.number, bid=match["bid"], ask=match["ask"], price=int(match["price"])))
-    for left in body["unmatched"]:
-        session.merge(UnmatchedRow(epoch=epoch.number, bid=left["bid"], reason=left["reason"]))
-    return epoch
-
-
-def _opened(session: Session, domain: Domain, message: Message) -> EpochRow | None:
-    """What came of an epoch's matches. Which leases there are is the chain's to say: the indexer names them."""
-    body = message.body
-    epoch = session.get(EpochRow, body["number"])
-    if epoch is not None:
-        epoch.transaction = body["transaction"]
-        session.add(epoch)
-    for bid, note in body["notes"].items():
-        row = session.get(MatchRow, (body["number"], bid))
-        if row is not None:
-            row.note = note
-            session.add(row)
-    return epoch
-
-
 _APPLY: dict[Kind, Callable[[Session, Domain, Message], Any]] = {
+    **epoch_messages.APPLY,
     "rules": _rules,
     "ask": _ask,
     "bid": _bid,
@@ -341,6 +306,4 @@ _APPLY: dict[Kind, Callable[[Session, Domain, Message], Any]] = {
     "grant": _grant,
     "upload": _upload,
     "collected": _collected,
-    "epoch": _epoch,
-    "opened": _opened,
 }

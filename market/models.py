@@ -307,10 +307,40 @@ class EpochRow(SQLModel, table=True):
     __tablename__ = "epoch"
 
     number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
-    order_root: str = Field(sa_type=HASH)
+    status: str = Field(default="begun", sa_type=String(9))  # begun, announced, cleared, abandoned
     started: datetime = Field(default_factory=now, sa_type=UtcTime)
-    transaction: str | None = Field(default=None, index=True, sa_type=HASH)  # that opened the leases
+    header: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_JSON)  # EpochHeader
+    order_root: str | None = Field(default=None, sa_type=HASH)
     published_tx: str | None = Field(default=None, sa_type=HASH)  # that published the order root
+    seed_block: int | None = Field(default=None, sa_type=BigInteger)
+    seed: str | None = Field(default=None, sa_type=HASH)
+    transaction: str | None = Field(default=None, index=True, sa_type=HASH)  # that opened the leases
+
+
+class EpochOrderRow(SQLModel, table=True):
+    """An order in the sets of epochs `first` to `last`; `last` None: it is still in the newest one."""
+
+    __tablename__ = "epoch_order"
+    __table_args__ = (Index("ix_epoch_order_span", "kind", "first", "last"),)
+
+    id: str = Field(primary_key=True, sa_type=HASH)
+    first: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    last: int | None = Field(default=None, index=True)
+    kind: str = Field(sa_type=String(3))  # bid, ask
+
+
+class PriceRow(SQLModel, table=True):
+    """The price of a class in an epoch in which its lot size was solved. It is in force until that is solved again."""
+
+    __tablename__ = "price"
+    __table_args__ = (Index("ix_price_size", "rules", "size", "epoch"),)
+
+    epoch: int = Field(primary_key=True, foreign_key="epoch.number")
+    number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})  # of the class in this epoch
+    rules: str = Field(sa_type=HASH)
+    size: int
+    trade_class: dict[str, Any] = Field(sa_type=JSON)  # TradeClassOut
+    price: int = Field(sa_type=BigInteger)  # ticks an hour
 
 
 class MatchRow(SQLModel, table=True):
@@ -320,7 +350,9 @@ class MatchRow(SQLModel, table=True):
     bid: str = Field(primary_key=True, sa_type=HASH, index=True)
     ask: str = Field(sa_type=HASH)
     price: int = Field(sa_type=Amount)
+    place: int = 0  # leases that its provider may get in this epoch before this one
     lease: str | None = Field(default=None, index=True, sa_type=HASH)
+    refused: int = 0  # the escrow's Reason, if it did not open the match
     note: str = Field(default="", sa_type=Text)
 
 

@@ -281,11 +281,16 @@ class QuoteOut(Body):
     job: Bytes32
     checkpoints: Uint16
     matching_asks: int = Field(description="providers with such an ask")
-    lowest_price: Uint96 | None = Field(
-        description="per checkpoint, without fee: the least that some ask's class takes of a bid"
+    lowest_limit: Uint256 | None = Field(
+        description="per checkpoint, fee included: the least max_price with which some machine that fits can be had"
     )
-    seconds_per_checkpoint: float | None = Field(description="at that ask's measured speed")
-    likely_cost: Uint96 | None = Field(description="all checkpoints at the lowest price, fees included")
+    likely_price: Uint96 | None = Field(
+        description="per checkpoint, fee included: what the auction would charge this Bid now, or when a machine that "
+        "fits is free again; null if it would get none"
+    )
+    likely_ask: Bytes32 | None = Field(description="whose machine the auction would give it")
+    seconds_per_checkpoint: float | None = Field(description="at that machine's measured speed")
+    likely_cost: Uint96 | None = Field(description="all checkpoints at the likely price")
     highest_cost: Uint96 = Field(description="checkpoints x max_price: what can be spent at most")
     free: Uint96 = Field(description="the client's free balance in the escrow")
     missing: Uint96 = Field(description="to deposit before the job can start at highest_cost; 0 if it is there")
@@ -393,28 +398,3 @@ class LeaseOut(LeaseSummary):
     job_failures: int
     approval: ApprovalIn | None = Field(description="the newest")
     rejection: RejectionIn | None = Field(description="of a checkpoint after the newest approval")
-
-
-# ------------------------------------------------------------------ epochs
-
-
-class MatchOut(Body):
-    bid: Bytes32
-    ask: Bytes32
-    price: Uint96
-    lease: Bytes32 | None = Field(description="None: the escrow skipped it")
-    note: str = ""
-
-
-class UnmatchedOut(Body):
-    bid: Bytes32
-    reason: str
-
-
-class EpochOut(Body):
-    number: int
-    order_root: Bytes32
-    started: Time
-    matches: list[MatchOut]
-    unmatched: list[UnmatchedOut]
-    transaction: Bytes32 | None

@@ -25,7 +25,6 @@ from contracts.api.bodies import (
     BidIn,
     CheckpointOut,
     EncryptionKeyIn,
-    EpochOut,
     Info,
     JobOut,
     KeyGrantIn,
@@ -38,6 +37,8 @@ from contracts.api.bodies import (
     ReportIn,
     ReportOut,
 )
+from contracts.api.epochs import ClassPrice, EpochAsk, EpochBid, EpochOut
+from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.problems import Code, Problem
 from contracts.api.throttle import Throttle
 from contracts.errors import UserError
@@ -130,9 +131,11 @@ class MarketClient:
         given = {key: value for key, value in params.items() if value is not None}
         return _parse(model, self._request("GET", path, params=given, headers=headers))
 
-    def _post(self, model: type[M], path: str, body: BaseModel) -> M:
+    def _post(self, model: type[M], path: str, body: BaseModel, *, stores: bool = True) -> M:
         content = body.model_dump_json(by_alias=True)
-        headers = {"content-type": "application/json", IDEMPOTENCY_KEY: str(uuid.uuid4())}
+        headers = {"content-type": "application/json"}
+        if stores:
+            headers[IDEMPOTENCY_KEY] = str(uuid.uuid4())
         return _parse(model, self._request("POST", path, content=content, headers=headers))
 
     def _pages(self, model: type[M], path: str, **params: Any) -> Iterator[M]:
@@ -209,10 +212,31 @@ class MarketClient:
     def epoch(self, number: int) -> EpochOut:
         return self._get(EpochOut, f"/v1/epochs/{number}")
 
+    def epoch_bids(self, number: int) -> Iterator[EpochBid]:
+        """The Bids of an epoch's set."""
+        return self._pages(EpochBid, f"/v1/epochs/{number}/bids")
+
+    def epoch_asks(self, number: int) -> Iterator[EpochAsk]:
+        """The Asks of an epoch's set."""
+        return self._pages(EpochAsk, f"/v1/epochs/{number}/asks")
+
+    def epoch_prices(self, number: int) -> Iterator[ClassPrice]:
+        """The prices in force after an epoch."""
+        return self._pages(ClassPrice, f"/v1/epochs/{number}/prices")
+
     # ------------------------------------------------------------- writes
 
     def quote(self, body: QuoteIn) -> QuoteOut:
-        return self._post(QuoteOut, "/v1/quote", body)
+        return self._post(QuoteOut, "/v1/quote", body, stores=False)
+
+    def offers(self, body: OffersIn) -> Iterator[OfferOut]:
+        """Machines on offer, page by page."""
+        while True:
+            page = self._post(Page[OfferOut], "/v1/offers", body, stores=False)
+            yield from page.items
+            if page.next is None:
+                return
+            body = body.model_copy(update={"after": page.next})
 
     def post_ask(self, body: AskIn) -> AskOut:
         return self._post(AskOut, "/v1/asks", body)

@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 import requests
 from eth_account.messages import encode_typed_data
 from eth_account.signers.local import LocalAccount
+from eth_typing import BlockNumber
 from web3 import HTTPProvider, Web3
 from web3.contract import Contract
 from web3.contract.contract import ContractFunction
-from web3.exceptions import BadFunctionCallOutput, ContractLogicError, Web3Exception, Web3RPCError
+from web3.exceptions import BadFunctionCallOutput, BlockNotFound, ContractLogicError, Web3Exception, Web3RPCError
 from web3.types import BlockIdentifier, TxParams, TxReceipt, Wei
 
 from contracts.chain import artifacts, errors, events
@@ -22,6 +23,7 @@ from contracts.terms import AccountWord, StateWord, Terms
 from contracts.types import ZERO_HASH, from_hex, to_hex
 
 RPC_TIMEOUT = 30.0  # seconds
+ACCOUNTS_AT_ONCE = 200
 
 
 class Bounds(NamedTuple):
@@ -104,6 +106,16 @@ class Chain:
     def account(self, address: str) -> AccountWord:
         return AccountWord(*self.escrow.functions.account(address).call())
 
+    def accounts(self, addresses: Sequence[str], block: BlockIdentifier = "latest") -> list[AccountWord]:
+        """Many accounts as of the end of one block."""
+        words: list[AccountWord] = []
+        for at in range(0, len(addresses), ACCOUNTS_AT_ONCE):
+            with self.w3.batch_requests() as batch:
+                for address in addresses[at : at + ACCOUNTS_AT_ONCE]:
+                    batch.add(self.escrow.functions.account(address).call(block_identifier=block))
+                words += [AccountWord(*map(int, word)) for word in batch.execute()]
+        return words
+
     def state(self, lease: str, block: BlockIdentifier = "latest") -> StateWord:
         """The stored state, as it is before the next call's sync. All zero: no such lease, or it is over."""
         status, settled, accepted, claimed, t, tip = self.escrow.functions.state(from_hex(lease)).call(
@@ -125,6 +137,13 @@ class Chain:
     def allowance(self, owner: str) -> int:
         """How much the escrow may take of the owner's tokens."""
         return int(self.token.functions.allowance(owner, self.escrow.address).call())
+
+    def block_hash(self, number: int) -> str | None:
+        """None: there is no such block yet."""
+        try:
+            return to_hex(self.w3.eth.get_block(BlockNumber(number))["hash"])
+        except BlockNotFound:
+            return None
 
     def now(self) -> int:
         """The newest block's time."""
@@ -264,6 +283,14 @@ class Chain:
     def publish_epoch(self, epoch: int, root: str) -> ContractFunction:
         log = self._contract("EpochLog", self.settings.require("epoch_log"))
         return log.functions.publish(epoch, from_hex(root))
+
+    def epoch_block(self, market: str, epoch: int, first_block: int) -> int | None:
+        """The block in which a market has published an epoch, if that was `first_block` or later."""
+        log = self._contract("EpochLog", self.settings.require("epoch_log"))
+        found = log.events.EpochPublished().get_logs(
+            argument_filters={"market": market, "epoch": epoch}, from_block=first_block
+        )
+        return int(found[-1]["blockNumber"]) if found else None
 
     def newest_epoch(self, market: str) -> int:
         """The newest epoch that a market has published; 0 if none."""

@@ -1,6 +1,7 @@
 """A chain for every test: one anvil per test process, put back to where it was after each test."""
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from contracts.chain.devnet import Devnet, start_devnet
 from contracts.chain.lane import close_lanes
 from contracts.chain.sender import Sender
 from contracts.orders import new_account
+from market.clearing import Clearing
+from market.models import EpochRow
 from tests.postgres import postgresql
 
 __all__ = ["postgresql"]
@@ -93,3 +96,24 @@ def pass_time(chain: Chain, seconds: int) -> None:
     """Makes a block whose time is `seconds` after the newest one's."""
     rpc(chain, "evm_setNextBlockTimestamp", chain.now() + seconds)
     rpc(chain, "evm_mine")
+
+
+def clear(clearing: Clearing) -> EpochRow | None:
+    """One epoch of a market on a chain where blocks come with transactions only: somebody sends the one after."""
+    chain, market = clearing.context.chain, clearing.context.matcher
+    before, over = chain.newest_epoch(market), threading.Event()
+
+    def next_block() -> None:
+        other = connect(chain.settings)  # a connection of its own
+        while not over.wait(0.02):
+            if other.newest_epoch(market) > before:
+                rpc(other, "evm_mine")
+                return
+
+    others = threading.Thread(target=next_block, daemon=True)
+    others.start()
+    try:
+        return clearing.epoch()
+    finally:
+        over.set()
+        others.join()

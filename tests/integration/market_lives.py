@@ -24,11 +24,11 @@ from market import indexer
 from market.api.app import create_app
 from market.approver.memory import Memory
 from market.approver.service import Approver
-from market.clearing import clear_epoch
+from market.clearing import Clearing
 from market.keeper import keep
 from market.leases import terms_of
 from market.models import EpochRow, LeaseRow
-from tests.integration.conftest import pass_time
+from tests.integration.conftest import clear, pass_time
 from tests.market_world import (
     RECIPE,
     make_ask,
@@ -52,6 +52,7 @@ class Lives:
         self.chain, self.rules, self.folder, self.approver_key = chain, rules, folder, approver
         self.context = make_context(folder, chain, matcher.address, {"audited": rules}, database_url=database_url)
         self.context.sender = Sender(chain, matcher)
+        self.clearing = Clearing(self.context)
         self.context.caught_up.clear()
         self.api = MarketClient("http://market.test")
         self.api._http = TestClient(create_app(self.context), base_url="http://market.test")  # type: ignore[assignment]
@@ -92,7 +93,7 @@ class Lives:
         self.api.post_ask(signed_ask(ask, self.chain.domain, provider))
 
     def clear(self) -> EpochRow | None:
-        epoch = clear_epoch(self.context)
+        epoch = clear(self.clearing)
         self.follow()
         return epoch
 

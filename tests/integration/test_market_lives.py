@@ -8,6 +8,7 @@ import pytest
 from sqlmodel import select
 
 from contracts.api.bodies import JobOut
+from contracts.api.epochs import epoch_root
 from contracts.api.problems import Code, Problem
 from contracts.chain.client import Chain
 from contracts.chain.devnet import Devnet
@@ -16,7 +17,6 @@ from contracts.reliability import records
 from contracts.terms import Phase
 from market import mending, reliability
 from market.approver.memory import Signed
-from market.clearing import order_set_root
 from market.messages import accept
 from market.models import (
     ApprovalRow,
@@ -76,7 +76,10 @@ def test_an_epoch_opens_what_matches_and_says_why_the_rest_waits(market: Lives) 
     assert {u.bid for u in shown.unmatched} == {dear.id, poor.id}
     assert market.chain.newest_epoch(market.context.matcher) == epoch.number == 1
     orders = [wanted.id, dear.id, poor.id, lease_ask(market)]
-    assert "0x" + order_set_root(orders).hex() == epoch.order_root == published_root(market)
+    assert shown.header is not None
+    assert epoch_root(shown.header, orders) == epoch.order_root == published_root(market)
+    assert {one.id for one in market.api.epoch_bids(1)} | {one.id for one in market.api.epoch_asks(1)} == set(orders)
+    assert shown.seed == market.chain.block_hash(shown.seed_block or 0)
 
 
 def lease_ask(market: Lives) -> str:

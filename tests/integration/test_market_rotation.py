@@ -1,9 +1,10 @@
 """The matcher's key is replaced: what the old one has opened goes on, what names it waits for its client."""
 
 from contracts.chain.sender import Sender
-from market import clearing, keeper
+from market import keeper
+from market.clearing import Clearing
 from market.models import AskRow
-from tests.integration.conftest import TOKEN, Funded, pass_time
+from tests.integration.conftest import TOKEN, Funded, clear, pass_time
 from tests.integration.market_stage import Stage, stage
 from tests.market_world import make_ask, signed_ask
 
@@ -17,14 +18,15 @@ def test_a_market_with_a_new_key(stage: Stage, funded: Funded) -> None:
 
     stage.context.matcher, stage.context.sender = new.address, Sender(stage.chain, new)
     stage.sender = stage.context.sender
-    assert clearing.clear_epoch(stage.context) is None
+    clearing = Clearing(stage.context)
+    assert clear(clearing) is None
     assert "former key" in stage.api.job(waiting.id).reason
 
     # It is not in the way of those that name the new key, nor is the old Ask, which is cheaper.
     stage.api.post_ask(signed_ask(make_ask(other, new.address, stage.rules), stage.domain, other))
     mine = stage.api.post_bid(stage.bid(nonce=2))
     assert stage.count(AskRow) == 2
-    assert clearing.clear_epoch(stage.context) is not None
+    assert clear(clearing) is not None
     stage.followed()
     (opened,) = stage.api.job(mine.id).leases
     assert opened.provider == other.address
@@ -38,5 +40,5 @@ def test_a_market_with_a_new_key(stage: Stage, funded: Funded) -> None:
     keeper.keep(stage.context)
     stage.followed()
     assert stage.api.lease(lease.id).finished == "closed"
-    clearing.clear_epoch(stage.context)
+    clear(clearing)
     assert "former key" in stage.api.job(running.id).reason

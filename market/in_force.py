@@ -1,0 +1,261 @@
+"""The orders in force as of a followed block. Kept between clearings: only what is new is read and parsed again."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from contracts.api.bodies import AskResources
+from contracts.api.epochs import REFUSED_SECONDS, FailureReport, LeftOut, LeftOutReason
+from contracts.chain import events
+from contracts.chain.errors import Reason as Refusal
+from contracts.jobspec import JobSpec
+from contracts.orders import Ask, Bid, Report
+from contracts.terms import AccountWord, Flag
+from market.context import Context, Head
+from market.leases import is_final
+from market.matching import AskOffer, BidOffer, Lot, Needs
+from market.models import AskRow, BidRow, ChainBlock, ChainEvent, EpochRow, LeaseRow, MatchRow, ReportRow, RuleSetRow
+from market.reliability import Tiers
+from market.services.early_stop import early_stop
+from market.standing import ask_offer, needs_of
+
+ROWS_AT_ONCE = 500
+ASKS_FAULT = {
+    Refusal.ASK_TERMS_INVALID,
+    Refusal.ASK_NOT_IN_FORCE,
+    Refusal.ASK_CANCELLED,
+    Refusal.PROVIDER_BUSY,
+    Refusal.STAKE_SHORT,
+    Refusal.ASK_SIGNATURE_INVALID,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingBid:
+    offer: BidOffer
+    matcher: str
+    page: int
+    bit: int
+    previous: LeaseRow | None = None  # the ended lease that it continues
+
+    def is_usable(self, account: AccountWord) -> bool:
+        """Whether it may open a lease: the nonce is looked at for the first one only."""
+        return self.previous is not None or (self.page == account.page and not account.used >> self.bit & 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StandingAsk:
+    offer: AskOffer
+    matcher: str
+    page: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Orders by id, as of the end of block `head`. What accounts say of them has not been looked at."""
+
+    head: Head
+    time: int  # UTC seconds
+    bids: dict[str, WaitingBid]
+    asks: dict[str, StandingAsk]
+    left_out: dict[str, LeftOut]
+    failures: list[FailureReport]
+    settled: bool  # no order comes in just because time passes
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A Bid, as it is before its first lease."""
+
+    waiting: WaitingBid
+    deadline: int | None
+    spec: JobSpec | None  # of jobs with a rule for an early stop
+
+
+@dataclass
+class InForce:
+    """What one process knows of the orders."""
+
+    context: Context
+    _bids: dict[str, _Known] = field(default_factory=dict)
+    _asks: dict[str, StandingAsk] = field(default_factory=dict)
+    _needs: dict[Needs, Needs] = field(default_factory=dict)  # equal ones share an object
+    _lots: dict[Lot, Lot] = field(default_factory=dict)
+    _tiers: Tiers = field(default_factory=Tiers)
+
+    def look(self, session: Session, now: int) -> Snapshot:
+        block = session.exec(select(ChainBlock).order_by(col(ChainBlock.number).desc()).limit(1)).one()
+        head = Head(block.number, block.timestamp, block.hash)
+        left_out: list[LeftOut] = []
+        bids, failures = self._waiting(session, head, now, left_out)
+        asks = self._standing(session, now, left_out)
+        for id, epoch in _refused(session, now):
+            if bids.pop(id, None) or asks.pop(id, None):
+                left_out.append(LeftOut(order=id, reason=LeftOutReason.REFUSED, epoch=epoch))
+        coming = session.exec(select(AskRow.id).where(AskRow.valid_from > now, AskRow.valid_until > now)).first()
+        passing = {LeftOutReason.FINAL, LeftOutReason.REFUSED}
+        settled = coming is None and passing.isdisjoint(one.reason for one in left_out)
+        return Snapshot(head, now, bids, asks, {one.order: one for one in left_out}, failures, settled)
+
+    # ------------------------------------------------------------- bids
+
+    def _waiting(
+        self, session: Session, head: Head, now: int, left_out: list[LeftOut]
+    ) -> tuple[dict[str, WaitingBid], list[FailureReport]]:
+        valid = BidRow.valid_until >= now
+        failed = dict(session.exec(select(BidRow.id, BidRow.failed).where(valid)).all())
+        self._bids = {id: one for id, one in self._bids.items() if id in failed}
+        timeouts = {hash: one.rules.checkpoint_timeout for hash, one in self.context.rules_by_hash.items()}
+        timeouts |= {row.hash: int(row.rules["checkpointTimeout"]) for row in session.exec(select(RuleSetRow))}
+        for rows in _read(session, BidRow, failed.keys() - self._bids.keys()):
+            self._bids |= {row.id: self._known(row, timeouts) for row in rows}
+        bids = {id: self._at(one, now) for id, one in self._bids.items()}
+        past: dict[str, list[LeaseRow]] = {}
+        leases = select(LeaseRow).join(BidRow, col(BidRow.id) == LeaseRow.bid).where(valid)
+        for lease in session.exec(leases.order_by(col(LeaseRow.opened_block), col(LeaseRow.start))):
+            past.setdefault(lease.bid, []).append(lease)
+        reports = _failures(session, past)
+        for id, its in past.items():
+            first = bids.pop(id)
+            if any(lease.finished is None for lease in its) or not its[-1].continuable:
+                continue
+            spec, last = self._bids[id].spec, its[-1]
+            if failed[id]:
+                left_out.append(LeftOut(order=id, reason=LeftOutReason.FAILED))
+            elif not is_final(last, self.context.chain.settings.finality, head.number):
+                left_out.append(LeftOut(order=id, reason=LeftOutReason.FINAL, lease=last.id))
+            elif spec is not None and early_stop(session, spec, its, now):
+                left_out.append(LeftOut(order=id, reason=LeftOutReason.STOPPED_EARLY))
+            else:
+                avoid = _let_down(session, its) | {row.provider for row in reports.get(id, ())}
+                offer = replace(first.offer, rest=first.offer.rest - last.accepted, avoid=frozenset(avoid))
+                bids[id] = replace(first, offer=offer, previous=last)
+        told = [row for id, rows in reports.items() if id in bids or failed[id] for row in rows]
+        return bids, self._signed(told)
+
+    def _known(self, row: BidRow, timeouts: dict[str, int]) -> _Known:
+        bid, spec = Bid.model_validate(row.bid), JobSpec.model_validate(row.spec)
+        needs = needs_of(spec, bid.rules)
+        offer = BidOffer(
+            id=row.id,
+            client=bid.client,
+            needs=self._needs.setdefault(needs, needs),
+            units=bid.units,
+            limit=bid.max_price - bid.fee,
+            fee=bid.fee,
+            stake=bid.stake,
+            rest=bid.checkpoints,
+            recipe=spec.files[spec.recipe_path].sha256,
+            timeout=timeouts[bid.rules],
+        )
+        waiting = WaitingBid(offer, bid.matcher, bid.page, bid.bit)
+        return _Known(waiting, spec.deadline_time, spec if spec.stop is not None else None)
+
+    @staticmethod
+    def _at(known: _Known, now: int) -> WaitingBid:
+        if known.deadline is None:
+            return known.waiting
+        return replace(known.waiting, offer=replace(known.waiting.offer, left=known.deadline - now))
+
+    def _signed(self, rows: Iterable[ReportRow]) -> list[FailureReport]:
+        domain = self.context.chain.domain
+        made = [
+            FailureReport(
+                report=Report(lease=row.lease, n=row.n, kind="failed", content=row.content, time=row.time),
+                signature=row.signature,
+            )
+            for row in rows
+        ]
+        return sorted(made, key=lambda one: one.report.digest(domain))
+
+    # ------------------------------------------------------------- asks
+
+    def _standing(self, session: Session, now: int, left_out: list[LeftOut]) -> dict[str, StandingAsk]:
+        """Those in force, but for those of a provider that has gone silent since it posted them."""
+        in_force = (AskRow.valid_from <= now, AskRow.valid_until >= now)
+        found = session.exec(select(AskRow.id, AskRow.provider, AskRow.received_block).where(*in_force)).all()
+        ids = {id for id, _, _ in found}
+        self._asks = {id: one for id, one in self._asks.items() if id in ids}
+        for rows in _read(session, AskRow, ids - self._asks.keys()):
+            self._asks |= {row.id: self._stood(row) for row in rows}
+        tiers = self._tiers.look(session)
+        asks = {id: self._in_tier(one, tiers.get(one.offer.provider, 0)) for id, one in self._asks.items()}
+        oldest = min((block for _, _, block in found), default=0)
+        silent = {provider: (block, lease) for provider, block, lease in _ended_late(session, oldest)}
+        for id, provider, received in found:
+            block, lease = silent.get(provider, (0, None))
+            if block > received:
+                del asks[id]
+                left_out.append(LeftOut(order=id, reason=LeftOutReason.SILENT, lease=lease))
+        return asks
+
+    def _stood(self, row: AskRow) -> StandingAsk:
+        ask = Ask.model_validate(row.ask)
+        offer = ask_offer(row.id, ask, AskResources.model_validate(row.resources))
+        return StandingAsk(self._with_lot(offer, offer.lot), ask.matcher, ask.page)
+
+    def _in_tier(self, ask: StandingAsk, tier: int) -> StandingAsk:
+        lot = ask.offer.lot
+        return ask if lot.tier == tier else replace(ask, offer=self._with_lot(ask.offer, replace(lot, tier=tier)))
+
+    def _with_lot(self, offer: AskOffer, lot: Lot) -> AskOffer:
+        return replace(offer, lot=self._lots.setdefault(lot, lot))
+
+
+def _read(session: Session, model: Any, ids: Iterable[str]) -> Iterator[Sequence[Any]]:
+    wanted = sorted(ids)
+    for at in range(0, len(wanted), ROWS_AT_ONCE):
+        rows = session.exec(select(model).where(col(model.id).in_(wanted[at : at + ROWS_AT_ONCE]))).all()
+        yield rows
+        for row in rows:  # what is kept of it is parsed
+            session.expunge(row)
+
+
+def _failures(session: Session, bids: Iterable[str]) -> dict[str, list[ReportRow]]:
+    """What providers said of jobs that failed with them, by Bid."""
+    found: dict[str, list[ReportRow]] = {}
+    wanted = sorted(bids)
+    for at in range(0, len(wanted), ROWS_AT_ONCE):
+        some = wanted[at : at + ROWS_AT_ONCE]
+        for row in session.exec(select(ReportRow).where(col(ReportRow.bid).in_(some), ReportRow.kind == "failed")):
+            found.setdefault(row.bid, []).append(row)
+    return found
+
+
+def _let_down(session: Session, leases: Sequence[LeaseRow]) -> set[str]:
+    """Providers that went silent on a job with these leases, or gave it back as they got it."""
+    late = session.exec(
+        select(LeaseRow.provider, ChainEvent.data)
+        .join(ChainEvent, col(LeaseRow.id) == col(ChainEvent.lease))
+        .where(ChainEvent.name == events.Ended.__name__, col(ChainEvent.lease).in_([lease.id for lease in leases]))
+    ).all()
+    no_progress = {lease.provider for lease in leases if lease.accepted == lease.start}
+    return {provider for provider, data in late if data["status"] & Flag.LATE} | no_progress
+
+
+def _ended_late(session: Session, after: int) -> list[tuple[str, int, str]]:
+    """Provider, block and id of leases that were ended because their provider was silent, oldest first. The flag may
+    be forgiven later.
+    """
+    ended = session.exec(
+        select(LeaseRow.provider, ChainEvent.block_number, LeaseRow.id, ChainEvent.data)
+        .join(ChainEvent, col(LeaseRow.id) == col(ChainEvent.lease))
+        .where(ChainEvent.name == events.Ended.__name__, ChainEvent.block_number > after)
+        .order_by(col(ChainEvent.block_number), col(ChainEvent.log_index))
+    ).all()
+    return [(provider, block, lease) for provider, block, lease, data in ended if data["status"] & Flag.LATE]
+
+
+def _refused(session: Session, now: int) -> list[tuple[str, int]]:
+    """Orders whose match the escrow did not open lately, and the epoch."""
+    since = datetime.fromtimestamp(max(0, now - REFUSED_SECONDS), UTC)
+    rows = session.exec(
+        select(MatchRow)
+        .join(EpochRow, col(EpochRow.number) == MatchRow.epoch)
+        .where(MatchRow.refused != 0, col(MatchRow.lease).is_(None), EpochRow.started >= since)
+        .order_by(col(MatchRow.epoch))
+    )
+    return [(row.ask if row.refused in ASKS_FAULT else row.bid, row.epoch) for row in rows]
