@@ -1,0 +1,188 @@
+"""Whether each bid of one size has what it would choose at the prices given."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.wants import Wants
+from market.matching.book import BidOffer, Lot, Needs
+from market.matching.verifier.stock import MOST_VALUE, Kind
+
+Numbers = NDArray[Any]  # of 64 bits, or Python's own where these are too few
+Flags = NDArray[np.bool_]
+
+HOUR = 3600  # seconds
+
+
+def choices(bids: Sequence[BidOffer], kinds: Iterable[Kind], bought: Mapping[str, Kind], tick: int) -> Iterator[str]:
+    """A sentence on each bid that would rather have something else than what it `bought`, or than nothing."""
+    shop = _Shop(kinds, bids, tick)
+    mine = np.array([shop.number(bought.get(bid.id)) for bid in bids])
+    has = np.array([bid.id in bought for bid in bids])
+    for shelf, numbers in shop.shelves(bids).items():
+        alike = np.array(numbers)
+        there = _unpacked(shelf, len(shop.kinds))
+        best = shop.best(alike, np.flatnonzero(there))
+        fits = mine[alike] >= 0
+        fits[fits] = there[mine[alike[fits]]]
+        gain = np.zeros_like(best)
+        gain[fits] = shop.pay(alike[fits], mine[alike[fits]]) - shop.price[mine[alike[fits]]]
+        wrong = np.where(has[alike], ~fits | (gain < 0) | (gain < best), best > 0)
+        for at in np.flatnonzero(wrong).tolist():
+            bid = bids[numbers[at]]
+            if not has[numbers[at]]:
+                yield f"bid {bid.id} was not matched, though at these prices it would gain {best[at]} ticks an hour"
+            elif not fits[at]:
+                yield f"bid {bid.id} was matched with a machine that it does not fit"
+            elif gain[at] < 0:
+                yield f"bid {bid.id} pays {-gain[at]} ticks an hour more than its limit"
+            else:
+                yield f"bid {bid.id} would rather have another class, and gain {best[at]} ticks an hour, not {gain[at]}"
+
+
+class _Shop:
+    """The classes of one size that have a price, slowest first. A shelf is what some bids may choose from, as bits."""
+
+    def __init__(self, kinds: Iterable[Kind], bids: Sequence[BidOffer], tick: int) -> None:
+        self.kinds = sorted((one for one in kinds if one.price is not None), key=lambda one: one.of.units_per_hour)
+        for number, kind in enumerate(self.kinds):
+            kind.number = number
+        self.speeds = [kind.of.units_per_hour for kind in self.kinds]
+        limits, units = [bid.limit for bid in bids], [bid.units * tick for bid in bids]
+        small = max(limits) * max(self.speeds, default=0) < 2**62 and max(units) < 2**62
+        exact: Any = np.int64 if small else np.object_
+        self.limit, self.units = np.array(limits, exact), np.array(units, exact)
+        self.speed = np.array(self.speeds, exact)
+        self.price = np.array([kind.price for kind in self.kinds], np.int64)
+        self.least = np.array([-(-kind.least // tick) for kind in self.kinds], np.object_)
+        self.memory = _Ranks(kind.of.lot.memory_mb for kind in self.kinds)
+        self.tier = _Ranks(kind.of.lot.tier for kind in self.kinds)
+        self.stake = _Ranks(kind.of.stake for kind in self.kinds)
+        self.sort = _Sorts(_sort(kind.of.lot) for kind in self.kinds)
+        self.lists = _Sorts(_lists(kind.of.lot.wants) for kind in self.kinds)
+        self.work = _Sorts((kind.of.min_work, kind.of.max_checkpoints) for kind in self.kinds)
+        self.provider = np.array([kind.of.provider for kind in self.kinds])
+        picky = [bool(kind.of.provider or kind.of.min_work or any(_lists(kind.of.lot.wants))) for kind in self.kinds]
+        self.special = np.array(picky, np.bool_)
+        self.welcoming: dict[object, Flags] = {}  # which lists are for a client and a recipe
+
+    def number(self, kind: Kind | None) -> int:
+        """-1 if it is not in this shop."""
+        if kind is None or not 0 <= kind.number < len(self.kinds) or self.kinds[kind.number] is not kind:
+            return -1
+        return kind.number
+
+    def pay(self, bids: Numbers, kinds: Numbers) -> Numbers:
+        paid: Numbers = self.limit[bids] * self.speed[kinds] // self.units[bids]
+        return paid
+
+    def best(self, bids: Numbers, kinds: Numbers) -> Numbers:
+        """The most that each bid would gain of these classes, ticks an hour; 0 if that is nothing."""
+        if not len(kinds):
+            return np.zeros(len(bids), np.int64)
+        starts = np.flatnonzero(np.append(True, np.diff(self.speed[kinds]) != 0))  # of each speed
+        pay = self.pay(bids[:, None], kinds[starts])
+        gain = np.where(pay > MOST_VALUE, 0, pay - np.minimum.reduceat(self.price[kinds], starts))
+        return np.maximum(gain.max(axis=1), 0).astype(np.int64)
+
+    def shelves(self, bids: Sequence[BidOffer]) -> dict[bytes, list[int]]:
+        """The bids by their shelves."""
+        by_needs: dict[int, tuple[Needs, dict[tuple[int, int], list[int]]]] = {}
+        for number, bid in enumerate(bids):
+            _, alike = by_needs.setdefault(id(bid.needs), (bid.needs, {}))
+            slower = bisect_left(self.speeds, _speed(bid))  # so many are
+            alike.setdefault((slower, self.stake.of(bid.stake)), []).append(number)
+        found: dict[bytes, list[int]] = {}
+        for needs, alike in by_needs.values():
+            suiting = self._suiting(needs)
+            for (slower, stake), numbers in alike.items():
+                fits = suiting & (self.stake.column >= stake)
+                fits[:slower] = False
+                if not (fits & self.special).any():
+                    found.setdefault(np.packbits(fits).tobytes(), []).extend(numbers)
+                    continue
+                for number in numbers:
+                    shelf = np.packbits(self._without_refusing(bids[number], number, fits)).tobytes()
+                    found.setdefault(shelf, []).append(number)
+        return found
+
+    def _suiting(self, needs: Needs) -> Flags:
+        suits = self.sort.flags(
+            needs.environment in environments
+            and (needs.gpus == 0 or needs.vram_mb <= vram_mb)
+            and (device in needs.devices or not needs.devices)
+            and (region in needs.regions or not needs.regions)
+            and hosts.issuperset(needs.hosts)
+            for environments, hosts, device, vram_mb, region in self.sort.all
+        )
+        found: Flags = suits & (self.memory.column >= self.memory.of(needs.memory_mb))
+        return found & (self.tier.column >= self.tier.of(needs.tier))
+
+    def _without_refusing(self, bid: BidOffer, number: int, fits: Flags) -> Flags:
+        """Without providers that would not take the bid; those that it avoids, only if it can't pay any other."""
+        welcome = self.welcoming.get((bid.client, bid.recipe))
+        if welcome is None:
+            welcome = self.welcoming[bid.client, bid.recipe] = self.lists.flags(
+                bid.client not in no_clients
+                and (bid.client in clients or not clients)
+                and bid.recipe not in no_recipes
+                and (bid.recipe in recipes or not recipes)
+                for clients, no_clients, recipes, no_recipes in self.lists.all
+            )
+        enough = self.work.flags(not work or bid.units * min(bid.rest, most) >= work for work, most in self.work.all)
+        takes: Flags = fits & welcome & enough
+        others: Flags = takes & ~np.isin(self.provider, list(bid.avoid))
+        left = np.flatnonzero(others)
+        return others if (self.pay(np.array([number]), left) >= self.least[left]).any() else takes
+
+
+class _Ranks:
+    """A column of numbers of any size, as places among its values."""
+
+    def __init__(self, of: Iterable[int]) -> None:
+        column = list(of)
+        self._values = sorted(set(column))
+        rank = {value: place for place, value in enumerate(self._values)}
+        self.column = np.array([rank[value] for value in column], np.int64)
+
+    def of(self, value: int) -> int:
+        """The rank from which on they are as much."""
+        return bisect_left(self._values, value)
+
+
+class _Sorts:
+    """A column in which few values differ."""
+
+    def __init__(self, of: Iterable[tuple[Any, ...]]) -> None:
+        number: dict[tuple[Any, ...], int] = {}
+        self._column = np.array([number.setdefault(one, len(number)) for one in of], np.int64)
+        self.all = list(number)
+
+    def flags(self, of: Iterable[bool]) -> Flags:
+        """The column with a flag for each of `all`."""
+        return np.array([*of], np.bool_)[self._column]
+
+
+def _sort(lot: Lot) -> tuple[Any, ...]:
+    return lot.environments, lot.hosts, lot.device, lot.vram_mb, lot.region
+
+
+def _lists(wants: Wants) -> tuple[Any, ...]:
+    return wants.allow_clients, wants.deny_clients, wants.allow_recipes, wants.deny_recipes
+
+
+def _speed(bid: BidOffer) -> int:
+    """Work units per hour that the bid insists on."""
+    wanted = bid.needs.units_per_hour
+    if bid.timeout:
+        wanted = max(wanted, -(-bid.units * HOUR // bid.timeout))
+    if bid.left is not None:
+        wanted = max(wanted, -(-bid.units * bid.rest * HOUR // max(bid.left, 1)))
+    return wanted
+
+
+def _unpacked(shelf: bytes, count: int) -> Flags:
+    return np.unpackbits(np.frombuffer(shelf, np.uint8), count=count).astype(np.bool_)
