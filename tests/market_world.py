@@ -73,6 +73,12 @@ class FakeChain:
     def account(self, address: str) -> AccountWord:
         return self.words.get(address, AccountWord(0, 0, 0, 0))
 
+    def accounts(self, addresses: list[str], block: int) -> list[AccountWord]:
+        return [self.account(address) for address in addresses]
+
+    def block_hash(self, number: int) -> str:
+        return ZERO_HASH
+
 
 @dataclass
 class FakeSender:

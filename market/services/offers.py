@@ -42,7 +42,7 @@ def list_offers(offers: Offers, body: OffersIn) -> Page[OfferOut]:
     # The chain is asked about those only that may be shown.
     for at in range(0, min(len(left), SCAN), body.limit):
         some = left[at : at + body.limit]
-        words = context.accounts(places[place].offer.provider for place in some)
+        words = offers.accounts(places[place].offer.provider for place in some)
         for number, place in enumerate(some, at + 1):
             one = places[place]
             word = words[one.offer.provider]

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 
 from contracts.api.bodies import QuoteIn, RuleSet
 from contracts.api.problems import Code, Problem
+from contracts.errors import UserError
 from contracts.terms import AccountWord
 from contracts.types import ZERO_ADDRESS
+from market.account_words import AccountWords
 from market.context import Context
 from market.in_force import InForce, Snapshot, StandingAsk
 from market.matching import AskOffer, BidOffer, Book, Match, Reason
@@ -26,6 +28,7 @@ class Offers:
     def __init__(self, context: Context) -> None:
         self.context = context
         self._in_force = InForce(context)
+        self._words = AccountWords(context.chain)
         self._lock = threading.Lock()
 
     def look(self) -> Snapshot:
@@ -33,12 +36,21 @@ class Offers:
         context = self.context
         with self._lock, context.db.reading() as session:
             seen = self._in_force.look(session, context.now())
+            self._words.forget_changed(session, seen.head)
         ours = (ZERO_ADDRESS, context.matcher)
         return replace(
             seen,
             bids={id: one for id, one in seen.bids.items() if one.matcher in ours},
             asks={id: one for id, one in seen.asks.items() if one.matcher in ours},
         )
+
+    def accounts(self, owners: Iterable[str]) -> dict[str, AccountWord]:
+        """As of the block of the newest look, or of a later one. Raises Problem while the chain reorganises."""
+        try:
+            with self._lock:
+                return self._words.of(owners)
+        except UserError as error:
+            raise Problem(503, Code.MARKET_NOT_READY, error.message, "Try again in a moment.") from error
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,7 @@ def pricing(offers: Offers, body: QuoteIn) -> Pricing:
     obstacles = {id: obstacle(bid, one.offer, by_tick) for id, one in seen.asks.items()}
     # Nothing is that cheap, so the price is what is left when nothing else is in the way.
     able = [seen.asks[id] for id, reason in obstacles.items() if reason is Reason.PRICE]
-    words = context.accounts(one.offer.provider for one in able)
+    words = offers.accounts(one.offer.provider for one in able)
     fitting = [one.offer for one in able if is_open(one, words[one.offer.provider])]
     if body.max_price is not None:
         bid = replace(bid, limit=max(0, body.max_price - bid.fee))
@@ -93,7 +105,7 @@ def pricing(offers: Offers, body: QuoteIn) -> Pricing:
     match: Match | None = None
     reason: Reason | None
     if matching:
-        match, reason = _auction(context, seen, bid, matching)
+        match, reason = _auction(offers, seen, bid, matching)
     elif fitting:
         reason = _furthest(why for _, why in in_the_way)
     else:
@@ -108,19 +120,19 @@ def _furthest(reasons: Iterable[Reason | None]) -> Reason:
 
 
 def _auction(
-    context: Context, seen: Snapshot, bid: BidOffer, matching: Sequence[AskOffer]
+    offers: Offers, seen: Snapshot, bid: BidOffer, matching: Sequence[AskOffer]
 ) -> tuple[Match | None, Reason | None]:
     waiting, standing = list(seen.bids.values()), list(seen.asks.values())
     if len(waiting) + len(standing) > MOST_ORDERS:
         waiting, standing = [], [seen.asks[ask.id] for ask in matching]
-    words = context.accounts({one.offer.client for one in waiting} | {one.offer.provider for one in standing})
+    words = offers.accounts({one.offer.client for one in waiting} | {one.offer.provider for one in standing})
     book = Book(
         bids=tuple(one.offer for one in waiting if one.is_usable(words[one.offer.client])),
         asks=tuple(one.offer for one in standing if one.page == words[one.offer.provider].page),
         free={owner: word.free for owner, word in words.items()},
         active={owner: word.active for owner, word in words.items()},
     )
-    return rehearse(book, bid, matching, tick(context))
+    return rehearse(book, bid, matching, tick(offers.context))
 
 
 def is_open(one: StandingAsk, word: AccountWord) -> bool:
