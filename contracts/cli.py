@@ -24,6 +24,7 @@ SUMMARIES = {
     "market": "Run a market, or look into one.",
     "approver": "Approve checkpoints for a client.",
     "job": "Describe, submit and follow training jobs.",
+    "offer": "See what machines are on offer, and their prices.",
     "provider": "Offer this machine's GPUs and train.",
     "recipe": "Check and measure a training program.",
     "reconcile": "Compare the books with the chain.",
