@@ -99,6 +99,11 @@ class LeaseView:
         return (self.last if self.exit else self.state).settled
 
     @property
+    def reached(self) -> int:
+        """Up to which checkpoint it is accepted, as it was stored; also once the escrow has forgotten the lease."""
+        return (self.last if self.exit else self.state).accepted
+
+    @property
     def held(self) -> int:
         """Lock, stake and bond that the escrow holds for this lease."""
         bond = self.dispute.bond if self.dispute else 0

@@ -55,6 +55,14 @@ class Books:
 
 def read_books(chain: Chain, watch: Watch = nobody) -> Books:
     """All events of the escrow since its deployment, folded."""
+    events = read_events(chain, watch)
+    ledger = Ledger(arbiters={rules.struct_hash(): rules.arbiter for rules in chain.settings.rules.values()})
+    ledger.apply_all(events)
+    return Books(ledger, events)
+
+
+def read_events(chain: Chain, watch: Watch = nobody) -> list[Event]:
+    """All of the escrow's and the epoch log's since the deployment, in order."""
     store = MemoryStore()
     follower = Follower(chain, store, near=0)
     events: list[Event] = []
@@ -66,9 +74,7 @@ def read_books(chain: Chain, watch: Watch = nobody) -> Books:
             elif isinstance(step, Block):
                 events += step.events
         watch("events of the chain", len(events))
-    ledger = Ledger(arbiters={rules.struct_hash(): rules.arbiter for rules in chain.settings.rules.values()})
-    ledger.apply_all(events)
-    return Books(ledger, events)
+    return events
 
 
 def reconcile(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: Watch = nobody) -> list[Check]:

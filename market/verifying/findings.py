@@ -1,0 +1,21 @@
+"""What a check has found."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Lie:
+    """Something that no honest market would publish or do."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that can't be checked, or only the market knows."""
+
+    text: str
+
+
+Findings = Iterator[Lie | Note]

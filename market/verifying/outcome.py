@@ -1,0 +1,112 @@
+"""Whether an epoch's result is the one that its orders, the chain and the coin give."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from contracts.api.epochs import EpochBid, EpochHeader, TradeClassOut
+from contracts.types import from_hex
+from market.matching import BidOffer, Book, Lot, Needs, clear
+from market.matching.book import TradeClass
+from market.matching.verifier import Claimed, lies
+from market.standing import ask_offer, needs_of
+from market.verifying.data import OrderSet, Published
+from market.verifying.findings import Findings, Lie
+from market.verifying.past import Past
+
+Pairing = tuple[str, int, int]  # ask, its place, price per checkpoint
+
+
+def book_of(orders: OrderSet, past: Past) -> Book:
+    """What the auction takes, from signed orders, the chain and the header. The orders must have been checked."""
+    needs: dict[Needs, Needs] = {}
+    lots: dict[Lot, Lot] = {}
+    timeouts = {rules.struct_hash(): rules.checkpoint_timeout for rules in orders.header.rules}
+    bids = tuple(_bid(one, orders.header, timeouts.get(one.bid.rules), past, needs) for one in orders.bids)
+    asks = []
+    for one in orders.asks:
+        offer = ask_offer(one.id, one.ask, one.resources)
+        lot = replace(offer.lot, tier=past.tier(one.ask.provider))
+        asks.append(replace(offer, lot=lots.setdefault(lot, lot)))
+    owners = {one.bid.client for one in orders.bids} | {one.ask.provider for one in orders.asks}
+    accounts = {owner: past.ledger.account(owner) for owner in owners}
+    return Book(
+        bids=bids,
+        asks=tuple(asks),
+        free={owner: account.free for owner, account in accounts.items()},
+        active={owner: account.active for owner, account in accounts.items()},
+    )
+
+
+def _bid(one: EpochBid, header: EpochHeader, timeout: int | None, past: Past, same: dict[Needs, Needs]) -> BidOffer:
+    bid, spec, leases = one.bid, one.spec, past.leases_of(one.id)
+    needs = needs_of(spec, bid.rules)
+    own = {lease.id: lease.terms.provider for lease in leases}
+    avoid = {own[report.report.lease] for report in header.failures if report.report.lease in own}
+    avoid |= {lease.terms.provider for lease in leases if lease.late or lease.reached == lease.terms.nums.start}
+    return BidOffer(
+        id=one.id,
+        client=bid.client,
+        needs=same.setdefault(needs, needs),
+        units=bid.units,
+        limit=bid.max_price - bid.fee,
+        fee=bid.fee,
+        stake=bid.stake,
+        rest=bid.checkpoints - (leases[-1].reached if leases else 0),
+        recipe=spec.files[spec.recipe_path].sha256,
+        avoid=frozenset(avoid),
+        timeout=timeout,
+        left=None if spec.deadline_time is None else spec.deadline_time - header.time,
+    )
+
+
+def check_certificate(published: Published, book: Book) -> Findings:
+    """That prices and matches prove each other."""
+    prices: dict[TradeClass, int] = {}
+    for one in published.prices:
+        of = _class(one.of)
+        if prices.setdefault(of, one.price) != one.price:
+            yield Lie(
+                f"a class of {of.lot.device} has two prices in epoch {published.epoch.number}: "
+                f"{prices[of]} and {one.price} ticks an hour"
+            )
+    claimed = [Claimed(one.bid, one.ask, one.place, one.price) for one in published.epoch.matches]
+    for text in lies(book, prices, claimed, tick=published.orders.header.tick):
+        yield Lie(text)
+
+
+def check_coin(published: Published, book: Book) -> Findings:
+    """That the coin has decided between equals, and prices are the least ones: cleared again it is the same."""
+    assert published.epoch.seed is not None
+    result = clear(book, from_hex(published.epoch.seed), published.orders.header.tick)
+    afresh = {match.bid.id: (match.ask.id, match.place, match.price) for match in result.matches}
+    yield from _compare({one.bid: (one.ask, one.place, one.price) for one in published.epoch.matches}, afresh)
+
+
+def _compare(told: dict[str, Pairing], afresh: dict[str, Pairing]) -> Iterator[Lie]:
+    for bid in sorted(told.keys() | afresh.keys()):
+        was, should = told.get(bid), afresh.get(bid)
+        if was != should:
+            yield Lie(f"bid {bid} {_got(was)}; cleared again with the epoch's seed it {_got(should)}")
+
+
+def _got(pairing: Pairing | None) -> str:
+    if pairing is None:
+        return "got no lease"
+    ask, place, price = pairing
+    return f"got ask {ask} (place {place}) at {price} a checkpoint"
+
+
+def _class(of: TradeClassOut) -> TradeClass:
+    lot = Lot(
+        rules=of.rules,
+        environments=frozenset(of.environments),
+        device=of.device,
+        gpus=of.gpus,
+        vram_mb=of.vram_mb,
+        memory_mb=of.memory_mb,
+        region=of.region,
+        tier=of.tier,
+        hosts=frozenset(of.hosts),
+        wants=of.wants,
+    )
+    return TradeClass(lot, of.units_per_hour, of.stake, of.min_work, of.max_checkpoints, of.provider)
