@@ -24,6 +24,7 @@ from contracts.chain.client import Chain
 from contracts.chain.sender import Sender
 from contracts.errors import UserError
 from contracts.orders import Ask, Bid
+from market import offer_cli
 from market.job_cli import app
 from market.services import bids
 from tests.integration.agent_stage import PASSWORD, PRICE, RESOURCES, TOKEN, UNITS, Stage, wait_for
@@ -104,6 +105,10 @@ def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: R
         lines = [json.loads(line) for line in run("logs", job.id).stdout.splitlines()]
         assert [one["report"]["kind"] for one in lines] == ["log"] * len(lines)
         assert "".join(one["text"] for one in lines).count("step 8 done") == 1
+        offered = CliRunner().invoke(offer_cli.app, ["list", "--job", str(stage.home / "job"), "-o", "json"]).stdout
+        assert [(one["provider"], one["job"]["price"], one["job"]["likely"]) for one in json.loads(offered)] == [
+            (stage.provider.address, str(PRICE), True)
+        ]
         with pytest.raises(UserError, match="that job is done"):
             run("extend", job.id)
         offer = json.loads(run("extend", job.id, "--steps", "8", "--dry-run").stdout)
