@@ -102,8 +102,8 @@ class Stage:
             database_url=self.database_url,
             blob_dir=self.home / "blobs",
             port=self._port,
-            epoch_seconds=0.2,
-            poll_seconds=0.1,
+            epoch_seconds=0.25,
+            poll_seconds=0.2,
         )
         context = open_context(settings, self.settings, Sender(self.chain, self._matcher))
         self.server = Server(context, works())
@@ -123,7 +123,7 @@ class Stage:
         with MarketClient(self.market.url, attempts=1, signer=Signer(self.approver, self.chain.domain)) as market:
             memory, own = Memory(self.home / "approver"), self.approvers_encryption
             approver = Approver(market, connect(self.settings), self.approver, own, memory)
-            thread = threading.Thread(target=approver.run, args=(stop, 0.1), daemon=True)
+            thread = threading.Thread(target=approver.run, args=(stop, 0.4), daemon=True)
             thread.start()
             try:
                 yield approver
@@ -188,7 +188,7 @@ class Stage:
             "rules_name": "test",
             "rules": self.rules,
             "resources": RESOURCES,
-            "poll_seconds": 0.1,
+            "poll_seconds": 0.3,
         }
         offer = Offer.model_validate(given | changes)
         write_offer(KEY, offer)
@@ -242,7 +242,7 @@ def wait_for(what: str, condition: Callable[[], Any], seconds: float = 120) -> A
     while time.monotonic() < deadline:
         if value := condition():
             return value
-        time.sleep(0.05)
+        time.sleep(0.15)
     raise AssertionError(f"{what}: not within {seconds} s")
 
 

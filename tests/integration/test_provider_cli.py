@@ -1,15 +1,15 @@
 """`gpumarket provider register` and `status`, against a real chain and market."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+from typer.testing import CliRunner, Result
 
-from contracts import keys
+from contracts import cli, keys
 from contracts.chain.client import Chain
 from tests.integration.agent_stage import KEY, PASSWORD, TOKEN, Stage
 from tests.integration.conftest import Funded
@@ -17,7 +17,7 @@ from worker.offer import offer_path, read_offer
 
 pytestmark = pytest.mark.mostly_sqlite
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., Result]
 
 
 @pytest.fixture
@@ -33,17 +33,19 @@ def stage(
 
 
 @pytest.fixture
-def run(stage: Stage) -> Run:
-    def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        variables = {"GPUMARKET_HOME": str(stage.home), "GPUMARKET_PASSWORD": PASSWORD, "COLUMNS": "200"}
-        command = [str(Path(sys.executable).with_name("gpumarket")), "provider", *arguments]
-        done = subprocess.run(
-            command, env=os.environ | variables, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=100
-        )
-        assert done.returncode == code, done.stdout + done.stderr
+def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """`gpumarket provider ...` in this process: a dozen new ones would take their time to start."""
+    monkeypatch.setenv("GPUMARKET_PASSWORD", PASSWORD)
+    monkeypatch.setenv("COLUMNS", "200")
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))  # not among what commands print
+
+    def run(*arguments: str, code: int = 0) -> Result:
+        done = CliRunner().invoke(cli.app, ["provider", *arguments])
+        assert done.exit_code == code, done.output
         return done
 
-    return run
+    yield run
+    structlog.reset_defaults()
 
 
 def register(stage: Stage, *more: str, key: str = KEY) -> list[str]:

@@ -86,7 +86,7 @@ def test_a_lease_that_is_not_wanted_is_given_back_once(stage: Stage, monkeypatch
         assert (lease.file.made, lease.file.penalty, lease.file.failed) == (0, 0, False)
         assert not list(lease.job_folder.rglob("*.py"))  # not even fetched
         wait_for("a withdrawn Ask", lambda: stage.chain.account(stage.provider.address).page == 1)
-        time.sleep(2)  # ten epochs
+        time.sleep(2)  # eight epochs
         assert len(stage.leases(job)) == 1
     assert stage.free(stage.provider) == 100 * TOKEN
 
