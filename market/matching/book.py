@@ -53,6 +53,12 @@ class Lot:
     hosts: frozenset[str] = frozenset()
     wants: Wants = EVERYTHING
 
+    def __hash__(self) -> int:
+        """Of nearly all that makes a lot: an object of Wants takes longer than the rest."""
+        wants = self.wants.min_pay, self.wants.allow_clients, self.wants.deny_clients
+        machine = self.device, self.gpus, self.vram_mb, self.memory_mb, self.region, self.tier
+        return hash((self.rules, self.environments, self.hosts, machine, wants))
+
     @property
     def size(self) -> int:
         return LOT_SIZES[bisect_right(LOT_SIZES, self.gpus) - 1]

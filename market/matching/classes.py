@@ -1,7 +1,7 @@
 """Which class an ask is in, and which classes a bid may trade in."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import contains, ge
 from typing import Any
 
@@ -32,7 +32,11 @@ def round_stake(stake: int) -> int:
 
 def rounded(lot: Lot) -> Lot:
     """Machines differ by a few MB of memory; classes do not."""
-    return replace(lot, memory_mb=round_down(lot.memory_mb, MEMORY_BITS))
+    memory = round_down(lot.memory_mb, MEMORY_BITS)
+    return Lot(
+        lot.rules, lot.environments, lot.device, lot.gpus, lot.vram_mb, memory, lot.region, lot.tier, lot.hosts,
+        lot.wants,
+    )  # fmt: skip
 
 
 def bounds(ask: AskOffer, stake: int) -> tuple[int, int, int, int]:

@@ -61,7 +61,8 @@ class Stock:
         self._first: dict[str, int] = {}  # ask id -> its first slot
         self._prices = prices
         self._known: dict[tuple[object, ...], Kind] = {}
-        self._sorts: dict[int, tuple[object, ...]] = {}  # by the identity of a lot: what of it makes a class
+        self._lots: dict[int, int] = {}  # by the identity of an ask's lot: number of what a class knows of it
+        self._sorts: dict[tuple[object, ...], int] = {}
         self._rounded: dict[int, int] = {}  # stakes
         least = {size: min(bid.stake for bid in crowd) for size, crowd in crowds.items()}
         avoided = {(size, provider) for size, crowd in crowds.items() for bid in crowd for provider in bid.avoid}
@@ -101,12 +102,8 @@ class Stock:
 
     def _kind(self, ask: AskOffer, stake: int, shunned: str) -> Kind:
         lot = ask.lot
-        if (sort := self._sorts.get(id(lot))) is None:
-            memory = _leading(lot.memory_mb, 4)
-            sort = self._sorts[id(lot)] = (
-                lot.rules, lot.environments, lot.device, lot.gpus, lot.vram_mb, memory, lot.region, lot.tier, lot.hosts,
-                lot.wants,
-            )  # fmt: skip
+        if (sort := self._lots.get(id(lot))) is None:
+            sort = self._lots[id(lot)] = self._sorts.setdefault(_sort(lot), len(self._sorts))
         if (rounded := self._rounded.get(stake)) is None:
             digits = str(stake)
             rounded = self._rounded[stake] = int(digits[:2] + "0" * (len(digits) - 2))
@@ -116,15 +113,41 @@ class Stock:
             low = _leading(work, 4)
             work = low if low == work else low + 2 ** (work.bit_length() - 4)
         bounds = (_leading(ask.units_per_hour, 6), rounded, work, ask.max_checkpoints if work else 0, shunned)
-        kind = self._known.get((sort, bounds))
+        kind = self._known.get((sort, *bounds))
         if kind is None:
-            of = TradeClass(Lot(*sort), *bounds)  # type: ignore[arg-type]
+            of = TradeClass(_with_leading_memory(lot), *bounds)
             price = self._prices.get(of)
             if price is not None and not 0 <= price <= MOST_VALUE + 1:
                 price = None
-            kind = self._known[sort, bounds] = Kind(of, price, ask.price_per_hour)
+            kind = self._known[sort, *bounds] = Kind(of, price, ask.price_per_hour)
         kind.least = min(kind.least, ask.price_per_hour)
         return kind
+
+
+def _sort(lot: Lot) -> tuple[object, ...]:
+    """What two lots of a class have in common."""
+    wants = lot.wants
+    lists = wants.allow_clients, wants.deny_clients, wants.allow_recipes, wants.deny_recipes, wants.min_pay
+    memory = _leading(lot.memory_mb, 4)
+    return (
+        lot.rules,
+        lot.environments,
+        lot.hosts,
+        lot.device,
+        lot.gpus,
+        lot.vram_mb,
+        memory,
+        lot.region,
+        lot.tier,
+        lists,
+    )
+
+
+def _with_leading_memory(lot: Lot) -> Lot:
+    return Lot(
+        lot.rules, lot.environments, lot.device, lot.gpus, lot.vram_mb, _leading(lot.memory_mb, 4), lot.region,
+        lot.tier, lot.hosts, lot.wants,
+    )  # fmt: skip
 
 
 def _leading(value: int, bits: int) -> int:
