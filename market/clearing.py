@@ -54,6 +54,7 @@ class Clearing:
     _resting: Resting | None = None  # what the last epoch left
     _newest: int | None = None  # epoch that this process cleared last
     _seen: _Sight | None = None  # when nothing was new
+    _until: int = 0  # block that must be followed before orders are looked at again: what was opened is in it
     _told: dict[str, str] = field(default_factory=dict)  # why Bids wait
 
     def __post_init__(self) -> None:
@@ -65,6 +66,8 @@ class Clearing:
         context = self.context
         context.sending.settle()  # what a former leader is just opening
         self._go_on_from_former()
+        if context.head.number < self._until and context.head.number < context.chain.w3.eth.block_number:
+            return None
         with context.db.reading() as session:
             sight = _sight(session)
             if sight == self._seen:
@@ -88,6 +91,7 @@ class Clearing:
         self._told.clear()
         if newest is not None and newest.status == "cleared":
             open_matches(self.context, number)
+            self._until = int(self.context.chain.w3.eth.block_number)
         elif newest is not None and newest.status != "abandoned":
             log.warning("clearing.abandoned", epoch=number)
             with self.context.leading() as session:
@@ -150,9 +154,9 @@ class Clearing:
                 for one in result.matches
             ],
             "prices": [
-                {"size": of.lot.size[1], "of": class_out(of), "price": str(price)}
+                {"size": of.lot.size, "of": class_out(of), "price": str(price)}
                 for of, price in result.prices.items()
-                if of.lot.size in result.touched
+                if (of.lot.rules, of.lot.size) in result.touched
             ],
             "unmatched": [{"bid": bid, "reason": reason} for bid, reason in left.items()],
         }
@@ -161,7 +165,7 @@ class Clearing:
         self._newest, self._resting = number, result.resting
         log.info("clearing.cleared", epoch=number, matches=len(result.matches), left=len(result.reasons))
         self._tell(snapshot, result)
-        open_matches(context, number)
+        self._until = open_matches(context, number)
         return epoch
 
     def _announce(self, number: int, snapshot: Snapshot) -> tuple[EpochHeader, str]:

@@ -31,20 +31,20 @@ class _Opening:
     pair: Pair  # with an index of rules that is not set yet
 
 
-def open_matches(context: Context, number: int) -> None:
-    """Open what epoch `number` has matched and nobody has opened yet."""
+def open_matches(context: Context, number: int) -> int:
+    """Open what epoch `number` has matched and nobody has opened yet. Returns the newest block with a lease of it."""
     with context.db.reading() as session:
         openings = _unopened(session, number)
     refused: dict[str, Refusal] = {}
     openable = _dry_run(context, openings, refused)
-    transaction = None
+    transaction, block = None, 0
     for at in range(0, len(openable), BATCH):
         part = openable[at : at + BATCH]
         receipt = context.sending.send(context.chain.open_batch(*_pairs(context, part)))
         happened = context.chain.events(receipt)
         skipped = {event.index: Refusal(event.reason) for event in happened if isinstance(event, events.Skipped)}
         refused |= {part[index].bid_id: reason for index, reason in skipped.items()}
-        transaction = to_hex(receipt["transactionHash"])
+        transaction, block = to_hex(receipt["transactionHash"]), receipt["blockNumber"]
         for event in happened:
             if isinstance(event, events.Opened):
                 log.info("clearing.opened", job=event.terms.parties.bid, lease=event.lease, epoch=number)
@@ -59,6 +59,7 @@ def open_matches(context: Context, number: int) -> None:
     if openings:
         with context.leading() as session:
             accept(context, session, "opened", body)  # the indexer names the leases, when it comes to their block
+    return block
 
 
 def _unopened(session: Session, number: int) -> list[_Opening]:

@@ -1,0 +1,125 @@
+"""The course of an epoch: what is promised, what is published before what, and what a crash leaves."""
+
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from sqlmodel import select
+
+from contracts.api.bodies import JobOut
+from contracts.api.epochs import EpochOut, EpochStatus, LeftOutReason
+from market import clearing
+from market.clearing import Clearing
+from market.models import BidRow
+from tests.integration.market_lives import Lives
+from tests.integration.test_market_lives import market
+
+__all__ = ["market"]
+
+
+class Crash(Exception):
+    """Of a test."""
+
+
+def newest(market: Lives) -> EpochOut:
+    return next(market.api.epochs())
+
+
+def promised(order: Any) -> int:
+    assert order.receipt is not None
+    return int(order.receipt.receipt.epoch)
+
+
+def restart(market: Lives) -> None:
+    """A new process goes on with what is stored."""
+    market.clearing = Clearing(market.context)
+
+
+def test_an_order_is_promised_the_first_epoch_that_has_not_begun(market: Lives) -> None:
+    market.post_ask(market.providers[0])
+    first = market.post_bid()
+    late: list[JobOut] = []
+
+    def post_meanwhile(*of: Any) -> Any:
+        late.append(market.post_bid())
+        return drawn(*of)
+
+    drawn = clearing._coin
+    with patch.object(clearing, "_coin", post_meanwhile):
+        assert market.clear() is not None
+    assert [promised(first), promised(late[0])] == [1, 2]
+    assert [one.id for one in market.api.epoch_bids(1)] == [first.id]
+    market.post_ask(market.providers[1])
+    assert market.clear() is not None
+    assert [one.id for one in market.api.epoch_bids(2)] == [late[0].id]
+
+
+def test_the_orders_are_on_chain_before_the_coin_is_drawn(market: Lives) -> None:
+    job = market.post_bid()
+    market.post_ask(market.providers[0])
+    market.clear()
+    epoch = newest(market)
+    assert epoch.header is not None and epoch.seed_block is not None
+    published = market.chain.epoch_block(market.context.matcher, 1, 0)
+    assert published is not None and epoch.header.block < published == epoch.seed_block - 1
+    assert market.lease_of(job).opened_block > epoch.seed_block
+
+
+def test_with_nothing_new_neither_chain_nor_orders_are_looked_at(market: Lives) -> None:
+    market.post_ask(market.providers[0])
+    market.post_bid(max_price=1)
+    assert market.clear() is not None  # it can't be matched, and anybody can check that
+    for _ in range(2):  # the first of these still sees what the epoch itself has written
+        assert market.clear() is None
+    with patch.object(Clearing, "_look", side_effect=AssertionError("it looked")):
+        assert market.clear() is None
+    job = market.post_bid(max_price=2)
+    assert market.clear() is not None
+    assert [one.bid for one in newest(market).unmatched] == [job.id]  # why the other one waits is not new
+
+
+@pytest.mark.parametrize("when", ["_announce", "_coin", "clear"])
+def test_an_epoch_whose_leader_dies_before_it_is_cleared_is_abandoned(market: Lives, when: str) -> None:
+    job = market.post_bid()
+    market.post_ask(market.providers[0])
+    owner: Any = Clearing if when == "_announce" else clearing
+    with patch.object(owner, when, side_effect=Crash()), pytest.raises(Crash):
+        market.clear()
+    restart(market)
+    assert market.clear() is not None
+    after, before = list(market.api.epochs())
+    assert (before.status, before.matches, after.status) == (EpochStatus.ABANDONED, [], EpochStatus.CLEARED)
+    assert market.lease_of(job).id == after.matches[0].lease
+    assert [one.id for one in market.api.epoch_bids(after.number)] == [job.id]
+
+
+def test_what_a_leader_matched_and_did_not_open_is_opened_by_the_next(market: Lives) -> None:
+    job = market.post_bid()
+    market.post_ask(market.providers[0])
+    with patch.object(clearing, "open_matches", side_effect=Crash()), pytest.raises(Crash):
+        market.clear()
+    assert newest(market).matches[0].lease is None
+    restart(market)
+    for _ in range(3):
+        assert market.clear() is None
+    assert newest(market).matches[0].lease == market.lease_of(job).id
+
+
+def test_what_the_escrow_refuses_is_left_out_for_a_while_and_in_nobodys_way(market: Lives) -> None:
+    job = market.post_bid()
+    market.post_ask(market.providers[0])
+    with market.context.db.session() as session:  # as if its wallet had changed its mind since
+        row = session.exec(select(BidRow).where(BidRow.id == job.id)).one()
+        row.signature = "0x" + "00" * 64
+        session.add(row)
+    assert market.clear() is not None
+    (match,) = newest(market).matches
+    assert match.lease is None and "not signed by its client" in match.note
+    other = market.post_bid()
+    assert market.clear() is not None
+    epoch = newest(market)
+    assert epoch.header is not None
+    assert [(one.order, one.reason, one.epoch) for one in epoch.header.left_out] == [
+        (job.id, LeftOutReason.REFUSED, epoch.number - 1)
+    ]
+    assert [one.bid for one in epoch.matches] == [other.id]
