@@ -90,7 +90,7 @@ def _rules(session: Session, domain: Domain, message: Message) -> RuleSetRow:
 
 def _ask(session: Session, domain: Domain, message: Message) -> AskRow:
     body = AskIn.model_validate(message.body)
-    ask = body.ask
+    ask, receipt = body.ask, message.facts.get("receipt")
     return session.merge(
         AskRow(
             id=ask.digest(domain),
@@ -103,8 +103,9 @@ def _ask(session: Session, domain: Domain, message: Message) -> AskRow:
             valid_from=ask.valid_from,
             valid_until=ask.valid_until,
             received=message.received,
-            received_block=message.received_block,
-            receipt=message.facts.get("receipt"),
+            # What the receipt says: others go by that.
+            received_block=int(receipt["receipt"]["block"]) if receipt else message.received_block,
+            receipt=receipt,
         )
     )
 

@@ -46,6 +46,7 @@ from contracts.jobspec import FileRef, hash_file
 
 M = TypeVar("M", bound=BaseModel)
 CHUNK = 1 << 20
+LONG_PAGE = 500  # the most that a market gives at once
 IDEMPOTENCY_KEY = "Idempotency-Key"  # header of a POST that may be sent again
 
 # What was in vain is told once, by the exception in the end: not by a log line for each try.
@@ -214,15 +215,15 @@ class MarketClient:
 
     def epoch_bids(self, number: int) -> Iterator[EpochBid]:
         """The Bids of an epoch's set."""
-        return self._pages(EpochBid, f"/v1/epochs/{number}/bids")
+        return self._pages(EpochBid, f"/v1/epochs/{number}/bids", limit=LONG_PAGE)
 
     def epoch_asks(self, number: int) -> Iterator[EpochAsk]:
         """The Asks of an epoch's set."""
-        return self._pages(EpochAsk, f"/v1/epochs/{number}/asks")
+        return self._pages(EpochAsk, f"/v1/epochs/{number}/asks", limit=LONG_PAGE)
 
     def epoch_prices(self, number: int) -> Iterator[ClassPrice]:
         """The prices in force after an epoch."""
-        return self._pages(ClassPrice, f"/v1/epochs/{number}/prices")
+        return self._pages(ClassPrice, f"/v1/epochs/{number}/prices", limit=LONG_PAGE)
 
     # ------------------------------------------------------------- writes
 

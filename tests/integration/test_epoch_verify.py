@@ -1,6 +1,7 @@
 """Markets that cheat, on a real chain, and one that does not: `gpumarket epoch verify` names what each did."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from market.in_force import InForce
 from market.matching import Book, Result
 from market.matching import clear as solve
 from market.verifying import verify
-from tests.integration.conftest import TOKEN, Funded
+from tests.integration.conftest import TOKEN, Funded, pass_time
 from tests.integration.market_lives import Lives, lives
 from tests.market_world import make_ask, make_bid, signed_ask, signed_bid
 
@@ -31,6 +32,9 @@ CHEAP, DEAR = 3_600_000_000, 5_400_000_000  # per hour: 1 and 1.5 tokens a check
 
 @pytest.fixture
 def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path) -> Iterator[Lives]:
+    # Earlier tests have put the chain back, and its clock with it.
+    if (behind := int(time.time()) - chain.now()) > 0:
+        pass_time(chain, behind)
     people = funded(2) + funded(4, free=100 * TOKEN)
     url = f"sqlite:///{tmp_path}/market.sqlite3"
     with lives(chain, tmp_path, people, devnet.settings.rules["audited"], url) as made:

@@ -60,7 +60,7 @@ def test_a_misspelt_option_is_answered_with_the_nearest() -> None:
         assert longest in re.sub(r"[│\s]+", " ", result.stderr).split("No such option")[1], (name, result.stderr)
 
 
-@pytest.mark.parametrize("group", ["approver", "job", "market", "offer", "provider", "recipe", "wallet"])
+@pytest.mark.parametrize("group", ["approver", "epoch", "job", "market", "offer", "provider", "recipe", "wallet"])
 def test_a_misspelt_command_is_answered_with_the_nearest(group: str) -> None:
     for name in (name for name in commands() if name.startswith(f"{group} ")):
         command = name.split()[1]
