@@ -12,6 +12,7 @@ from eth_account import Account
 from eth_utils.crypto import keccak
 
 from contracts import commitment
+from contracts.api.epochs import EpochHeader, LeftOut, LeftOutReason, epoch_root
 from contracts.commitment import Tensor
 from contracts.early_stop import Stop
 from contracts.jobspec import FileRef, JobSpec, Resources
@@ -274,12 +275,40 @@ def order_vectors(job: bytes, tip: str) -> dict[str, Any]:
     }
 
 
+def epoch_vectors(orders: dict[str, Any]) -> dict[str, Any]:
+    header = EpochHeader(
+        number=41,
+        market=MATCHER.address,
+        chain_id=DOMAIN.chain_id,
+        escrow=DOMAIN.verifying_contract,
+        block=19_000_000,
+        block_hash=to_hex(keccak(b"block")),
+        time=1_800_000_000,
+        tick=10**12,
+        rules=[Rules.model_validate({name: value for name, value in orders["rules"].items() if name != "hash"})],
+        failures=[],
+        left_out=[LeftOut(order=to_hex(keccak(b"left out")), reason=LeftOutReason.REFUSED, epoch=40)],
+    )
+    ids = [orders["bid"]["hash"], orders["ask"]["hash"]]
+    return {
+        "header": json.dumps(header.model_dump(mode="json", by_alias=True)),
+        "orders": ids,
+        "leaf": header.leaf(),
+        "root": epoch_root(header, ids),
+    }
+
+
 def vectors() -> dict[str, str]:
     """File name -> content."""
     job = job_vectors()
     checkpoints = checkpoint_vectors(job["job"])
     orders = order_vectors(job["job"], to_hex(checkpoints["checkpoints"][-1]["tip"]))
-    files = {"job.json": job, "checkpoints.json": checkpoints, "orders.json": orders}
+    files = {
+        "job.json": job,
+        "checkpoints.json": checkpoints,
+        "orders.json": orders,
+        "epoch.json": epoch_vectors(orders),
+    }
     return {name: json.dumps(texts(value), indent=1, ensure_ascii=False) + "\n" for name, value in files.items()}
 
 

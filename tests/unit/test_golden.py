@@ -45,7 +45,7 @@ def raw(text: str) -> bytes:
     return bytes.fromhex(text[2:])
 
 
-@pytest.mark.parametrize("name", ["job.json", "checkpoints.json", "orders.json"])
+@pytest.mark.parametrize("name", ["job.json", "checkpoints.json", "orders.json", "epoch.json"])
 def test_the_committed_vectors_are_what_the_code_gives(name: str) -> None:
     assert vectors()[name] == (GOLDEN / name).read_text(encoding="utf-8")
 
@@ -255,6 +255,16 @@ def test_a_safetensors_file_is_read_as_its_library_reads_it() -> None:
     library = {name: Tensor(name, one["dtype"], tuple(one["shape"]), one["data"]) for name, one in deserialize(data)}
     assert commitment.state_root(found.values()) == commitment.state_root(library.values())
     assert bytes(found["a/b"].data) == arrays["a/b"].tobytes() and found["é"].shape == ()
+
+
+def test_an_epochs_root_by_hand() -> None:
+    golden = load("epoch.json")
+    header = json.loads(golden["header"])  # no number in it is beyond a double, no key beyond ASCII
+    canonical = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    leaf = keccak(b"gpumarket epoch" + keccak(canonical))
+    assert leaf == raw(golden["leaf"])
+    orders = sorted(raw(id) for id in golden["orders"])
+    assert plain_merkle([leaf, *(keccak(b"gpumarket order" + id) for id in orders)]) == raw(golden["root"])
 
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
