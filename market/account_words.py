@@ -12,6 +12,8 @@ from contracts.terms import AccountWord
 from market.context import Head
 from market.models import ChainBlock, ChainEvent, LeaseRow, RuleSetRow
 
+REORGANISED = ("a reorganisation of the chain came between", "it is tried again at once")
+
 
 @dataclass
 class AccountWords:
@@ -31,13 +33,14 @@ class AccountWords:
 
     def of(self, owners: Iterable[str]) -> dict[str, AccountWord]:
         """Never call it inside a database session. Raises UserError if the block is gone meanwhile."""
-        assert self._head is not None
+        if self._head is None:  # another thread has found that out
+            raise UserError(*REORGANISED)
         wanted = set(owners)
         missing = sorted(wanted - self._words.keys())
         found = dict(zip(missing, self.chain.accounts(missing, self._head.number), strict=True))
         if missing and self.chain.block_hash(self._head.number) != self._head.hash:
             self._head = None
-            raise UserError("a reorganisation of the chain came between", "it is tried again at once")
+            raise UserError(*REORGANISED)
         self._words |= found
         return {owner: self._words[owner] for owner in wanted}
 

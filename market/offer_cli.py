@@ -92,7 +92,7 @@ def list_offers(
         return
     print_whole(console, offer_table(shown, info))
     if asked and any(one.job and one.job.likely for one in shown):
-        console.print("* the machine that the auction would give the job now, if nothing else comes in.")
+        console.print("* the machine that the auction would give the job, if nothing else comes in.")
     if len(found) > limit:
         console.print(f"There are more: --limit {2 * limit}")
 

@@ -45,7 +45,7 @@ class JobOnMachine(Body):
     cost: Uint256 = Field(description="of all checkpoints at that price")
     seconds_per_checkpoint: float
     seconds: float = Field(description="for all checkpoints")
-    likely: bool = Field(description="whether the auction would give the job to this machine now")
+    likely: bool = Field(description="whether the auction would give the job to this machine, now or when it is free")
 
 
 class OfferOut(Body):
