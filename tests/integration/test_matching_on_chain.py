@@ -42,7 +42,7 @@ def send(chain: Chain, call: ContractFunction, sender: str) -> TxReceipt:
 
 @dataclass
 class People:
-    """Some clients and providers, two of them both, with more orders than they have money for; and their market."""
+    """Some clients and providers, most of them both, with more orders than they have money for; and their market."""
 
     chain: Chain
     dice: random.Random
@@ -60,11 +60,11 @@ class People:
         self.cost = 10 ** dice.uniform(-6, 3)
         self.dearest = dice.choice([1, 3, 6])  # checkpoint, a power of ten: where all are cheap, rounding decides
         people = [self.person() for _ in range(5)]
-        self.clients, self.providers = people[:3], people[1:]
+        self.clients, self.providers = people[:4], people[1:]
         self.stake = 2 * 10**self.dearest
-        for number in range(dice.randint(4, 14)):
+        for number in range(dice.randint(6, 20)):
             self.add_bid(number)
-        for _ in range(dice.randint(4, 10)):
+        for _ in range(dice.randint(5, 16)):
             self.add_ask()
         self.pay_in()
 
@@ -85,7 +85,7 @@ class People:
         price = 10 ** dice.uniform(0, self.dearest)
         units = self.around(price / self.cost, 0.1)
         limit = self.around(1.5 * units * self.cost)
-        fee = 0 if matcher == ZERO_ADDRESS else dice.choice([0, dice.randrange(1 + limit // 5), limit])
+        fee = 0 if matcher == ZERO_ADDRESS else dice.choice([0, dice.randrange(1 + limit // 5), 2 * limit])
         devices = dice.choice([(), (), (MODELS[0],), tuple(MODELS)])
         spec = make_spec(steps=checkpoints * EVERY, resources=Resources(memory_mb=4_000, devices=devices), seed=number)
         bid = make_bid(
@@ -209,6 +209,5 @@ def test_every_match_opens(chain: Chain, pytestconfig: pytest.Config) -> None:
             rpc(chain, "evm_revert", snapshot)
     finally:
         rpc(chain, "anvil_autoImpersonateAccount", False)
-    print(seen)
     for kind in ("opened", "continued", "at the ask's limit", "at the bid's limit", "BALANCE", "CAPACITY"):
         assert seen[kind] > 0, seen
