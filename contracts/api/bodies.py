@@ -267,7 +267,7 @@ class QuoteIn(Body):
     units: Uint64 = Field(description="work units per checkpoint")
     rules: str | None = Field(default=None, description="name of a rule-set; default: the market's first")
     max_price: Uint96 | None = Field(
-        default=None, description="per checkpoint, fee included; default: 1.25 x the dearest"
+        default=None, description="per checkpoint, fee included; default: 1.25 x what half of the providers take"
     )
     stake: Uint96 | None = Field(default=None, description="default: 10 prices and the arbiter's fee")
     approver: Address | None = None

@@ -17,7 +17,7 @@ from market.matching.classes import lowest_limit, obstacle
 from market.matching.rehearsal import rehearse
 from market.standing import needs_of, tick
 
-ROOM = (5, 4)  # above the dearest fitting ask: prices move while a job waits
+ROOM = (5, 4)  # of a usual limit: prices move while a job waits
 STAKE_PRICES = 10
 MOST_ORDERS = 2_000  # with more, a new Bid is tried alone: those that wait were refused at the prices of today
 
@@ -95,8 +95,7 @@ def pricing(offers: Offers, body: QuoteIn) -> Pricing:
     if body.max_price is not None:
         bid = replace(bid, limit=max(0, body.max_price - bid.fee))
     elif fitting:
-        dearest = max(lowest_limit(ask, body.units, by_tick) for ask in fitting)
-        bid = replace(bid, limit=-(-dearest * ROOM[0] // ROOM[1]))
+        bid = replace(bid, limit=_usual_limit(fitting, body.units, by_tick))
     usual = STAKE_PRICES * (bid.limit + bid.fee) + rules.rules.arbiter_fee
     bid = replace(bid, stake=usual if body.stake is None else body.stake)
     in_the_way = [(ask, obstacle(bid, ask, by_tick)) for ask in fitting]
@@ -111,6 +110,16 @@ def pricing(offers: Offers, body: QuoteIn) -> Pricing:
     else:
         reason = Reason.CAPACITY if able else _furthest(obstacles.values())
     return Pricing(seen, rules, bid, fitting, matching, min(limits, default=None), match, reason)
+
+
+def _usual_limit(asks: Iterable[AskOffer], units: int, tick: int) -> int:
+    """Enough for half of the providers, and some room. Not for all: one with an absurd price would raise it at will."""
+    cheapest: dict[str, int] = {}
+    for ask in asks:
+        limit = lowest_limit(ask, units, tick)
+        cheapest[ask.provider] = min(limit, cheapest.get(ask.provider, limit))
+    median = sorted(cheapest.values())[len(cheapest) // 2]
+    return -(-median * ROOM[0] // ROOM[1])
 
 
 def _furthest(reasons: Iterable[Reason | None]) -> Reason:

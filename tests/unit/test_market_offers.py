@@ -287,15 +287,28 @@ def test_what_a_poor_client_would_pay(world: World) -> None:
     assert (quote.likely_price, quote.missing) == (TOKEN, 8 * TOKEN)
 
 
+def test_a_usual_limit_is_enough_for_half_of_the_providers(world: World) -> None:
+    for tokens in (4, 1, 2):
+        post(world, price_per_hour=tokens * 3_600 * TOKEN)
+    quote = world.api.quote(quote_in(world, max_price=None))
+    assert quote.bid.max_price == 2_530_387  # 1.25 times the lowest limit for the second
+    assert quote.matching_asks == 2
+
+
 def test_an_ask_that_nobody_could_pay_spoils_no_quote(world: World) -> None:
-    post(world)
+    for _ in range(2):
+        post(world)
+    post(world, price_per_hour=(1 << 96) - 1)
+    quote = world.api.quote(quote_in(world, max_price=None, stake=None))
+    assert (quote.bid.max_price, quote.matching_asks, quote.likely_price) == (1_265_194, 2, TOKEN)
+    assert len(offers(world, job=quote_in(world), misfits=True)) == 3
+
+
+def test_a_price_that_the_escrow_can_not_count(world: World) -> None:
     post(world, price_per_hour=(1 << 96) - 1)
     dear = quote_in(world, max_price=None, spec=make_spec(steps=100_000))
     problem = world.refuses(lambda: world.api.quote(dear), 422, Code.VALIDATION_FAILED)
     assert "is more than the escrow can count" in problem.message
-    quote = world.api.quote(quote_in(world))
-    assert (quote.matching_asks, quote.likely_price) == (1, TOKEN)
-    assert len(offers(world, job=quote_in(world), misfits=True)) == 2
 
 
 # ------------------------------------------------------------------ gpumarket offer list

@@ -298,8 +298,8 @@ def test_a_quote_leads_to_a_bid_that_is_taken(world: World) -> None:
     out = world.api.quote(quote_in(world))
     assert (out.matching_asks, out.lowest_limit, out.likely_price) == (1, 1_012_155, 1_000_000)  # one provider
     assert (out.likely_cost, out.seconds_per_checkpoint) == (4_000_000, 1)
-    assert out.bid.max_price == 2_530_387  # 1.25 of the dearest
-    assert (out.highest_cost, out.free, out.missing) == (10_121_548, 100_000_000, 0)
+    assert out.bid.max_price == 1_265_194  # 1.25 of the lowest limit
+    assert (out.highest_cost, out.free, out.missing) == (5_060_776, 100_000_000, 0)
     assert out.typed_data == out.bid.typed_data(DOMAIN)
     assert out.warnings == [
         "no approver: you must approve checkpoints yourself, or the provider waits a window for each payment"
