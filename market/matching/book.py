@@ -5,12 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from contracts.errors import UserError
 from contracts.types import SECONDS_PER_HOUR
 from contracts.wants import Wants
 
 LOT_SIZES = (0, 1, 2, 4, 8)  # GPUs of one machine that are sold together; 0: a CPU
 EVERYTHING = Wants()
 Size = tuple[str, int]  # a rule-set, and one of LOT_SIZES: its orders trade with no others
+
+
+def _check_positive(name: str, value: int, id: str) -> None:
+    if value <= 0:
+        raise UserError(f"{name} of order {id} is {value}", "It must be more than 0: sign the order again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,9 @@ class BidOffer:
     timeout: int | None = None  # seconds that the rules give for a checkpoint
     left: int | None = None  # seconds to the job's deadline
 
+    def __post_init__(self) -> None:
+        _check_positive("units", self.units, self.id)
+
     @property
     def lowest_speed(self) -> int:
         """Work units per hour that keep the rules' timeout, and what the client asks for."""
@@ -107,6 +116,10 @@ class AskOffer:
     max_stake: int
     max_active: int
     max_checkpoints: int
+
+    def __post_init__(self) -> None:
+        _check_positive("units_per_hour", self.units_per_hour, self.id)
+        _check_positive("price_per_hour", self.price_per_hour, self.id)
 
     def price(self, per_hour: int, units: int) -> int:
         """Of a checkpoint, at this machine's own speed: least integer that gives `per_hour`."""

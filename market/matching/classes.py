@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from operator import contains, ge
 from typing import Any
 
+from contracts.wants import Wants
 from market.matching.book import AskOffer, BidOffer, Lot, Needs, Reason, TradeClass
 
 SPEED_BITS = 6
@@ -84,12 +85,14 @@ def suits(needs: Needs, lot: Lot) -> bool:
     return all(bound.keeps(bound.offered(lot), bound.asked(needs)) for bound in LOT_BOUNDS)
 
 
-def wanted(bid: BidOffer, of: TradeClass) -> bool:
-    """Whether the class's providers would take the bid's lease. What it pays is in min_work."""
-    if of.min_work and bid.units * min(bid.rest, of.max_checkpoints) < of.min_work:
-        return False
-    wants = of.lot.wants
-    return wants.objection(bid.client, bid.recipe, wants.min_pay) is None
+def welcome(wants: Wants, client: str, recipe: str) -> bool:
+    """Whether a provider takes such a lease if it pays enough."""
+    return wants.objection(client, recipe, wants.min_pay) is None
+
+
+def pays(bid: BidOffer, min_work: int, max_checkpoints: int) -> bool:
+    """Whether a lease has the work that a class's providers want."""
+    return bid.units * min(bid.rest, max_checkpoints) >= min_work
 
 
 def hourly(bid: BidOffer, units_per_hour: int, tick: int) -> int:
@@ -112,7 +115,7 @@ def obstacle(bid: BidOffer, ask: AskOffer, tick: int) -> Reason | None:
         (Reason.STAKE, of.stake >= bid.stake),
         (Reason.SPEED, of.units_per_hour >= bid.lowest_speed),
         (Reason.DEADLINE, of.units_per_hour >= bid.deadline_speed),
-        (Reason.WANTED, wanted(bid, of)),
+        (Reason.WANTED, welcome(of.lot.wants, bid.client, bid.recipe) and pays(bid, of.min_work, of.max_checkpoints)),
         (Reason.PRICE, hourly(bid, of.units_per_hour, tick) >= cost(ask, tick)),
     ]
     return next((reason for reason, kept in keeps if not kept), None)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from market.matching.book import EVERYTHING, BidOffer, Lot, Needs, Reason, TradeClass
-from market.matching.classes import LOT_BOUNDS, hourly, wanted
+from market.matching.classes import LOT_BOUNDS, hourly, pays, welcome
 
 Ints = NDArray[np.int64]
 
@@ -59,7 +59,11 @@ class Fitting:
         self.tick = tick
         self.groups: list[Ints] = []
         self._suiting = Suiting([of.lot for of in classes])
-        self._special = _union(1 << n for n, of in enumerate(classes) if of.provider or of.lot.wants != EVERYTHING)
+        self._by_provider = _by_value(of.provider for of in classes)
+        self._by_wants = _by_value(of.lot.wants for of in classes)
+        self._by_work = _by_value((of.min_work, of.max_checkpoints) for of in classes)
+        self._special = self._suiting.all & ~(self._by_provider.get("", 0) & self._by_wants.get(EVERYTHING, 0))
+        self._unwelcome: dict[tuple[str, str], int] = {}  # by client and recipe: classes that refuse them
         self._by_speed = _AtLeast([of.units_per_hour for of in classes])
         self._by_stake = _AtLeast([of.stake for of in classes])
         self._group: dict[bytes, int] = {}
@@ -102,9 +106,14 @@ class Fitting:
 
     def _without_unwanted(self, bid: BidOffer, found: int) -> int:
         """Without providers that do not want the lease, and those that let the job down, if it can pay others."""
-        of_concern = numbers(found & self._special).tolist()
-        found &= ~_union(1 << n for n in of_concern if not wanted(bid, self.classes[n]))
-        others = found & ~_union(1 << n for n in of_concern if self.classes[n].provider in bid.avoid)
+        who = bid.client, bid.recipe
+        if (unwelcome := self._unwelcome.get(who)) is None:
+            unwelcome = self._unwelcome[who] = _union(
+                of for wants, of in self._by_wants.items() if not welcome(wants, *who)
+            )
+        found &= ~unwelcome
+        found &= ~_union(of for (work, most), of in self._by_work.items() if not pays(bid, work, most))
+        others = found & ~_union(self._by_provider.get(provider, 0) for provider in bid.avoid)
         if others != found and any(self._affordable(bid, n) for n in numbers(others).tolist()):
             return others
         return found

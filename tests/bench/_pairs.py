@@ -96,31 +96,52 @@ def first_come_cheapest(pairs: Pairs, price: NDArray[np.int64]) -> int:
     return total
 
 
-def pairwise(book: Book) -> int:
-    """A plain loop, as peers have it: the oldest bid first, over all offers, to the cheapest that fits. Matches."""
-    left: list[AskOffer | None] = list(book.asks)
+def pairwise(book: Book, bids: int) -> int:
+    """A plain loop, as this market had it before the auction: the oldest bid first, over all offers, to the cheapest.
+
+    It heeds all that the auction heeds, and finds for who is left how far its best offer came, check by check. Only the
+    first `bids` are matched; each takes about as long. Returns the number of matches.
+    """
+    free, active = dict(book.free), dict(book.active)
     matches = 0
-    for bid in book.bids:
-        best = None
-        for number, ask in enumerate(left):
-            if ask is not None and _fits(bid, ask) and (best is None or ask.price_per_hour < best[0]):
-                best = (ask.price_per_hour, number)
+    for bid in book.bids[:bids]:
+        best: AskOffer | None = None
+        furthest = -1
+        for ask in book.asks:
+            passed = _checks_passed(bid, ask, free, active)
+            furthest = max(furthest, passed)
+            if passed == CHECKS and (best is None or ask.price_per_hour < best.price_per_hour):
+                best = ask
         if best is not None:
-            left[best[1]] = None
             matches += 1
+            active[best.provider] = active.get(best.provider, 0) + 1
+            free[best.provider] -= bid.stake
     return matches
 
 
-def _fits(bid: BidOffer, ask: AskOffer) -> bool:
+CHECKS = 14
+
+
+def _checks_passed(bid: BidOffer, ask: AskOffer, free: dict[str, int], active: dict[str, int]) -> int:
+    """How many checks the pair passes before the first that it fails."""
     needs, lot = bid.needs, ask.lot
-    return (
-        lot.rules == needs.rules
-        and lot.gpus == needs.gpus
-        and (not needs.devices or lot.device in needs.devices)
-        and lot.vram_mb >= needs.vram_mb
-        and lot.memory_mb >= needs.memory_mb
-        and (not needs.regions or lot.region in needs.regions)
-        and lot.tier >= needs.tier
-        and ask.max_stake >= bid.stake
-        and ask.price_per_hour * bid.units <= bid.limit * ask.units_per_hour
+    checks = (
+        lambda: lot.rules == needs.rules,
+        lambda: lot.gpus == needs.gpus,
+        lambda: needs.environment in lot.environments,
+        lambda: not needs.devices or lot.device in needs.devices,
+        lambda: lot.vram_mb >= needs.vram_mb,
+        lambda: lot.memory_mb >= needs.memory_mb,
+        lambda: not needs.regions or lot.region in needs.regions,
+        lambda: lot.tier >= needs.tier,
+        lambda: needs.hosts <= lot.hosts,
+        lambda: ask.max_stake >= bid.stake,
+        lambda: ask.units_per_hour >= max(bid.lowest_speed, bid.deadline_speed),
+        lambda: ask.price_per_hour * bid.units <= bid.limit * ask.units_per_hour,
+        lambda: lot.wants.objection(bid.client, bid.recipe, ask.price(ask.price_per_hour, bid.units)) is None,
+        lambda: active.get(ask.provider, 0) < ask.max_active and free.get(ask.provider, 0) >= bid.stake,
     )
+    for passed, check in enumerate(checks):
+        if not check():
+            return passed
+    return CHECKS
