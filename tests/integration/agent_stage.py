@@ -114,7 +114,7 @@ class Stage:
 
     def stop_market(self) -> None:
         self.server.halt()
-        self._serving.join(10)
+        self._serving.join(60)
 
     @contextlib.contextmanager
     def approving(self) -> Iterator[Approver]:
@@ -129,7 +129,7 @@ class Stage:
                 yield approver
             finally:
                 stop.set()
-                thread.join(10)
+                thread.join(60)
 
     # ------------------------------------------------------------- the client
 
@@ -205,7 +205,7 @@ class Stage:
             yield thread
         finally:
             agent.stop()
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive()
 
     def agent_process(self, **changes: Any) -> subprocess.Popen[bytes]:
@@ -236,7 +236,7 @@ class Stage:
         return folders[0].file.made if folders else 0
 
 
-def wait_for(what: str, condition: Callable[[], Any], seconds: float = 120) -> Any:
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = 200) -> Any:
     """The first true value of the condition."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -10,7 +10,7 @@ from eth_account.signers.local import LocalAccount
 from web3.types import RPCEndpoint
 
 from contracts.chain.client import Chain, connect
-from contracts.chain.devnet import Devnet, start_devnet
+from contracts.chain.devnet import Devnet, Timing, start_devnet
 from contracts.chain.lane import close_lanes
 from contracts.chain.sender import Sender
 from contracts.orders import new_account
@@ -21,14 +21,16 @@ from tests.postgres import postgresql
 __all__ = ["postgresql"]
 
 TOKEN = 1_000_000  # smallest units
+# Nothing ends by itself while a test runs, however slow the machine: tests move the clock (`pass_time`).
+TIMING = Timing(window=300, checkpoint_timeout=1200, arbiter_timeout=600, interruptible_timeout=7200)
 
 Funded = Callable[..., list[LocalAccount]]
 
 
 @pytest.fixture(scope="session")
 def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
-    """A devnet with second-long rules and a home of its own. State that tests leave stays: prefer `chain`."""
-    with start_devnet(tmp_path_factory.mktemp("devnet")) as running:
+    """A devnet with a home of its own. State that tests leave stays: prefer `chain`."""
+    with start_devnet(tmp_path_factory.mktemp("devnet"), timing=TIMING) as running:
         yield running
 
 

@@ -136,5 +136,5 @@ def stage(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database
             yield Stage(server, api, chain, context.sender, client, provider, rules, tmp_path)
     finally:
         server.halt()
-        thread.join(60)
+        thread.join(200)
     assert server.dead is None

@@ -43,7 +43,7 @@ def test_one_process_serves_an_old_key_and_a_new_one(home: Path, chain: Chain) -
                 time.sleep(0.1)
             assert all(api.encryption_key(address) for address in addresses)
             process.send_signal(signal.SIGTERM)
-            output, log = process.communicate(timeout=60)
+            output, log = process.communicate(timeout=120)
     finally:
         process.kill()
         process.communicate()

@@ -44,7 +44,7 @@ def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("GPUMARKET_PASSWORD", PASSWORD)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))  # not among what commands print
     rules = chain.settings.rule_set("audited").model_copy(
-        update={"checkpoint_timeout": 30, "window": 3, "arbiter_fee": 1}
+        update={"checkpoint_timeout": 120, "window": 3, "arbiter_fee": 1}
     )
     matcher, approver = funded(2)
     client, provider = funded(2, free=FREE)
@@ -101,7 +101,7 @@ def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: R
     with pytest.raises(UserError, match="is not over"):
         run("extend", job.id, "--steps", "8")
     with stage.approving(), stage.agent():
-        assert JobOut.model_validate_json(run("wait", job.id, "--timeout", "60").stdout).status is JobStatus.DONE
+        assert JobOut.model_validate_json(run("wait", job.id, "--timeout", "200").stdout).status is JobStatus.DONE
         lines = [json.loads(line) for line in run("logs", job.id).stdout.splitlines()]
         assert [one["report"]["kind"] for one in lines] == ["log"] * len(lines)
         assert "".join(one["text"] for one in lines).count("step 8 done") == 1
@@ -115,7 +115,7 @@ def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: R
         assert int(offer["highest_cost"]) == 2 * 2 * PRICE
         more = JobOut.model_validate_json(run("extend", job.id, "--steps", "8", "--yes").stdout)
         assert (more.spec.start_step, more.spec.steps, more.spec.config) == (8, 8, job.spec.config)
-        run("wait", more.id, "--timeout", "60")
+        run("wait", more.id, "--timeout", "200")
     assert stage.free(stage.client) == FREE - 4 * PRICE
     cost = json.loads(run("cost", more.id).stdout)["total"]
     assert cost == {"paid": str(2 * PRICE), "fees": "0", "refunded": "0", "penalty": "0", "locked": "0",
@@ -144,7 +144,7 @@ def test_a_job_stops_early_and_only_what_was_made_is_paid(stage: Stage, run: Run
     job = submitted(stage, run, steps=40, stop=stop, config={"judged": [3, 1, 2, 1]}, budget="12", max_price=None)
     assert job.bid.max_price == 12 * TOKEN // 10
     with stage.approving(), stage.agent():
-        done = JobOut.model_validate_json(run("wait", job.id, "--timeout", "60").stdout)
+        done = JobOut.model_validate_json(run("wait", job.id, "--timeout", "200").stdout)
     assert (done.status, done.accepted) == (JobStatus.DONE, 4)
     assert done.reason == "early stop at checkpoint 4: eval_loss made no progress for 2 checkpoints"
     assert done.metrics["eval_loss"] == 1
@@ -181,7 +181,7 @@ def test_weights_to_start_from_come_from_an_allowed_host(stage: Stage, run: Run)
             reason = "no fitting machine fetches files from the hosts that the job's files are at"
             wait_for("the market's refusal", lambda: stage.job(job.id).reason == reason)
         with stage.agent(resources=RESOURCES.model_copy(update={"hosts": ("127.0.0.1",)})):
-            run("wait", job.id, "--timeout", "60")
+            run("wait", job.id, "--timeout", "200")
     assert "checkpoint 1, verified up to tip" in shown("pull", job.id, str(stage.home / "pulled"))
     state = read_checkpoint(stage.home / "pulled" / "checkpoint-00001.safetensors")
     assert abs(state["model/bias"].mean().item() - 0.5) < 0.1

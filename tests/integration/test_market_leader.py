@@ -4,11 +4,13 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlmodel import select
+from sqlalchemy import func
+from sqlmodel import select, update
 
 from contracts import keys
 from contracts.api.access import Signer
@@ -18,10 +20,11 @@ from contracts.chain.devnet import Devnet
 from contracts.chain.sender import Sender
 from contracts.orders import Rules
 from contracts.settings import CONFIG_NAME
+from market import leader
 from market.db import Database
 from market.leader import Elected, NotLeading
 from market.models import EpochRow, LeaderRow
-from tests.integration.conftest import TOKEN, Funded, give_gas_money
+from tests.integration.conftest import TOKEN, Funded, give_gas_money, rpc
 from tests.integration.test_market_serve import serving, wait_until_ready
 from tests.market_world import RECIPE, make_ask, make_bid, make_spec, signed_ask, signed_bid
 from tests.postgres import Cluster
@@ -37,6 +40,19 @@ def db(postgresql: Cluster) -> Iterator[Database]:
         database.close()
 
 
+@pytest.fixture
+def an_hour_passes(db: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """When it is called: for the database's clock and for that of this process."""
+
+    def passes() -> None:
+        before = leader._clock
+        monkeypatch.setattr(leader, "_clock", lambda: before() + 3600)
+        with db.engine.begin() as connection:  # not a writing session, whose turn would come after others
+            connection.execute(update(LeaderRow).values(until=func.clock_timestamp() - timedelta(hours=1)))
+
+    return passes
+
+
 def write(db: Database, leadership: Elected, number: int) -> None:
     with db.session() as session:
         leadership.fence(session)
@@ -44,7 +60,7 @@ def write(db: Database, leadership: Elected, number: int) -> None:
 
 
 def test_one_leads_until_it_lets_go(db: Database) -> None:
-    first, second = Elected(db), Elected(db)
+    first, second = Elected(db, seconds=60), Elected(db, seconds=60)
     assert not first.leads
     for one in (first, second, first, second):
         one.stand()
@@ -57,16 +73,16 @@ def test_one_leads_until_it_lets_go(db: Database) -> None:
     assert (first.leads, second.leads) == (False, True)
 
 
-def test_who_was_paused_writes_and_sends_nothing(db: Database) -> None:
-    paused, other = Elected(db, seconds=0.2), Elected(db)
+def test_who_was_paused_writes_and_sends_nothing(db: Database, an_hour_passes: Callable[[], None]) -> None:
+    paused, other = Elected(db, seconds=60), Elected(db, seconds=60)
     paused.stand()
     write(db, paused, 1)
-    time.sleep(0.3)
+    an_hour_passes()
     assert not paused.leads
     write(db, paused, 2)  # late, but nobody has taken over: it is still the only one
     paused.confirm()
     assert paused.leads
-    time.sleep(0.3)
+    an_hour_passes()
     other.stand()
     write(db, other, 3)
     with pytest.raises(NotLeading):
@@ -80,12 +96,12 @@ def test_who_was_paused_writes_and_sends_nothing(db: Database) -> None:
         assert session.exec(select(LeaderRow)).one().term == 2
 
 
-def test_nobody_takes_over_within_a_write(db: Database) -> None:
-    paused, other = Elected(db, seconds=0.2), Elected(db)
+def test_nobody_takes_over_within_a_write(db: Database, an_hour_passes: Callable[[], None]) -> None:
+    paused, other = Elected(db, seconds=60), Elected(db, seconds=60)
     paused.stand()
     with db.session() as session:
         paused.fence(session)
-        time.sleep(0.3)
+        an_hour_passes()
         taking = threading.Thread(target=other.stand)
         taking.start()
         taking.join(0.3)
@@ -96,7 +112,7 @@ def test_nobody_takes_over_within_a_write(db: Database) -> None:
 
 
 def test_only_one_of_many_at_once(db: Database) -> None:
-    many = [Elected(db) for _ in range(8)]
+    many = [Elected(db, seconds=60) for _ in range(8)]
     threads = [threading.Thread(target=one.stand) for one in many]
     for thread in threads:
         thread.start()
@@ -116,7 +132,7 @@ def test_nothing_is_sent_while_another_leads(chain: Chain, funded: Funded) -> No
     sending.join(0.5)
     assert chain.w3.eth.get_transaction_count(account.address, "pending") == before
     leads.set()
-    sending.join(60)
+    sending.join(200)
     assert chain.w3.eth.get_transaction_count(account.address, "pending") == before + 1
 
 
@@ -151,7 +167,8 @@ class People:
         with MarketClient(url) as api:
             while not api.job(job).leases:
                 assert time.monotonic() < deadline, api.job(job).reason
-                time.sleep(0.1)
+                rpc(self.chain, "evm_mine")  # other people's blocks: an epoch waits for the one after its own
+                time.sleep(0.2)
 
 
 def test_another_goes_on_after_a_kill(
@@ -180,16 +197,16 @@ def test_another_goes_on_after_a_kill(
                 # Whichever is asked: the second takes the orders, the first opens the lease, both show it.
                 before = people.post(second_url, tmp_path)
                 for url in (first_url, second_url):
-                    people.wait_for_lease(url, before, 20)
+                    people.wait_for_lease(url, before, 120)
                 assert [one.id for one in first_api.job(before).leases] == [
                     one.id for one in second_api.job(before).leases
                 ]
 
                 first.kill()
                 job = people.post(second_url, tmp_path)
-                people.wait_for_lease(second_url, job, 30)
+                people.wait_for_lease(second_url, job, 120)
                 second.send_signal(signal.SIGTERM)
-                assert second.wait(60) == 0
+                assert second.wait(120) == 0
         db = Database(database_url)
         with db.reading() as session:
             last = session.exec(select(LeaderRow)).one()

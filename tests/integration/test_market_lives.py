@@ -390,6 +390,7 @@ def lose_job_file(market: Lives) -> None:
     market.context.blobs.path(job.spec.files["recipe.py"].sha256).unlink()
 
 
+@pytest.mark.mostly_sqlite
 @pytest.mark.parametrize(
     ("tamper", "says"),
     [
@@ -406,6 +407,7 @@ def lose_job_file(market: Lives) -> None:
 )
 def test_reconcile_names_what_differs(market: Lives, tamper: Any, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("market.reconcile.SECONDS_BETWEEN", 0)
+    monkeypatch.setattr("market.reconcile.LOOKS", 2)
     job = one_lease(market)
     lease = market.lease_of(job)
     market.make(lease, 2)
@@ -436,6 +438,7 @@ def test_reconcile_mends_what_is_safe(
     market: Lives, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("market.reconcile.SECONDS_BETWEEN", 0)
+    monkeypatch.setattr("market.reconcile.LOOKS", 2)
     monkeypatch.setattr("market.mending.SECONDS_BETWEEN", 0)
     context = market.context
     job = one_lease(market)

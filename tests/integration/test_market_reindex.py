@@ -173,6 +173,6 @@ def test_the_command(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 0 and "made anew" in done.output, done.output
     assert differences(market) == []
     command = [sys.executable, "-m", "contracts.cli", "market", "reindex", "--output", "json"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    told = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert json.loads(told.stdout) == {"differences": [], "rows": reindex.count(context.db), "replaced": False}
     assert told.stderr == ""

@@ -72,9 +72,9 @@ def test_a_checkpoint_without_the_metric_is_rejected(market: Lives) -> None:
 
 
 def test_a_deadline_keeps_slow_machines_away_and_ends_the_job(market: Lives) -> None:
-    market.spec = make_spec(deadline=deadline(60))  # four checkpoints, a second each
+    market.spec = make_spec(deadline=deadline(600))  # four checkpoints, a second each
     job = market.post_bid()
-    market.post_ask(market.providers[0], units_per_hour=3_600_000_000 // 18, price_per_hour=200_000_000)
+    market.post_ask(market.providers[0], units_per_hour=3_600_000_000 // 180, price_per_hour=20_000_000)
     assert market.clear() is None
     assert market.api.job(job.id).reason == "every fitting machine is too slow to be done by the job's deadline"
     market.post_ask(market.providers[1])
@@ -84,7 +84,7 @@ def test_a_deadline_keeps_slow_machines_away_and_ends_the_job(market: Lives) -> 
     market.say(lease, "release", 1)
     market.approver.answer_releases()
     market.redeem(lease)
-    market.pass_time(int(time.time()) + 70 - market.chain.now())
+    market.pass_time(int(time.time()) + 610 - market.chain.now())
     over = market.api.job(job.id)
     assert (over.status, over.reason) == ("expired", "its deadline has passed, with 1 of 4 checkpoints accepted")
     assert market.clear() is None

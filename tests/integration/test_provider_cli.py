@@ -27,7 +27,7 @@ def stage(
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     provider, matcher, approver = funded(3)
     (client,) = funded(free=100 * TOKEN)
-    rules = chain.settings.rule_set("audited").model_copy(update={"checkpoint_timeout": 60})
+    rules = chain.settings.rule_set("audited").model_copy(update={"checkpoint_timeout": 120})
     with Stage(chain, tmp_path, rules, matcher, client, provider, approver, database_url) as stage:
         yield stage
 
@@ -102,7 +102,7 @@ def test_status_shows_money_and_leases(stage: Stage, run: Run) -> None:
 
     stage.submit(checkpoints=2)
     with stage.approving(), stage.agent(once=True) as agent:
-        agent.join(80)
+        agent.join(200)
     (report,) = json.loads(run("status", "--key", KEY, "-o", "json").stdout)
     (lease,) = report["ended"]
     assert (lease["made"], lease["redeemed"], lease["earned"]) == (2, 2, str(2 * TOKEN))

@@ -28,7 +28,7 @@ def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     matcher, approver = funded(2)
     client, provider = funded(2, free=100 * TOKEN, held=5 * TOKEN)
-    rules = chain.settings.rule_set("audited").model_copy(update={"arbiter_fee": 1, "checkpoint_timeout": 60})
+    rules = chain.settings.rule_set("audited").model_copy(update={"arbiter_fee": 1, "checkpoint_timeout": 120})
     # One kind: a provider sees the database through the API only, which the market's tests try on both.
     database = f"sqlite:///{tmp_path}/market.sqlite3"
     with Stage(chain, tmp_path, rules, matcher, client, provider, approver, database) as stage:
@@ -72,7 +72,7 @@ def test_earnings_and_what_becomes_of_them(stage: Stage, run: Run, tmp_path: Pat
     money = MoneyRules(sweep_above=90 * TOKEN, sweep_to=cold, sweep_seconds=3600)
     with stage.approving(), stage.agent(once=True, money=money) as agent:
         wait_for("a sweep", lambda: chain.token_balance(cold) == 15 * TOKEN)
-        agent.join(60)
+        agent.join(200)
     spent = before - chain.w3.eth.get_balance(stage.provider.address)
     assert stage.free(stage.provider) == 85 * TOKEN + 3 * PRICE  # and 5 in the wallet
 

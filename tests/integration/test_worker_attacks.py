@@ -376,10 +376,10 @@ sandbox.end(run)
 
     one = Podman()
     process = one.start(sandbox.Program([sys.executable, "-S", "-c", ""]))
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     one.end(process)
     assert _containers() & set(names.values()) == {names["living"]}
-    workers["living"].communicate(timeout=60)
+    workers["living"].communicate(timeout=120)
     assert not _containers() & set(names.values())
     assert not list((tmp_path / "living" / "scratch").iterdir())
 
