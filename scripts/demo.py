@@ -230,6 +230,15 @@ class Demo:
         console.print(text.rstrip(), markup=False)
         return ok
 
+    def verify_epochs(self, job: JobOut) -> bool:
+        """Have the client check the auctions that placed its job."""
+        client, ids = self.stage.party(VICTIM_JOB), {lease.id for lease in job.leases}
+        placed = [epoch.number for epoch in self.market.epochs() if ids & {match.lease for match in epoch.matches}]
+        with ThreadPoolExecutor(len(placed)) as pool:
+            outcomes = list(pool.map(lambda number: client.try_run("epoch", "verify", str(number)), sorted(placed)))
+        console.print("\n".join(text.rstrip() for _, text in outcomes), markup=False)
+        return all(ok for ok, _ in outcomes)
+
     def train_again(self) -> None:
         """Train the killed job once more, uninterrupted, while the market waits for its silent provider."""
         party = self.stage.party(VICTIM_JOB)
@@ -293,6 +302,8 @@ def play(demo: Demo, keep: bool, timeout: int) -> dict[str, Any]:
     after = {name: demo.wealth(name) for name in demo.before}
     demo.say("reconcile: chain against database against blobs")
     reconciled = demo.reconcile()
+    demo.say("the auctions that placed the killed job, checked by its client: orders, prices, coin, openings")
+    verified = demo.verify_epochs(jobs[VICTIM_JOB])
     demo.say("the killed job against the same job trained without interruption, on one machine")
     identical = demo.bit_identical(jobs[VICTIM_JOB])
     return {
@@ -316,6 +327,7 @@ def play(demo: Demo, keep: bool, timeout: int) -> dict[str, Any]:
         },
         "killed": demo.killed,
         "reconciled": reconciled,
+        "verified": verified,
         "bit_identical": identical,
         "seconds": round(time.monotonic() - demo.stage.started, 1),
     }
@@ -339,7 +351,7 @@ def problems(result: dict[str, Any]) -> list[str]:
         found.append("no provider was killed")
     elif not any(len({lease["provider"] for lease in job["leases"]}) > 1 for job in result["jobs"]):
         found.append("no job moved to another provider")
-    found += [f"{name} is false" for name in ("reconciled", "bit_identical") if not result[name]]
+    found += [f"{name} is false" for name in ("reconciled", "verified", "bit_identical") if not result[name]]
     return found
 
 

@@ -27,6 +27,7 @@ def test_the_demo_holds(tmp_path: Path) -> None:
     the_killed_providers_job_moved_from_its_last_accepted_checkpoint(outcome)
     everybody_was_paid_for_exactly_what_was_accepted(outcome)
     assert outcome["reconciled"] is True
+    assert outcome["verified"] is True
     assert outcome["bit_identical"] is True
 
 
