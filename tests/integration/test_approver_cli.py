@@ -60,7 +60,7 @@ def free_port() -> int:
 def rounds_of(port: int) -> set[str]:
     """Approvers that have looked at the market, by their metrics."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
     except OSError:
         return set()

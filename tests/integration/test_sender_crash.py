@@ -32,8 +32,8 @@ def test_killed_and_sent_once(chain: Chain, funded: Funded, point: str, mining: 
     if not mining:
         rpc(chain, "evm_setAutomine", False)
     try:
-        assert start(point, account, 7).wait(30) == -9
-        sender = Sender(chain, account, timeout=20)
+        assert start(point, account, 7).wait(120) == -9
+        sender = Sender(chain, account, timeout=100)
         rpc(chain, "evm_setAutomine", True)
         if not mining:
             rpc(chain, "evm_mine")

@@ -242,7 +242,7 @@ def test_fees_rise_to_the_cap_and_no_further(chain: Chain, funded: Funded) -> No
     rpc(chain, "evm_setAutomine", False)
     try:
         with pytest.raises(NotMined, match="can't be raised above the setting max_fee_gwei, 4"):
-            Sender(chain, account, timeout=3, bump_after=0.05).send(chain.faucet(account.address, 5))
+            Sender(chain, account, timeout=10, bump_after=0.05).send(chain.faucet(account.address, 5))
         [intent] = open_intents(chain, account)
         assert len(intent.versions) > 2
         assert 4 * 10**9 * 8 // 9 < max(version.fees.most for version in intent.versions) <= 4 * 10**9

@@ -1,6 +1,7 @@
 """The worker agent when the chain takes blocks back, and while it waits for what it can't."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,7 +28,24 @@ def take_back(stage: Stage) -> None:
     rpc(stage.chain, "anvil_reorg", depth, [])
 
 
-def test_a_lease_that_vanishes_is_worked_for_again_when_it_returns(stage_of: StageOf) -> None:
+def noted_trainings(monkeypatch: pytest.MonkeyPatch, at_start: Callable[[], None] = lambda: None) -> list[Training]:
+    """A list that each training is added to, when it starts."""
+    found: list[Training] = []
+    train = Training._train
+
+    def noted(self: Training, job: Any) -> Any:
+        found.append(self)
+        at_start()
+        return train(self, job)
+
+    monkeypatch.setattr(Training, "_train", noted)
+    return found
+
+
+def test_a_lease_that_vanishes_is_worked_for_again_when_it_returns(
+    stage_of: StageOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = noted_trainings(monkeypatch)
     stage = stage_of()
     stage.submit(checkpoints=20, pause=0.3)
     with capture_logs() as logs, stage.approving(), stage.agent(once=True, margin=2) as agent:
@@ -35,7 +53,7 @@ def test_a_lease_that_vanishes_is_worked_for_again_when_it_returns(stage_of: Sta
         take_back(stage)
         wait_for("its absence", lambda: any(line["event"] == "lease.vanished" for line in logs))
         lease = stage.folder().lease
-        time.sleep(1.5)  # the step that was on its way ends
+        wait_for("the end of the step that was on its way", lambda: not trainings[-1].is_alive())
         made = stage.made()
         time.sleep(2)
         assert (stage.made(), stage.folder().file.goal) == (made, "training")
@@ -56,13 +74,7 @@ def test_work_starts_when_its_lease_is_final_and_ends_when_its_pay_is(
     stage = stage_of()
     stage.submit(checkpoints=2)
     started: list[int] = []
-    train = Training._train
-
-    def noted(self: Training, job: Any) -> Any:
-        started.append(stage.chain.w3.eth.block_number)
-        return train(self, job)
-
-    monkeypatch.setattr(Training, "_train", noted)
+    noted_trainings(monkeypatch, lambda: started.append(stage.chain.w3.eth.block_number))
     with stage.approving(), stage.agent(once=True) as agent:
         agent.join(200)
         assert not agent.is_alive()

@@ -170,10 +170,10 @@ def test_stop_before_go(tmp_path: Path) -> None:
 
 def test_training_waits_for_its_checkpoints_to_be_taken_and_that_is_no_hang(tmp_path: Path) -> None:
     spec = toy_job(tmp_path / "job")
-    limits = Limits(memory_mb=800, hang_seconds=4)
+    limits = Limits(memory_mb=800, hang_seconds=10)
     with Runner(spec, tmp_path / "job", tmp_path / "work", limits=limits, ahead=1) as run:
         waiting: list[Checkpoint] = []
-        while message := run.next_message(timeout=None if not waiting else 6):
+        while message := run.next_message(timeout=None if not waiting else 13):
             assert not isinstance(message, Failed), message
             if isinstance(message, Ready):
                 run.go()
@@ -181,7 +181,7 @@ def test_training_waits_for_its_checkpoints_to_be_taken_and_that_is_no_hang(tmp_
                 waiting.append(message)
         assert [checkpoint.index for checkpoint in waiting] == [1, 2]
         run.take(waiting[0])
-        following = run.next_message(timeout=30)
+        following = run.next_message(timeout=100)
         assert isinstance(following, Step) and following.step > 8
 
 
