@@ -38,13 +38,16 @@ class InForce:
     def objection(self, id: str, order: Bid | Ask, until: int) -> str | None:
         """Why an order does not count; None if it does. A Bid's nonce, which events don't tell, is not looked at."""
         time, page = self.header.time, self.past.ledger.account(owner_of(order)).page
+        is_first = isinstance(order, Ask) or not self.past.leases_of(
+            id
+        )  # later leases of a Bid don't look at its nonce
         if order.matcher not in (ZERO_ADDRESS, self.header.market):
             return f"it names the matcher {order.matcher}"
         if any(getattr(order, field) == 0 for field in _POSITIVE[type(order)]):
             return "it has a 0 where 1 is the least"
         if until < time:
             return f"it ended at {until}, before {time}"
-        if order.page != page:
+        if is_first and order.page != page:
             return f"it names page {order.page}, and its owner is at page {page}"
         return self._bids_objection(id, order) if isinstance(order, Bid) else self._asks_objection(order)
 

@@ -664,6 +664,7 @@ def test_a_job_goes_on_elsewhere(world: World) -> None:
     second = world.open(bid, ask, 1_000_000, 7, start=1, prev=first.lease)
     world.give_up(second, 8, accepted=1)
     other = world.ask(1, price_per_hour=5_000_000_000)
+    world.events.append(PageRaised(at(9), world.clients[0].address, 1))  # which ends no Bid that has had a lease
     held = world.hold()
     assert (only_match(held).ask, held.notes()) == (other.id, [])
     held.spoil(matches=[only_match(held).model_copy(update={"ask": ask.id, "price": 1_000_000})])
