@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from market.matching.book import BidOffer, Reason
+from market.matching.classes import MAX_VALUE
 from market.matching.fitting import Fitting, Ints, numbers
-
-MAX_VALUE = 1 << 40  # ticks per hour
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ class Match:
 
 
 Prices = Mapping[TradeClass, int]  # ticks per lot-hour
-BidKey = tuple[object, ...]  # a bid, as far as it may change from epoch to epoch: resting.key
+BidKey = tuple[str, int]  # id and rest: what else a bid is does not change, or takes machines out of its reach
 
 
 @dataclass(frozen=True, slots=True)

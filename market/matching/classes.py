@@ -8,6 +8,7 @@ from typing import Any
 from contracts.wants import Wants
 from market.matching.book import AskOffer, BidOffer, Lot, Needs, Reason, TradeClass
 
+MAX_VALUE = 1 << 40  # ticks per hour: of more, the auction can't count sums
 SPEED_BITS = 6
 MEMORY_BITS = 4
 WORK_BITS = 4

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from market.matching.book import EVERYTHING, BidOffer, Lot, Needs, Reason, TradeClass
-from market.matching.classes import LOT_BOUNDS, hourly, pays, welcome
+from market.matching.classes import LOT_BOUNDS, MAX_VALUE, hourly, pays, welcome
 
 Ints = NDArray[np.int64]
 
@@ -119,7 +119,7 @@ class Fitting:
         return found
 
     def _affordable(self, bid: BidOffer, number: int) -> bool:
-        return hourly(bid, self.classes[number].units_per_hour, self.tick) >= self.cheapest[number]
+        return self.cheapest[number] <= hourly(bid, self.classes[number].units_per_hour, self.tick) <= MAX_VALUE
 
 
 class _AtLeast:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ortools.graph.python import min_cost_flow
 
 from contracts.errors import UserError
-from market.matching.arcs import MAX_VALUE, Arcs, arcs
+from market.matching.arcs import Arcs, arcs
 from market.matching.book import Match, Prices, Reason, TradeClass
-from market.matching.classes import cost
+from market.matching.classes import MAX_VALUE, cost
 from market.matching.fitting import Fitting, Ints
 from market.matching.offered import Offered
 from market.matching.prices import FAR, Trades, prices

@@ -4,15 +4,14 @@ At the prices that an epoch leaves, no bid that it left would rather have a clas
 costs less than its class. Both stay true when others leave, and while deadlines come nearer: a bid fits ever fewer
 classes. So only an order, a slot or a class that was not there *touches* its size.
 
-It is otherwise where a bid avoids a provider: that comes into its reach when the others leave. So such a size is
-touched by what is gone as well.
+It is otherwise where a bid avoids a provider, which comes into its reach when the others that it could pay leave. They
+leave by being matched, or else that bid would have had one: so where there was a match, such a size is solved again.
 """
 
 from collections import Counter
 from collections.abc import Collection, Mapping
 
 from market.matching.book import BidKey, BidOffer, Book, Match, Prices, Reason, Rest, Resting, Size
-from market.matching.classes import SPEED_BITS, round_up
 from market.matching.offered import Offered, offered
 from market.matching.reserve import reserve
 
@@ -30,17 +29,13 @@ def touched(book: Book, before: Resting | None = None) -> frozenset[Size]:
 def is_touched(now: Offered, before: Rest | None) -> bool:
     if before is None or any(key(bid) not in before.bids for bid in now.bids):
         return True
-    count = 0
     for of, slots in now.slots.items():
         if of not in before.prices:
             return True
         had = before.slots[of]
-        has = Counter(slot.ask.id for slot in slots)
-        if any(n > had.get(ask, 0) for ask, n in has.items()):
+        if any(n > had.get(ask, 0) for ask, n in Counter(slot.ask.id for slot in slots).items()):
             return True
-        count += len(slots)
-    gone = len(now.bids) < len(before.bids) or count < sum(sum(had.values()) for had in before.slots.values())
-    return gone and now.avoids
+    return False
 
 
 def left_over(of: Offered, matches: Collection[Match], prices: Prices, reasons: Mapping[str, Reason]) -> Rest | None:
@@ -59,7 +54,4 @@ def left_over(of: Offered, matches: Collection[Match], prices: Prices, reasons: 
 
 
 def key(bid: BidOffer) -> BidKey:
-    if not bid.avoid:
-        return bid.id, bid.rest
-    # A class that becomes too slow for the deadline may bring the avoided ones into reach.
-    return bid.id, bid.rest, bid.avoid, round_up(max(bid.lowest_speed, bid.deadline_speed), SPEED_BITS)
+    return bid.id, bid.rest

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from contracts.wants import Wants
 from market.matching import AskOffer, BidOffer, Book, Reason, clear
-from market.matching.arcs import MAX_VALUE
+from market.matching.classes import MAX_VALUE
 from market.matching.verifier import Claimed, lies
 from tests.books import random_book
 from tests.small_books import PARTIES, RICH, RULES, ask_offer, bid_offer, book, checked, claims, markets, rich

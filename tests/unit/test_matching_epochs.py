@@ -95,6 +95,10 @@ def test_only_what_is_new_touches_its_size() -> None:
     assert sizes(*bids, asks[0], replace(asks[1], max_active=2)) == {RULES[1]}
     assert sizes(*bids, *asks, free=RICH | {PARTIES[4]: 60}) == {RULES[1]}  # a lower stake is another class
     assert sizes(*bids, bid_offer(3, {"gpus": 1}), *asks) == set()  # nobody sells what it wants
+    # What was matched does not rest: here its lease was not opened, and the bid is gone, so that its slot is free.
+    matched = clear(book(bid_offer(3, limit=200), bid_offer(4), asks[0]))
+    assert matched.reasons == {bid_offer(4).id: Reason.OUTBID}
+    assert touched(book(bid_offer(4), asks[0]), matched.resting) == {(RULES[0], 0)}
     carried = clear(book(*bids, *asks, bid_offer(3, limit=1)), before=first.resting)
     assert carried.touched == {(RULES[0], 0)}
     assert carried.prices == first.prices
@@ -102,7 +106,6 @@ def test_only_what_is_new_touches_its_size() -> None:
 
 
 def test_a_provider_that_is_avoided_comes_into_reach_when_the_others_leave() -> None:
-    """So what is gone touches such a size."""
     shunned, other = ask_offer(1), ask_offer(2, provider=PARTIES[4], price_per_hour=4000)
     waiting = bid_offer(1, avoid=frozenset({PARTIES[5]}))
     winner = bid_offer(2, client=PARTIES[1], limit=200, needs={"regions": frozenset({"eu"})})

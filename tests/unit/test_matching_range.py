@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from contracts.amounts import MAX_AMOUNT
 from contracts.errors import UserError
 from market.matching import AskOffer, BidOffer, Book, Reason, clear, net
-from market.matching.arcs import MAX_VALUE
+from market.matching.classes import MAX_VALUE
 from market.matching.verifier import lies
 from tests.small_books import PARTIES, RICH, ask_offer, bid_offer, book, checked, claims
 

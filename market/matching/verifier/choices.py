@@ -136,7 +136,8 @@ class _Shop:
         takes: Flags = fits & welcome & enough
         others: Flags = takes & ~np.isin(self.provider, list(bid.avoid))
         left = np.flatnonzero(others)
-        return others if (self.pay(np.array([number]), left) >= self.least[left]).any() else takes
+        pay = self.pay(np.array([number]), left)
+        return others if ((pay >= self.least[left]) & (pay <= MOST_VALUE)).any() else takes
 
 
 class _Ranks:
