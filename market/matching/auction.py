@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 
 from market.matching.book import AskOffer, BidOffer, Book, Lot, Match, Reason, Rest, Resting, Result, Size, TradeClass
+from market.matching.classes import rounded
 from market.matching.fitting import Suiting
 from market.matching.net import solve
 from market.matching.offered import offered
@@ -28,7 +29,7 @@ def clear(book: Book, seed: bytes = b"", tick: int = 1, before: Resting | None =
     reasons = {bid.id: Reason.BALANCE for bid in reserved.unfunded}
     taken: dict[Size, set[Lot]] = {}
     for ask in reserved.taken:
-        taken.setdefault(ask.lot.pool, set()).add(ask.lot)
+        taken.setdefault(ask.lot.pool, set()).add(rounded(ask.lot))
     matches: list[Match] = []
     prices: dict[TradeClass, int] = {}
     touched: set[Size] = set()
@@ -39,8 +40,7 @@ def clear(book: Book, seed: bytes = b"", tick: int = 1, before: Resting | None =
         if known is not None:
             resting[size] = known
         if not of.slots:
-            why = _nothing_of(size, book.asks)
-            reasons |= _unless_taken({bid.id: why for bid in of.bids}, of.bids, gone)
+            reasons |= _without_slots(size, of.bids, book.asks, gone)
         elif known is not None and not is_touched(of, known):
             prices |= {name: known.prices[name] for name in of.slots}
             reasons |= {bid.id: known.bids[key(bid)] for bid in of.bids}
@@ -60,12 +60,16 @@ def clear(book: Book, seed: bytes = b"", tick: int = 1, before: Resting | None =
     return Result(tuple(matches), prices, reasons, surplus, frozenset(touched), resting)
 
 
-def _nothing_of(size: Size, asks: Iterable[AskOffer]) -> Reason:
-    """Why there is nothing of a size on offer."""
+def _without_slots(
+    size: Size, bids: Iterable[BidOffer], asks: Iterable[AskOffer], gone: Collection[Lot]
+) -> dict[str, Reason]:
+    """Why bids get nothing of a size of which all is taken, or of which there is nothing."""
+    if gone:
+        lots = Suiting(list(gone))
+        return {bid.id: lots.why_not(bid.needs) or Reason.CAPACITY for bid in bids}
     rules = {ask.lot.rules for ask in asks}
-    if not rules:
-        return Reason.NO_ASKS
-    return Reason.LOT if size[0] in rules else Reason.RULES
+    nothing = Reason.NO_ASKS if not rules else Reason.LOT if size[0] in rules else Reason.RULES
+    return {bid.id: nothing for bid in bids}
 
 
 def _unless_taken(

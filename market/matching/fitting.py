@@ -40,6 +40,15 @@ class Suiting:
             known = self._by_needs[id(needs)] = (needs, found)
         return known[1]
 
+    def why_not(self, needs: Needs) -> Reason | None:
+        """The bound that leaves a job without a lot, once those before have been kept; None if it has one."""
+        found = self.all
+        for number, bound in enumerate(LOT_BOUNDS):
+            found &= self.keeping(number, needs)
+            if not found:
+                return bound.reason
+        return None
+
     def keeping(self, number: int, needs: Needs) -> int:
         """The lots that keep one of LOT_BOUNDS."""
         bound, kept = LOT_BOUNDS[number], self._kept[number]
@@ -89,19 +98,17 @@ class Fitting:
 
     def why_not(self, bid: BidOffer) -> Reason:
         """The bound that leaves a bid without a class, once its other bounds before have been kept."""
-        found = self._suiting.all
-        for number, bound in enumerate(LOT_BOUNDS):
-            found &= self._suiting.keeping(number, bid.needs)
-            if not found:
-                return bound.reason
-        for kept, reason in (
+        if (reason := self._suiting.why_not(bid.needs)) is not None:
+            return reason
+        found = self._suiting.of(bid.needs)
+        for kept, unkept in (
             (self._by_stake.kept(bid.stake), Reason.STAKE),
             (self._by_speed.kept(bid.lowest_speed), Reason.SPEED),
             (self._by_speed.kept(bid.deadline_speed), Reason.DEADLINE),
         ):
             found &= kept
             if not found:
-                return reason
+                return unkept
         return Reason.WANTED
 
     def _without_unwanted(self, bid: BidOffer, found: int) -> int:

@@ -65,6 +65,7 @@ def test_each_reason_is_given() -> None:
     refusing = ask_offer(1, {"wants": Wants(deny_clients=(PARTIES[0],))})
     assert reason_of(bid_offer(1), refusing) is Reason.WANTED
     assert reason_of(bid_offer(1), ask_offer(1, max_active=0)) is Reason.CAPACITY
+    assert reason_of(bid_offer(1, {"tier": 2}), ask_offer(1, max_active=0)) is Reason.TIER  # taken, but no good anyway
     assert reason_of(bid_offer(1), ask_offer(1), free=RICH | {PARTIES[5]: 49}) is Reason.CAPACITY
     assert reason_of(bid_offer(1, limit=61), ask_offer(1)) is Reason.PRICE
     assert reason_of(bid_offer(1), ask_offer(1), free=RICH | {PARTIES[0]: 399}) is Reason.BALANCE
