@@ -1,11 +1,11 @@
 """Whether an epoch's result is the one that its orders, the chain and the coin give."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from contracts.api.epochs import EpochBid, EpochHeader, TradeClassOut
 from contracts.types import from_hex
-from market.matching import BidOffer, Book, Lot, Needs, clear
+from market.matching import BidOffer, Book, Lot, Needs, Reason, clear
 from market.matching.book import TradeClass
 from market.matching.verifier import Claimed, lies
 from market.standing import ask_offer, needs_of
@@ -75,11 +75,23 @@ def check_certificate(published: Published, book: Book) -> Findings:
 
 
 def check_coin(published: Published, book: Book) -> Findings:
-    """That the coin has decided between equals, and prices are the least ones: cleared again it is the same."""
+    """That the coin has decided between equals, and prices are the least: cleared again it is the same."""
     assert published.epoch.seed is not None
     result = clear(book, from_hex(published.epoch.seed), published.orders.header.tick)
     afresh = {match.bid.id: (match.ask.id, match.place, match.price) for match in result.matches}
     yield from _compare({one.bid: (one.ask, one.place, one.price) for one in published.epoch.matches}, afresh)
+    yield from _compare_reasons(published, book, result.reasons)
+
+
+def _compare_reasons(published: Published, book: Book, afresh: Mapping[str, Reason]) -> Iterator[Lie]:
+    """Why bids were left; but in a size that was not solved now, their reasons may be of when it was."""
+    older = {_class(one.of).lot.pool for one in published.prices if one.epoch != published.epoch.number}
+    needs = {bid.id: bid.needs for bid in book.bids}
+    for one in published.epoch.unmatched:
+        reason = afresh.get(one.bid)
+        if one.reason != reason and (one.bid not in needs or needs[one.bid].pool not in older):
+            why = f"because {reason}" if reason else "for no reason"
+            yield Lie(f"bid {one.bid} is said to be left because {one.reason}; cleared again it is left {why}")
 
 
 def _compare(told: dict[str, Pairing], afresh: dict[str, Pairing]) -> Iterator[Lie]:

@@ -21,6 +21,7 @@ from contracts.api.epochs import (
     LeftOutReason,
     MatchOut,
     TradeClassOut,
+    UnmatchedOut,
     epoch_root,
 )
 from contracts.chain.errors import Reason as Refusal
@@ -41,7 +42,7 @@ from contracts.orders import Receipt, Report, SignedType, new_account
 from contracts.terms import AccountWord, Flag, Nums, Parties, Phase, Terms
 from contracts.types import ZERO_HASH, from_hex, to_hex
 from market.clearing import class_out
-from market.matching import clear
+from market.matching import Reason, clear
 from market.verifying.data import OrderSet, Promise, Published, until
 from market.verifying.outcome import book_of
 from market.verifying.past import BlockFacts, Past, look_back
@@ -645,6 +646,18 @@ def test_a_friend_among_equals(held: Held) -> None:
         if one.name == "coin"
         for lie in one.lies
     }
+
+
+def test_a_bid_that_is_told_a_wrong_reason(held: Held) -> None:
+    low = held.orders.bids[2]
+    held.spoil(unmatched=[UnmatchedOut(bid=low.id, reason=Reason.PRICE)])
+    assert held.notes() == []
+    held.spoil(unmatched=[UnmatchedOut(bid=low.id, reason=Reason.NO_ASKS)])
+    assert held.lie() == (
+        f"bid {low.id} is said to be left because {Reason.NO_ASKS}; cleared again it is left because {Reason.PRICE}"
+    )
+    held.prices = [one.model_copy(update={"epoch": NUMBER - 1}) for one in held.prices]
+    assert held.notes() == []  # it was told then
 
 
 def test_a_dearer_friend(world: World) -> None:
