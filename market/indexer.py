@@ -241,11 +241,12 @@ def _published(session: Session, epoch: EpochRow, until: int) -> bool:
     rows = session.exec(
         select(ChainEvent).where(
             ChainEvent.name == EpochPublished.__name__,
-            col(ChainEvent.data)["epoch"].as_integer() == epoch.number,
+            # The number is looked at here: other markets' may be higher than what databases take for an integer.
+            col(ChainEvent.data)["order_set_root"].as_string() == epoch.order_root,
             ChainEvent.block_number <= until,
         )
     ).all()
-    return any(row.data["order_set_root"] == epoch.order_root for row in rows)
+    return any(row.data["epoch"] == epoch.number for row in rows)
 
 
 def _forget_old_blocks(session: Session) -> None:
