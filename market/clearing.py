@@ -54,8 +54,10 @@ class Clearing:
     _resting: Resting | None = None  # what the last epoch left
     _newest: int | None = None  # epoch that this process cleared last
     _seen: _Sight | None = None  # when nothing was new
+    _seen_until: int = 0  # UTC seconds: from then on something is, because time has passed
     _until: int = 0  # block that must be followed before orders are looked at again: what was opened is in it
     _told: dict[str, str] = field(default_factory=dict)  # why Bids wait
+    _left: dict[str, str] = field(default_factory=dict)  # why the last epoch left Bids
 
     def __post_init__(self) -> None:
         self._in_force = InForce(self.context)
@@ -70,13 +72,13 @@ class Clearing:
             return None
         with context.db.reading() as session:
             sight = _sight(session)
-            if sight == self._seen:
+            if sight == self._seen and context.now() < self._seen_until:
                 return None
             snapshot = self._look(session)
         book = self._book(snapshot)
         if not touched(book, self._resting):
             self._tell(snapshot, clear(book, tick=tick(context), before=self._resting))
-            self._seen = sight if snapshot.settled else None
+            self._seen, self._seen_until = sight, snapshot.settled_until
             return None
         return self._clear(stop or threading.Event())
 
@@ -89,13 +91,15 @@ class Clearing:
             return
         self._resting, self._seen = None, None
         self._told.clear()
-        if newest is not None and newest.status == "cleared":
-            open_matches(self.context, number)
+        self._left.clear()
+        if newest is not None:
+            if newest.status == "cleared":
+                open_matches(self.context, number)
+            elif newest.status != "abandoned":
+                log.warning("clearing.abandoned", epoch=number)
+                with self.context.leading() as session:
+                    accept(self.context, session, "abandoned", {"number": number})
             self._until = int(self.context.chain.w3.eth.block_number)
-        elif newest is not None and newest.status != "abandoned":
-            log.warning("clearing.abandoned", epoch=number)
-            with self.context.leading() as session:
-                accept(self.context, session, "abandoned", {"number": number})
         self._newest = number
 
     def _look(self, session: Session) -> Snapshot:
@@ -110,6 +114,7 @@ class Clearing:
         """
         bids = {id: one for id, one in snapshot.bids.items() if self._may_match(one.matcher)}
         asks = {id: one for id, one in snapshot.asks.items() if self._may_match(one.matcher)}
+        self._told = {id: why for id, why in self._told.items() if id in snapshot.bids}
         self._write(dict.fromkeys(snapshot.bids.keys() - bids.keys(), FORMER_KEY))
         owners = {one.offer.client for one in bids.values()} | {one.offer.provider for one in asks.values()}
         words = self._words.of(owners)
@@ -143,7 +148,7 @@ class Clearing:
         receipt = context.sending.send(context.chain.publish_epoch(number, root), key=f"epoch {number} {root}")
         seed_block, seed = _coin(context.chain, context.matcher, header, stop)
         result = clear(book, bytes.fromhex(seed[2:]), tick(context), self._resting)
-        left = {bid: str(why) for bid, why in result.reasons.items() if self._told.get(bid) != why}
+        left = {bid: str(why) for bid, why in result.reasons.items()}
         body = {
             "number": number,
             "published_tx": to_hex(receipt["transactionHash"]),
@@ -158,14 +163,18 @@ class Clearing:
                 for of, price in result.prices.items()
                 if (of.lot.rules, of.lot.size) in result.touched
             ],
-            "unmatched": [{"bid": bid, "reason": reason} for bid, reason in left.items()],
+            "unmatched": [
+                {"bid": bid, "reason": reason} for bid, reason in left.items() if self._left.get(bid) != reason
+            ],
         }
         with context.leading() as session:
+            _check_status(session, number, "announced")
             epoch: EpochRow = accept(context, session, "cleared", body)
-        self._newest, self._resting = number, result.resting
         log.info("clearing.cleared", epoch=number, matches=len(result.matches), left=len(result.reasons))
         self._tell(snapshot, result)
         self._until = open_matches(context, number)
+        # Only now: after any trouble before this the next round goes on from what is stored.
+        self._newest, self._resting, self._left = number, result.resting, left
         return epoch
 
     def _announce(self, number: int, snapshot: Snapshot) -> tuple[EpochHeader, str]:
@@ -187,6 +196,7 @@ class Clearing:
         )
         root = epoch_root(header, snapshot.bids.keys() | snapshot.asks.keys())
         with context.leading() as session:
+            _check_status(session, number, "begun")
             before = set(session.exec(select(EpochOrderRow.id).where(col(EpochOrderRow.last).is_(None))))
             body = {
                 "header": header.model_dump(mode="json", by_alias=True),
@@ -226,6 +236,13 @@ def _sight(session: Session) -> _Sight:
         col(ChainEvent.block_number).desc(), col(ChainEvent.log_index).desc()
     )
     return message, str(session.exec(newest.limit(1)).first())
+
+
+def _check_status(session: Session, number: int, expected: str) -> None:
+    """Raises UserError if another process has led since the epoch began: it has given this one up."""
+    status = session.get_one(EpochRow, number).status
+    if status != expected:
+        raise UserError(f"epoch {number} is {status} meanwhile, not {expected}", "another process has gone on from it")
 
 
 def _keep(orders: dict[str, WaitingBid] | dict[str, StandingAsk], ids: set[str]) -> None:

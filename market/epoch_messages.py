@@ -78,9 +78,19 @@ def _cleared(session: Session, _: Domain, message: Message) -> EpochRow:
 
 
 def _add_outcome(session: Session, epoch: EpochRow, body: dict[str, Any]) -> None:
-    for match in body["matches"]:
-        price, place = int(match["price"]), match.get("place", 0)
-        session.merge(MatchRow(epoch=epoch.number, bid=match["bid"], ask=match["ask"], price=price, place=place))
+    matches = [
+        {
+            "epoch": epoch.number,
+            "bid": match["bid"],
+            "ask": match["ask"],
+            "price": int(match["price"]),
+            "place": match.get("place", 0),
+            "refused": 0,
+            "note": "",
+        }
+        for match in body["matches"]
+    ]
+    _replace(session, MatchRow, col(MatchRow.epoch) == epoch.number, matches)
     left = [{"epoch": epoch.number, "bid": one["bid"], "reason": one["reason"]} for one in body["unmatched"]]
     _replace(session, UnmatchedRow, col(UnmatchedRow.epoch) == epoch.number, left)
 
@@ -111,7 +121,8 @@ def _opened(session: Session, _: Domain, message: Message) -> EpochRow | None:
     for bid, note in body["notes"].items():
         row = session.get(MatchRow, (body["number"], bid))
         if row is not None:
-            row.note, row.refused = note, body.get("refused", {}).get(bid, 0)
+            row.refused = body.get("refused", {}).get(bid, 0)
+            row.note = "" if row.lease else note  # opened after all, if the chain has told it before
             session.add(row)
     return epoch
 

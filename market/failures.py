@@ -15,9 +15,10 @@ def judge(session: Session, bid: str) -> None:
     job = session.get(BidRow, bid) if reports else None
     if job is None:
         return
-    reached = session.exec(select(LeaseRow.accepted).where(LeaseRow.bid == bid)).all()
-    index = max(reached, default=0) + 1
-    failed = [report for report in reports if report.n == index]
+    reached = dict(session.exec(select(LeaseRow.id, LeaseRow.accepted).where(LeaseRow.bid == bid)).all())
+    index = max(reached.values(), default=0) + 1
+    # A lease that is not there was undone by a reorganisation.
+    failed = [report for report in reports if report.n == index and report.lease in reached]
     leases = len({report.lease for report in failed})
     job.failed, job.reason = False, ""
     if leases >= MAX_FAILURES:

@@ -1,10 +1,11 @@
 """The orders in force as of a followed block. Kept between clearings: only what is new is read and parsed again."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from contracts.api.bodies import AskResources
@@ -23,6 +24,7 @@ from market.services.early_stop import early_stop
 from market.standing import ask_offer, needs_of
 
 ROWS_AT_ONCE = 500
+NEVER = 1 << 40  # seconds
 ASKS_FAULT = {
     Refusal.ASK_TERMS_INVALID,
     Refusal.ASK_NOT_IN_FORCE,
@@ -63,7 +65,7 @@ class Snapshot:
     asks: dict[str, StandingAsk]
     left_out: dict[str, LeftOut]
     failures: list[FailureReport]
-    settled: bool  # no order comes in just because time passes
+    settled_until: int  # UTC seconds: before then nothing changes just because time passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +91,17 @@ class InForce:
     def look(self, session: Session, now: int) -> Snapshot:
         block = session.exec(select(ChainBlock).order_by(col(ChainBlock.number).desc()).limit(1)).one()
         head = Head(block.number, block.timestamp, block.hash)
+        now = max(now, head.timestamp)  # a follower may have stored it since `now` was told
         left_out: list[LeftOut] = []
         bids, failures = self._waiting(session, head, now, left_out)
         asks = self._standing(session, now, left_out)
         for id, epoch in _refused(session, now):
             if bids.pop(id, None) or asks.pop(id, None):
                 left_out.append(LeftOut(order=id, reason=LeftOutReason.REFUSED, epoch=epoch))
-        coming = session.exec(select(AskRow.id).where(AskRow.valid_from > now, AskRow.valid_until > now)).first()
         passing = {LeftOutReason.FINAL, LeftOutReason.REFUSED}
-        settled = coming is None and passing.isdisjoint(one.reason for one in left_out)
-        return Snapshot(head, now, bids, asks, {one.order: one for one in left_out}, failures, settled)
+        is_settled = passing.isdisjoint(one.reason for one in left_out)
+        until = _next_change(session, now) if is_settled else now
+        return Snapshot(head, now, bids, asks, {one.order: one for one in left_out}, failures, until)
 
     # ------------------------------------------------------------- bids
 
@@ -214,14 +217,27 @@ def _read(session: Session, model: Any, ids: Iterable[str]) -> Iterator[Sequence
             session.expunge(row)
 
 
-def _failures(session: Session, bids: Iterable[str]) -> dict[str, list[ReportRow]]:
-    """What providers said of jobs that failed with them, by Bid."""
+def _next_change(session: Session, now: int) -> int:
+    """UTC seconds when the next order begins, or has ended: what it set aside is free for others then."""
+    begins = select(func.min(AskRow.valid_from)).where(AskRow.valid_from > now, AskRow.valid_until >= AskRow.valid_from)
+    asks_end = select(func.min(AskRow.valid_until) + 1).where(AskRow.valid_until >= now)
+    bids_end = select(func.min(BidRow.valid_until) + 1).where(BidRow.valid_until >= now)
+    found = (session.exec(query).one() for query in (begins, asks_end, bids_end))
+    return min((at for at in found if at is not None), default=NEVER)
+
+
+def _failures(session: Session, leases: Mapping[str, Sequence[LeaseRow]]) -> dict[str, list[ReportRow]]:
+    """What providers said of jobs that failed with them, by Bid. `leases`: by Bid; a lease that is not there was undone
+    by a reorganisation.
+    """
     found: dict[str, list[ReportRow]] = {}
-    wanted = sorted(bids)
+    wanted = sorted(leases)
+    known = {lease.id for its in leases.values() for lease in its}
     for at in range(0, len(wanted), ROWS_AT_ONCE):
         some = wanted[at : at + ROWS_AT_ONCE]
         for row in session.exec(select(ReportRow).where(col(ReportRow.bid).in_(some), ReportRow.kind == "failed")):
-            found.setdefault(row.bid, []).append(row)
+            if row.lease in known:
+                found.setdefault(row.bid, []).append(row)
     return found
 
 
@@ -252,10 +268,11 @@ def _ended_late(session: Session, after: int) -> list[tuple[str, int, str]]:
 def _refused(session: Session, now: int) -> list[tuple[str, int]]:
     """Orders whose match the escrow did not open lately, and the epoch."""
     since = datetime.fromtimestamp(max(0, now - REFUSED_SECONDS), UTC)
+    older = select(EpochRow.number).where(EpochRow.started < since).order_by(col(EpochRow.number).desc()).limit(1)
     rows = session.exec(
         select(MatchRow)
-        .join(EpochRow, col(EpochRow.number) == MatchRow.epoch)
-        .where(MatchRow.refused != 0, col(MatchRow.lease).is_(None), EpochRow.started >= since)
+        .where(MatchRow.epoch > (session.exec(older).first() or 0))
+        .where(MatchRow.refused != 0, col(MatchRow.lease).is_(None))
         .order_by(col(MatchRow.epoch))
     )
     return [(row.ask if row.refused in ASKS_FAULT else row.bid, row.epoch) for row in rows]

@@ -1,5 +1,6 @@
 """The course of an epoch: what is promised, what is published before what, and what a crash leaves."""
 
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -8,9 +9,13 @@ from sqlmodel import select
 
 from contracts.api.bodies import JobOut
 from contracts.api.epochs import EpochOut, EpochStatus, LeftOutReason
+from contracts.chain.lane import close_lanes
+from contracts.chain.sender import Sender
+from contracts.errors import UserError
 from market import clearing
 from market.clearing import Clearing
 from market.models import BidRow
+from tests.integration.conftest import TOKEN, clear, rpc
 from tests.integration.market_lives import Lives
 from tests.integration.test_market_lives import market
 
@@ -32,6 +37,7 @@ def promised(order: Any) -> int:
 
 def restart(market: Lives) -> None:
     """A new process goes on with what is stored."""
+    market.follow()
     market.clearing = Clearing(market.context)
 
 
@@ -93,18 +99,6 @@ def test_an_epoch_whose_leader_dies_before_it_is_cleared_is_abandoned(market: Li
     assert [one.id for one in market.api.epoch_bids(after.number)] == [job.id]
 
 
-def test_what_a_leader_matched_and_did_not_open_is_opened_by_the_next(market: Lives) -> None:
-    job = market.post_bid()
-    market.post_ask(market.providers[0])
-    with patch.object(clearing, "open_matches", side_effect=Crash()), pytest.raises(Crash):
-        market.clear()
-    assert newest(market).matches[0].lease is None
-    restart(market)
-    for _ in range(3):
-        assert market.clear() is None
-    assert newest(market).matches[0].lease == market.lease_of(job).id
-
-
 def test_what_the_escrow_refuses_is_left_out_for_a_while_and_in_nobodys_way(market: Lives) -> None:
     job = market.post_bid()
     market.post_ask(market.providers[0])
@@ -123,3 +117,118 @@ def test_what_the_escrow_refuses_is_left_out_for_a_while_and_in_nobodys_way(mark
         (job.id, LeftOutReason.REFUSED, epoch.number - 1)
     ]
     assert [one.bid for one in epoch.matches] == [other.id]
+
+
+@pytest.mark.parametrize("is_restarted", [True, False])
+def test_what_a_leader_matched_and_did_not_open_is_opened_later(market: Lives, is_restarted: bool) -> None:
+    job = market.post_bid()
+    market.post_ask(market.providers[0])
+    with patch.object(clearing, "open_matches", side_effect=Crash()), pytest.raises(Crash):
+        market.clear()
+    assert newest(market).matches[0].lease is None
+    if is_restarted:
+        restart(market)
+    for _ in range(3):
+        assert market.clear() is None
+    assert newest(market).matches[0].lease == market.lease_of(job).id
+
+
+def test_an_epoch_that_was_given_up_meanwhile_is_not_cleared(market: Lives) -> None:
+    """Its leader was cut off for a while, and leads again."""
+    job = market.post_bid()
+    market.post_ask(market.providers[0])
+    drawn, other = clearing._coin, Clearing(market.context)
+
+    def pause(*of: Any) -> Any:
+        with patch.object(clearing, "_coin", drawn):
+            for _ in range(2):
+                clear(other)
+                market.follow()
+        return drawn(*of)
+
+    with patch.object(clearing, "_coin", pause), pytest.raises(UserError, match="is abandoned meanwhile"):
+        market.clear()
+    after, before = list(market.api.epochs())
+    assert (before.status, before.matches, after.status) == (EpochStatus.ABANDONED, [], EpochStatus.CLEARED)
+    assert [one.lease for one in after.matches] == [market.lease_of(job).id]
+
+
+def test_a_new_leader_looks_at_no_orders_before_it_has_followed_the_chain(market: Lives) -> None:
+    market.post_bid()
+    market.post_ask(market.providers[0])
+    with patch.object(Clearing, "_announce", side_effect=Crash()), pytest.raises(Crash):
+        market.clear()
+    restart(market)
+    rpc(market.chain, "evm_mine")
+    with patch.object(Clearing, "_look", side_effect=AssertionError("it looked")):
+        assert market.clearing.epoch() is None
+    market.follow()
+    assert market.clear() is not None
+
+
+def test_what_an_order_has_set_aside_is_free_for_others_when_it_ends(market: Lives) -> None:
+    end = market.context.now() + 100
+    market.post_bid(max_price=25 * TOKEN, stake=60 * TOKEN, valid_until=end)  # no ask locks so much
+    job = market.post_bid()
+    market.post_ask(market.providers[0])
+    assert market.clear() is None
+    assert "balance" in market.api.job(job.id).reason
+    with patch.object(Clearing, "_look", side_effect=AssertionError("it looked")):
+        assert market.clear() is None
+    market.pass_time(200)
+    assert market.clear() is not None
+    assert market.lease_of(job).id == newest(market).matches[0].lease
+
+
+def test_an_epoch_counts_from_no_earlier_than_its_block(market: Lives) -> None:
+    market.post_bid()
+    market.post_ask(market.providers[0])
+    market.pass_time(3600)
+    head = market.context.head
+    market.context.head = replace(head, timestamp=0)  # the indexer stores a block just before it tells so
+    assert clear(market.clearing) is not None
+    epoch = newest(market)
+    assert epoch.header is not None and epoch.header.time >= head.timestamp
+
+
+def test_reports_of_a_lease_that_a_reorganisation_undid_do_not_count(market: Lives) -> None:
+    job = market.post_bid()
+    gone, other = market.providers
+    market.post_ask(gone)
+    market.clear()
+    market.say(market.lease_of(job), "failed", 1)
+    close_lanes()  # else what is lost would be sent again
+    rpc(market.chain, "anvil_reorg", 1, [])
+    Sender(market.chain, gone).send(market.chain.raise_page(1))
+    market.follow()
+    assert not market.api.job(job.id).leases
+    market.post_ask(other)
+    market.clear()
+    lease = market.lease_of(job)
+    market.say(lease, "release", 0)
+    market.approver.answer_releases()
+    market.redeem(lease)
+    market.post_ask(other, price_per_hour=1_800_000_000)
+    assert market.clear() is not None
+    epoch = newest(market)
+    assert epoch.header is not None and epoch.header.failures == []
+
+
+def test_another_market_may_count_as_high_as_it_likes(market: Lives) -> None:
+    call = market.chain.publish_epoch(2**64 - 1, "0x" + "11" * 32)
+    Sender(market.chain, market.client).send(call)
+    job = market.post_bid()
+    market.post_ask(market.providers[0])
+    assert market.clear() is not None
+    assert newest(market).matches[0].lease == market.lease_of(job).id
+
+
+def test_an_epoch_tells_why_it_left_a_bid_that_waited_before_it(market: Lives) -> None:
+    market.post_bid(max_price=25 * TOKEN, stake=60 * TOKEN)  # takes all of the balance
+    waiting = market.post_bid()
+    market.post_ask(market.providers[0])
+    assert market.clear() is None  # nothing to solve, but its client is told why
+    assert "balance" in market.api.job(waiting.id).reason
+    market.post_ask(market.providers[1], max_stake=60 * TOKEN, price_per_hour=360_000_000_000)
+    assert market.clear() is not None
+    assert waiting.id in [one.bid for one in newest(market).unmatched]
