@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import groupby
 from typing import TypeVar
 
 from market.matching.book import AskOffer, BidOffer, Book, Size
@@ -85,10 +86,8 @@ def _rank(id: str) -> bytes:
 def _by_party(
     orders: Iterable[Order], party: Callable[[Order], str], rank: Callable[[Order], tuple[int, bytes]]
 ) -> Iterable[tuple[str, list[Order]]]:
-    found: dict[str, list[Order]] = {}
-    for order in orders:
-        found.setdefault(party(order), []).append(order)
-    for owner, mine in found.items():
+    for owner, of in groupby(sorted(orders, key=party), party):
+        mine = list(of)
         if len(mine) > 1:
             mine.sort(key=rank)
         yield owner, mine

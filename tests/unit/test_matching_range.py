@@ -60,6 +60,13 @@ def test_a_bid_of_more_than_can_be_counted_is_refused_where_it_is() -> None:
     assert checked(book(replace(at_most, limit=limit + 50), slow, free=BOUNDLESS)).reasons == {at_most.id: Reason.RANGE}
 
 
+def test_a_match_that_can_not_be_counted_is_a_lie() -> None:
+    beyond, honest = bid_offer(1, limit=MAX_AMOUNT), clear(book(bid_offer(1), ask_offer(1)))
+    assert list(lies(book(bid_offer(1), ask_offer(1)), honest.prices, claims(honest))) == []
+    (lie,) = lies(book(beyond, ask_offer(1), free=BOUNDLESS), honest.prices, claims(honest))
+    assert "does not fit" in lie
+
+
 def test_many_orders_close_to_the_most_are_matched_right() -> None:
     """Sums of them are near to 2^50; the solver counts to 2^61."""
     top = MAX_VALUE * 1000 // 49_152

@@ -21,26 +21,29 @@ def choices(bids: Sequence[BidOffer], kinds: Iterable[Kind], bought: Mapping[str
     """A sentence on each bid that would rather have something else than what it `bought`, or than nothing."""
     shop = _Shop(kinds, bids, tick)
     mine = np.array([shop.number(bought.get(bid.id)) for bid in bids])
-    has = np.array([bid.id in bought for bid in bids])
+    best = np.zeros(len(bids), np.int64)
+    fits = np.zeros(len(bids), np.bool_)
     for shelf, numbers in shop.shelves(bids).items():
-        alike = np.array(numbers)
-        there = _unpacked(shelf, len(shop.kinds))
-        best = shop.best(alike, np.flatnonzero(there))
-        fits = mine[alike] >= 0
-        fits[fits] = there[mine[alike[fits]]]
-        gain = np.zeros_like(best)
-        gain[fits] = shop.pay(alike[fits], mine[alike[fits]]) - shop.price[mine[alike[fits]]]
-        wrong = np.where(has[alike], ~fits | (gain < 0) | (gain < best), best > 0)
-        for at in np.flatnonzero(wrong).tolist():
-            bid = bids[numbers[at]]
-            if not has[numbers[at]]:
-                yield f"bid {bid.id} was not matched, though at these prices it would gain {best[at]} ticks an hour"
-            elif not fits[at]:
-                yield f"bid {bid.id} was matched with a machine that it does not fit"
-            elif gain[at] < 0:
-                yield f"bid {bid.id} pays {-gain[at]} ticks an hour more than its limit"
-            else:
-                yield f"bid {bid.id} would rather have another class, and gain {best[at]} ticks an hour, not {gain[at]}"
+        alike, there = np.array(numbers), _unpacked(shelf, len(shop.kinds))
+        best[alike] = shop.best(alike, there.nonzero()[0])
+        fits[alike] = np.append(there, False)[mine[alike]]
+    bought_fits = fits.nonzero()[0]
+    pay = np.zeros(len(bids), np.int64)
+    pay[bought_fits] = np.minimum(shop.pay(bought_fits, mine[bought_fits]), MOST_VALUE + 1)
+    fits &= pay <= MOST_VALUE
+    gain = np.zeros(len(bids), np.int64)
+    gain[fits] = pay[fits] - shop.price[mine[fits]]
+    has = np.array([bid.id in bought for bid in bids])
+    for at in np.where(has, ~fits | (gain < 0) | (gain < best), best > 0).nonzero()[0].tolist():
+        bid = bids[at]
+        if not has[at]:
+            yield f"bid {bid.id} was not matched, though at these prices it would gain {best[at]} ticks an hour"
+        elif not fits[at]:
+            yield f"bid {bid.id} was matched with a machine that it does not fit"
+        elif gain[at] < 0:
+            yield f"bid {bid.id} pays {-gain[at]} ticks an hour more than its limit"
+        else:
+            yield f"bid {bid.id} would rather have another class, and gain {best[at]} ticks an hour, not {gain[at]}"
 
 
 class _Shop:
@@ -67,6 +70,7 @@ class _Shop:
         self.provider = np.array([kind.of.provider for kind in self.kinds])
         picky = [bool(kind.of.provider or kind.of.min_work or any(_lists(kind.of.lot.wants))) for kind in self.kinds]
         self.special = np.array(picky, np.bool_)
+        self.suiting: dict[object, Flags] = {}  # which sorts are for a job
         self.welcoming: dict[object, Flags] = {}  # which lists are for a client and a recipe
 
     def number(self, kind: Kind | None) -> int:
@@ -83,7 +87,9 @@ class _Shop:
         """The most that each bid would gain of these classes, ticks an hour; 0 if that is nothing."""
         if not len(kinds):
             return np.zeros(len(bids), np.int64)
-        starts = np.flatnonzero(np.append(True, np.diff(self.speed[kinds]) != 0))  # of each speed
+        speeds, first = self.speed[kinds], np.ones(len(kinds), np.bool_)  # of each speed
+        first[1:] = speeds[1:] != speeds[:-1]
+        starts = first.nonzero()[0]
         pay = self.pay(bids[:, None], kinds[starts])
         gain = np.where(pay > MOST_VALUE, 0, pay - np.minimum.reduceat(self.price[kinds], starts))
         return np.maximum(gain.max(axis=1), 0).astype(np.int64)
@@ -110,15 +116,17 @@ class _Shop:
         return found
 
     def _suiting(self, needs: Needs) -> Flags:
-        suits = self.sort.flags(
-            needs.environment in environments
-            and (needs.gpus == 0 or needs.vram_mb <= vram_mb)
-            and (device in needs.devices or not needs.devices)
-            and (region in needs.regions or not needs.regions)
-            and hosts.issuperset(needs.hosts)
-            for environments, hosts, device, vram_mb, region in self.sort.all
-        )
-        found: Flags = suits & (self.memory.column >= self.memory.of(needs.memory_mb))
+        asked = needs.environment, needs.hosts, needs.devices, needs.vram_mb if needs.gpus else 0, needs.regions
+        if asked not in self.suiting:
+            self.suiting[asked] = self.sort.flags(
+                needs.environment in environments
+                and (needs.gpus == 0 or needs.vram_mb <= vram_mb)
+                and (device in needs.devices or not needs.devices)
+                and (region in needs.regions or not needs.regions)
+                and hosts.issuperset(needs.hosts)
+                for environments, hosts, device, vram_mb, region in self.sort.all
+            )
+        found: Flags = self.sort.column(self.suiting[asked]) & (self.memory.column >= self.memory.of(needs.memory_mb))
         return found & (self.tier.column >= self.tier.of(needs.tier))
 
     def _without_refusing(self, bid: BidOffer, number: int, fits: Flags) -> Flags:
@@ -133,7 +141,7 @@ class _Shop:
                 for clients, no_clients, recipes, no_recipes in self.lists.all
             )
         enough = self.work.flags(not work or bid.units * min(bid.rest, most) >= work for work, most in self.work.all)
-        takes: Flags = fits & welcome & enough
+        takes: Flags = fits & self.lists.column(welcome) & self.work.column(enough)
         others: Flags = takes & ~np.isin(self.provider, list(bid.avoid))
         left = np.flatnonzero(others)
         pay = self.pay(np.array([number]), left)
@@ -159,12 +167,16 @@ class _Sorts:
 
     def __init__(self, of: Iterable[tuple[Any, ...]]) -> None:
         number: dict[tuple[Any, ...], int] = {}
-        self._column = np.array([number.setdefault(one, len(number)) for one in of], np.int64)
+        self._number = np.array([number.setdefault(one, len(number)) for one in of], np.int64)
         self.all = list(number)
 
-    def flags(self, of: Iterable[bool]) -> Flags:
-        """The column with a flag for each of `all`."""
-        return np.array([*of], np.bool_)[self._column]
+    @staticmethod
+    def flags(of: Iterable[bool]) -> Flags:
+        """One for each of `all`."""
+        return np.array([*of], np.bool_)
+
+    def column(self, flags: Flags) -> Flags:
+        return flags[self._number]
 
 
 def _sort(lot: Lot) -> tuple[Any, ...]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import groupby
+from operator import attrgetter
 
 from market.matching.book import AskOffer, BidOffer, Book, Lot, TradeClass
 
@@ -26,11 +28,9 @@ class Kind:
 
 def funded(bids: Sequence[BidOffer], balance: dict[str, int]) -> dict[Size, list[BidOffer]]:
     """By size. Of one client's bids, the one with the highest price for its work has the first call on the balance."""
-    by_client: dict[str, list[BidOffer]] = {}
-    for bid in bids:
-        by_client.setdefault(bid.client, []).append(bid)
     found: dict[Size, list[BidOffer]] = {}
-    for client, mine in by_client.items():
+    for client, of in groupby(sorted(bids, key=attrgetter("client")), attrgetter("client")):
+        mine = list(of)
         if len(mine) > 1:
             mine.sort(key=lambda bid: (-bid.limit * 2**64 // bid.units, _order(bid.id)))
         for bid in mine:
@@ -66,10 +66,8 @@ class Stock:
         self._rounded: dict[int, int] = {}  # stakes
         least = {size: min(bid.stake for bid in crowd) for size, crowd in crowds.items()}
         avoided = {(size, provider) for size, crowd in crowds.items() for bid in crowd for provider in bid.avoid}
-        by_provider: dict[str, list[AskOffer]] = {}
-        for ask in book.asks:
-            by_provider.setdefault(ask.provider, []).append(ask)
-        for provider, mine in by_provider.items():
+        for provider, of in groupby(sorted(book.asks, key=attrgetter("provider")), attrgetter("provider")):
+            mine = list(of)
             if len(mine) > 1:
                 mine.sort(key=lambda ask: (ask.price_per_hour * 2**64 // ask.units_per_hour, _order(ask.id)))
             leases, left, place = book.active.get(provider, 0), balance.get(provider, 0), 0
