@@ -81,11 +81,6 @@ LOT_BOUNDS = (
 )
 
 
-def suits(needs: Needs, lot: Lot) -> bool:
-    """Whether a machine of that lot size and those rules does for a job, whatever its price and speed."""
-    return all(bound.keeps(bound.offered(lot), bound.asked(needs)) for bound in LOT_BOUNDS)
-
-
 def welcome(wants: Wants, client: str, recipe: str) -> bool:
     """Whether a provider takes such a lease if it pays enough."""
     return wants.objection(client, recipe, wants.min_pay) is None
