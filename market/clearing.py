@@ -251,10 +251,15 @@ def _keep(orders: dict[str, WaitingBid] | dict[str, StandingAsk], ids: set[str])
 
 
 def _coin(chain: Chain, market: str, header: EpochHeader, stop: threading.Event) -> tuple[int, str]:
-    """The block after the one with the epoch's root, and its hash. Waits for it. Raises UserError if told to stop."""
+    """The block after the one with the epoch's root, and its hash. Waits for it. Raises UserError if told to stop, or
+    if the chain is another one now than the one that the orders were taken from.
+    """
     while not stop.is_set():
         block = chain.epoch_block(market, header.number, header.block)
-        if block is not None and (seed := chain.block_hash(block + 1)) is not None:
+        seed = None if block is None else chain.block_hash(block + 1)
+        if chain.block_hash(header.block) != header.block_hash:
+            raise UserError("a reorganisation of the chain came between", f"epoch {header.number} is abandoned")
+        if block is not None and seed is not None:
             return block + 1, seed
         stop.wait(POLL_SECONDS)
     raise UserError("told to stop before the coin was drawn", f"epoch {header.number} is abandoned")

@@ -75,7 +75,8 @@ class LeftOutOrders:
             yield Lie(f"{name}, which {promise.whence}, is not what its id says")
             return
         if promise.receipt is not None:
-            yield from check_receipt(name, promise.id, promise.receipt, self.orders.header.market, self.node)
+            market = self.orders.header.market
+            yield from check_receipt(name, promise.id, promise.order, promise.receipt, market, self.node)
         objection = self.in_force.objection(promise.id, promise.order, promise.until)
         if objection is not None or spent:
             return

@@ -232,3 +232,21 @@ def test_an_epoch_tells_why_it_left_a_bid_that_waited_before_it(market: Lives) -
     market.post_ask(market.providers[1], max_stake=60 * TOKEN, price_per_hour=360_000_000_000)
     assert market.clear() is not None
     assert waiting.id in [one.bid for one in newest(market).unmatched]
+
+
+def test_an_epoch_whose_block_a_reorganisation_took_back_is_given_up(market: Lives) -> None:
+    market.post_bid()
+    market.post_ask(market.providers[0])
+
+    def reorganise_meanwhile(*of: Any) -> Any:
+        close_lanes()  # else the root would be sent again
+        rpc(market.chain, "anvil_reorg", 3, [])
+        return drawn(*of)
+
+    drawn = clearing._coin
+    with patch.object(clearing, "_coin", reorganise_meanwhile), pytest.raises(UserError, match="reorganisation"):
+        clear(market.clearing)
+    market.follow()
+    with patch.object(Clearing, "_clear", return_value=None):
+        market.clearing.epoch()
+    assert newest(market).status is EpochStatus.ABANDONED
