@@ -310,7 +310,7 @@ class EpochRow(SQLModel, table=True):
     status: str = Field(default="begun", sa_type=String(9))  # begun, announced, cleared, abandoned
     started: datetime = Field(default_factory=now, sa_type=UtcTime)
     header: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_JSON)  # EpochHeader
-    order_root: str | None = Field(default=None, sa_type=HASH)
+    order_root: str = Field(default="", sa_type=HASH)  # empty: not announced yet
     published_tx: str | None = Field(default=None, sa_type=HASH)  # that published the order root
     seed_block: int | None = Field(default=None, sa_type=BigInteger)
     seed: str | None = Field(default=None, sa_type=HASH)

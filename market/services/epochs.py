@@ -104,7 +104,7 @@ def _outs(session: Session, rows: Sequence[EpochRow]) -> list[EpochOut]:
         EpochOut(
             number=row.number,
             status=EpochStatus(row.status),
-            order_root=row.order_root,
+            order_root=row.order_root or None,
             header=EpochHeader.model_validate(row.header) if row.header else None,
             started=row.started,
             published_tx=row.published_tx,

@@ -108,9 +108,9 @@ def clear(clearing: Clearing) -> EpochRow | None:
     def next_block() -> None:
         other = connect(chain.settings)  # a connection of its own
         while not over.wait(0.02):
-            if other.newest_epoch(market) > before:
+            newest = other.newest_epoch(market)
+            if newest > before and other.epoch_block(market, newest, 0) == other.w3.eth.block_number:
                 rpc(other, "evm_mine")
-                return
 
     others = threading.Thread(target=next_block, daemon=True)
     others.start()
