@@ -195,16 +195,17 @@ class Clearing:
             left_out=sorted(snapshot.left_out.values(), key=lambda one: one.order),
         )
         root = epoch_root(header, snapshot.bids.keys() | snapshot.asks.keys())
-        with context.leading() as session:
-            _check_status(session, number, "begun")
+        with context.db.reading() as session:  # only this process writes these rows, and only here
             before = set(session.exec(select(EpochOrderRow.id).where(col(EpochOrderRow.last).is_(None))))
-            body = {
-                "header": header.model_dump(mode="json", by_alias=True),
-                "order_root": root,
-                "new_bids": sorted(snapshot.bids.keys() - before),
-                "new_asks": sorted(snapshot.asks.keys() - before),
-                "gone": sorted(before - snapshot.bids.keys() - snapshot.asks.keys()),
-            }
+        body = {
+            "header": header.model_dump(mode="json", by_alias=True),
+            "order_root": root,
+            "new_bids": sorted(snapshot.bids.keys() - before),
+            "new_asks": sorted(snapshot.asks.keys() - before),
+            "gone": sorted(before - snapshot.bids.keys() - snapshot.asks.keys()),
+        }
+        with context.leading() as session:
+            _check_status(session, number, "begun")  # or another process has led since, and written them
             accept(context, session, "announced", body)
         return header, root
 

@@ -175,7 +175,7 @@ def test_what_an_order_has_set_aside_is_free_for_others_when_it_ends(market: Liv
     assert "balance" in market.api.job(job.id).reason
     with patch.object(Clearing, "_look", side_effect=AssertionError("it looked")):
         assert market.clear() is None
-    market.pass_time(200)
+    market.pass_time(end + 1 - market.chain.now())
     assert market.clear() is not None
     assert market.lease_of(job).id == newest(market).matches[0].lease
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
 from contracts.api.epochs import EpochHeader, epoch_root
 from contracts.orders import new_account
@@ -67,7 +67,7 @@ def _snapshot(context: Context, orders: set[str]) -> Snapshot:
 
 
 def _check(session: Session, committed: dict[int, set[str]]) -> None:
-    published = session.exec(select(EpochRow).where(col(EpochRow.order_root).is_not(None))).all()
+    published = session.exec(select(EpochRow).where(EpochRow.order_root != "")).all()
     assert {row.number for row in published} == committed.keys()
     for row in published:
         ids = session.exec(select(EpochOrderRow.id).where(*_in_set(row.number))).all()
