@@ -122,7 +122,7 @@ def _opened(session: Session, _: Domain, message: Message) -> EpochRow | None:
         row = session.get(MatchRow, (body["number"], bid))
         if row is not None:
             row.refused = body.get("refused", {}).get(bid, 0)
-            row.note = "" if row.lease else note  # opened after all, if the chain has told it before
+            row.note = note  # of no account where the chain tells of a lease after all
             session.add(row)
     return epoch
 

@@ -231,7 +231,6 @@ def _name_in_match(session: Session, row: LeaseRow) -> None:
     for match, epoch in matches:
         if match.lease == row.id or _published(session, epoch, row.opened_block):
             match.lease = row.id
-            match.note = ""
             session.add(match)
             return
 

@@ -94,7 +94,12 @@ def _outs(session: Session, rows: Sequence[EpochRow]) -> list[EpochOut]:
     unmatched: dict[int, list[UnmatchedOut]] = {number: [] for number in numbers}
     for match in session.exec(select(MatchRow).where(col(MatchRow.epoch).in_(numbers)).order_by(col(MatchRow.bid))):
         out = MatchOut(
-            bid=match.bid, ask=match.ask, price=match.price, place=match.place, lease=match.lease, note=match.note
+            bid=match.bid,
+            ask=match.ask,
+            price=match.price,
+            place=match.place,
+            lease=match.lease,
+            note="" if match.lease else match.note,
         )
         matches[match.epoch].append(out)
     left = select(UnmatchedRow).where(col(UnmatchedRow.epoch).in_(numbers)).order_by(col(UnmatchedRow.bid))
