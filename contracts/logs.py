@@ -3,7 +3,7 @@
 import logging
 import sys
 from contextlib import suppress
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -35,3 +35,57 @@ def log_warnings_only() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(log_stream()),
     )
+
+
+def configure_logs(level: str, format: str) -> None:
+    """`level` and `format` as in the settings `log_level` and `log_format`."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if format == "json":
+        last: list[structlog.typing.Processor] = [
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ]
+    else:
+        last = [
+            plain,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,  # the other one shows variables, so secrets too
+            ),
+        ]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(log_stream()),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+
+
+def plain(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Without characters that a terminal would obey: paths and texts come from strangers."""
+    return {name: _printable(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+class Trouble:
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._now: dict[str, str] = {}
+
+    def at(self, where: str, problem: str) -> None:
+        """Logs `where.trouble`, unless that problem is known there already."""
+        if self._now.get(where) != problem:
+            self._now[where] = problem
+            self._log.warning(f"{where}.trouble", problem=problem)
+
+    def over(self, where: str) -> None:
+        if self._now.pop(where, None) is not None:
+            self._log.info(f"{where}.works_again")

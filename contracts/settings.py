@@ -7,7 +7,7 @@ Precedence: explicit arguments, then GPUMARKET_* in the environment, then `confi
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from contracts.chain.finality import KEPT_BLOCKS, Finality
 from contracts.errors import UserError
+from contracts.finality import KEPT_BLOCKS, Finality
 from contracts.orders import Rules
 from contracts.types import Address, Uint256
 
@@ -93,8 +93,13 @@ class Settings(BaseModel):
         return known[name]
 
 
-class _AllSources(Settings, BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="GPUMARKET_", env_ignore_empty=True)
+class FileSettings(BaseSettings):
+    """Settings whose sources are explicit arguments, then the environment, then a file."""
+
+    @classmethod
+    def in_file(cls) -> dict[str, Any]:
+        """What the file says. Raises UserError."""
+        raise NotImplementedError
 
     @classmethod
     def settings_customise_sources(
@@ -105,29 +110,44 @@ class _AllSources(Settings, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _ConfigFile(settings_cls)
+        return init_settings, env_settings, _File(settings_cls, cls.in_file)
 
 
-class _ConfigFile(PydanticBaseSettingsSource):
-    """config.toml as a source of settings."""
+class _File(PydanticBaseSettingsSource):
+    def __init__(self, settings_cls: type[BaseSettings], read: Callable[[], dict[str, Any]]) -> None:
+        super().__init__(settings_cls)
+        self._read = read
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         return None, field_name, False  # unused: __call__ gives all at once
 
     def __call__(self) -> dict[str, Any]:
+        return self._read()
+
+
+class _AllSources(Settings, FileSettings):
+    model_config = SettingsConfigDict(env_prefix="GPUMARKET_", env_ignore_empty=True)
+
+    @classmethod
+    def in_file(cls) -> dict[str, Any]:
         return read_config(home() / CONFIG_NAME)
+
+
+def read_toml(path: Path, hint: str) -> dict[str, Any]:
+    """{} if there is no such file. Raises UserError; `hint`: what to do about one that is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}", hint) from error
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror}") from error
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The keys of a config file; {} if there is none. UserError if it isn't TOML or has a key nobody knows."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}", "correct it, or delete it and write it anew") from error
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}") from error
+    values = read_toml(path, "correct it, or delete it and write it anew")
     for key in values:
         if key not in Settings.model_fields:
             near = get_close_matches(key, Settings.model_fields, n=1)
@@ -168,5 +188,4 @@ def write_config(path: Path, settings: Settings, comment: str) -> None:
 
 def _assignments(values: Mapping[str, Any]) -> list[str]:
     # json writes strings and numbers as TOML does.
-
     return [f"{name} = {json.dumps(value)}" for name, value in values.items()]

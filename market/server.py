@@ -1,6 +1,7 @@
 """A market as one process: the API, and threads that follow the chain, clear the auction and keep leases moving.
 
-On PostgreSQL several such processes may serve together; then the threads work in the one that leads (market.leader).
+On PostgreSQL several such processes may serve together; then the threads work in the one that leads
+(market.runtime.leader).
 A thread that dies takes the process with it: a market that answers but no longer clears would be worse than none.
 """
 
@@ -16,20 +17,21 @@ import uvicorn
 from filelock import FileLock, Timeout
 from sqlmodel import select
 
-from contracts import keys
 from contracts.chain.client import connect
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.settings import Settings, home
-from market import indexer, leader
+from contracts.wallet import keys
 from market.api.app import create_app
-from market.blobs import BlobStore
-from market.context import Context
-from market.db import OUTAGE, Database, parse_url
-from market.messages import accept
-from market.models import JournalRow
-from market.rule_sets import known_rules, offered_rules
-from market.settings import MarketSettings
+from market.chain import indexer
+from market.runtime.context import Context
+from market.runtime.leader import RENEW_SECONDS, Alone, Elected
+from market.runtime.settings import MarketSettings
+from market.store.apply import accept
+from market.store.blobs import BlobStore
+from market.store.db import OUTAGE, Database, parse_url
+from market.store.models import JournalRow
+from market.store.rule_sets import known_rules, offered_rules
 
 STALE_SECONDS = 3600.0  # another process may be writing an upload that is younger
 STOP_SECONDS = 5.0  # for threads and open requests, when the process is told to stop
@@ -49,7 +51,7 @@ def open_context(settings: MarketSettings, chain_settings: Settings, sender: Sen
     rules = offered_rules(chain, chain_settings)
     account = keys.load(keys.choose(settings.key)) if sender is None else sender.account
     db = open_database(settings)
-    leadership = leader.Alone() if db.is_sqlite else leader.Elected(db)
+    leadership = Alone() if db.is_sqlite else Elected(db)
     blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
     blobs.clear_incoming(0 if db.is_sqlite else STALE_SECONDS)
     context = Context(
@@ -130,7 +132,7 @@ class Server:
         self._socket = _listen(context.settings)
         self._threads = [
             threading.Thread(target=self._guarded, args=(name, work), name=name, daemon=True)
-            for name, work in {"leader": leader.run, **works}.items()
+            for name, work in {"leader": stand_for_leader, **works}.items()
         ]
         config = uvicorn.Config(
             create_app(context),
@@ -211,6 +213,18 @@ def _listen(settings: MarketSettings) -> socket.socket:
 
 def works() -> dict[str, Work]:
     """What a market does beside answering: follow the chain, clear, keep, and collect blobs."""
-    from market import clearing, keeper, retention
+    from market.auction import clearing
+    from market.chain import keeper
+    from market.maintenance import retention
 
     return {"indexer": indexer.run, "clearing": clearing.run, "keeper": keeper.run, "retention": retention.run}
+
+
+def stand_for_leader(context: Context, stop: threading.Event) -> None:
+    """Stand for leader until `stop`."""
+    while not stop.is_set():
+        try:
+            context.leadership.stand()
+        except OUTAGE as error:
+            log.warning("leader.database_silent", problem=str(error.orig)[:300])
+        stop.wait(RENEW_SECONDS)

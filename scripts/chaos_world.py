@@ -21,16 +21,16 @@ from web3.types import RPCEndpoint
 
 from contracts.amounts import parse_amount
 from contracts.api.client import MarketClient
-from contracts.chain import devnet
 from contracts.chain.client import Chain, connect
-from contracts.chain.sender import Sender
+from contracts.chain.devnet import devnet
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.settings import CONFIG_NAME, write_config
-from market import reconcile
-from market.blobs import BlobStore
-from market.db import Database
-from market.retention import Keep
-from market.settings import load_market_settings
+from market.maintenance import reconcile
+from market.maintenance.retention import Keep
+from market.runtime.settings import load_market_settings
+from market.store.blobs import BlobStore
+from market.store.db import Database
 
 PROVIDERS = ("hydro", "solar", "wind")
 SMALL_DISK = ("operator", "wind")  # their homes are small file systems, where this machine lets us mount some

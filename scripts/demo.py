@@ -22,9 +22,9 @@ from web3.types import RPCEndpoint
 from contracts.amounts import format_amount, parse_amount
 from contracts.api.bodies import JobOut, JobStatus
 from contracts.api.client import MarketClient
-from contracts.chain import devnet
 from contracts.chain.client import Chain, connect
-from contracts.chain.sender import Sender
+from contracts.chain.devnet import devnet
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from contracts import keys
 from contracts.settings import Settings, read_config
+from contracts.wallet import keys
 
 GPUMARKET = Path(sys.executable).with_name("gpumarket")
 

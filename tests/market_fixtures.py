@@ -20,9 +20,9 @@ from contracts.orders import Domain, Rules, new_account
 from contracts.terms import AccountWord
 from contracts.types import ZERO_HASH
 from market.api.app import create_app
-from market.context import Context
-from market.db import Database
-from market.models import AskRow, BidRow, ChainBlock, LeaseRow
+from market.runtime.context import Context
+from market.store.db import Database
+from market.store.models import AskRow, BidRow, ChainBlock, LeaseRow
 from tests.market_world import (
     RECIPE,
     STATE,

@@ -21,17 +21,17 @@ from contracts.api.bodies import (
     ReportIn,
     RuleSet,
 )
-from contracts.chain.finality import Finality
-from contracts.jobspec import FileRef, JobSpec
+from contracts.finality import Finality
+from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Approval, Ask, Bid, Claim, Domain, Rejection, Report, Rules, SignedType
 from contracts.terms import AccountWord, Flag, Nums, Parties, Phase, Terms
 from contracts.types import ZERO_HASH, from_hex, to_hex
-from market.blobs import BlobStore
-from market.context import Context
-from market.db import Database
-from market.models import LeaseRow
+from market.runtime.context import Context
+from market.runtime.settings import MarketSettings
 from market.services.blobs import keep
-from market.settings import MarketSettings
+from market.store.blobs import BlobStore
+from market.store.db import Database
+from market.store.models import LeaseRow
 
 RECIPE = b"class Digits: ...\n"
 STATE = b"not looked into by the market"

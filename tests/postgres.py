@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from market.db import Database
+from market.store.db import Database
 
 GUEST = ("guest", "a guest's word")  # a role that needs a password, as over a network
 START_SECONDS = 30

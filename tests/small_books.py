@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from contracts.wants import Wants
+from contracts.job.provider_wants import Wants
 from market.matching import AskOffer, BidOffer, Book, Lot, Needs, Result, clear
 from market.matching.verifier import Claimed, lies
 

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from contracts.api.bodies import AskResources
 from contracts.errors import UserError
-from contracts.jobspec import first_problem
+from contracts.job.provider_wants import Wants
+from contracts.job.spec import first_problem
 from contracts.orders import Rules
 from contracts.types import Address, Uint64, Uint96
-from contracts.wants import Wants
-from worker.environment import Device
-from worker.owner import Hours, parse_hours
-from worker.store import provider_folder, write_atomically
+from worker.files import provider_folder, write_atomically
+from worker.pauses import Hours, parse_hours
+from worker.training.environment import Device
 
 OFFER_NAME = "provider.toml"
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from contracts.chain.finality import Finality
 from contracts.commitment import canonical_hash
-from contracts.jobspec import MAX_FILES, FileRef, JobSpec, check_json
+from contracts.finality import Finality
+from contracts.job.provider_wants import Wants
+from contracts.job.spec import MAX_FILES, FileRef, JobSpec, check_json
 from contracts.orders import (
     Approval,
     Ask,
@@ -41,7 +42,6 @@ from contracts.types import (
     Uint256,
     to_hex,
 )
-from contracts.wants import Wants
 
 T = TypeVar("T")
 HOST = r"^[a-z0-9.:-]{1,253}$"

@@ -42,7 +42,7 @@ from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.problems import Code, Problem
 from contracts.api.throttle import Throttle
 from contracts.errors import UserError
-from contracts.jobspec import FileRef, hash_file
+from contracts.job.spec import FileRef, hash_file
 
 M = TypeVar("M", bound=BaseModel)
 CHUNK = 1 << 20

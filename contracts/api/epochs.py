@@ -9,10 +9,10 @@ from pydantic import Field
 
 from contracts.api.bodies import AskResources, Body, ReceiptOut, Time
 from contracts.commitment import canonical_hash, merkle_root
-from contracts.jobspec import JobSpec
+from contracts.job.provider_wants import Wants
+from contracts.job.spec import JobSpec
 from contracts.orders import Ask, Bid, Report, Rules
 from contracts.types import Address, Bytes32, Signature, Uint40, Uint64, Uint96, Uint256, from_hex, to_hex
-from contracts.wants import Wants
 
 REFUSED_SECONDS = 600  # for which an order is left out after the escrow has refused to open its match
 
@@ -150,3 +150,6 @@ class ClassPrice(Body):
     of: TradeClassOut
     price: Uint64 = Field(description="ticks for an hour of the lot")
     epoch: int = Field(description="in which its lot size was solved: since then nothing new came to it")
+
+
+MAX_FAILURES = 3  # leases that failed at the same checkpoint, after which the market matches the job no more

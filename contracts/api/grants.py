@@ -13,9 +13,9 @@ from nacl.public import PrivateKey
 from contracts.api.bodies import CheckpointRecord, EncryptionKeyIn, KeyGrantIn
 from contracts.api.client import MarketClient
 from contracts.errors import UserError
-from contracts.jobspec import FileRef
+from contracts.job.sealing import NotOpened, open_file, open_key, seal_key
+from contracts.job.spec import FileRef
 from contracts.orders import Domain, EncryptionKey, KeyGrant, SignedType
-from contracts.sealing import NotOpened, open_file, open_key, seal_key
 from contracts.types import from_hex, to_hex
 
 # A registration is good for new grants for so long, and signed anew in half of that. A market may show an old one, of

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from contracts.api.bodies import Body, QuoteIn
-from contracts.jobspec import MAX_TIER
+from contracts.job.spec import MAX_TIER
 from contracts.types import Address, Bytes32, Text, Uint16, Uint64, Uint96, Uint256
 
 Names = list[Text]

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts.api.bodies import AskIn, BidIn, ReceiptOut
 from contracts.errors import UserError
-from contracts.keys import private_scratch
 from contracts.orders import Ask, Bid, Domain
 from contracts.settings import home
 from contracts.types import Signature
+from contracts.wallet.keys import private_scratch
 
 KEPT_SECONDS = 30 * 86_400  # after an order's end
 

@@ -238,7 +238,7 @@ class Chain:
         return self.escrow.functions.open(order_abi(rules), match.abi())
 
     def open_batch(self, rules: Sequence[Rules], matches: Sequence[Match]) -> ContractFunction:
-        """A dry run returns one Reason (as an integer) for each match."""
+        """A dry run returns one Refusal (as an integer) for each match."""
         return self.escrow.functions.openBatch(rules_abi(rules), [match.abi() for match in matches])
 
     def claim(self, terms: Terms, n: int, tip: str, roots: Sequence[str]) -> ContractFunction:
@@ -255,7 +255,7 @@ class Chain:
         return self.escrow.functions.redeem(Redemption(terms, approval, signature).abi())
 
     def redeem_batch(self, redemptions: Sequence[Redemption]) -> ContractFunction:
-        """A dry run returns one Reason (as an integer) for each redemption."""
+        """A dry run returns one Refusal (as an integer) for each redemption."""
         return self.escrow.functions.redeemBatch([item.abi() for item in redemptions])
 
     def collect(self, terms: Terms) -> ContractFunction:

@@ -15,7 +15,7 @@ from eth_abi.exceptions import DecodingError
 from eth_utils.abi import collapse_if_tuple
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
-from web3.exceptions import ContractLogicError, Web3RPCError
+from web3.exceptions import ContractLogicError, Web3Exception, Web3RPCError
 
 from contracts.chain import artifacts
 from contracts.errors import UserError
@@ -23,7 +23,7 @@ from contracts.terms import Phase
 from contracts.types import from_hex, to_hex
 
 
-class Reason(IntEnum):
+class Refusal(IntEnum):
     """Why `open` or `redeem` refused an item; as in IEscrow.sol."""
 
     OK = 0
@@ -58,31 +58,31 @@ class Reason(IntEnum):
 
 
 _REASONS = {
-    Reason.OK: "nothing is wrong",
-    Reason.RULES_DIFFER: "Bid and Ask do not both name the rules that were given",
-    Reason.RULES_OUT_OF_BOUNDS: "the rules have a timeout or window outside this escrow's bounds, or no arbiter",
-    Reason.MATCHER_NOT_ALLOWED: "an order names another matcher than the sender",
-    Reason.BID_TERMS_INVALID: "the Bid has a 0 where 1 is the least, a nonce bit above 111, or a fee but no matcher",
-    Reason.ASK_TERMS_INVALID: "the Ask has a 0 where 1 is the least",
-    Reason.BID_EXPIRED: "the Bid is past its validUntil",
-    Reason.ASK_NOT_IN_FORCE: "the Ask is before its validFrom or past its validUntil",
-    Reason.BID_CANCELLED: "the Bid's page is not the client's current one: it was cancelled, or is not in force yet",
-    Reason.BID_USED: "the Bid's nonce is used up; another Bid or an earlier lease had it",
-    Reason.ASK_CANCELLED: "the Ask's page is not the provider's current one: it was cancelled, or is not in force yet",
-    Reason.STAKE_ABOVE_MAX: "the Bid asks for more stake than the Ask allows",
-    Reason.STAKE_BELOW_ARBITER_FEE: "the Bid's stake does not cover the arbiter's fee",
-    Reason.PRICE_BELOW_ASK: "the price per checkpoint is below what the Ask wants for its units",
-    Reason.PRICE_ABOVE_BID: "price and fee together are above the Bid's highest price",
-    Reason.PREV_NOT_CONTINUABLE: "the lease to continue is not a Closed lease of the same Bid",
-    Reason.PROVIDER_BUSY: "the provider has as many live leases as its Ask allows",
-    Reason.BALANCE_SHORT: "the client's free balance does not cover price and fee of all checkpoints of the lease",
-    Reason.STAKE_SHORT: "the provider's free balance does not cover the stake",
-    Reason.BID_SIGNATURE_INVALID: "the Bid is not signed by its client",
-    Reason.ASK_SIGNATURE_INVALID: "the Ask is not signed by its provider",
-    Reason.LEASE_NOT_LIVE: "the lease is neither Active nor Closing (or there is no lease with these terms)",
-    Reason.INDEX_TOO_LOW: "the Approval reaches less far than what is claimed, or no further than what is accepted",
-    Reason.INDEX_TOO_HIGH: "the Approval reaches beyond the lease's end",
-    Reason.APPROVAL_SIGNATURE_INVALID: "the Approval is not signed by the lease's approver",
+    Refusal.OK: "nothing is wrong",
+    Refusal.RULES_DIFFER: "Bid and Ask do not both name the rules that were given",
+    Refusal.RULES_OUT_OF_BOUNDS: "the rules have a timeout or window outside this escrow's bounds, or no arbiter",
+    Refusal.MATCHER_NOT_ALLOWED: "an order names another matcher than the sender",
+    Refusal.BID_TERMS_INVALID: "the Bid has a 0 where 1 is the least, a nonce bit above 111, or a fee but no matcher",
+    Refusal.ASK_TERMS_INVALID: "the Ask has a 0 where 1 is the least",
+    Refusal.BID_EXPIRED: "the Bid is past its validUntil",
+    Refusal.ASK_NOT_IN_FORCE: "the Ask is before its validFrom or past its validUntil",
+    Refusal.BID_CANCELLED: "the Bid's page is not the client's current one: it was cancelled, or is not in force yet",
+    Refusal.BID_USED: "the Bid's nonce is used up; another Bid or an earlier lease had it",
+    Refusal.ASK_CANCELLED: "the Ask's page is not the provider's current one: it was cancelled, or is not in force yet",
+    Refusal.STAKE_ABOVE_MAX: "the Bid asks for more stake than the Ask allows",
+    Refusal.STAKE_BELOW_ARBITER_FEE: "the Bid's stake does not cover the arbiter's fee",
+    Refusal.PRICE_BELOW_ASK: "the price per checkpoint is below what the Ask wants for its units",
+    Refusal.PRICE_ABOVE_BID: "price and fee together are above the Bid's highest price",
+    Refusal.PREV_NOT_CONTINUABLE: "the lease to continue is not a Closed lease of the same Bid",
+    Refusal.PROVIDER_BUSY: "the provider has as many live leases as its Ask allows",
+    Refusal.BALANCE_SHORT: "the client's free balance does not cover price and fee of all checkpoints of the lease",
+    Refusal.STAKE_SHORT: "the provider's free balance does not cover the stake",
+    Refusal.BID_SIGNATURE_INVALID: "the Bid is not signed by its client",
+    Refusal.ASK_SIGNATURE_INVALID: "the Ask is not signed by its provider",
+    Refusal.LEASE_NOT_LIVE: "the lease is neither Active nor Closing (or there is no lease with these terms)",
+    Refusal.INDEX_TOO_LOW: "the Approval reaches less far than what is claimed, or no further than what is accepted",
+    Refusal.INDEX_TOO_HIGH: "the Approval reaches beyond the lease's end",
+    Refusal.APPROVAL_SIGNATURE_INVALID: "the Approval is not signed by the lease's approver",
 }
 
 
@@ -97,8 +97,8 @@ class EscrowError(UserError):
         super().__init__(sentence(values) if sentence else f"the contract refused: {name}({arguments})")
 
     @property
-    def reason(self) -> Reason | None:
-        return Reason(self.values["reason"]) if self.name == "Escrow_Refused" else None
+    def reason(self) -> Refusal | None:
+        return Refusal(self.values["reason"]) if self.name == "Escrow_Refused" else None
 
 
 def _time(seconds: int) -> str:
@@ -116,7 +116,7 @@ def _wrong_phase(v: dict[str, Any]) -> str:
 
 
 _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "Escrow_Refused": lambda v: f"refused: {Reason(v['reason']).sentence}",
+    "Escrow_Refused": lambda v: f"refused: {Refusal(v['reason']).sentence}",
     "Escrow_WrongPhase": _wrong_phase,
     "Escrow_TooEarly": lambda v: (
         f"too early by {v['allowedFrom'] - v['nowTime']} s: allowed from {_time(v['allowedFrom'])} by the chain's clock"
@@ -234,3 +234,16 @@ def _plain(value: Any, kind: str) -> Any:
     if kind == "address":
         return to_checksum_address(value)
     return to_hex(value) if isinstance(value, bytes) else value
+
+
+NODE_AWAY = (requests.RequestException, Web3Exception, ConnectionError, TimeoutError)
+
+
+ASKS_FAULT = {
+    Refusal.ASK_TERMS_INVALID,
+    Refusal.ASK_NOT_IN_FORCE,
+    Refusal.ASK_CANCELLED,
+    Refusal.PROVIDER_BUSY,
+    Refusal.STAKE_SHORT,
+    Refusal.ASK_SIGNATURE_INVALID,
+}

@@ -12,7 +12,7 @@ from eth_utils.crypto import keccak
 
 from contracts.chain import artifacts
 from contracts.terms import Nums, Parties, Terms
-from contracts.types import to_hex
+from contracts.types import ZERO_HASH, to_hex
 
 
 @dataclass(frozen=True)
@@ -201,3 +201,10 @@ def _plain(value: Any, kind: str) -> Any:
     if isinstance(value, bytes):
         return to_hex(value)
     return to_checksum_address(value) if kind == "address" else value
+
+
+def continued(event: Event) -> str | None:
+    """The lease that one opened by this event continues."""
+    if not isinstance(event, Opened) or event.terms.parties.prev == ZERO_HASH:
+        return None
+    return event.terms.parties.prev

@@ -15,8 +15,9 @@ from web3.types import BlockData, FilterParams, LogReceipt
 
 from contracts.chain.client import Chain
 from contracts.chain.events import Event, decode
-from contracts.chain.finality import KEPT_BLOCKS
 from contracts.errors import UserError
+from contracts.finality import KEPT_BLOCKS
+from contracts.progress_bar import Watch, nobody
 from contracts.types import to_hex
 
 # This close to the head, each block is read by its hash: so a store always has the newest ones without a gap.
@@ -182,3 +183,19 @@ class Follower:
         ordered = sorted(logs, key=lambda log: log["logIndex"])
         events = tuple(event for event in (decode(log, timestamp) for log in ordered) if event is not None)
         return Block(header["number"], to_hex(header["hash"]), to_hex(header["parentHash"]), timestamp, events)
+
+
+def read_events(chain: Chain, watch: Watch = nobody) -> list[Event]:
+    """All of the escrow's and the epoch log's since the deployment, in order."""
+    store = MemoryStore()
+    follower = Follower(chain, store, near=0)
+    events: list[Event] = []
+    while steps := follower.poll():
+        for step in steps:
+            store.apply(step)
+            if isinstance(step, Rollback):
+                events = [event for event in events if event.at.block <= step.to_block]
+            elif isinstance(step, Block):
+                events += step.events
+        watch("events of the chain", len(events))
+    return events

@@ -7,7 +7,7 @@ all rules, at all markets of one escrow. It is a record and no promise: whoever 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from contracts.ledger import Ledger
+from contracts.chain.ledger import Ledger
 
 # Of tiers 1, 2 and 3 (jobspec.MAX_TIER): least checkpoints that were accepted and paid, and leases for each late one.
 STEPS = ((10, 5), (100, 10), (1_000, 50))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from contracts.chain.devnet import FAST, MNEMONIC, Devnet, Timing, start_devnet
+from contracts.chain.devnet.devnet import FAST, MNEMONIC, Devnet, Timing, start_devnet
 from contracts.errors import UserError
 from contracts.settings import CONFIG_NAME, home
 

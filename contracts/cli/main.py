@@ -1,6 +1,6 @@
 """The `gpumarket` command. Its sub-commands are entry points in the group `gpumarket.commands`.
 
-An entry point names a Typer app and the extras that it needs: `market = "market.cli:app [market]"`. It is
+An entry point names a Typer app and the extras that it needs: `market = "market.cli.market:app [market]"`. It is
 imported only when its command is run, so that `gpumarket wallet` starts without fastapi or torch, and works
 where they are not installed. As everywhere in Typer, an app with one command and no callback is itself the
 command: `gpumarket reconcile`, not `gpumarket reconcile run`.

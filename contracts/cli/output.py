@@ -1,7 +1,9 @@
 """How a command prints what it found."""
 
 from enum import StrEnum
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -15,3 +17,9 @@ def print_whole(console: Console, table: Table) -> None:
     """As wide as the table needs, on narrower terminals and in pipes too: no amount and no id is cut."""
     needed = Console(width=10_000).measure(table).maximum
     Console(file=console.file, width=max(needed, console.width)).print(table)
+
+
+console = Console()
+
+
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")]

@@ -12,16 +12,16 @@ from web3.contract.contract import ContractFunction
 from web3.exceptions import ContractLogicError, Web3Exception
 from web3.types import RPCEndpoint
 
-from contracts import keys, sealing_keys
 from contracts.amounts import format_amount, parse_positive
-from contracts.chain import devnet
 from contracts.chain.client import Chain, connect
-from contracts.chain.fees import format_ether
-from contracts.chain.sender import Sender
+from contracts.chain.devnet import devnet
+from contracts.chain.sending.fees import format_ether
+from contracts.chain.sending.sender import Sender
+from contracts.cli.output import Output
 from contracts.errors import UserError
-from contracts.output import Output
 from contracts.settings import Settings, load_settings
 from contracts.types import Address
+from contracts.wallet import encryption_keys, keys
 
 PERMIT_SECONDS = 3600
 FAUCET_ETHER = 10
@@ -65,7 +65,7 @@ def passwd(
     old = keys.read_password(f"Password for key '{name}'")
     keys.load(name, old)  # wrong? then no need to think of a new one
     new = keys.read_password(f"New password for key '{name}'", confirm=True, variable="GPUMARKET_NEW_PASSWORD")
-    sealing_keys.change_password(name, old, new)
+    encryption_keys.change_password(name, old, new)
     keys.change_password(name, old, new)
     _show([{"name": name, "address": address}], output)
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from contracts.early_stop import Stop
 from contracts.errors import UserError
-from contracts.jobspec import (
+from contracts.job.early_stop import Stop
+from contracts.job.spec import (
     MAX_FILES,
     FileRef,
     JobPath,

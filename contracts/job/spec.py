@@ -23,8 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from contracts.early_stop import Stop
 from contracts.errors import UserError
+from contracts.job.early_stop import Stop
 from contracts.types import Bytes32
 
 MAX_FILES = 1000

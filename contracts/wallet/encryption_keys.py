@@ -16,9 +16,9 @@ from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey
 from nacl.secret import SecretBox
 
-from contracts import keys
 from contracts.errors import UserError
 from contracts.settings import home
+from contracts.wallet import keys
 
 # N = 2^18, r = 8, p = 1 (256 MiB), as for the wallet's keystores; tests make it cheaper.
 OPSLIMIT, MEMLIMIT = 1 << 23, 1 << 28

@@ -16,7 +16,7 @@ from contracts.api.access import MAX_SECONDS, SCHEME, SignedToken
 from contracts.api.problems import Code, Problem
 from contracts.chain.signatures import is_signed_by
 from contracts.orders import AccessToken
-from market.context import Context
+from market.runtime.context import Context
 from market.services.access import may_write
 
 KEPT_TOKENS = 10_000  # that were checked; the oldest are forgotten, and checked again

@@ -9,16 +9,16 @@ from fastapi.routing import APIRoute
 
 from contracts.api.client import IDEMPOTENCY_KEY
 from market.api import health, metrics
+from market.api.access import Callers
 from market.api.dependencies import get_caller
 from market.api.errors import PROBLEMS, ProblemBody, add_handlers
 from market.api.idempotency import KeepAnswer, once
-from market.api.ids import bind_ids
+from market.api.metrics import StateCollector
 from market.api.middleware import BodyLimit, RequestLog
-from market.api.nearest import check_query
+from market.api.request_ids import bind_ids
 from market.api.routes import blobs, epochs, info, jobs, keys, leases, orders, progress
-from market.callers import Callers
-from market.context import Context
-from market.metrics import State
+from market.api.suggestions import check_query
+from market.runtime.context import Context
 from market.services.jobs import count_by_status
 from market.services.pricing import Offers
 
@@ -54,7 +54,7 @@ def create_app(context: Context | None = None) -> FastAPI:
     if context is not None:
         app.state.callers = Callers(context)
         app.state.offers = Offers(context)
-        context.metrics.registry.register(State(context, count_by_status))
+        context.metrics.registry.register(StateCollector(context, count_by_status))
     v1 = APIRouter(prefix="/v1", responses=PROBLEMS, dependencies=_FIRST)
     for room in (info, orders, jobs, leases, progress, epochs, blobs, keys):
         v1.include_router(room.router)

@@ -8,10 +8,10 @@ from fastapi.security import APIKeyHeader
 from contracts.api.access import SCHEME
 from contracts.api.problems import Code, Problem
 from contracts.types import Address, Bytes32
-from market.callers import Caller, Callers, token_missing, wrong_scope
-from market.context import Context
-from market.paging import DEFAULT_LIMIT, MAX_LIMIT
+from market.api.access import Caller, Callers, token_missing, wrong_scope
+from market.runtime.context import Context
 from market.services.pricing import Offers
+from market.store.paging import DEFAULT_LIMIT, MAX_LIMIT
 
 
 def get_context(request: Request) -> Context:

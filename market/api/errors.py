@@ -15,10 +15,10 @@ from web3.exceptions import Web3Exception
 from contracts.api.access import SCHEME
 from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
-from market.api import ids
+from market.api import request_ids
 from market.api.idempotency import Replay
-from market.api.nearest import known_fields, nearest
-from market.db import OUTAGE
+from market.api.suggestions import known_fields, nearest
+from market.store.db import OUTAGE
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    body = json.dumps(problem.body() | {"request": ids.current()}).encode()
+    body = json.dumps(problem.body() | {"request": request_ids.current()}).encode()
     return Response(body, problem.status, headers, media_type="application/problem+json")
 
 

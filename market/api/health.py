@@ -5,8 +5,8 @@ import time
 from fastapi import APIRouter, Request, Response
 
 from contracts.api.problems import Code, Problem
-from market.context import Context
-from market.db import OUTAGE
+from market.runtime.context import Context
+from market.store.db import OUTAGE
 
 router = APIRouter(tags=["market"])
 

@@ -19,10 +19,10 @@ from contracts.api.client import IDEMPOTENCY_KEY as HEADER
 from contracts.api.problems import Code, Problem
 from contracts.types import to_hex
 from market.api.dependencies import Market
-from market.context import Context
-from market.db import OUTAGE
-from market.models import AnswerRow, now
-from market.retention import KEPT_ANSWERS
+from market.runtime.context import Context
+from market.runtime.settings import KEPT_ANSWERS
+from market.store.db import OUTAGE
+from market.store.models import AnswerRow, now
 
 # A process that dies in between leaves its mark behind; after this long another request takes it over.
 PENDING = timedelta(seconds=60)

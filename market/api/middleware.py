@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.api.problems import Code, Problem
 from market.api.errors import internal, problem_response
-from market.api.ids import HEADER, request_id
+from market.api.request_ids import HEADER, request_id
 
 MAX_BODY = 4 << 20  # bytes of a JSON body; blobs have a limit of their own
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from contracts import commitment
 from contracts.api.bodies import CheckpointOut, CheckpointRecord
-from contracts.early_stop import Stop
-from contracts.jobspec import JobSpec
+from contracts.job.early_stop import Stop
+from contracts.job.spec import JobSpec
 from contracts.orders import Domain
 from contracts.statefile import file_state_root
 from contracts.terms import Terms

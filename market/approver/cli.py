@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from contracts import keys
 from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
-from contracts.sealing_keys import unlock
+from contracts.logs import configure_logs
 from contracts.settings import load_settings
+from contracts.wallet import keys
+from contracts.wallet.encryption_keys import unlock
 from market.approver.memory import Memory
 from market.approver.metrics import ApproverMetrics
 from market.approver.service import Approver
 from market.approver.settings import load_approver_settings
-from market.logs import configure_logs
 
 app = typer.Typer(
     help="Check reported checkpoints for clients, and sign for those that are right.", no_args_is_help=True

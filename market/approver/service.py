@@ -19,11 +19,11 @@ from contracts.api.grants import get_state
 from contracts.chain.client import Chain
 from contracts.chain.events import Opened
 from contracts.chain.lookup import opened, verify_lease
-from contracts.chain.sender import Sender
-from contracts.early_stop import Stop
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
+from contracts.job.early_stop import Stop
+from contracts.job.sealing import NotOpened
 from contracts.orders import Approval, Rejection
-from contracts.sealing import NotOpened
 from contracts.terms import Phase
 from market.approver.checks import problem_with_claim, problem_with_state, problem_with_stop
 from market.approver.job_keys import JobKeys

@@ -6,14 +6,14 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from contracts.operator_settings import APPROVER_SECTION, OperatorSettings, load_operator_settings
 from contracts.settings import home
-from market.settings import SECTION, FromFile, load
 
 
-class ApproverSettings(FromFile):
+class ApproverSettings(OperatorSettings):
     """Make it with `load_approver_settings`."""
 
-    section = SECTION
+    section = APPROVER_SECTION
 
     model_config = SettingsConfigDict(
         env_prefix="GPUMARKET_APPROVER_", env_ignore_empty=True, extra="forbid", frozen=True
@@ -34,4 +34,4 @@ class ApproverSettings(FromFile):
 
 def load_approver_settings(**explicit: Any) -> ApproverSettings:
     """Settings from all sources. An explicit argument of None counts as not given. Raises UserError."""
-    return load(ApproverSettings, "approver", explicit)
+    return load_operator_settings(ApproverSettings, "approver", explicit)

@@ -14,15 +14,15 @@ from contracts.api.epochs import EpochHeader, TradeClassOut, epoch_root
 from contracts.chain.client import Chain
 from contracts.errors import UserError
 from contracts.types import ZERO_ADDRESS, to_hex
-from market.account_words import AccountWords
-from market.context import Context
-from market.in_force import InForce, Snapshot, StandingAsk, WaitingBid
+from market.auction.open_leases import open_matches
+from market.auction.order_book import InForce, Snapshot, StandingAsk, WaitingBid
+from market.chain.accounts import AccountWords
 from market.matching import Book, Resting, Result, TradeClass, clear, touched
-from market.messages import accept
-from market.models import BidRow, ChainEvent, EpochOrderRow, EpochRow, JournalRow
-from market.openings import open_matches
-from market.rounds import repeat
-from market.standing import tick
+from market.matching.inputs import tick
+from market.runtime.context import Context
+from market.runtime.loop import repeat
+from market.store.apply import accept
+from market.store.models import BidRow, ChainEvent, EpochOrderRow, EpochRow, JournalRow
 
 log = structlog.get_logger()
 

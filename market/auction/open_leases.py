@@ -9,13 +9,13 @@ from sqlmodel import Session, col, select
 
 from contracts.chain import events
 from contracts.chain.calls import Match as Pair
-from contracts.chain.errors import Reason as Refusal
+from contracts.chain.errors import Refusal
 from contracts.orders import Ask, Bid, Rules
 from contracts.types import to_hex
-from market.context import Context
-from market.leases import terms_of
-from market.messages import accept
-from market.models import AskRow, BidRow, LeaseRow, MatchRow
+from market.runtime.context import Context
+from market.store.apply import accept
+from market.store.leases import terms_of
+from market.store.models import AskRow, BidRow, LeaseRow, MatchRow
 
 BATCH = 100  # leases opened by one transaction
 

@@ -11,28 +11,31 @@ from sqlmodel import Session, col, select
 from contracts.api.bodies import AskResources
 from contracts.api.epochs import REFUSED_SECONDS, FailureReport, LeftOut, LeftOutReason
 from contracts.chain import events
-from contracts.chain.errors import Reason as Refusal
-from contracts.jobspec import JobSpec
+from contracts.chain.errors import ASKS_FAULT
+from contracts.job.spec import JobSpec
 from contracts.orders import Ask, Bid, Report
 from contracts.terms import AccountWord, Flag
-from market.context import Context, Head
-from market.leases import is_final
 from market.matching import AskOffer, BidOffer, Lot, Needs
-from market.models import AskRow, BidRow, ChainBlock, ChainEvent, EpochRow, LeaseRow, MatchRow, ReportRow, RuleSetRow
-from market.reliability import Tiers
-from market.services.early_stop import early_stop
-from market.standing import ask_offer, needs_of
+from market.matching.inputs import ask_offer, needs_of
+from market.runtime.context import Context
+from market.store.early_stop import early_stop
+from market.store.events import Head
+from market.store.leases import is_final
+from market.store.models import (
+    AskRow,
+    BidRow,
+    ChainBlock,
+    ChainEvent,
+    EpochRow,
+    LeaseRow,
+    MatchRow,
+    ReportRow,
+    RuleSetRow,
+)
+from market.store.reliability import Tiers
 
 ROWS_AT_ONCE = 500
 NEVER = 1 << 40  # seconds
-ASKS_FAULT = {
-    Refusal.ASK_TERMS_INVALID,
-    Refusal.ASK_NOT_IN_FORCE,
-    Refusal.ASK_CANCELLED,
-    Refusal.PROVIDER_BUSY,
-    Refusal.STAKE_SHORT,
-    Refusal.ASK_SIGNATURE_INVALID,
-}
 
 
 @dataclass(frozen=True, slots=True)

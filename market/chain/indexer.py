@@ -15,18 +15,18 @@ from sqlmodel import Session, col, delete, select, update
 from web3.exceptions import Web3Exception
 
 from contracts.chain.client import Chain
-from contracts.chain.events import EpochPublished, Event, Opened
-from contracts.chain.finality import KEPT_BLOCKS
+from contracts.chain.events import EpochPublished, Event, Opened, continued
 from contracts.chain.follower import NEAR_BLOCKS, Block, BlockRef, Follower, Rollback, Step
-from contracts.ledger import Account, Exit, LeaseView, Ledger
+from contracts.chain.ledger import Account, Exit, LeaseView, Ledger
+from contracts.finality import KEPT_BLOCKS
+from contracts.progress_bar import Watch, nobody
 from contracts.terms import Phase
-from market.chain_events import continued, event_of, event_row
-from market.context import Context, Head
-from market.db import OUTAGE, Database
-from market.failures import judge
-from market.leader import NotLeading
-from market.models import ChainBlock, ChainEvent, EpochRow, LeaseRow, MatchRow
-from market.watching import Watch, nobody
+from market.runtime.context import Context
+from market.runtime.leader import NotLeading
+from market.store.db import OUTAGE, Database
+from market.store.events import Head, event_of, event_row
+from market.store.job_failures import judge
+from market.store.models import ChainBlock, ChainEvent, EpochRow, LeaseRow, MatchRow
 
 OUTAGE_SECONDS = 5.0  # between attempts while the node does not answer
 BEHIND_SECONDS = 30  # a follower whose leader is no further behind the chain's head answers

@@ -9,10 +9,10 @@ from web3.contract.contract import ContractFunction
 from contracts.chain.errors import EscrowError
 from contracts.orders import Approval
 from contracts.terms import Phase, StateWord, Terms
-from market.context import Context
-from market.leases import accepted_now, terms_of
-from market.models import ApprovalRow, BidRow, LeaseRow
-from market.rounds import repeat
+from market.runtime.context import Context
+from market.runtime.loop import repeat
+from market.store.leases import accepted_now, terms_of
+from market.store.models import ApprovalRow, BidRow, LeaseRow
 
 log = structlog.get_logger()
 

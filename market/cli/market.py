@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contracts.output import Output
+from contracts.cli.output import Output
 
 if TYPE_CHECKING:
-    from market.serve import Server
+    from market.server import Server
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a market.")
 
@@ -38,10 +38,10 @@ def serve(
     """Serve the API, follow the chain, clear the auction. Stops on Ctrl-C or SIGTERM."""
     if home is not None:
         os.environ["GPUMARKET_HOME"] = str(home)
+    from contracts.logs import configure_logs
     from contracts.settings import load_settings
-    from market.logs import configure_logs
-    from market.serve import Server, only_one, open_context, works
-    from market.settings import load_market_settings
+    from market.runtime.settings import load_market_settings
+    from market.server import Server, only_one, open_context, works
 
     settings = load_market_settings(
         host=host,
@@ -74,9 +74,9 @@ def settings(home: Home = None, output: OutputOption = Output.TABLE) -> None:
     """Show all settings that hold here, and where each comes from. Passwords are not shown."""
     if home is not None:
         os.environ["GPUMARKET_HOME"] = str(home)
-    from market import settings_cli
+    from market.cli import settings
 
-    settings_cli.show(output)
+    settings.show(output)
 
 
 @app.command()
@@ -90,11 +90,11 @@ def collect(
         os.environ["GPUMARKET_HOME"] = str(home)
     from contracts.chain.client import connect
     from contracts.settings import load_settings
-    from market import retention
-    from market.blobs import BlobStore
-    from market.context import Context
-    from market.serve import check_journal, open_database
-    from market.settings import load_market_settings
+    from market.maintenance import retention
+    from market.runtime.context import Context
+    from market.runtime.settings import load_market_settings
+    from market.server import check_journal, open_database
+    from market.store.blobs import BlobStore
 
     settings = load_market_settings()
     db, blobs = open_database(settings), BlobStore(settings.blob_dir, settings.max_blob_bytes)
@@ -127,10 +127,10 @@ def backup(
         os.environ["GPUMARKET_HOME"] = str(home)
     from rich.console import Console
 
-    from market import backup as copying
-    from market.db import Database
-    from market.settings import load_market_settings
-    from market.watching import watching
+    from contracts.progress_bar import watching
+    from market.maintenance import backup as copying
+    from market.runtime.settings import load_market_settings
+    from market.store.db import Database
 
     settings = load_market_settings()
     db = Database(settings.database_url)
@@ -159,14 +159,14 @@ def reindex(
     from rich.console import Console
 
     from contracts.chain.client import connect
+    from contracts.progress_bar import watching
     from contracts.settings import load_settings
-    from market import indexer
-    from market import reindex as anew
-    from market.blobs import BlobStore
-    from market.journal import FOLDER, Journal
-    from market.serve import only_one, open_database
-    from market.settings import load_market_settings
-    from market.watching import watching
+    from market.chain import indexer
+    from market.maintenance import reindex as anew
+    from market.runtime.settings import load_market_settings
+    from market.server import only_one, open_database
+    from market.store.blobs import BlobStore
+    from market.store.journal import FOLDER, Journal
 
     console = Console(stderr=True)
     settings, chain = load_market_settings(), connect(load_settings())

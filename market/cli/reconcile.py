@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts.chain.client import connect
-from contracts.output import Output
+from contracts.cli.output import Output
+from contracts.progress_bar import watching
 from contracts.settings import load_settings
-from market import mending
-from market import reconcile as comparing
-from market.blobs import BlobStore
-from market.db import Database
-from market.retention import Keep
-from market.settings import load_market_settings
-from market.watching import watching
+from market.maintenance import reconcile as comparing
+from market.maintenance import repair
+from market.maintenance.retention import Keep
+from market.runtime.settings import load_market_settings
+from market.store.blobs import BlobStore
+from market.store.db import Database
 
 app = typer.Typer(add_completion=False, help="Compare chain, database and files.")
 console = Console()
@@ -43,10 +43,10 @@ def reconcile(
         blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
         with watching(status) as watch:
             if fix and dry_run:
-                for one in mending.find(chain, db, blobs, watch):
+                for one in repair.find(chain, db, blobs, watch):
                     status.print(f"would mend  {one}", highlight=False, soft_wrap=True)
             elif fix:
-                for line in mending.fix(chain, db, blobs, watch):
+                for line in repair.fix(chain, db, blobs, watch):
                     status.print(f"mended  {line}", highlight=False, soft_wrap=True)
             checks = comparing.reconcile(chain, db, blobs, Keep.of(settings), watch)
     finally:

@@ -12,17 +12,22 @@ from rich.table import Table
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from contracts.output import Output
+from contracts.cli.output import Output
+from contracts.operator_settings import APPROVER_SECTION, MARKET_FILE, read_market_file
 from contracts.settings import CONFIG_NAME, home, load_settings, read_config
 from market.approver.settings import load_approver_settings
-from market.settings import FILE_NAME, SECTION, load_market_settings, read_file
+from market.runtime.settings import load_market_settings
 
 
 def show(output: Output) -> None:
     rows = [
-        *_rows("market", load_market_settings(), "GPUMARKET_MARKET_", FILE_NAME, read_file(None)),
+        *_rows("market", load_market_settings(), "GPUMARKET_MARKET_", MARKET_FILE, read_market_file(None)),
         *_rows(
-            SECTION, load_approver_settings(), "GPUMARKET_APPROVER_", f"{FILE_NAME} [{SECTION}]", read_file(SECTION)
+            APPROVER_SECTION,
+            load_approver_settings(),
+            "GPUMARKET_APPROVER_",
+            f"{MARKET_FILE} [{APPROVER_SECTION}]",
+            read_market_file(APPROVER_SECTION),
         ),
         *_rows("common", load_settings(), "GPUMARKET_", CONFIG_NAME, read_config(home() / CONFIG_NAME)),
     ]

@@ -11,7 +11,7 @@ from contracts.api.grants import get_state
 from contracts.chain.client import Chain
 from contracts.chain.lookup import accepted_tips, opened
 from contracts.errors import UserError
-from contracts.sealing import NotOpened
+from contracts.job.sealing import NotOpened
 from contracts.statefile import file_state_root
 from contracts.types import from_hex, to_hex
 

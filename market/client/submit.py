@@ -15,12 +15,12 @@ from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, QuoteIn, QuoteO
 from contracts.api.client import MarketClient
 from contracts.api.grants import by_key, make_grant, public_key, publish_key
 from contracts.errors import UserError
-from contracts.jobfile import JobFile, plain_price, read_job
-from contracts.jobspec import FileRef, JobSpec, first_problem
+from contracts.job.file import JobFile, plain_price, read_job
+from contracts.job.sealing import new_job_key
+from contracts.job.spec import FileRef, JobSpec, first_problem
 from contracts.orders import Bid, Domain
-from contracts.sealing import new_job_key
 from contracts.types import ZERO_ADDRESS, to_hex
-from market import sealed
+from market.client import job_keys
 
 CLOCK_SLACK = 3600  # seconds that a chain's clock may be ahead of this machine's
 
@@ -153,7 +153,7 @@ def _quoted(
     approver_key = None
     if asked.spec.sealed and quote.bid.effective_approver != asked.client:
         domain = Domain(chain_id=info.chain_id, verifying_contract=info.escrow)
-        approver_key = sealed.key_of_approver(market, domain, quote.bid.effective_approver)
+        approver_key = job_keys.key_of_approver(market, domain, quote.bid.effective_approver)
     return Offer(name, asked.spec, folder, info, quote, approver_key, earlier)
 
 
@@ -264,12 +264,12 @@ def sign(
     job_key, files = new_job_key(), dict[str, FileRef]()
     if offer.earlier is not None:  # the state that it goes on from is sealed with that job's key
         job_key, files = (
-            sealed.job_key(market, domain, offer.earlier, key, own, by_key(domain)),
+            job_keys.job_key(market, domain, offer.earlier, key, own, by_key(domain)),
             dict(offer.earlier.sealed_files),
         )
     for path, ref in offer.uploads.items():
         assert offer.folder is not None
-        plain, files[ref.sha256] = sealed.put_sealed(market, offer.folder / path, job_key)
+        plain, files[ref.sha256] = job_keys.put_sealed(market, offer.folder / path, job_key)
         _check_same(plain, ref, path)
         uploaded(path, ref.size)
     readers = {bid.effective_approver: offer.approver_key} if offer.approver_key else {}

@@ -10,8 +10,8 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from contracts.errors import UserError
-from market.db import BUSY_SECONDS, Database
-from market.watching import Watch, nobody
+from contracts.progress_bar import Watch, nobody
+from market.store.db import BUSY_SECONDS, Database
 
 WRITTEN = "bytes written"
 STEPS_A_LOOK, SECONDS_A_LOOK = 1_000_000, 0.5  # of SQLite's machine, for pg_dump

@@ -14,18 +14,18 @@ from contracts import commitment
 from contracts.api.bodies import CheckpointRecord
 from contracts.chain.client import Chain
 from contracts.chain.events import Event
-from contracts.chain.follower import Block, Follower, MemoryStore, Rollback
-from contracts.jobspec import FileRef, JobSpec, hash_file
-from contracts.ledger import LeaseView, Ledger
+from contracts.chain.follower import read_events
+from contracts.chain.ledger import LeaseView, Ledger
+from contracts.job.spec import FileRef, JobSpec, hash_file
 from contracts.orders import Approval, Claim
+from contracts.progress_bar import Watch, nobody
 from contracts.statefile import file_state_root
 from contracts.types import from_hex, to_hex
-from market import reindex, retention
-from market.blobs import BlobStore
-from market.db import Database
-from market.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, MatchRow
-from market.retention import Keep
-from market.watching import Watch, nobody
+from market.maintenance import reindex, retention
+from market.maintenance.retention import Keep
+from market.store.blobs import BlobStore
+from market.store.db import Database
+from market.store.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, MatchRow
 
 LOOKS = 4
 SECONDS_BETWEEN = 1.0
@@ -59,22 +59,6 @@ def read_books(chain: Chain, watch: Watch = nobody) -> Books:
     ledger = Ledger(arbiters={rules.struct_hash(): rules.arbiter for rules in chain.settings.rules.values()})
     ledger.apply_all(events)
     return Books(ledger, events)
-
-
-def read_events(chain: Chain, watch: Watch = nobody) -> list[Event]:
-    """All of the escrow's and the epoch log's since the deployment, in order."""
-    store = MemoryStore()
-    follower = Follower(chain, store, near=0)
-    events: list[Event] = []
-    while steps := follower.poll():
-        for step in steps:
-            store.apply(step)
-            if isinstance(step, Rollback):
-                events = [event for event in events if event.at.block <= step.to_block]
-            elif isinstance(step, Block):
-                events += step.events
-        watch("events of the chain", len(events))
-    return events
 
 
 def reconcile(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: Watch = nobody) -> list[Check]:

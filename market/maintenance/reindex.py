@@ -12,14 +12,16 @@ from sqlmodel import Session, SQLModel, col, func, select
 from contracts.chain.client import Chain
 from contracts.chain.follower import NEAR_BLOCKS
 from contracts.errors import UserError
-from market import indexer, leader, messages
-from market.blobs import BlobStore
-from market.db import Database
-from market.journal import FOLDER, Journal
-from market.leader import Leadership
-from market.models import AnswerRow, BlobRow, ChainBlock, ChainEvent, JournalRow, LeaderRow, LeaseRow, ReportRow
+from contracts.progress_bar import Watch, nobody
+from market.chain import indexer
+from market.runtime import leader
+from market.runtime.leader import Leadership
 from market.services.blobs import blob_row
-from market.watching import Watch, nobody
+from market.store import apply
+from market.store.blobs import BlobStore
+from market.store.db import Database
+from market.store.journal import FOLDER, Journal
+from market.store.models import AnswerRow, BlobRow, ChainBlock, ChainEvent, JournalRow, LeaderRow, LeaseRow, ReportRow
 
 # What processes write for each other, or to spare themselves work: nothing is lost with it.
 NOT_REBUILT: set[str] = {AnswerRow.__tablename__, LeaderRow.__tablename__}
@@ -97,8 +99,8 @@ def build(
     accepted = journal.read(newest)
     with new.session() as session:
         for done, message in enumerate(accepted):
-            messages.apply(session, chain.domain, message)
-            messages.remember(session, message)
+            apply.apply(session, chain.domain, message)
+            apply.remember(session, message)
             watch("messages of the journal", done, len(accepted))
         for done, (sha256, size) in enumerate(blobs.all()):
             session.add(blob_row(blobs, sha256, size))

@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterator
 
 from contracts.chain.client import Chain
-from contracts.jobspec import hash_file
-from market import reindex
-from market.blobs import BlobStore
-from market.db import Database
-from market.models import BlobRow
-from market.reconcile import SECONDS_BETWEEN
-from market.reindex import Difference
-from market.watching import Watch, nobody
+from contracts.job.spec import hash_file
+from contracts.progress_bar import Watch, nobody
+from market.maintenance import reindex
+from market.maintenance.reconcile import SECONDS_BETWEEN
+from market.maintenance.reindex import Difference
+from market.store.blobs import BlobStore
+from market.store.db import Database
+from market.store.models import BlobRow
 
 
 def find(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> list[Difference]:

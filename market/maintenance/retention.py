@@ -9,19 +9,25 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import structlog
 from sqlalchemy import func
 from sqlmodel import Session, col, delete, select
 
 from contracts.api.bodies import JobStatus
-from contracts.jobspec import JobSpec
+from contracts.job.spec import JobSpec
 from contracts.types import ZERO_TIP
-from market.chain_events import pages_of
-from market.context import Context
-from market.messages import accept
-from market.models import (
+from market.runtime.context import Context
+from market.runtime.loop import repeat
+from market.runtime.settings import KEPT_ANSWERS, MarketSettings
+from market.services.access import DAY, file_blobs
+from market.services.blobs import blob_row
+from market.services.jobs import job_status
+from market.store.apply import accept
+from market.store.early_stop import early_stop
+from market.store.events import pages_of
+from market.store.leases import state_now
+from market.store.models import (
     AnswerRow,
     BidRow,
     BlobRow,
@@ -32,18 +38,10 @@ from market.models import (
     UploadRow,
     now,
 )
-from market.rounds import repeat
-from market.rule_sets import known_rules
-from market.services.access import DAY, file_blobs
-from market.services.blobs import blob_row
-from market.services.early_stop import early_stop
-from market.services.jobs import job_status
-from market.services.leases import state_now
-from market.settings import MarketSettings
+from market.store.rule_sets import known_rules
 
 MARGIN_SECONDS = 3600  # for clocks that differ, and blocks that a reorganisation takes back
 STALE_SECONDS = 6 * 3600.0  # after which an upload that gets no more bytes is given up
-KEPT_ANSWERS = timedelta(hours=24)  # to requests with an Idempotency-Key
 AT_ONCE = 500  # jobs that are read, or blobs that are dropped, in one go
 
 log = structlog.get_logger()

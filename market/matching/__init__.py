@@ -15,7 +15,7 @@ from market.matching.book import (
     Size,
     TradeClass,
 )  # fmt: skip
-from market.matching.resting import touched
+from market.matching.carry_over import touched
 
 __all__ = [
     "AskOffer", "BidOffer", "Book", "Lot", "Match", "Needs", "Reason", "Rest", "Resting", "Result", "Size",

@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 
 from market.matching.book import AskOffer, BidOffer, Book, Lot, Match, Reason, Rest, Resting, Result, Size, TradeClass
+from market.matching.carry_over import is_touched, key, left_over
 from market.matching.classes import rounded
 from market.matching.fitting import Suiting
-from market.matching.net import solve
-from market.matching.offered import offered
+from market.matching.flow import solve
+from market.matching.lot_sizes import offered
 from market.matching.reserve import reserve
-from market.matching.resting import is_touched, key, left_over
 
 
 def clear(book: Book, seed: bytes = b"", tick: int = 1, before: Resting | None = None) -> Result:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from contracts.errors import UserError
+from contracts.job.provider_wants import Wants
 from contracts.types import SECONDS_PER_HOUR
-from contracts.wants import Wants
 
 LOT_SIZES = (0, 1, 2, 4, 8)  # GPUs of one machine that are sold together; 0: a CPU
 EVERYTHING = Wants()

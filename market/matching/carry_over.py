@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from market.matching.book import BidKey, BidOffer, Book, Match, Prices, Reason, Rest, Resting, Size
-from market.matching.offered import Offered, offered
+from market.matching.lot_sizes import Offered, offered
 from market.matching.reserve import reserve
 
 

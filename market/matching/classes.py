@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import contains, ge
 from typing import Any
 
-from contracts.wants import Wants
+from contracts.job.provider_wants import Wants
 from market.matching.book import AskOffer, BidOffer, Lot, Needs, Reason, TradeClass
 
 MAX_VALUE = 1 << 40  # ticks per hour: of more, the auction can't count sums

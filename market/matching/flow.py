@@ -18,7 +18,7 @@ from market.matching.arcs import Arcs, arcs
 from market.matching.book import Match, Prices, Reason, TradeClass
 from market.matching.classes import MAX_VALUE, cost
 from market.matching.fitting import Fitting, Ints
-from market.matching.offered import Offered
+from market.matching.lot_sizes import Offered
 from market.matching.prices import FAR, Trades, prices
 from market.matching.reserve import Slot
 

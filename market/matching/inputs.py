@@ -1,10 +1,10 @@
 """Signed orders, as the auction takes them."""
 
 from contracts.api.bodies import AskResources
-from contracts.jobspec import JobSpec
+from contracts.job.spec import JobSpec
 from contracts.orders import Ask
-from market.context import Context
 from market.matching import AskOffer, Lot, Needs
+from market.runtime.context import Context
 
 TICK_DECIMALS = 6  # of prices per hour: with more, the auction's solver could not count
 

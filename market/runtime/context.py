@@ -11,25 +11,18 @@ from sqlmodel import Session
 
 from contracts.api.bodies import Info, RuleSet
 from contracts.chain.client import Chain
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
 from contracts.terms import AccountWord
-from market.blobs import BlobStore, UnderWay
-from market.chain_events import pages_of
-from market.db import Database
-from market.journal import FOLDER, Journal
-from market.leader import Alone, Leadership
-from market.metrics import Metrics
-from market.rule_sets import known_rules
-from market.settings import MarketSettings
+from market.runtime.leader import Alone, Leadership
+from market.runtime.metrics import Metrics
+from market.runtime.settings import MarketSettings
+from market.store.blobs import BlobStore, UnderWay
+from market.store.db import Database
+from market.store.events import Head, pages_of
+from market.store.journal import FOLDER, Journal
+from market.store.rule_sets import known_rules
 
-
-@dataclass(frozen=True)
-class Head:
-    """The newest block that the market has followed."""
-
-    number: int
-    timestamp: int  # UTC seconds
-    hash: str = ""
+NOTHING_FOLLOWED = Head(0, 0)
 
 
 @dataclass
@@ -42,7 +35,7 @@ class Context:
     rules: dict[str, RuleSet]  # those on offer, by name; the first is the default
     rules_by_hash: dict[str, RuleSet]  # the former ones too: leases may still run under them
     sender: Sender | None = None  # with the matcher's key; None in a process that only reads
-    head: Head = Head(0, 0)  # set by the indexer
+    head: Head = NOTHING_FOLLOWED  # set by the indexer
     leadership: Leadership = field(default_factory=Alone)
     followed: float = field(default_factory=time.monotonic)  # when the indexer last looked
     caught_up: threading.Event = field(default_factory=threading.Event)  # the indexer has reached the chain's head once

@@ -17,11 +17,11 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select, update
 
 from contracts.errors import UserError
-from market.db import OUTAGE, Database
-from market.models import LeaderRow
+from market.store.db import Database
+from market.store.models import LeaderRow
 
 if TYPE_CHECKING:
-    from market.context import Context
+    pass
 
 LEASE_SECONDS = 5.0  # without a renewal, after which another process takes over
 RENEW_SECONDS = 1.0
@@ -142,16 +142,6 @@ class Elected:
             session.add(row)
         self._term, self._until = row.term, asked + self._lease.total_seconds()
         log.info("leader.leads", term=row.term, after=before.holder if before else None)
-
-
-def run(context: "Context", stop: threading.Event) -> None:
-    """Stand for leader until `stop`."""
-    while not stop.is_set():
-        try:
-            context.leadership.stand()
-        except OUTAGE as error:
-            log.warning("leader.database_silent", problem=str(error.orig)[:300])
-        stop.wait(RENEW_SECONDS)
 
 
 def _clock() -> float:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import structlog
 
 from contracts.errors import UserError
-from market.context import Context
-from market.db import OUTAGE
-from market.leader import RENEW_SECONDS
+from market.runtime.context import Context
+from market.runtime.leader import RENEW_SECONDS
+from market.store.db import OUTAGE
 
 log = structlog.get_logger()
 

@@ -3,47 +3,21 @@
 Precedence: explicit arguments, then GPUMARKET_MARKET_* in the environment, then `market.toml` in the home.
 """
 
-import tomllib
-from difflib import get_close_matches
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
-from contracts.errors import UserError
+from contracts.operator_settings import OperatorSettings, load_operator_settings
 from contracts.settings import home
 from contracts.types import Address, Uint64
 
-FILE_NAME = "market.toml"
-SECTION = "approver"  # of that file: settings of an approver that the operator runs
-
-S = TypeVar("S", bound=BaseSettings)
+KEPT_ANSWERS = timedelta(hours=24)  # to requests with an Idempotency-Key
 
 
-class FromFile(BaseSettings):
-    """Settings whose sources are explicit arguments, then the environment, then market.toml."""
-
-    section: ClassVar[str | None] = None  # of market.toml; None: what is in no section
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, File(settings_cls, cls.section)
-
-
-class MarketSettings(FromFile):
+class MarketSettings(OperatorSettings):
     """All settings of a market. Make it with `load_market_settings`."""
 
     model_config = SettingsConfigDict(
@@ -98,54 +72,4 @@ class MarketSettings(FromFile):
 
 def load_market_settings(**explicit: Any) -> MarketSettings:
     """Settings from all sources. An explicit argument of None counts as not given. Raises UserError."""
-    return load(MarketSettings, "market", explicit)
-
-
-class File(PydanticBaseSettingsSource):
-    """A section of market.toml as a source of settings, or with None what is in no section."""
-
-    def __init__(self, settings_cls: type[BaseSettings], section: str | None) -> None:
-        super().__init__(settings_cls)
-        self._section = section
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        return None, field_name, False  # unused: __call__ gives all at once
-
-    def __call__(self) -> dict[str, Any]:
-        return read_file(self._section)
-
-
-def read_file(section: str | None) -> dict[str, Any]:
-    """Of market.toml; {} if there is none. Raises UserError."""
-    path = home() / FILE_NAME
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}", "correct it or delete it") from error
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}") from error
-    if section is not None:
-        found = values.get(section, {})
-        return found if isinstance(found, dict) else {}
-    return {name: value for name, value in values.items() if name != SECTION or not isinstance(value, dict)}
-
-
-def load(model: type[S], whose: str, explicit: dict[str, Any]) -> S:
-    path, prefix = home() / FILE_NAME, model.model_config["env_prefix"]
-    try:
-        return model(**{name: value for name, value in explicit.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            near = get_close_matches(name, model.model_fields, n=1)
-            known = f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(model.model_fields)}"
-            raise UserError(f"unknown setting '{name}' of the {whose}", f"look at {path}; {known}") from error
-        raise UserError(
-            f"the {whose}'s setting '{name}' is wrong: {first['msg']} (got {first['input']!r})",
-            f"look at the command's options, {prefix}{str(first['loc'][0]).upper()} and {path}",
-        ) from error
-    except SettingsError as error:
-        raise UserError(f"can't read the settings in the environment: {error}") from error
+    return load_operator_settings(MarketSettings, "market", explicit)

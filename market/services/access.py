@@ -9,10 +9,10 @@ from contracts.api.bodies import AuditorIn, AuditorOut
 from contracts.api.problems import Code, Problem
 from contracts.chain.signatures import is_signed_by
 from contracts.types import ZERO_TIP
-from market.context import Context
-from market.messages import accept
-from market.models import AuditorRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, UploadRow
+from market.runtime.context import Context
 from market.services.jobs import find_job
+from market.store.apply import accept
+from market.store.models import AuditorRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, UploadRow
 
 DAY = 86_400  # seconds
 

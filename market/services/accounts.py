@@ -5,8 +5,8 @@ from sqlmodel import select
 from contracts.api.bodies import AccountOut
 from contracts.orders import NONCE_BITS
 from contracts.terms import AccountWord
-from market.context import Context
-from market.models import BidRow
+from market.runtime.context import Context
+from market.store.models import BidRow
 
 
 def get_account(context: Context, address: str) -> AccountOut:

@@ -7,7 +7,7 @@ from contracts.chain.signatures import is_signed_by
 from contracts.orders import NONCE_BITS, Ask, Bid
 from contracts.terms import AccountWord
 from contracts.types import ZERO_ADDRESS
-from market.context import Context
+from market.runtime.context import Context
 
 Order = Ask | Bid
 

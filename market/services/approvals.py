@@ -5,11 +5,11 @@ from sqlmodel import Session
 from contracts.api.bodies import ApprovalIn, CheckpointStatus, LeaseOut, RejectionIn
 from contracts.api.problems import Code, Problem
 from contracts.orders import Approval, Rejection
-from market.context import Context
-from market.messages import accept
-from market.models import ApprovalRow, LeaseRow
+from market.runtime.context import Context
 from market.services.leases import find_live_lease, get_lease, newest_approval
 from market.services.progress import find_checkpoint, tip_at
+from market.store.apply import accept
+from market.store.models import ApprovalRow, LeaseRow
 
 
 def approve(context: Context, body: ApprovalIn) -> LeaseOut:

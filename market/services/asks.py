@@ -9,12 +9,12 @@ from contracts.api.bodies import AskIn, AskOut, AskResources, OrderStatus, Page,
 from contracts.api.problems import Code, Problem
 from contracts.orders import Ask
 from contracts.terms import AccountWord
-from market.context import Context
-from market.messages import accept
-from market.models import AskRow
-from market.paging import SCAN, Keyset
+from market.runtime.context import Context
 from market.services import admission
 from market.services.receipts import sign_receipt
+from market.store.apply import accept
+from market.store.models import AskRow
+from market.store.paging import SCAN, Keyset
 
 _BY_RECEPTION = Keyset(col(AskRow.received), col(AskRow.id))
 

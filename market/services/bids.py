@@ -7,14 +7,14 @@ from contracts.api.bodies import BidIn, JobOut
 from contracts.api.problems import Code, Problem
 from contracts.orders import Bid, Rules
 from contracts.types import ZERO_ADDRESS, ZERO_TIP, to_hex
-from market.context import Context
-from market.messages import accept
-from market.models import BidRow, CheckpointRow
+from market.runtime.context import Context
 from market.services import admission
 from market.services.blobs import not_uploaded
 from market.services.jobs import get_job
 from market.services.receipts import sign_receipt
 from market.services.sealing import check_sealed
+from market.store.apply import accept
+from market.store.models import BidRow, CheckpointRow
 
 
 def admit_bid(context: Context, body: BidIn) -> tuple[JobOut, bool]:

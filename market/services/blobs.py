@@ -8,11 +8,11 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from contracts.api.problems import Code, Problem
-from contracts.jobspec import FileRef
-from market.blobs import BlobStore, Incoming
-from market.context import Context
-from market.messages import accept
-from market.models import BlobRow, CheckpointRow, UploadRow
+from contracts.job.spec import FileRef
+from market.runtime.context import Context
+from market.store.apply import accept
+from market.store.blobs import BlobStore, Incoming
+from market.store.models import BlobRow, CheckpointRow, UploadRow
 
 
 class Upload:

@@ -18,11 +18,11 @@ from contracts.api.epochs import (
     UnmatchedOut,
 )
 from contracts.api.problems import Code, Problem
-from contracts.jobspec import JobSpec
+from contracts.job.spec import JobSpec
 from contracts.orders import Ask, Bid
-from market.context import Context
-from market.models import AskRow, BidRow, EpochOrderRow, EpochRow, MatchRow, PriceRow, UnmatchedRow
-from market.paging import Keyset, read_page
+from market.runtime.context import Context
+from market.store.models import AskRow, BidRow, EpochOrderRow, EpochRow, MatchRow, PriceRow, UnmatchedRow
+from market.store.paging import Keyset, read_page
 
 _NEWEST_FIRST = Keyset(col(EpochRow.number), descending=True)
 _BIDS = Keyset(col(BidRow.id))

@@ -7,15 +7,16 @@ from sqlmodel import Session, col, select
 
 from contracts.api.bodies import JobOut, JobStatus, Page, ReceiptOut
 from contracts.api.problems import Code, Problem
-from contracts.jobspec import FileRef, JobSpec
+from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Bid
 from contracts.terms import Phase
-from market.chain_events import pages_of
-from market.context import Context
-from market.models import BidRow, CheckpointRow, LeaseRow
-from market.paging import Keyset, read_page
-from market.services.early_stop import early_stop
-from market.services.leases import failures_by_job, lease_summary, phase_of, state_now
+from market.runtime.context import Context
+from market.services.leases import failures_by_job, lease_summary
+from market.store.early_stop import early_stop
+from market.store.events import pages_of
+from market.store.leases import phase_of, state_now
+from market.store.models import BidRow, CheckpointRow, LeaseRow
+from market.store.paging import Keyset, read_page
 
 COUNTED_AT_ONCE = 500
 _BY_RECEPTION = Keyset(col(BidRow.received), col(BidRow.id))

@@ -4,39 +4,16 @@ from collections.abc import Sequence
 
 from sqlmodel import Session, col, select
 
-from contracts.api.bodies import ApprovalIn, LeaseOut, LeaseState, LeaseSummary, Page, RejectionIn
+from contracts.api.bodies import ApprovalIn, LeaseOut, LeaseSummary, Page, RejectionIn
 from contracts.api.problems import Code, Problem
-from contracts.jobspec import JobSpec
+from contracts.job.spec import JobSpec
 from contracts.orders import Approval, Bid, Rejection
-from contracts.terms import Flag, Phase
-from market.context import Context
-from market.leases import is_final
-from market.models import ApprovalRow, BidRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
-from market.paging import Keyset, read_page
+from market.runtime.context import Context
+from market.store.leases import is_final, state_now
+from market.store.models import ApprovalRow, BidRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
+from market.store.paging import Keyset, read_page
 
 _BY_OPENING = Keyset(col(LeaseRow.opened_block), col(LeaseRow.id))
-
-
-def phase_of(row: LeaseRow) -> Phase:
-    return Phase(row.status & 7)
-
-
-def state_now(row: LeaseRow, now: int) -> LeaseState:
-    """The state with the acceptance window applied, as the escrow's next call will see it."""
-    flags, accepted = Flag(row.status & 0xF8), row.accepted
-    if phase_of(row) in (Phase.ACTIVE, Phase.CLOSING) and now >= row.t + row.window and row.claimed > accepted:
-        accepted = row.claimed
-        if phase_of(row) is Phase.CLOSING:
-            flags &= ~Flag.LATE
-    return LeaseState(
-        phase=phase_of(row).name.lower(),
-        flags=[str(flag.name).lower() for flag in Flag if flag & flags],
-        settled=row.settled,
-        accepted=accepted,
-        claimed=row.claimed,
-        t=row.t,
-        tip=row.tip,
-    )
 
 
 def lease_summary(context: Context, row: LeaseRow, now: int) -> LeaseSummary:

@@ -6,16 +6,16 @@ from difflib import get_close_matches
 
 from contracts.api.bodies import Page
 from contracts.api.offers import JobOnMachine, OfferOut, OffersIn
-from contracts.jobspec import JobSpec
+from contracts.job.spec import JobSpec
 from contracts.terms import AccountWord
 from contracts.types import SECONDS_PER_HOUR
-from market.context import Context
-from market.in_force import StandingAsk
+from market.auction.order_book import StandingAsk
 from market.matching import AskOffer, Needs, Reason
 from market.matching.classes import lone_price, lowest_limit, obstacle
-from market.paging import SCAN, decode, encode
+from market.matching.inputs import tick
+from market.runtime.context import Context
 from market.services.pricing import Offers, Pricing, invalid, is_open, pricing, rules_named
-from market.standing import tick
+from market.store.paging import SCAN, decode, encode
 
 WORK_BITS = 64
 

@@ -9,13 +9,13 @@ from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
 from contracts.terms import AccountWord
 from contracts.types import ZERO_ADDRESS
-from market.account_words import AccountWords
-from market.context import Context
-from market.in_force import InForce, Snapshot, StandingAsk
+from market.auction.order_book import InForce, Snapshot, StandingAsk
+from market.chain.accounts import AccountWords
 from market.matching import AskOffer, BidOffer, Book, Match, Reason
 from market.matching.classes import lowest_limit, obstacle
-from market.matching.rehearsal import rehearse
-from market.standing import needs_of, tick
+from market.matching.inputs import needs_of, tick
+from market.matching.preview import rehearse
+from market.runtime.context import Context
 
 ROOM = (5, 4)  # of a usual limit: prices move while a job waits
 STAKE_PRICES = 10

@@ -10,18 +10,19 @@ from contracts.api.bodies import CheckpointOut, CheckpointRecord, CheckpointStat
 from contracts.api.problems import Code, Problem
 from contracts.chain.lookup import tips_of
 from contracts.chain.signatures import is_signed_by
-from contracts.jobspec import JobSpec
+from contracts.job.spec import JobSpec
 from contracts.orders import Claim
 from contracts.terms import Phase
 from contracts.types import from_hex, to_hex
-from market.chain_events import event_of
-from market.context import Context
-from market.messages import accept
-from market.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow
-from market.paging import Keyset, read_page
+from market.runtime.context import Context
 from market.services.blobs import not_uploaded
 from market.services.jobs import find_job
-from market.services.leases import find_lease, find_live_lease, newest_approval, phase_of, state_now
+from market.services.leases import find_lease, find_live_lease, newest_approval
+from market.store.apply import accept
+from market.store.events import event_of
+from market.store.leases import phase_of, state_now
+from market.store.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow
+from market.store.paging import Keyset, read_page
 
 _BY_INDEX = Keyset(col(CheckpointRow.n), col(CheckpointRow.lease))
 _BY_RECEPTION = Keyset(col(CheckpointRow.received), col(CheckpointRow.lease), col(CheckpointRow.n))

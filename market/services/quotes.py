@@ -3,10 +3,10 @@
 from contracts.amounts import MAX_AMOUNT, format_amount
 from contracts.api.bodies import QuoteIn, QuoteOut
 from contracts.api.problems import Code, Problem
-from contracts.jobspec import JobSpec
+from contracts.job.spec import JobSpec
 from contracts.orders import Bid
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS, to_hex
-from market.context import Context
+from market.runtime.context import Context
 from market.services.accounts import next_nonce
 from market.services.offers import unknown_names
 from market.services.pricing import STAKE_PRICES, Offers, Pricing, invalid, pricing

@@ -7,8 +7,8 @@ from sqlmodel import Session, select
 
 from contracts.api.bodies import ReceiptOut
 from contracts.orders import Receipt
-from market.context import Context
-from market.models import EpochRow
+from market.runtime.context import Context
+from market.store.models import EpochRow
 
 
 def sign_receipt(context: Context, session: Session, order: str) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from contracts.api.bodies import Page, ReportIn, ReportOut
 from contracts.api.problems import Code, Problem
 from contracts.chain.signatures import is_signed_by
 from contracts.orders import Report
-from market.context import Context
-from market.messages import accept
-from market.models import LeaseRow, ReportRow, now
-from market.paging import Keyset, read_page
+from market.runtime.context import Context
 from market.services.access import find_reader
 from market.services.leases import find_live_lease
+from market.store.apply import accept
+from market.store.models import LeaseRow, ReportRow, now
+from market.store.paging import Keyset, read_page
 
 CLOCK_SECONDS = 300  # how far a report's time may be from the market's
 HOUR, PER_HOUR = timedelta(hours=1), 300  # reports of one lease; a worker's come a minute apart, but at its end

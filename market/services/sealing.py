@@ -10,15 +10,15 @@ from contracts.api.bodies import BidIn, EncryptionKeyIn, KeyGrantIn, Page
 from contracts.api.grants import is_fresh
 from contracts.api.problems import Code, Problem
 from contracts.chain.signatures import is_signed_by
+from contracts.job.sealing import sealed_size
 from contracts.orders import EncryptionKey, KeyGrant, SignedType
-from contracts.sealing import sealed_size
 from contracts.types import from_hex, to_hex
-from market.context import Context
-from market.messages import accept
-from market.models import AuditorRow, BidRow, EncryptionKeyRow, KeyGrantRow
-from market.paging import Keyset, read_page
+from market.runtime.context import Context
 from market.services.access import may_write
 from market.services.jobs import find_job
+from market.store.apply import accept
+from market.store.models import AuditorRow, BidRow, EncryptionKeyRow, KeyGrantRow
+from market.store.paging import Keyset, read_page
 
 MAX_GRANTS = 1000  # per job
 

@@ -20,11 +20,11 @@ from contracts.api.bodies import (
     RuleSet,
 )
 from contracts.orders import Domain
-from market import epoch_messages
-from market.context import Context
-from market.failures import judge
-from market.journal import Kind, Message
-from market.models import (
+from market.runtime.context import Context
+from market.store import apply_epochs
+from market.store.job_failures import judge
+from market.store.journal import Kind, Message
+from market.store.models import (
     ApprovalRow,
     AskRow,
     AuditorRow,
@@ -294,7 +294,7 @@ def _collected(session: Session, domain: Domain, message: Message) -> None:
 
 
 _APPLY: dict[Kind, Callable[[Session, Domain, Message], Any]] = {
-    **epoch_messages.APPLY,
+    **apply_epochs.APPLY,
     "rules": _rules,
     "ask": _ask,
     "bid": _bid,

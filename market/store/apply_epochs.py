@@ -7,8 +7,8 @@ from sqlalchemy import ColumnElement, insert
 from sqlmodel import Session, SQLModel, col, delete, update
 
 from contracts.orders import Domain
-from market.journal import Kind, Message
-from market.models import EpochOrderRow, EpochRow, MatchRow, PriceRow, UnmatchedRow
+from market.store.journal import Kind, Message
+from market.store.models import EpochOrderRow, EpochRow, MatchRow, PriceRow, UnmatchedRow
 
 ROWS_AT_ONCE = 500
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from contracts.api.problems import Code, Problem
-from contracts.jobspec import FileRef
+from contracts.job.spec import FileRef
 
 CHUNK = 1 << 20
 

@@ -103,7 +103,7 @@ class Database:
     @contextmanager
     def migrating(self) -> Iterator[Config]:
         """alembic's settings, with a connection to this database that commits at the end."""
-        with as_file(files("market") / "migrations") as scripts, self._writer.connect() as connection:
+        with as_file(files("market.store") / "migrations") as scripts, self._writer.connect() as connection:
             config = Config()
             config.set_main_option("script_location", str(scripts).replace("%", "%%"))
             config.attributes["connection"] = connection

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from sqlmodel import Session, col, select
 
-from contracts.jobspec import JobSpec
-from market.models import CheckpointRow, LeaseRow
-from market.services.leases import state_now
+from contracts.job.spec import JobSpec
+from market.store.leases import state_now
+from market.store.models import CheckpointRow, LeaseRow
 
 
 def early_stop(session: Session, spec: JobSpec, leases: Sequence[LeaseRow], now: int) -> str | None:

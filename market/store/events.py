@@ -1,5 +1,6 @@
 """Chain events as rows of the database, and back."""
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -7,9 +8,8 @@ from pydantic import TypeAdapter
 from sqlmodel import Session, col, select
 
 from contracts.chain import events
-from contracts.chain.events import Event, Opened, Place
-from contracts.types import ZERO_HASH
-from market.models import ChainEvent
+from contracts.chain.events import Event, Place, continued
+from market.store.models import ChainEvent
 
 
 @cache
@@ -34,13 +34,6 @@ def event_row(event: Event) -> ChainEvent:
     )
 
 
-def continued(event: Event) -> str | None:
-    """The lease that one opened by this event continues."""
-    if not isinstance(event, Opened) or event.terms.parties.prev == ZERO_HASH:
-        return None
-    return event.terms.parties.prev
-
-
 def event_of(row: ChainEvent) -> Event:
     at = Place(row.block_number, row.block_hash, row.log_index, row.tx_hash, row.timestamp)
     fields: dict[str, Any] = {"at": at, **row.data}
@@ -55,3 +48,12 @@ def pages_of(session: Session, addresses: set[str]) -> dict[str, int]:
         .order_by(col(ChainEvent.block_number), col(ChainEvent.log_index))
     )
     return {str(event.account): int(event.data["page"]) for event in raised}
+
+
+@dataclass(frozen=True)
+class Head:
+    """The newest block that the market has followed."""
+
+    number: int
+    timestamp: int  # UTC seconds
+    hash: str = ""

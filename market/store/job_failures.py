@@ -2,9 +2,8 @@
 
 from sqlmodel import Session, col, select
 
-from market.models import BidRow, LeaseRow, ReportRow
-
-MAX_FAILURES = 3  # leases that failed at the same checkpoint, after which the market matches the job no more
+from contracts.api.epochs import MAX_FAILURES
+from market.store.models import BidRow, LeaseRow, ReportRow
 
 
 def judge(session: Session, bid: str) -> None:

@@ -1,6 +1,6 @@
 """What the market has accepted, as files: from them and the chain its database can be made anew.
 
-Each process appends to a file of its own, one JSON object a line; `market.messages` says what a message does to the
+Each process appends to a file of its own, one JSON object a line; `market.store.apply` says what a message does to the
 database. Messages are numbered under the database's lock: no clock says which came first.
 
 A message is on disk before the transaction that it belongs to commits, so that the database never knows more. It may

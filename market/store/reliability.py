@@ -6,9 +6,9 @@ from sqlalchemy import ColumnElement, func
 from sqlmodel import Session, col, select
 
 from contracts.chain.events import Ended, Resolved
-from contracts.reliability import Record, tier
+from contracts.chain.reliability import Record, tier
 from contracts.terms import Flag
-from market.models import ChainBlock, ChainEvent, LeaseRow
+from market.store.models import ChainBlock, ChainEvent, LeaseRow
 
 CONVICTED = 2  # verdict of a challenge that was found right
 

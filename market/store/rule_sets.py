@@ -7,7 +7,7 @@ from contracts.chain.client import Chain
 from contracts.errors import UserError
 from contracts.orders import Rules
 from contracts.settings import Settings
-from market.models import RuleSetRow
+from market.store.models import RuleSetRow
 
 
 def offered_rules(chain: Chain, chain_settings: Settings) -> dict[str, RuleSet]:

@@ -3,16 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from contracts.api.epochs import REFUSED_SECONDS, EpochHeader, LeftOut, LeftOutReason, MatchOut
-from contracts.chain.errors import Reason as Refusal
-from contracts.chain.finality import Finality, at_stake
+from contracts.api.epochs import MAX_FAILURES, REFUSED_SECONDS, EpochHeader, LeftOut, LeftOutReason, MatchOut
+from contracts.chain.errors import ASKS_FAULT, Refusal
+from contracts.finality import Finality, at_stake
 from contracts.orders import Ask, Bid
-from market.failures import MAX_FAILURES
-from market.in_force import ASKS_FAULT
-from market.verifying.data import Lookup, OrderSet, Promise
-from market.verifying.findings import Findings, Lie, Note
-from market.verifying.orders import InForce, check_receipt, check_signature, spent_elsewhere
-from market.verifying.past import Node, Past
+from market.verify.findings import Findings, Lie, Note
+from market.verify.history import Node, Past
+from market.verify.orders import InForce, check_receipt, check_signature, spent_elsewhere
+from market.verify.published import Lookup, OrderSet, Promise
 
 CLOCKS_DIFFER = 60  # seconds, at most, between the processes of one market
 REFUSED_SLACK = 60  # seconds: the moment that an epoch counts from is a little before it is stored

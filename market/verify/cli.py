@@ -15,13 +15,13 @@ from contracts.api.client import MarketClient
 from contracts.api.epochs import EpochOut
 from contracts.api.problems import Problem
 from contracts.chain.client import connect
+from contracts.cli.output import Output, OutputOption, print_whole
 from contracts.errors import UserError
-from contracts.output import Output, print_whole
+from contracts.progress_bar import watching
 from contracts.settings import load_settings
-from market.job_view import OutputOption, tokens
-from market.verifying import Checked
-from market.verifying import verify as verifying
-from market.watching import watching
+from market.client.cli.common import tokens
+from market.verify import Checked
+from market.verify import verify as verifying
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into a market's epochs, and verify them.")
 console = Console()

@@ -9,15 +9,14 @@ from eth_typing import BlockNumber, HexStr
 from web3.exceptions import BlockNotFound, Web3RPCError
 
 from contracts.chain.client import Chain
-from contracts.chain.events import Ended, Event, Opened
+from contracts.chain.events import Ended, Event, Opened, continued
+from contracts.chain.ledger import LeaseView, Ledger, LedgerError
+from contracts.chain.reliability import NOBODY, records, tier
 from contracts.chain.signatures import is_signed_by
 from contracts.errors import UserError
-from contracts.ledger import LeaseView, Ledger, LedgerError
 from contracts.orders import Domain, SignedType
-from contracts.reliability import NOBODY, records, tier
 from contracts.terms import AccountWord, Flag
 from contracts.types import to_hex
-from market.chain_events import continued
 
 
 class BlockFacts(NamedTuple):

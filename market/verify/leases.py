@@ -7,9 +7,9 @@ from functools import cached_property
 from contracts.api.epochs import EpochAsk, EpochBid, MatchOut
 from contracts.chain.events import Challenged, EpochPublished, Event, Opened, PageRaised, Withdrawn
 from contracts.orders import Bid
-from market.verifying.data import Published
-from market.verifying.findings import Findings, Lie, Note
-from market.verifying.past import BlockFacts, Node, Past
+from market.verify.findings import Findings, Lie, Note
+from market.verify.history import BlockFacts, Node, Past
+from market.verify.published import Published
 
 
 @dataclass

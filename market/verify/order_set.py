@@ -2,10 +2,10 @@
 
 from contracts.api.epochs import EpochHeader, EpochOut, epoch_root
 from contracts.chain.events import EpochPublished
-from market.standing import TICK_DECIMALS
-from market.verifying.data import OrderSet
-from market.verifying.findings import Findings, Lie, Note
-from market.verifying.past import Node
+from market.matching.inputs import TICK_DECIMALS
+from market.verify.findings import Findings, Lie, Note
+from market.verify.history import Node
+from market.verify.published import OrderSet
 
 MOST_SECONDS = 300  # by which the market's clock may be ahead of the block in which an epoch is published
 

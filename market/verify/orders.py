@@ -8,11 +8,11 @@ from functools import cached_property
 from contracts.api.bodies import ReceiptOut
 from contracts.api.epochs import EpochAsk, EpochBid, EpochHeader
 from contracts.orders import NONCE_BITS, Ask, Bid, Rules, SignedType, recover
+from contracts.progress_bar import Watch
 from contracts.types import ZERO_ADDRESS, from_hex, to_hex
-from market.verifying.data import OrderSet, until
-from market.verifying.findings import Findings, Lie, Note
-from market.verifying.past import Node, Past
-from market.watching import Watch
+from market.verify.findings import Findings, Lie, Note
+from market.verify.history import Node, Past
+from market.verify.published import OrderSet, until
 
 _POSITIVE = {
     Bid: ("checkpoints", "units", "max_price", "stake"),

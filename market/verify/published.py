@@ -9,7 +9,7 @@ from contracts.api.client import MarketClient
 from contracts.api.epochs import ClassPrice, EpochAsk, EpochBid, EpochHeader, EpochOut
 from contracts.api.problems import Problem
 from contracts.orders import Ask, Bid
-from market.watching import Watch
+from contracts.progress_bar import Watch
 
 T = TypeVar("T")
 

@@ -7,11 +7,11 @@ from contracts.api.epochs import EpochBid, EpochHeader, TradeClassOut
 from contracts.types import from_hex
 from market.matching import BidOffer, Book, Lot, Needs, Reason, clear
 from market.matching.book import TradeClass
+from market.matching.inputs import ask_offer, needs_of
 from market.matching.verifier import Claimed, lies
-from market.standing import ask_offer, needs_of
-from market.verifying.data import OrderSet, Published
-from market.verifying.findings import Findings, Lie
-from market.verifying.past import Past
+from market.verify.findings import Findings, Lie
+from market.verify.history import Past
+from market.verify.published import OrderSet, Published
 
 Pairing = tuple[str, int, int]  # ask, its place, price per checkpoint
 

@@ -5,25 +5,25 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain as joined
 
-from contracts import receipts
+from contracts.api import receipts
 from contracts.api.bodies import Info
 from contracts.api.client import MarketClient
 from contracts.api.epochs import EpochOut
 from contracts.chain.client import Chain
 from contracts.chain.events import EpochPublished
-from contracts.chain.finality import Finality
+from contracts.chain.follower import read_events
 from contracts.errors import UserError
+from contracts.finality import Finality
+from contracts.progress_bar import Watch, nobody
 from market.matching import Book
-from market.reconcile import read_events
-from market.verifying import seal
-from market.verifying.censorship import LeftOutOrders, check_failures, check_silent_stay_out
-from market.verifying.data import Lookup, Market, Promise, Published
-from market.verifying.findings import Findings, Lie, Note
-from market.verifying.openings import Openings
-from market.verifying.orders import InForce, check_orders
-from market.verifying.outcome import book_of, check_certificate, check_coin
-from market.verifying.past import ChainNode, Node, Past, look_back
-from market.watching import Watch, nobody
+from market.verify import order_set
+from market.verify.censorship import LeftOutOrders, check_failures, check_silent_stay_out
+from market.verify.findings import Findings, Lie, Note
+from market.verify.history import ChainNode, Node, Past, look_back
+from market.verify.leases import Openings
+from market.verify.orders import InForce, check_orders
+from market.verify.published import Lookup, Market, Promise, Published
+from market.verify.result import book_of, check_certificate, check_coin
 
 
 @dataclass
@@ -120,7 +120,7 @@ def _without_header(epoch: EpochOut, committed: EpochPublished | None) -> Checke
         )
     if committed is not None:
         return Checked("commitment", 1, lies=[_hidden(committed).text])
-    return Checked("commitment", 1, notes=[seal.never_committed(epoch).text])
+    return Checked("commitment", 1, notes=[order_set.never_committed(epoch).text])
 
 
 def _hidden(committed: EpochPublished) -> Lie:
@@ -187,27 +187,27 @@ class Verifier:
             yield Lie(
                 f"epoch {epoch.number} is said to be {epoch.status}, but epoch {self.following.epoch} came after it"
             )
-        yield from seal.check_header(header, epoch.number, self.market, self.committed, self.node)
+        yield from order_set.check_header(header, epoch.number, self.market, self.committed, self.node)
 
     def _commitment(self) -> Findings:
         epoch = self.published.epoch
         if self.committed is None and epoch.status == "abandoned":
-            yield seal.never_committed(epoch)
+            yield order_set.never_committed(epoch)
             return
-        yield from seal.check_root(self.published.orders, self.committed)
+        yield from order_set.check_root(self.published.orders, self.committed)
         if self.committed is None:
             return
         if epoch.status == "cleared":
-            yield from seal.check_seed(epoch, self.committed, self.node)
+            yield from order_set.check_seed(epoch, self.committed, self.node)
         else:
-            yield from seal.check_given_up(epoch, self.committed, self.node)
+            yield from order_set.check_given_up(epoch, self.committed, self.node)
 
     def _left_out(self, kept: Sequence[Promise]) -> Findings:
         orders, before = self.published.orders, self.published.before
         yield from check_failures(orders.header, self.past, self.node)
         yield from check_silent_stay_out(orders, self.past)
         if before is not None and self.before is not None:
-            yield from seal.check_root(before, self.before)
+            yield from order_set.check_root(before, self.before)
         elif self.before is not None and self.lookup.epoch(self.before.epoch) is None:
             yield _hidden(self.before)
         elif self.before is not None:

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contracts.jobfile import read_job
-from worker.recipe import load_recipe
-from worker.seeding import pin, seed_everything
+from contracts.job.file import read_job
+from worker.training.recipe import load_recipe
+from worker.training.seeding import pin, seed_everything
 
 
 def train(folder: Path, steps: int) -> dict[str, Any]:

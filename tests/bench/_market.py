@@ -15,9 +15,9 @@ from web3.types import RPCEndpoint
 
 from contracts.api.bodies import JobStatus
 from contracts.api.client import MarketClient
-from contracts.chain import devnet
 from contracts.chain.client import connect
-from contracts.chain.sender import Sender
+from contracts.chain.devnet import devnet
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from scripts.demo_parties import Stage
 

@@ -14,9 +14,9 @@ from eth_account.signers.local import LocalAccount
 from web3.contract.contract import ContractFunction
 
 from contracts.chain.client import Chain, connect
-from contracts.chain.devnet import accounts, start_devnet
-from contracts.chain.lane import close_lanes
-from contracts.chain.sender import Sender
+from contracts.chain.devnet.devnet import accounts, start_devnet
+from contracts.chain.sending.lane import close_lanes
+from contracts.chain.sending.sender import Sender
 from tests.bench import Figure, report
 
 ROUNDS, CALLS, SINGLE = 5, 100, 20

@@ -27,7 +27,7 @@ import psutil
 
 from tests.bench import Figure, report
 from tests.bench._market import PATIENCE, Market, make_job, market
-from worker.environment import training_environment
+from worker.sandbox.gpus import training_environment
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {"width": 384, "layers": 6, "heads": 6, "context": 64, "batch_size": 4}  # 10.8 million parameters

@@ -14,8 +14,8 @@ from eth_utils.crypto import keccak
 from contracts import commitment
 from contracts.api.epochs import EpochHeader, LeftOut, LeftOutReason, epoch_root
 from contracts.commitment import Tensor
-from contracts.early_stop import Stop
-from contracts.jobspec import FileRef, JobSpec, Resources
+from contracts.job.early_stop import Stop
+from contracts.job.spec import FileRef, JobSpec, Resources
 from contracts.orders import (
     AccessToken,
     Approval,

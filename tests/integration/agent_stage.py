@@ -15,25 +15,25 @@ from unittest.mock import patch
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
 
-from contracts import keys, sealing_keys
 from contracts.api.access import Signer
 from contracts.api.bodies import AskResources, BidIn, JobOut, LeaseOut
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
-from contracts.chain.sender import Sender
-from contracts.jobspec import JobSpec, hash_file
+from contracts.chain.sending.sender import Sender
+from contracts.job.spec import JobSpec, hash_file
 from contracts.orders import Bid, Rules
 from contracts.settings import Settings, write_config
 from contracts.types import to_hex
+from contracts.wallet import encryption_keys, keys
 from market.approver.memory import Memory
 from market.approver.service import Approver
-from market.serve import Server, open_context, works
-from market.settings import MarketSettings
+from market.runtime.settings import MarketSettings
+from market.server import Server, open_context, works
 from tests.integration.conftest import rpc
-from worker.agent import Agent
-from worker.environment import environment_id
-from worker.offer import Offer, write_offer
-from worker.store import LeaseFolder, Store
+from worker.agent.agent import Agent
+from worker.lease.folder import LeaseFolder, Store
+from worker.settings import Offer, write_offer
+from worker.training.environment import environment_id
 
 TOKEN = 1_000_000
 PRICE = TOKEN  # per checkpoint
@@ -60,8 +60,8 @@ class Stage:
         self.client, self.provider, self.approver = client, provider, approver
         write_config(home / "config.toml", self.settings, "For a test.")
         keys.save(KEY, provider, PASSWORD, scrypt_n=2)
-        with patch.multiple(sealing_keys, OPSLIMIT=1 << 15, MEMLIMIT=1 << 24):
-            self.encryption = sealing_keys.load_or_create(KEY, PASSWORD)  # the provider's
+        with patch.multiple(encryption_keys, OPSLIMIT=1 << 15, MEMLIMIT=1 << 24):
+            self.encryption = encryption_keys.load_or_create(KEY, PASSWORD)  # the provider's
         self.approvers_encryption = PrivateKey.generate()
         self._matcher = matcher
         self._stack = contextlib.ExitStack()

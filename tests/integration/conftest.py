@@ -10,12 +10,12 @@ from eth_account.signers.local import LocalAccount
 from web3.types import RPCEndpoint
 
 from contracts.chain.client import Chain, connect
-from contracts.chain.devnet import Devnet, Timing, start_devnet
-from contracts.chain.lane import close_lanes
-from contracts.chain.sender import Sender
+from contracts.chain.devnet.devnet import Devnet, Timing, start_devnet
+from contracts.chain.sending.lane import close_lanes
+from contracts.chain.sending.sender import Sender
 from contracts.orders import new_account
-from market.clearing import Clearing
-from market.models import EpochRow
+from market.auction.clearing import Clearing
+from market.store.models import EpochRow
 from tests.postgres import postgresql
 
 __all__ = ["postgresql"]

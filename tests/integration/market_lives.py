@@ -16,18 +16,18 @@ from contracts.api.bodies import CheckpointOut, CheckpointRecord, JobOut, LeaseO
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.follower import Follower
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
 from contracts.orders import Rules
 from contracts.terms import StateWord, Terms
 from contracts.types import to_hex
-from market import indexer
 from market.api.app import create_app
 from market.approver.memory import Memory
 from market.approver.service import Approver
-from market.clearing import Clearing
-from market.keeper import keep
-from market.leases import terms_of
-from market.models import EpochRow, LeaseRow
+from market.auction.clearing import Clearing
+from market.chain import indexer
+from market.chain.keeper import keep
+from market.store.leases import terms_of
+from market.store.models import EpochRow, LeaseRow
 from tests.integration.conftest import clear, pass_time
 from tests.market_world import (
     RECIPE,

@@ -18,16 +18,16 @@ from contracts.api.client import MarketClient
 from contracts.api.problems import Code, Problem
 from contracts.chain.calls import Match
 from contracts.chain.client import Chain
-from contracts.chain.devnet import Devnet
+from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.events import Opened
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
 from contracts.orders import Rules
 from contracts.terms import Terms
-from market import indexer
-from market.leases import terms_of
-from market.models import AskRow, BidRow, CheckpointRow, LeaseRow
-from market.serve import Server, open_context
-from market.settings import MarketSettings
+from market.chain import indexer
+from market.runtime.settings import MarketSettings
+from market.server import Server, open_context
+from market.store.leases import terms_of
+from market.store.models import AskRow, BidRow, CheckpointRow, LeaseRow
 from tests.integration.conftest import TOKEN, Funded
 from tests.market_world import (
     RECIPE,

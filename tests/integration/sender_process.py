@@ -13,10 +13,10 @@ from typing import Any
 from eth_account import Account
 
 from contracts.chain.client import connect
-from contracts.chain.intents import IntentStore
-from contracts.chain.lane import Lane
-from contracts.chain.sender import Sender
-from contracts.chain.signing import Signer
+from contracts.chain.sending.intents import IntentStore
+from contracts.chain.sending.lane import Lane
+from contracts.chain.sending.sender import Sender
+from contracts.chain.sending.signing import Signer
 from contracts.settings import load_settings
 
 # The call at which the process dies, and whether that is before or after it.

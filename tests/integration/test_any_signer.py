@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from contracts.api.problems import Code
-from contracts.jobspec import hash_file
-from market.models import BidRow, BlobRow
+from contracts.job.spec import hash_file
+from market.store.models import BidRow, BlobRow
 from tests.integration.conftest import TOKEN
 from tests.integration.market_stage import Stage, stage
 from tests.market_world import make_spec

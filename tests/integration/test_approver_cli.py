@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from contracts import keys
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
+from contracts.wallet import keys
 from tests.integration.conftest import rpc
 from tests.integration.test_market_serve import home, serving
 
@@ -28,7 +28,7 @@ def test_one_process_serves_an_old_key_and_a_new_one(home: Path, chain: Chain) -
     market, port = free_port(), free_port()
     (home / "market.toml").write_text(f'[approver]\nkeys = ["old", "new"]\npoll_seconds = 0.1\nmetrics_port = {port}\n')
     url = f"http://127.0.0.1:{market}"
-    command = [sys.executable, "-m", "contracts.cli", "approver", "start", "--market", url]
+    command = [sys.executable, "-m", "contracts.cli.main", "approver", "start", "--market", url]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None

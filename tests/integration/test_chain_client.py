@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from contracts.chain.client import Chain, connect
-from contracts.chain.devnet import Devnet, start_devnet
+from contracts.chain.devnet.devnet import Devnet, start_devnet
 from contracts.chain.errors import EscrowError
 from contracts.chain.events import Deposited, EpochPublished, PageRaised
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.orders import Rules, new_account
 from contracts.terms import Nums, Parties, Terms

@@ -11,18 +11,18 @@ import pytest
 from eth_account.signers.local import LocalAccount
 from typer.testing import CliRunner
 
-from contracts import receipts
+from contracts.api import receipts
 from contracts.api.bodies import AskOut, JobOut
 from contracts.chain.calls import Match as Pair
 from contracts.chain.client import Chain
-from contracts.chain.devnet import Devnet
+from contracts.chain.devnet.devnet import Devnet
 from contracts.errors import UserError
 from contracts.types import to_hex
-from market import clearing, epoch_cli
-from market.in_force import InForce
+from market.auction import clearing
+from market.auction.order_book import InForce
 from market.matching import Book, Result
 from market.matching import clear as solve
-from market.verifying import verify
+from market.verify import cli, verify
 from tests.integration.conftest import TOKEN, Funded, pass_time
 from tests.integration.market_lives import Lives, lives
 from tests.market_world import make_ask, make_bid, signed_ask, signed_bid
@@ -226,12 +226,12 @@ def test_a_market_that_opens_what_was_not_matched(market: Lives) -> None:
 def test_the_command(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     post_bid(market), post_ask(market, market.providers[0])
     market.clear()
-    monkeypatch.setattr(epoch_cli, "MarketClient", lambda url: market.api)
+    monkeypatch.setattr(cli, "MarketClient", lambda url: market.api)
     monkeypatch.setattr(type(market.api), "close", lambda self: None)
     given = ["--url", "http://market.test"]
 
     def run(*arguments: str) -> Any:
-        return CliRunner().invoke(epoch_cli.app, [*arguments, *given], catch_exceptions=False)
+        return CliRunner().invoke(cli.app, [*arguments, *given], catch_exceptions=False)
 
     assert run("verify", "1").stdout.endswith("Epoch 1 is what it should be.\n")
     assert "cleared" in run("list").stdout

@@ -13,15 +13,15 @@ from unittest.mock import patch
 import pytest
 from eth_account.signers.local import LocalAccount
 
-from contracts import receipts
+from contracts.api import receipts
 from contracts.api.bodies import LeaseOut
 from contracts.api.problems import Problem
 from contracts.chain.client import Chain
-from contracts.chain.devnet import Devnet
+from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.errors import EscrowError
-from contracts.chain.sender import Sender
-from market import clearing
-from market.verifying import verify
+from contracts.chain.sending.sender import Sender
+from market.auction import clearing
+from market.verify import verify
 from tests.integration.conftest import TOKEN, Funded, pass_time
 from tests.integration.market_lives import Lives, lives
 from tests.market_world import CPU, RECIPE, make_ask, make_bid, make_spec, signed_ask, signed_bid, upload

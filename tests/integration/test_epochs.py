@@ -9,12 +9,12 @@ from sqlmodel import select
 
 from contracts.api.bodies import JobOut
 from contracts.api.epochs import EpochOut, EpochStatus, LeftOutReason
-from contracts.chain.lane import close_lanes
-from contracts.chain.sender import Sender
+from contracts.chain.sending.lane import close_lanes
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
-from market import clearing
-from market.clearing import Clearing
-from market.models import BidRow
+from market.auction import clearing
+from market.auction.clearing import Clearing
+from market.store.models import BidRow
 from tests.integration.conftest import TOKEN, clear, rpc
 from tests.integration.market_lives import Lives
 from tests.integration.test_market_lives import market

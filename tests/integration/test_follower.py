@@ -11,8 +11,8 @@ from contracts.chain import follower as follower_module
 from contracts.chain.client import Chain
 from contracts.chain.events import Deposited, Event
 from contracts.chain.follower import Block, Follower, HistoryLost, MemoryStore, Rollback
-from contracts.chain.sender import Sender
-from contracts.ledger import Ledger
+from contracts.chain.ledger import Ledger
+from contracts.chain.sending.sender import Sender
 from tests.integration.conftest import TOKEN, Funded, rpc
 
 

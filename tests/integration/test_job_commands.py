@@ -18,20 +18,21 @@ from safetensors.torch import save_file
 from torch import full
 from typer.testing import CliRunner, Result
 
-from contracts import keys, receipts
+from contracts.api import receipts
 from contracts.api.bodies import JobOut, JobStatus
 from contracts.chain.client import Chain
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.orders import Ask, Bid
-from market import offer_cli
-from market.job_cli import app
+from contracts.wallet import keys
+from market.client.cli import offers
+from market.client.cli.job import app
 from market.services import bids
 from tests.integration.agent_stage import PASSWORD, PRICE, RESOURCES, TOKEN, UNITS, Stage, wait_for
 from tests.integration.conftest import Funded
-from worker.environment import environment_id
-from worker.local_run import train_locally
-from worker.state import read_checkpoint
+from worker.cli.local_run import train_locally
+from worker.training.environment import environment_id
+from worker.training.state import read_checkpoint
 
 FREE = 100 * TOKEN
 RECIPE = Path(__file__).parents[1] / "worker_jobs" / "judged.py"
@@ -105,7 +106,7 @@ def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: R
         lines = [json.loads(line) for line in run("logs", job.id).stdout.splitlines()]
         assert [one["report"]["kind"] for one in lines] == ["log"] * len(lines)
         assert "".join(one["text"] for one in lines).count("step 8 done") == 1
-        offered = CliRunner().invoke(offer_cli.app, ["list", "--job", str(stage.home / "job"), "-o", "json"]).stdout
+        offered = CliRunner().invoke(offers.app, ["list", "--job", str(stage.home / "job"), "-o", "json"]).stdout
         assert [(one["provider"], one["job"]["price"], one["job"]["likely"]) for one in json.loads(offered)] == [
             (stage.provider.address, str(PRICE), True)
         ]

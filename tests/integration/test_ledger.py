@@ -10,20 +10,21 @@ import pytest
 from eth_account.signers.local import LocalAccount
 from web3.contract.contract import ContractFunction
 
-from contracts.chain import devnet
 from contracts.chain.calls import Match
 from contracts.chain.client import Chain
+from contracts.chain.devnet import devnet
 from contracts.chain.errors import EscrowError
 from contracts.chain.follower import Block, Follower, MemoryStore
-from contracts.chain.sender import Sender
+from contracts.chain.ledger import GONE, Exit, LeaseView, Ledger
+from contracts.chain.reliability import Record, records
+from contracts.chain.sending.sender import Sender
 from contracts.commitment import next_tip
-from contracts.ledger import GONE, Exit, LeaseView, Ledger
 from contracts.orders import Approval, Ask, Bid, Claim, Rules
-from contracts.reliability import Record, records
 from contracts.terms import Phase
 from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex, to_hex
-from market import indexer, reliability
-from market.db import Database
+from market.chain import indexer
+from market.store import reliability
+from market.store.db import Database
 from tests.integration.conftest import TOKEN, Funded, pass_time
 
 FOREVER = (1 << 40) - 1

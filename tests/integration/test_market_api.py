@@ -9,14 +9,14 @@ import pytest
 from contracts.api.access import Signer
 from contracts.api.problems import Code
 from contracts.chain.client import Chain
-from contracts.chain.devnet import Devnet
-from contracts.chain.sender import Sender
+from contracts.chain.devnet.devnet import Devnet
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.settings import Settings
 from contracts.types import ZERO_ADDRESS
-from market.models import BidRow
-from market.serve import Server, open_context
-from market.settings import MarketSettings
+from market.runtime.settings import MarketSettings
+from market.server import Server, open_context
+from market.store.models import BidRow
 from tests.integration.conftest import TOKEN, Funded, rpc
 from tests.integration.market_stage import Stage, stage
 from tests.market_world import (

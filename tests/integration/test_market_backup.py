@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from contracts.chain.client import Chain
-from contracts.chain.devnet import Devnet
+from contracts.chain.devnet.devnet import Devnet
 from contracts.errors import UserError
 from contracts.settings import CONFIG_NAME
-from market.backup import save
-from market.cli import app
-from market.db import Database
-from market.reconcile_cli import app as reconcile_app
+from market.cli.market import app
+from market.cli.reconcile import app as reconcile_app
+from market.maintenance.backup import save
+from market.store.db import Database
 from tests.integration.conftest import TOKEN, Funded
 from tests.integration.market_lives import Lives, lives
 from tests.postgres import GUEST, Cluster

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from contracts.chain.devnet import Devnet
+from contracts.chain.devnet.devnet import Devnet
 from contracts.settings import write_config
-from market.cli import app
+from market.cli.market import app
 from tests.integration.market_stage import Stage, stage
 from tests.market_world import RECIPE, STATE, sha256
 

@@ -13,8 +13,8 @@ from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel, col, func, select
 
 from contracts.errors import UserError
-from market.db import OUTAGE, Database
-from market.models import Amount, EpochRow, MatchRow, UtcTime
+from market.store.db import OUTAGE, Database
+from market.store.models import Amount, EpochRow, MatchRow, UtcTime
 from tests.postgres import GUEST, Cluster
 
 HASH = "0x" + "11" * 32
@@ -173,7 +173,7 @@ def test_a_reader_writes_nothing(postgresql: Cluster) -> None:
 
 def test_a_writer_that_stands_still_is_ended(postgresql: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a process that is paused would keep all others from writing."""
-    monkeypatch.setattr("market.db.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("market.store.db.IDLE_SECONDS", 0.2)
     with postgresql.database() as url:
         db = Database(url)
         with pytest.raises(OUTAGE, match="idle-in-transaction"), db.session() as paused:

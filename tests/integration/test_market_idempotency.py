@@ -6,7 +6,7 @@ from typing import Any
 
 from contracts.api.problems import Problem
 from market.api import idempotency
-from market.db import Database
+from market.store.db import Database
 from tests.integration.test_market_database import db
 
 __all__ = ["db"]

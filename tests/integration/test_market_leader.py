@@ -12,18 +12,18 @@ import pytest
 from sqlalchemy import func
 from sqlmodel import select, update
 
-from contracts import keys
 from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
-from contracts.chain.devnet import Devnet
-from contracts.chain.sender import Sender
+from contracts.chain.devnet.devnet import Devnet
+from contracts.chain.sending.sender import Sender
 from contracts.orders import Rules
 from contracts.settings import CONFIG_NAME
-from market import leader
-from market.db import Database
-from market.leader import Elected, NotLeading
-from market.models import EpochRow, LeaderRow
+from contracts.wallet import keys
+from market.runtime import leader
+from market.runtime.leader import Elected, NotLeading
+from market.store.db import Database
+from market.store.models import EpochRow, LeaderRow
 from tests.integration.conftest import TOKEN, Funded, give_gas_money, rpc
 from tests.integration.test_market_serve import serving, wait_until_ready
 from tests.market_world import RECIPE, make_ask, make_bid, make_spec, signed_ask, signed_bid

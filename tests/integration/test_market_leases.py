@@ -5,9 +5,9 @@ from typing import Any
 from sqlmodel import select
 
 from contracts.api.problems import Code
-from contracts.chain.lane import close_lanes
+from contracts.chain.sending.lane import close_lanes
 from contracts.terms import Phase
-from market.models import ChainEvent, EpochRow, LeaseRow, MatchRow
+from market.store.models import ChainEvent, EpochRow, LeaseRow, MatchRow
 from tests.integration.conftest import pass_time, rpc
 from tests.integration.market_stage import Stage, stage
 from tests.market_world import (

@@ -11,14 +11,18 @@ from contracts.api.bodies import JobOut, QuoteIn
 from contracts.api.epochs import epoch_root
 from contracts.api.problems import Code, Problem
 from contracts.chain.client import Chain
-from contracts.chain.devnet import Devnet
-from contracts.chain.sender import Sender
-from contracts.reliability import records
+from contracts.chain.devnet.devnet import Devnet
+from contracts.chain.reliability import records
+from contracts.chain.sending.sender import Sender
 from contracts.terms import Phase
-from market import mending, reliability
 from market.approver.memory import Signed
-from market.messages import accept
-from market.models import (
+from market.client.download import Unverified, accepted_chain, pull
+from market.maintenance import repair
+from market.maintenance.reconcile import read_books, reconcile
+from market.maintenance.retention import Keep
+from market.store import reliability
+from market.store.apply import accept
+from market.store.models import (
     ApprovalRow,
     BlobRow,
     ChainEvent,
@@ -28,9 +32,6 @@ from market.models import (
     MatchRow,
     UnmatchedRow,
 )
-from market.pull import Unverified, accepted_chain, pull
-from market.reconcile import read_books, reconcile
-from market.retention import Keep
 from tests.integration.conftest import TOKEN, Funded
 from tests.integration.market_lives import Lives, lives
 from tests.market_world import signed_progress
@@ -406,8 +407,8 @@ def lose_job_file(market: Lives) -> None:
     ],
 )
 def test_reconcile_names_what_differs(market: Lives, tamper: Any, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("market.reconcile.SECONDS_BETWEEN", 0)
-    monkeypatch.setattr("market.reconcile.LOOKS", 2)
+    monkeypatch.setattr("market.maintenance.reconcile.SECONDS_BETWEEN", 0)
+    monkeypatch.setattr("market.maintenance.reconcile.LOOKS", 2)
     job = one_lease(market)
     lease = market.lease_of(job)
     market.make(lease, 2)
@@ -437,9 +438,9 @@ def make_up_blob_row(market: Lives) -> None:
 def test_reconcile_mends_what_is_safe(
     market: Lives, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("market.reconcile.SECONDS_BETWEEN", 0)
-    monkeypatch.setattr("market.reconcile.LOOKS", 2)
-    monkeypatch.setattr("market.mending.SECONDS_BETWEEN", 0)
+    monkeypatch.setattr("market.maintenance.reconcile.SECONDS_BETWEEN", 0)
+    monkeypatch.setattr("market.maintenance.reconcile.LOOKS", 2)
+    monkeypatch.setattr("market.maintenance.repair.SECONDS_BETWEEN", 0)
     context = market.context
     job = one_lease(market)
     lease = market.lease_of(job)
@@ -450,15 +451,15 @@ def test_reconcile_mends_what_is_safe(
         make_up_blob_row,
     ):  # fmt: skip
         tamper(market)
-    would = [str(one) for one in mending.find(market.chain, context.db, context.blobs)]
+    would = [str(one) for one in repair.find(market.chain, context.db, context.blobs)]
     assert len(would) == 8, would
-    assert sorted(mending.fix(market.chain, context.db, context.blobs)) == sorted(would)
+    assert sorted(repair.fix(market.chain, context.db, context.blobs)) == sorted(would)
     assert differences(market) == []
     tamper_blob(market)
     with context.db.session() as session:
         session.add(EpochRow(number=1_000, order_root="0x" + "11" * 32))  # nobody knows where that came from
     left = differences(market)
-    assert list(mending.fix(market.chain, context.db, context.blobs)) == []
+    assert list(repair.fix(market.chain, context.db, context.blobs)) == []
     assert differences(market) == left and len(left) == 2
 
 

@@ -13,13 +13,15 @@ import pytest
 from sqlmodel import SQLModel, select
 from typer.testing import CliRunner
 
+from contracts import progress_bar
 from contracts.chain.client import Chain
-from contracts.chain.devnet import Devnet
+from contracts.chain.devnet.devnet import Devnet
 from contracts.errors import UserError
-from market import messages, reindex, watching
-from market.cli import app
-from market.journal import FOLDER, Journal
-from market.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow, now
+from market.cli.market import app
+from market.maintenance import reindex
+from market.store import apply
+from market.store.journal import FOLDER, Journal
+from market.store.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow, now
 from tests.integration.conftest import TOKEN, Funded
 from tests.integration.market_lives import Lives, lives
 
@@ -32,7 +34,7 @@ def market(
 ) -> Iterator[Lives]:
     """After a life with all that can happen in one, a clock that is set back again and again among it."""
     seconds = itertools.count(step=-100)
-    monkeypatch.setattr(messages, "now", lambda: now() + timedelta(seconds=next(seconds)))
+    monkeypatch.setattr(apply, "now", lambda: now() + timedelta(seconds=next(seconds)))
     people = funded(2) + funded(4, free=100 * TOKEN)
     with lives(chain, tmp_path, people, devnet.settings.rules["audited"], database_url) as made:
         live(made)
@@ -159,7 +161,7 @@ def test_the_command(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     equal = run(app, ["reindex"])
     assert (equal.exit_code, "the database is what it should be" in equal.output) == (0, True), equal.output
     assert "messages of the journal" not in equal.stderr  # it was quick
-    monkeypatch.setattr(watching, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.0)
     slow = run(app, ["reindex"])
     for says in ("messages of the journal 3 of ", "blobs 1\n", "blocks of the chain", "tables compared 0 of "):
         assert says in slow.stderr, slow.stderr
@@ -172,7 +174,7 @@ def test_the_command(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(app, ["reindex", "--yes"])
     assert done.exit_code == 0 and "made anew" in done.output, done.output
     assert differences(market) == []
-    command = [sys.executable, "-m", "contracts.cli", "market", "reindex", "--output", "json"]
+    command = [sys.executable, "-m", "contracts.cli.main", "market", "reindex", "--output", "json"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert json.loads(told.stdout) == {"differences": [], "rows": reindex.count(context.db), "replaced": False}
     assert told.stderr == ""

@@ -11,14 +11,14 @@ from sqlmodel import select
 
 from contracts.api.bodies import JobOut, LeaseOut
 from contracts.chain.client import Chain
-from contracts.chain.devnet import Devnet
+from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.errors import EscrowError
-from contracts.chain.finality import KEPT_BLOCKS
 from contracts.chain.follower import HistoryLost
-from contracts.chain.lane import close_lanes
+from contracts.chain.sending.lane import close_lanes
 from contracts.errors import UserError
-from market import reindex
-from market.models import ApprovalRow, CheckpointRow, LeaseRow, MatchRow
+from contracts.finality import KEPT_BLOCKS
+from market.maintenance import reindex
+from market.store.models import ApprovalRow, CheckpointRow, LeaseRow, MatchRow
 from tests.integration.conftest import TOKEN, Funded, rpc
 from tests.integration.market_lives import Lives, lives
 

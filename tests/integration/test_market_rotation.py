@@ -1,9 +1,9 @@
 """The matcher's key is replaced: what the old one has opened goes on, what names it waits for its client."""
 
-from contracts.chain.sender import Sender
-from market import keeper
-from market.clearing import Clearing
-from market.models import AskRow
+from contracts.chain.sending.sender import Sender
+from market.auction.clearing import Clearing
+from market.chain import keeper
+from market.store.models import AskRow
 from tests.integration.conftest import TOKEN, Funded, clear, pass_time
 from tests.integration.market_stage import Stage, stage
 from tests.market_world import make_ask, signed_ask

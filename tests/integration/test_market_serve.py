@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from contracts import keys
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
-from contracts.chain.devnet import Devnet
+from contracts.chain.devnet.devnet import Devnet
 from contracts.settings import CONFIG_NAME
+from contracts.wallet import keys
 from tests.integration.conftest import rpc
 
 
@@ -33,7 +33,7 @@ def home(chain: Chain, devnet: Devnet, tmp_path: Path, monkeypatch: pytest.Monke
 @contextmanager
 def serving(*options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """The running command and its URL."""
-    command = [sys.executable, "-m", "contracts.cli", "market", "serve", "--port", "0", *options]
+    command = [sys.executable, "-m", "contracts.cli.main", "market", "serve", "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -77,7 +77,7 @@ def test_a_restart_goes_on(home: Path, chain: Chain, database_url: str, monkeypa
 
 
 def test_a_wrong_chain_id(home: Path) -> None:
-    command = [sys.executable, "-m", "contracts.cli", "market", "serve"]
+    command = [sys.executable, "-m", "contracts.cli.main", "market", "serve"]
     environment = {**os.environ, "GPUMARKET_CHAIN_ID": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
@@ -89,7 +89,7 @@ def test_a_wrong_chain_id(home: Path) -> None:
 
 def test_a_second_market_in_one_home(home: Path) -> None:
     with serving():
-        command = [sys.executable, "-m", "contracts.cli", "market", "serve", "--port", "0"]
+        command = [sys.executable, "-m", "contracts.cli.main", "market", "serve", "--port", "0"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "a market is running on" in done.stderr
@@ -98,7 +98,7 @@ def test_a_second_market_in_one_home(home: Path) -> None:
 def test_a_port_that_is_taken(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = [sys.executable, "-m", "contracts.cli", "market", "serve", "--port", str(port)]
+        command = [sys.executable, "-m", "contracts.cli.main", "market", "serve", "--port", str(port)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "Address already in use" in done.stderr
@@ -106,7 +106,7 @@ def test_a_port_that_is_taken(home: Path) -> None:
 
 
 def test_reindex(home: Path) -> None:
-    command = [sys.executable, "-m", "contracts.cli", "market", "reindex", "--yes"]
+    command = [sys.executable, "-m", "contracts.cli.main", "market", "reindex", "--yes"]
     with serving() as (_, url), MarketClient(url) as api:
         wait_until_ready(api)
         refused = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -10,8 +10,8 @@ import pytest
 
 from contracts.api.problems import Code, Problem
 from contracts.chain.client import Chain
-from contracts.chain.devnet import Devnet
-from contracts.early_stop import Stop
+from contracts.chain.devnet.devnet import Devnet
+from contracts.job.early_stop import Stop
 from contracts.terms import Phase
 from tests.integration.conftest import TOKEN, Funded
 from tests.integration.market_lives import Lives, lives

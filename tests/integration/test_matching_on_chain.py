@@ -14,15 +14,15 @@ from web3.types import TxReceipt, Wei
 from contracts.api.bodies import AskIn, BidIn
 from contracts.chain.calls import Match as Pair
 from contracts.chain.client import Chain
-from contracts.chain.devnet import accounts
-from contracts.chain.errors import Reason as Refusal
+from contracts.chain.devnet.devnet import accounts
+from contracts.chain.errors import Refusal
 from contracts.chain.events import Opened, Skipped
-from contracts.jobspec import Resources
+from contracts.job.spec import Resources
 from contracts.orders import Approval
 from contracts.terms import Terms
 from contracts.types import ZERO_ADDRESS
 from market.matching import AskOffer, BidOffer, Book, Match, clear
-from market.standing import ask_offer, needs_of
+from market.matching.inputs import ask_offer, needs_of
 from tests.integration.conftest import give_gas_money, rpc
 from tests.market_world import CPU, EVERY, make_ask, make_bid, make_spec, signed_ask, signed_bid
 

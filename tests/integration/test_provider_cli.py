@@ -9,11 +9,12 @@ import pytest
 import structlog
 from typer.testing import CliRunner, Result
 
-from contracts import cli, keys
 from contracts.chain.client import Chain
+from contracts.cli import main
+from contracts.wallet import keys
 from tests.integration.agent_stage import KEY, PASSWORD, TOKEN, Stage
 from tests.integration.conftest import Funded
-from worker.offer import offer_path, read_offer
+from worker.settings import offer_path, read_offer
 
 pytestmark = pytest.mark.mostly_sqlite
 
@@ -40,7 +41,7 @@ def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))  # not among what commands print
 
     def run(*arguments: str, code: int = 0) -> Result:
-        done = CliRunner().invoke(cli.app, ["provider", *arguments])
+        done = CliRunner().invoke(main.app, ["provider", *arguments])
         assert done.exit_code == code, done.output
         return done
 

@@ -9,16 +9,17 @@ from typing import Any, NamedTuple
 import pytest
 from typer.testing import CliRunner
 
-from contracts import cli, keys
 from contracts.chain.client import Chain
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
+from contracts.cli import main
 from contracts.orders import new_account
+from contracts.wallet import keys
 from tests.integration.agent_stage import KEY, PASSWORD, PRICE, TOKEN, Stage, wait_for
 from tests.integration.conftest import Funded
-from worker import sweep
-from worker.offer import MoneyRules, offer_path, write_offer
-from worker.sandbox import Bare, Bubblewrap
-from worker.selftest import sandbox_leaks
+from worker.agent import sweep
+from worker.onboarding.selftest import sandbox_leaks
+from worker.sandbox.bubblewrap import Bare, Bubblewrap
+from worker.settings import MoneyRules, offer_path, write_offer
 
 STAKE = 20 * TOKEN
 
@@ -50,7 +51,7 @@ def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: str, code: int = 0) -> Ran:
-        done = CliRunner().invoke(cli.app, ["provider", *arguments])
+        done = CliRunner().invoke(main.app, ["provider", *arguments])
         assert done.exit_code == code, done.output
         return Ran(done.stdout, done.stderr)
 
@@ -129,7 +130,7 @@ def test_what_is_sent_is_what_was_asked(stage: Stage, run: Run, monkeypatch: pyt
     def meanwhile() -> None:
         Sender(chain, stage.provider).send(chain.withdraw(cold, 40 * TOKEN))
 
-    monkeypatch.setattr("worker.cli_money.confirm", meanwhile)
+    monkeypatch.setattr("worker.cli.money.confirm", meanwhile)
     asked = run("sweep", "--above", "60", "--to", cold, "--key", KEY, code=1)
     assert "has changed meanwhile; nothing was sent" in asked.stderr
     assert "20 tUSD short" in run("withdraw", "20", "--to", cold, "--key", KEY, "--yes", code=1).stderr

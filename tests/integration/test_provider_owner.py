@@ -13,16 +13,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from contracts import keys
 from contracts.api.bodies import JobStatus
 from contracts.chain.client import Chain
-from contracts.wants import Wants
+from contracts.job.provider_wants import Wants
+from contracts.wallet import keys
 from market.matching import fitting
 from tests.integration.agent_stage import KEY, PASSWORD, TOKEN, Stage, wait_for
 from tests.integration.conftest import Funded
-from worker.offer import OFFER_NAME, Offer, write_offer
-from worker.presence import write_wish
-from worker.store import LeaseFolder, Store, provider_folder
+from worker.files import provider_folder
+from worker.lease.folder import LeaseFolder, Store
+from worker.machine.presence import write_wish
+from worker.settings import OFFER_NAME, Offer, write_offer
 
 
 @pytest.fixture

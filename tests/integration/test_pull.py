@@ -11,12 +11,12 @@ from contracts import commitment
 from contracts.api.bodies import CheckpointRecord, JobOut
 from contracts.api.problems import Code, Problem
 from contracts.chain.client import Chain
-from contracts.chain.devnet import Devnet
-from contracts.chain.sender import Sender
+from contracts.chain.devnet.devnet import Devnet
+from contracts.chain.sending.sender import Sender
 from contracts.orders import new_account
 from contracts.types import from_hex, to_hex
-from market.models import CheckpointRow
-from market.pull import Pulled, Unverified, pull
+from market.client.download import Pulled, Unverified, pull
+from market.store.models import CheckpointRow
 from tests.integration.conftest import TOKEN, Funded
 from tests.integration.market_lives import Lives, lives
 

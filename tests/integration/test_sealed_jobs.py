@@ -15,28 +15,28 @@ from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
 from typer.testing import CliRunner
 
-from contracts import keys, sealing_keys
 from contracts.api.access import Signer
 from contracts.api.bodies import BidIn, EncryptionKeyIn, JobOut, JobStatus
 from contracts.api.grants import find_grant, fresh_key, make_grant, public_key
 from contracts.chain.client import Chain, connect
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
-from contracts.jobspec import JobSpec
+from contracts.job.sealing import new_job_key
+from contracts.job.spec import JobSpec
 from contracts.orders import Bid, Domain, EncryptionKey, new_account
-from contracts.sealing import new_job_key
 from contracts.types import to_hex
-from market import sealed
-from market.job_cli import app
-from market.job_view import checker
-from market.reconcile import reconcile
-from market.retention import Keep
-from market.sealed import put_sealed
+from contracts.wallet import encryption_keys, keys
+from market.client import job_keys
+from market.client.cli.common import checker
+from market.client.cli.job import app
+from market.client.job_keys import put_sealed
+from market.maintenance.reconcile import reconcile
+from market.maintenance.retention import Keep
 from tests.integration.agent_stage import PASSWORD, TOKEN, UNITS, Stage, wait_for
 from tests.integration.conftest import Funded, contract_wallet, pass_time
-from worker.agent import Agent
-from worker.environment import environment_id
-from worker.local_run import train_locally
+from worker.agent.agent import Agent
+from worker.cli.local_run import train_locally
+from worker.training.environment import environment_id
 
 FREE = 100 * TOKEN
 TIMEOUT = 60  # seconds for a checkpoint
@@ -54,8 +54,8 @@ def people(funded: Funded) -> list[LocalAccount]:
 def stage(chain: Chain, people: list[LocalAccount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     monkeypatch.setenv("GPUMARKET_PASSWORD", PASSWORD)
-    monkeypatch.setattr(sealing_keys, "OPSLIMIT", 1 << 15)
-    monkeypatch.setattr(sealing_keys, "MEMLIMIT", 1 << 24)
+    monkeypatch.setattr(encryption_keys, "OPSLIMIT", 1 << 15)
+    monkeypatch.setattr(encryption_keys, "MEMLIMIT", 1 << 24)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
     rules = chain.settings.rule_set("audited").model_copy(
         update={"checkpoint_timeout": TIMEOUT, "window": 2, "arbiter_fee": 1}
@@ -237,13 +237,13 @@ def test_a_contract_wallet_has_a_sealed_job(stage: Stage, tmp_path: Path) -> Non
     assert stage.chain.account(wallet).free == 19 * TOKEN
     found = find_grant(market, job.id, wallet, own, [wallet], is_signed)
     assert found is not None and found[1] == job_key
-    assert sealed.job_key(market, domain, job, auditor, auditors, is_signed) == job_key
+    assert job_keys.job_key(market, domain, job, auditor, auditors, is_signed) == job_key
 
 
 def test_a_provider_without_the_key_gives_up_and_one_with_it_fails_in_secret(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.training.KEY_SHARE", 0.05)
+    monkeypatch.setattr("worker.lease.trainer.KEY_SHARE", 0.05)
     with stage.approving():
         approver_is_known(stage)
     job = submit(stage, 2, 0, f"def broken(self, i):\n    raise ValueError({SAID!r})\n\nJudged.step = broken\n")
@@ -256,7 +256,7 @@ def test_a_provider_without_the_key_gives_up_and_one_with_it_fails_in_secret(
     assert report.report.kind == "failed"
     assert report.text is not None and "neither its client nor its approver has given its key" in report.text
 
-    monkeypatch.setattr("worker.training.KEY_SHARE", 0.25)
+    monkeypatch.setattr("worker.lease.trainer.KEY_SHARE", 0.25)
     with stage.approving(), stage.agent(once=True) as agent:
         agent.join(200)
         assert not agent.is_alive()

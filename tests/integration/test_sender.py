@@ -8,10 +8,10 @@ import pytest
 import requests
 from structlog.testing import capture_logs
 
-from contracts.chain import lane
 from contracts.chain.client import Chain
 from contracts.chain.errors import EscrowError
-from contracts.chain.sender import NotMined, Sender
+from contracts.chain.sending import lane
+from contracts.chain.sending.sender import NotMined, Sender
 from contracts.errors import UserError
 from contracts.orders import new_account
 from tests.integration.conftest import TOKEN, Funded, rpc

@@ -7,7 +7,7 @@ import pytest
 from eth_account.signers.local import LocalAccount
 
 from contracts.chain.client import Chain
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
 from tests.integration.conftest import TOKEN, Funded, rpc
 from tests.integration.sender_process import POINTS
 

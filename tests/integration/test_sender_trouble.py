@@ -9,15 +9,15 @@ import pytest
 from eth_account.signers.local import LocalAccount
 from web3.contract.contract import ContractFunction
 
-from contracts.chain import lane
 from contracts.chain.client import Chain
 from contracts.chain.errors import EscrowError
-from contracts.chain.intents import Intent, IntentStore
-from contracts.chain.lane import lane_path
-from contracts.chain.sender import NotMined, Sender
+from contracts.chain.sending import lane
+from contracts.chain.sending.intents import Intent, IntentStore
+from contracts.chain.sending.lane import lane_path
+from contracts.chain.sending.sender import NotMined, Sender
 from contracts.types import to_hex
 from tests.integration.conftest import TOKEN, Funded, rpc
-from worker import register
+from worker.onboarding import register
 
 HELD = 1_000 * TOKEN
 

@@ -8,13 +8,13 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
-from contracts import keys
-from contracts.chain import lane
 from contracts.chain.client import Chain
-from contracts.chain.sender import NotMined, Sender
-from contracts.cli import app
+from contracts.chain.sending import lane
+from contracts.chain.sending.sender import NotMined, Sender
+from contracts.cli.main import app
 from contracts.errors import UserError
 from contracts.settings import write_config
+from contracts.wallet import keys
 from tests.integration.conftest import TOKEN, rpc
 
 

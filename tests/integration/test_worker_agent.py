@@ -17,10 +17,10 @@ from contracts.orders import Rejection
 from contracts.terms import Phase
 from tests.integration.agent_stage import KEY, PRICE, TOKEN, Stage, terminate, wait_for
 from tests.integration.conftest import Funded, pass_time
-from worker.agent import Agent
-from worker.local_run import train_locally
-from worker.runner import Runner
-from worker.store import LeaseFolder
+from worker.agent.agent import Agent
+from worker.cli.local_run import train_locally
+from worker.lease.folder import LeaseFolder
+from worker.sandbox.runner import Runner
 
 pytestmark = pytest.mark.mostly_sqlite
 
@@ -103,7 +103,7 @@ def test_a_job_that_is_killed_goes_on_from_its_newest_checkpoint(stage_of: Stage
 def recipes_of(agent: int) -> list[psutil.Process]:
     """The processes of an agent that run a recipe, without the sandbox around them."""
     children = psutil.Process(agent).children(recursive=True)
-    return [one for one in children if one.name().startswith("python") and "worker.harness" in one.cmdline()]
+    return [one for one in children if one.name().startswith("python") and "worker.training.harness" in one.cmdline()]
 
 
 def test_a_stopped_provider_hands_over_and_another_goes_on(stage_of: StageOf) -> None:
@@ -249,7 +249,7 @@ def test_a_full_disk_is_waited_for(stage_of: StageOf, monkeypatch: pytest.Monkey
 
         return act_or_refuse
 
-    monkeypatch.setattr("worker.runner.Runner._copy_out", when_there_is_room("state", Runner._copy_out))
+    monkeypatch.setattr("worker.sandbox.runner.Runner._copy_out", when_there_is_room("state", Runner._copy_out))
     monkeypatch.setattr(LeaseFolder, "add_checkpoint", when_there_is_room("record", LeaseFolder.add_checkpoint))
     with stage.approving(), stage.agent(once=True) as agent:
         agent.join(200)
@@ -265,7 +265,7 @@ def test_a_market_that_lies_gets_no_training(stage_of: StageOf, monkeypatch: pyt
     def lie(*_: object) -> None:
         raise MarketLied("the job on chain is 0x01, but the market gives 0x02")
 
-    monkeypatch.setattr("worker.leases.verify_lease", lie)
+    monkeypatch.setattr("worker.lease.discovery.verify_lease", lie)
     with stage.agent(once=True, release_wait=2) as agent:
         agent.join(200)
         assert not agent.is_alive()

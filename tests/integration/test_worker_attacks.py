@@ -19,15 +19,15 @@ from typing import Any
 import psutil
 import pytest
 
-from contracts.jobspec import JobSpec, hash_file
+from contracts.job.spec import JobSpec, hash_file
 from tests.worker_jobs import attacks
-from worker import sandbox
-from worker.failures import Failure
-from worker.gpus import Gpu
-from worker.messages import Checkpoint, Failed, Message, Ready
-from worker.podman import Podman, identity, podman_problem
-from worker.runner import LOG_BYTES_PER_SECOND, Runner
-from worker.usage import Limits
+from worker.sandbox import bubblewrap
+from worker.sandbox.gpus import Gpu
+from worker.sandbox.limits import Limits
+from worker.sandbox.podman import Podman, identity, podman_problem
+from worker.sandbox.runner import LOG_BYTES_PER_SECOND, Runner
+from worker.training.failures import Failure
+from worker.training.messages import Checkpoint, Failed, Message, Ready
 
 ROOT = Path(__file__).parents[2]
 SECRET = "correct-horse-battery-staple"
@@ -40,8 +40,8 @@ as_anybody = pytest.mark.as_anybody
 
 
 @pytest.fixture(autouse=True, scope="module")
-def bubblewrap() -> None:
-    if problem := sandbox.bubblewrap_problem():
+def needs_bubblewrap() -> None:
+    if problem := bubblewrap.bubblewrap_problem():
         if os.environ.get("CI") == "true":
             pytest.fail(problem)
         pytest.skip(problem)
@@ -62,7 +62,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(params=["bubblewrap", pytest.param("podman", marks=pytest.mark.podman)])
-def runtime(request: pytest.FixtureRequest) -> sandbox.Sandbox | None:
+def runtime(request: pytest.FixtureRequest) -> bubblewrap.Sandbox | None:
     """Both sandboxes, each new for one run."""
     if request.param == "bubblewrap":
         return None
@@ -90,11 +90,11 @@ def nothing_is_left(tmp_path: Path) -> Iterator[None]:
 
 
 def _processes_of_runs() -> Iterator[int]:
-    own_uids = range(sandbox.FIRST_OWN_UID + os.getpid() * 64, sandbox.FIRST_OWN_UID + os.getpid() * 64 + 64)
+    own_uids = range(bubblewrap.FIRST_OWN_UID + os.getpid() * 64, bubblewrap.FIRST_OWN_UID + os.getpid() * 64 + 64)
     children = {child.pid for child in psutil.Process().children(recursive=True)}
     for process in psutil.process_iter(["uids", "cmdline"]):
         uids, command = process.info["uids"], process.info["cmdline"] or []
-        if (uids and uids.real in own_uids) or (process.pid in children and "worker.harness" in command):
+        if (uids and uids.real in own_uids) or (process.pid in children and "worker.training.harness" in command):
             yield process.pid
 
 
@@ -115,7 +115,7 @@ def job(folder: Path, recipe: str, config: dict[str, Any], steps: int = 20) -> J
 def attack(
     folder: Path,
     recipe: str,
-    runtime: sandbox.Sandbox | None = None,
+    runtime: bubblewrap.Sandbox | None = None,
     limits: Limits = LIMITS,
     steps: int = 20,
     **config: Any,
@@ -178,7 +178,7 @@ def targets(tmp_path: Path, udp: socket.socket, monkeypatch: pytest.MonkeyPatch)
         "/var",
     ]
     read += [f"/proc/{pid}/environ" for pid in (os.getpid(), other.pid)]
-    write = ["/usr/bin/env", "/etc/new", "/new", "/dev/new", "/job/new", "/start.safetensors", sandbox.__file__]
+    write = ["/usr/bin/env", "/etc/new", "/new", "/dev/new", "/job/new", "/start.safetensors", bubblewrap.__file__]
     # As root, even without any capability, a process could write these if /proc were writable.
     write += ["/proc/sys/kernel/core_pattern", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger"]
     write += ["/sys/kernel/uevent_helper", "/proc/self/oom_score_adj", home / "keys/me.json"]
@@ -207,7 +207,7 @@ def reached(failed: Failed) -> list[str]:
 
 @as_anybody
 def test_nothing_outside_is_in_reach(
-    tmp_path: Path, targets: dict[str, Any], udp: socket.socket, runtime: sandbox.Sandbox | None
+    tmp_path: Path, targets: dict[str, Any], udp: socket.socket, runtime: bubblewrap.Sandbox | None
 ) -> None:
     found = reached(attack(tmp_path, "Reaches", runtime, **targets))
     if runtime is not None:  # podman makes an /etc/passwd, and leaves a process what is its own in /proc
@@ -223,7 +223,7 @@ def test_without_a_sandbox_much_of_it_would_be(
     """The same recipe with nothing around it: what the test above shows is the sandbox's doing."""
     targets["write"] = [str(tmp_path / "home" / "new")]
     spec = job(tmp_path / "job", "LooksAround", targets)
-    monkeypatch.setattr(sandbox, "bubblewrap_problem", lambda: "bubblewrap is not installed")
+    monkeypatch.setattr(bubblewrap, "bubblewrap_problem", lambda: "bubblewrap is not installed")
     last: Message | None = None
     with Runner(spec, tmp_path / "job", tmp_path / "work", limits=LIMITS, trusted=True) as run:
         for last in run.messages():
@@ -250,10 +250,10 @@ def test_gpus_that_are_not_granted_are_not_there(tmp_path: Path, monkeypatch: py
     dev.mkdir()
     for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm", "nvidia-modeset"):
         (dev / name).write_text(name)
-    monkeypatch.setattr("worker.gpus.DEV", dev)
+    monkeypatch.setattr("worker.sandbox.gpus.DEV", dev)
     look = [sys.executable, "-S", "-c", "import os; print(sorted(n for n in os.listdir('/dev') if 'nvidia' in n))"]
     for gpus, expected in (((), []), ((Gpu(1, "GPU-b"),), ["nvidia-uvm", "nvidia1", "nvidiactl"])):
-        process = sandbox.Bubblewrap().start(sandbox.Program(look, gpus=gpus))
+        process = bubblewrap.Bubblewrap().start(bubblewrap.Program(look, gpus=gpus))
         said, log = process.communicate(timeout=120)
         assert said.decode().strip() == str(expected), log
 
@@ -294,7 +294,7 @@ def test_a_bomb_in_podman(tmp_path: Path, podman: None, recipe: str, hang_second
 
 def test_folders_in_memory_have_a_size(tmp_path: Path) -> None:
     failed = attack(tmp_path, "MemoryFolders")
-    assert failed.message == f"RuntimeError: wrote {2 * sandbox.TMP_BYTES >> 20} MB"
+    assert failed.message == f"RuntimeError: wrote {2 * bubblewrap.TMP_BYTES >> 20} MB"
 
 
 def test_a_flood_of_log_is_kept_short_and_costs_little(tmp_path: Path) -> None:
@@ -324,8 +324,8 @@ def test_it_dies_with_a_killed_worker(tmp_path: Path) -> None:
 import time
 from pathlib import Path
 from tests.integration.test_worker_attacks import job
-from worker.messages import Ready
-from worker.runner import Runner
+from worker.training.messages import Ready
+from worker.sandbox.runner import Runner
 folder = Path({str(tmp_path)!r})
 with Runner(job(folder / "job", "IgnoresTheEnd", {{}}), folder / "job", folder / "dies") as run:
     for message in run.messages():
@@ -353,8 +353,8 @@ def test_a_killed_workers_container_is_removed_by_the_next_run_and_no_living_one
     program = f"""
 import sys
 from pathlib import Path
-from worker.podman import Podman
-from worker.sandbox import Program
+from worker.sandbox.podman import Podman
+from worker.sandbox.bubblewrap import Program
 sandbox = Podman()
 folder = Path({str(tmp_path)!r}) / sys.argv[1] / "out"
 folder.mkdir(parents=True)
@@ -376,7 +376,7 @@ sandbox.end(run)
     assert set(names.values()) <= _containers()  # unlike bubblewrap's, it lives on
 
     one = Podman()
-    process = one.start(sandbox.Program([sys.executable, "-S", "-c", ""]))
+    process = one.start(bubblewrap.Program([sys.executable, "-S", "-c", ""]))
     assert process.wait(120) == 0
     one.end(process)
     assert _containers() & set(names.values()) == {names["living"]}

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from contracts.errors import UserError
-from contracts.jobspec import FileRef
-from worker import fetching
-from worker.fetching import Cache, Interrupted, checked_address
+from contracts.job.spec import FileRef
+from worker.lease import downloads
+from worker.lease.downloads import Cache, Interrupted, checked_address
 
 DATA = bytes(range(256)) * 4096  # 1 MB
 HERE = ("127.0.0.1",)
@@ -71,7 +71,7 @@ def redirect(to: str) -> Any:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(fetching, "PAUSE_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(downloads, "PAUSE_SECONDS", (0.0, 0.0))
     with Server() as running:
         threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield running
@@ -146,7 +146,7 @@ def test_it_gives_up(server: Server, tmp_path: Path) -> None:
     server.answers = [lambda handler: handler.reply(503)] * 99
     with pytest.raises(UserError, match="can't be fetched: it answered 503"):
         cache(tmp_path).get(ref_to(server.url), tmp_path / "d")
-    assert len(server.asked) == fetching.ATTEMPTS
+    assert len(server.asked) == downloads.ATTEMPTS
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from contracts.errors import UserError
-from contracts.jobfile import read_job
+from contracts.job.file import read_job
 from worker import recipes
-from worker.hardware import measure_throughput, probe
-from worker.recipe_cli import app
+from worker.cli.recipe import app
+from worker.machine.hardware import measure_throughput, probe
 
 
 def gpumarket_recipe(*arguments: object) -> str:

@@ -12,18 +12,18 @@ import psutil
 import pytest
 
 from tests.worker_jobs import toy_job
-from worker import sandbox
-from worker.checkpoints import TakenCheckpoint
-from worker.messages import Checkpoint, Done, Failed, Message, Ready, Step, Stopped
-from worker.runner import Runner
-from worker.usage import Limits
+from worker.sandbox import bubblewrap
+from worker.sandbox.limits import Limits
+from worker.sandbox.runner import Runner
+from worker.training.checkpoints import TakenCheckpoint
+from worker.training.messages import Checkpoint, Done, Failed, Message, Ready, Step, Stopped
 
 LIMITS = Limits(memory_mb=800, disk_mb=64, processes=64, start_seconds=100, hang_seconds=30)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def bubblewrap() -> None:
-    if problem := sandbox.bubblewrap_problem():
+def needs_bubblewrap() -> None:
+    if problem := bubblewrap.bubblewrap_problem():
         if os.environ.get("CI") == "true":
             pytest.fail(problem)
         pytest.skip(problem)
@@ -111,8 +111,10 @@ def test_who_is_killed_from_outside_did_not_run_out_of_memory(tmp_path: Path, wh
         for message in run.messages():
             if isinstance(message, Ready):
                 # This process has other children: the chain, a database.
-                sandbox = next(child for child in psutil.Process().children(recursive=True) if child.name() == "bwrap")
-                [sandbox, *sandbox.children(recursive=True)][which].kill()
+                bubblewrap = next(
+                    child for child in psutil.Process().children(recursive=True) if child.name() == "bwrap"
+                )
+                [bubblewrap, *bubblewrap.children(recursive=True)][which].kill()
     assert isinstance(message, Failed) and message.kind == "killed", message
 
 
@@ -199,7 +201,7 @@ def test_a_checkpoint_that_found_the_disk_full_can_be_taken_again(
         sync(file)
 
     taken: list[TakenCheckpoint] = []
-    monkeypatch.setattr("worker.runner.os.fsync", fsync)
+    monkeypatch.setattr("worker.sandbox.runner.os.fsync", fsync)
     with Runner(spec, tmp_path / "job", tmp_path / "full") as run:
         for message in run.messages():
             if isinstance(message, Ready):
@@ -246,8 +248,8 @@ def test_a_shipped_recipe_without_a_sandbox_imports_nothing_of_the_jobs(
     said, taken = train(Runner(spec, tmp_path / "job", tmp_path / "inside"))
     assert isinstance(said[-1], Done) and len(taken) == 5
 
-    monkeypatch.setattr(sandbox, "bubblewrap_problem", lambda: "bubblewrap is not installed")
-    monkeypatch.setattr(sandbox, "SHIPPED", frozenset({spec.files["recipe.py"].sha256}))
+    monkeypatch.setattr(bubblewrap, "bubblewrap_problem", lambda: "bubblewrap is not installed")
+    monkeypatch.setattr(bubblewrap, "SHIPPED", frozenset({spec.files["recipe.py"].sha256}))
     runner = Runner(spec, tmp_path / "job", tmp_path / "outside")
     assert runner.sandbox == "none"
     said, _ = train(runner)
@@ -257,8 +259,8 @@ def test_a_shipped_recipe_without_a_sandbox_imports_nothing_of_the_jobs(
 def test_shipped_recipes_train_without_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = Runner(toy_job(tmp_path / "job"), tmp_path / "job", tmp_path / "inside")
     _, expected = train(inside)
-    monkeypatch.setattr(sandbox, "bubblewrap_problem", lambda: "bubblewrap is not installed")
-    monkeypatch.setattr(sandbox, "SHIPPED", frozenset({inside.spec.files["recipe.py"].sha256}))
+    monkeypatch.setattr(bubblewrap, "bubblewrap_problem", lambda: "bubblewrap is not installed")
+    monkeypatch.setattr(bubblewrap, "SHIPPED", frozenset({inside.spec.files["recipe.py"].sha256}))
     outside = Runner(inside.spec, tmp_path / "job", tmp_path / "outside")
     assert (inside.sandbox, outside.sandbox) == ("bubblewrap", "none")
     said, taken = train(outside)

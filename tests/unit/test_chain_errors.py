@@ -9,7 +9,7 @@ from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 from contracts.chain import artifacts
-from contracts.chain.errors import EscrowError, Reason, decode_revert
+from contracts.chain.errors import EscrowError, Refusal, decode_revert
 
 INTERFACE = Path(__file__).parents[2] / "contracts" / "src" / "interfaces" / "IEscrow.sol"
 SAMPLES: dict[str, Any] = {
@@ -38,13 +38,13 @@ def test_reasons_are_those_of_the_interface() -> None:
     source = INTERFACE.read_text()
     [body] = re.findall(r"enum Reason \{(.*?)\}", source, re.DOTALL)
     names = [name.strip() for name in re.sub(r"//.*", "", body).split(",")]
-    assert [name.replace("_", "").lower() for name in Reason.__members__] == [name.lower() for name in names]
-    assert len({reason.sentence for reason in Reason}) == len(Reason)
+    assert [name.replace("_", "").lower() for name in Refusal.__members__] == [name.lower() for name in names]
+    assert len({reason.sentence for reason in Refusal}) == len(Refusal)
 
 
 def test_a_refusal_names_its_reason() -> None:
     error = EscrowError("Escrow_Refused", {"reason": 17})
-    assert error.reason is Reason.BALANCE_SHORT
+    assert error.reason is Refusal.BALANCE_SHORT
     assert error.message.startswith("refused: the client's free balance does not cover")
 
 

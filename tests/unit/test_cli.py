@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from contracts import cli
+from contracts.cli import main
 from contracts.errors import UserError
 
 two_commands = typer.Typer()
@@ -44,19 +44,19 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> None:
         "bare": f"{__name__}:callback_only",
         "market": "no_such_framework:app [market]",
     }
-    found = [EntryPoint(name, value, cli.GROUP) for name, value in values.items()]
-    monkeypatch.setattr(cli, "entry_points", lambda group: found)
+    found = [EntryPoint(name, value, main.GROUP) for name, value in values.items()]
+    monkeypatch.setattr(main, "entry_points", lambda group: found)
     monkeypatch.delenv("GPUMARKET_DEBUG", raising=False)
 
 
 def run(*args: str) -> Result:
-    return CliRunner().invoke(cli.app, args)
+    return CliRunner().invoke(main.app, args)
 
 
 def test_help_lists_commands_without_importing_them() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    assert cli.SUMMARIES["market"] in result.output
+    assert main.SUMMARIES["market"] in result.output
 
 
 def test_user_error_is_one_line_and_a_hint() -> None:
@@ -96,6 +96,6 @@ def test_a_misspelt_command_suggests_the_nearest() -> None:
 
 def test_help_is_light() -> None:
     heavy = {"torch", "fastapi", "web3", "sqlmodel", "numpy"}
-    code = f"import sys, contracts.cli; print({heavy!r} & sys.modules.keys())"
+    code = f"import sys, contracts.cli.main; print({heavy!r} & sys.modules.keys())"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output == "set()\n"

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from contracts import cli
+from contracts.cli import main
 
 # They run until they are stopped, or what they print is a file.
 SERVICES = {"approver start", "devnet", "market serve", "provider start"}
@@ -27,7 +27,7 @@ DELETES = {"market collect", "market reindex", "reconcile"}
 @cache
 def commands() -> dict[str, Any]:
     found = {}
-    for entry_point in entry_points(group=cli.GROUP):
+    for entry_point in entry_points(group=main.GROUP):
         found |= dict(_below(get_command(entry_point.load()), entry_point.name))
     return found
 
@@ -55,7 +55,7 @@ def test_each_command_that_moves_money_has_a_dry_run() -> None:
 def test_a_misspelt_option_is_answered_with_the_nearest() -> None:
     for name in commands():
         longest = max((option for option in options(name) if option.startswith("--")), key=len)
-        result = CliRunner().invoke(cli.app, [*name.split(), longest[:-2] + "x"])
+        result = CliRunner().invoke(main.app, [*name.split(), longest[:-2] + "x"])
         assert result.exit_code == 2, name
         assert longest in re.sub(r"[│\s]+", " ", result.stderr).split("No such option")[1], (name, result.stderr)
 
@@ -64,5 +64,5 @@ def test_a_misspelt_option_is_answered_with_the_nearest() -> None:
 def test_a_misspelt_command_is_answered_with_the_nearest(group: str) -> None:
     for name in (name for name in commands() if name.startswith(f"{group} ")):
         command = name.split()[1]
-        result = CliRunner().invoke(cli.app, [group, command + "x"])
+        result = CliRunner().invoke(main.app, [group, command + "x"])
         assert (result.exit_code, f"'{command}'" in result.stderr) == (2, True), (name, result.stderr)

@@ -10,13 +10,14 @@ from sqlmodel import Session, select
 from contracts.api.epochs import EpochHeader, epoch_root
 from contracts.orders import new_account
 from contracts.types import ZERO_HASH
-from market import reindex
-from market.clearing import Clearing
-from market.context import Context, Head
-from market.in_force import Snapshot
-from market.messages import accept, apply
-from market.models import EpochOrderRow, EpochRow
+from market.auction.clearing import Clearing
+from market.auction.order_book import Snapshot
+from market.maintenance import reindex
+from market.runtime.context import Context
 from market.services.epochs import _in_set
+from market.store.apply import accept, apply
+from market.store.events import Head
+from market.store.models import EpochOrderRow, EpochRow
 from tests.market_fixtures import DOMAIN, RULES
 from tests.market_world import FakeChain, make_context
 

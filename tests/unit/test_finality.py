@@ -2,7 +2,7 @@
 
 import pytest
 
-from contracts.chain.finality import Finality, at_stake
+from contracts.finality import Finality, at_stake
 from contracts.terms import Nums
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from contracts import commitment
 from contracts.commitment import Tensor
-from contracts.jobspec import JobSpec
+from contracts.job.spec import JobSpec
 from contracts.orders import (
     AccessToken,
     Approval,

@@ -8,8 +8,8 @@ import pytest
 from contracts.errors import UserError
 from contracts.orders import Bid
 from contracts.terms import AccountWord, Phase, StateWord
-from market import job_money
-from market.leases import terms_of
+from market.client import spending
+from market.store.leases import terms_of
 from tests.market_fixtures import DOMAIN, RULES, World, world
 from tests.market_world import make_bid, make_lease, make_spec
 
@@ -30,16 +30,16 @@ def test_a_lease_of_another_job_is_not_ended(world: World, bids: list[Bid], monk
     chain: Any = SimpleNamespace(
         state=lambda id: StateWord(Phase.ACTIVE.value, 0, 1, 2, 0, 0), end=lambda terms: "end", now=lambda: 100
     )
-    monkeypatch.setattr(job_money, "opened", lambda chain, id: SimpleNamespace(terms=terms_of(lease)))
+    monkeypatch.setattr(spending, "opened", lambda chain, id: SimpleNamespace(terms=terms_of(lease)))
     market: Any = SimpleNamespace()
     # What it says of prices and progress counts for nothing.
     said = SimpleNamespace(id=lease.id, provider=lease.provider, price=1, fee=0, end=9, state=None)
     with pytest.raises(UserError, match="of another job on chain"):
-        job_money.plan(market, chain, job(bids[0], [said]))
-    found = job_money.plan(market, chain, job(bids[1], [said]))
+        spending.plan(market, chain, job(bids[0], [said]))
+    found = spending.plan(market, chain, job(bids[1], [said]))
     assert (found.call, found.refund) == ("end", (lease.price + lease.fee) * (lease.end - 2))
     later = SimpleNamespace(**vars(chain) | {"state": lambda id: StateWord(Phase.ACTIVE.value, 0, 2, 2, 0, 0)})
-    assert job_money.plan(market, later, job(bids[1], [said])).key != found.key
+    assert spending.plan(market, later, job(bids[1], [said])).key != found.key
 
 
 def test_a_hidden_lease_is_found_on_chain(world: World, bids: list[Bid]) -> None:
@@ -47,8 +47,8 @@ def test_a_hidden_lease_is_found_on_chain(world: World, bids: list[Bid]) -> None
     market: Any = SimpleNamespace(jobs=lambda client: [])
     chains: list[Any] = [SimpleNamespace(account=lambda id, w=w: w, raise_page=lambda page: page) for w in words]
     with pytest.raises(UserError, match="on chain one was opened"):
-        job_money.plan(market, chains[0], job(bids[1], []))
-    assert job_money.plan(market, chains[1], job(bids[1], [])).call == 1  # type: ignore[comparison-overlap]
+        spending.plan(market, chains[0], job(bids[1], []))
+    assert spending.plan(market, chains[1], job(bids[1], [])).call == 1  # type: ignore[comparison-overlap]
 
 
 def test_a_node_that_lags_cancels_nothing(bids: list[Bid]) -> None:
@@ -58,4 +58,4 @@ def test_a_node_that_lags_cancels_nothing(bids: list[Bid]) -> None:
     later = bids[1].model_copy(update={"nonce": 1 << 8})
     assert later.page == 1
     with pytest.raises(UserError, match="names page 1 of your orders, and the node says that you are at 0"):
-        job_money.plan(market, chain, job(later, []))
+        spending.plan(market, chain, job(later, []))

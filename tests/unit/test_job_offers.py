@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from contracts import keys
 from contracts.errors import UserError
 from contracts.orders import new_account
-from market import submit
-from market.job_money_cli import _client_key
-from market.job_view import find_job
+from contracts.wallet import keys
+from market.client import submit
+from market.client.cli.common import find_job
+from market.client.cli.spending import _client_key
 from tests.market_fixtures import DOMAIN, World, world
 from tests.market_world import make_spec
 

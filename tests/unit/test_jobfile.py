@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from contracts.early_stop import Stop
 from contracts.errors import UserError
-from contracts.jobfile import JobFile, parse_job_file, read_job
-from contracts.jobspec import Resources, check_url
+from contracts.job.early_stop import Stop
+from contracts.job.file import JobFile, parse_job_file, read_job
+from contracts.job.spec import Resources, check_url
 
 DOCS = Path(__file__).parents[2] / "docs"
 DATA = b"numbers"
@@ -95,9 +95,9 @@ class NoTorch:
         if name.partition(".")[0] in ("torch", "numpy", "safetensors", "worker"):
             raise ModuleNotFoundError(f"no module named {name!r}", name=name)
 sys.meta_path.insert(0, NoTorch())
-import market.job_cli
+import market.client.cli.job
 from pathlib import Path
-from contracts.jobfile import read_job
+from contracts.job.file import read_job
 print(read_job(Path(sys.argv[1]))[1].checkpoints)
 """
     folder = folder_with(tmp_path, "files: [recipe.py]")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from contracts.errors import UserError
-from contracts.jobfile import parse_job_file, read_job
-from contracts.jobspec import FileRef, JobSpec, check_json, check_path
+from contracts.job.file import parse_job_file, read_job
+from contracts.job.spec import FileRef, JobSpec, check_json, check_path
 
 GOOD = """
 name: tiny

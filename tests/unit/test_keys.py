@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from contracts import keys
 from contracts.errors import UserError
+from contracts.wallet import keys
 
 
 @pytest.fixture(autouse=True)

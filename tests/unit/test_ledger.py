@@ -20,8 +20,8 @@ from contracts.chain.events import (
     Settled,
     Withdrawn,
 )
+from contracts.chain.ledger import GONE, Exit, LeaseView, Ledger, LedgerError
 from contracts.commitment import next_tip
-from contracts.ledger import GONE, Exit, LeaseView, Ledger, LedgerError
 from contracts.terms import Flag, Nums, Parties, Phase, StateWord, Terms
 from contracts.types import ZERO_HASH, from_hex, to_hex
 

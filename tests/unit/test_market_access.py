@@ -15,16 +15,16 @@ from starlette.testclient import TestClient
 from contracts.api.access import SCHEME, SignedToken, Signer
 from contracts.api.bodies import AuditorIn
 from contracts.api.problems import Code, Problem
-from contracts.jobspec import FileRef
+from contracts.job.spec import FileRef
 from contracts.orders import AccessToken, AuditorGrant, new_account
 from contracts.terms import Phase
 from contracts.types import ZERO_HASH
+from market.api.access import Callers
 from market.api.app import create_app
-from market.blobs import UnderWay
-from market.callers import Callers
-from market.context import Head
-from market.models import AuditorRow, ChainEvent, CheckpointRow, LeaseRow, UploadRow
 from market.services import blobs
+from market.store.blobs import UnderWay
+from market.store.events import Head
+from market.store.models import AuditorRow, ChainEvent, CheckpointRow, LeaseRow, UploadRow
 from tests.market_fixtures import DOMAIN, RULES, World, world
 from tests.market_world import (
     RECIPE,

@@ -12,9 +12,9 @@ from structlog.testing import capture_logs
 
 from contracts.api.access import Signer
 from contracts.api.problems import Code, Problem
-from contracts.jobspec import FileRef
+from contracts.job.spec import FileRef
 from market.api.app import create_app
-from market.models import BlobRow, EpochRow, MatchRow, UnmatchedRow
+from market.store.models import BlobRow, EpochRow, MatchRow, UnmatchedRow
 from tests.market_fixtures import DOMAIN, World, world
 from tests.market_world import RECIPE, file_ref, make_spec, sha256
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from contracts.api.problems import Problem
-from contracts.jobspec import FileRef
-from market.blobs import BlobStore
+from contracts.job.spec import FileRef
+from market.store.blobs import BlobStore
 from tests.market_world import sha256
 
 DATA = b"some bytes" * 100

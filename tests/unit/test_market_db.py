@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import UserError
-from market.db import Database
+from market.store.db import Database
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])

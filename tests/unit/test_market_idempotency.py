@@ -7,9 +7,9 @@ import pytest
 from sqlmodel import select
 
 from contracts.api.client import IDEMPOTENCY_KEY as HEADER
-from market import retention
 from market.api import idempotency
-from market.models import AnswerRow, BidRow, now
+from market.maintenance import retention
+from market.store.models import AnswerRow, BidRow, now
 from tests.market_fixtures import World, world
 
 __all__ = ["world"]

@@ -12,11 +12,12 @@ from sqlmodel import SQLModel, select
 
 from contracts.api.problems import Problem
 from contracts.errors import UserError
-from market import messages, reindex
-from market.db import Database
-from market.journal import Journal, Message
-from market.models import CheckpointRow, ReportRow
-from market.serve import check_journal
+from market.maintenance import reindex
+from market.server import check_journal
+from market.store import apply
+from market.store.db import Database
+from market.store.journal import Journal, Message
+from market.store.models import CheckpointRow, ReportRow
 from tests.market_fixtures import DOMAIN, World, blank_database, world
 from tests.market_world import RECIPE, make_record, signed_progress, signed_report, upload
 
@@ -30,7 +31,7 @@ def replayed(world: World, model: type[SQLModel]) -> list[dict[str, Any]]:
     try:
         with new.session() as session:
             for message in Journal(world.context.journal.folder).read():
-                messages.apply(session, DOMAIN, message)
+                apply.apply(session, DOMAIN, message)
         with new.reading() as session:
             return [row.model_dump() for row in session.exec(select(model)).all()]
     finally:
@@ -50,7 +51,7 @@ def backwards() -> Iterator[datetime]:
 def test_the_order_is_that_of_acceptance_not_of_clocks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     lease = world.lease()
     clock = backwards()
-    monkeypatch.setattr(messages, "now", lambda: next(clock))
+    monkeypatch.setattr(apply, "now", lambda: next(clock))
     for turn in range(4):
         world.context.journal = Journal(world.context.journal.folder)  # as another process would
         record = make_record(lease.job, 1, lease.start_tip, trace_root=f"0x{turn:064x}")  # in place of the one before
@@ -112,12 +113,12 @@ def test_a_database_older_than_its_journal_is_not_served(world: World) -> None:
     """A backup that was restored without `market reindex` would number new messages as old ones."""
     world.lease()
     with world.context.db.reading() as session:
-        known = session.exec(select(messages.JournalRow)).one()
+        known = session.exec(select(apply.JournalRow)).one()
     assert world.context.journal.reached() == known.number > 2
     check_journal(world.context)
     for behind, fits in ((1, True), (2, False)):  # one more may be of a crash
         with world.context.db.session() as session:
-            session.merge(messages.JournalRow(number=known.number - behind, message="of then"))
+            session.merge(apply.JournalRow(number=known.number - behind, message="of then"))
         if fits:
             check_journal(world.context)
         else:

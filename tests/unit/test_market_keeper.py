@@ -7,8 +7,8 @@ import pytest
 
 from contracts.orders import Rules, new_account
 from contracts.terms import Phase, StateWord, Terms
-from market import keeper
-from market.models import LeaseRow
+from market.chain import keeper
+from market.store.models import LeaseRow
 from tests.market_fixtures import DOMAIN, RULES, World, world
 from tests.market_world import make_bid, make_lease, make_spec
 

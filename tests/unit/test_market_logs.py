@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import structlog
 
-from market.logs import configure_logs
+from contracts.logs import configure_logs
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from contracts.api.problems import Problem
-from market.models import BlobRow
+from market.store.models import BlobRow
 from tests.market_fixtures import World, world
 
 __all__ = ["world"]

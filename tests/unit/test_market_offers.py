@@ -10,12 +10,12 @@ from eth_account.signers.local import LocalAccount
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from contracts import cli
 from contracts.api.bodies import AskResources, QuoteIn
 from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.problems import Code, Problem
+from contracts.cli import main
 from contracts.orders import new_account
-from market import offer_cli
+from market.client.cli import offers as offers_cli
 from market.services import pricing
 from tests.market_fixtures import DOMAIN, RULES, World, world
 from tests.market_world import (
@@ -315,11 +315,11 @@ def test_a_price_that_the_escrow_can_not_count(world: World) -> None:
 
 
 def run(world: World, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
-    monkeypatch.setattr(offer_cli, "MarketClient", lambda url: world.api)
+    monkeypatch.setattr(offers_cli, "MarketClient", lambda url: world.api)
     monkeypatch.setattr(type(world.api), "__exit__", lambda *_: None, raising=False)
     monkeypatch.setenv("GPUMARKET_MARKET_URL", "http://market.test")
     with capture_logs():
-        result = CliRunner().invoke(cli.app, ["offer", "list", *arguments])
+        result = CliRunner().invoke(main.app, ["offer", "list", *arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
 

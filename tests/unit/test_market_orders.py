@@ -12,8 +12,8 @@ from contracts.api.problems import Code
 from contracts.chain.events import PageRaised, Place
 from contracts.orders import Bid
 from contracts.types import ZERO_ADDRESS, ZERO_HASH
-from market.chain_events import event_row
-from market.models import AskRow, BidRow
+from market.store.events import event_row
+from market.store.models import AskRow, BidRow
 from tests.market_fixtures import DOMAIN, RULES, World, world
 from tests.market_world import FOREVER, RECIPE, file_ref, forged, make_bid, make_spec, signed_bid
 

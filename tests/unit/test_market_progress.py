@@ -11,8 +11,8 @@ from sqlmodel import select
 from contracts.api.bodies import CheckpointRecord, ProgressIn
 from contracts.api.problems import Code, Problem
 from contracts.terms import Flag, Phase
-from market.models import ApprovalRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
 from market.services.reports import take_report
+from market.store.models import ApprovalRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
 from tests.market_fixtures import DOMAIN, World, world
 from tests.market_world import (
     EVERY,
@@ -381,7 +381,7 @@ def test_a_job_adds_up_its_leases(world: World, lease: LeaseRow) -> None:
 
 def test_a_pending_job_says_why(world: World) -> None:
     out = world.api.post_bid(world.bid(valid_until=int(time.time()) + 1000))
-    from market.models import BidRow
+    from market.store.models import BidRow
 
     with world.context.db.session() as session:
         session.get_one(BidRow, out.id).wait_reason = "there are no open asks"

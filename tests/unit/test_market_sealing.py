@@ -24,12 +24,13 @@ from contracts.api.grants import (
 )
 from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
+from contracts.job.sealing import new_job_key, seal
 from contracts.orders import EncryptionKey, new_account
-from contracts.sealing import new_job_key, seal
-from market import messages, reindex, retention
-from market.journal import Journal
-from market.models import BidRow, CheckpointRow, EncryptionKeyRow, KeyGrantRow
-from market.retention import Keep
+from market.maintenance import reindex, retention
+from market.maintenance.retention import Keep
+from market.store import apply
+from market.store.journal import Journal
+from market.store.models import BidRow, CheckpointRow, EncryptionKeyRow, KeyGrantRow
 from tests.market_fixtures import DOMAIN, World, world
 from tests.market_world import RECIPE, STATE, file_ref, make_record, make_spec, sha256, signed_progress, upload
 
@@ -278,7 +279,7 @@ def test_the_journal_makes_it_all_anew(world: World) -> None:
     with reindex.scratch() as new:
         with new.session() as session:
             for message in Journal(world.context.journal.folder).read():
-                messages.apply(session, DOMAIN, message)
+                apply.apply(session, DOMAIN, message)
         for model in (BidRow, EncryptionKeyRow, KeyGrantRow, CheckpointRow):
             with new.reading() as after, world.context.db.reading() as before:
                 rows = [[row.model_dump() for row in one.exec(select(model)).all()] for one in (before, after)]

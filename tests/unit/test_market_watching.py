@@ -5,13 +5,13 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from market import watching
+from contracts import progress_bar
 
 
 def shown(terminal: bool) -> str:
     file = StringIO()
     console = Console(file=file, force_terminal=terminal, width=80)
-    with watching.watching(console) as watch:
+    with progress_bar.watching(console) as watch:
         watch("messages", 1_999, 4_000)
         watch("messages", 2_000, 4_000)
         watch("blobs", 7)
@@ -27,7 +27,7 @@ def test_a_bar_on_a_terminal() -> None:
 
 def test_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(terminal=False) == ""
-    monkeypatch.setattr(watching, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.0)
     assert shown(terminal=False).splitlines() == [
         "messages 1,999 of 4,000", "messages 2,000 of 4,000", "blobs 7", "tables"
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.wants import Wants
+from contracts.job.provider_wants import Wants
 from market.matching import AskOffer, BidOffer, Book, Reason, clear
 from market.matching.classes import MAX_VALUE
 from market.matching.verifier import Claimed, lies

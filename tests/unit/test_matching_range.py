@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contracts.amounts import MAX_AMOUNT
 from contracts.errors import UserError
-from market.matching import AskOffer, BidOffer, Book, Reason, clear, net
+from market.matching import AskOffer, BidOffer, Book, Reason, clear, flow
 from market.matching.classes import MAX_VALUE
 from market.matching.verifier import lies
 from tests.small_books import PARTIES, RICH, ask_offer, bid_offer, book, checked, claims
@@ -104,10 +104,10 @@ def test_one_pair_of_any_numbers(limit: int, units: int, price: int, speed: int,
 
 def test_too_many_orders_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     market = book(*BIDS, *ASKS)
-    monkeypatch.setattr(net, "MAX_NODES", 4)
+    monkeypatch.setattr(flow, "MAX_NODES", 4)
     with pytest.raises(UserError, match="5 orders and classes of one lot size"):
         clear(market)
-    monkeypatch.setattr(net, "MAX_NODES", 5)
+    monkeypatch.setattr(flow, "MAX_NODES", 5)
     assert clear(market).matches
 
 

@@ -9,13 +9,13 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from contracts.errors import UserError
+from contracts.job.provider_wants import Wants
 from contracts.settings import Settings
-from contracts.wants import Wants
-from market import cli
 from market.approver.metrics import ApproverMetrics
 from market.approver.settings import ApproverSettings, load_approver_settings
-from market.settings import MarketSettings, load_market_settings
-from worker.offer import MoneyRules, Offer, OwnerRules
+from market.cli import market
+from market.runtime.settings import MarketSettings, load_market_settings
+from worker.settings import MoneyRules, Offer, OwnerRules
 
 DOCS = Path(__file__).parents[2] / "docs"
 SECRET = "geheim"
@@ -70,7 +70,7 @@ def test_what_holds_and_where_it_comes_from(file: Path, monkeypatch: pytest.Monk
     url = f"postgresql://me:{SECRET}@db.example/market?sslmode=require&sslpassword={SECRET}"
     monkeypatch.setenv("GPUMARKET_MARKET_DATABASE_URL", url)
     monkeypatch.setenv("GPUMARKET_RPC_URL", f"https://me:{SECRET}@node.example/v3/{SECRET}?key={SECRET}")
-    shown = CliRunner().invoke(cli.app, ["settings", "-o", "json"])
+    shown = CliRunner().invoke(market.app, ["settings", "-o", "json"])
     assert shown.exit_code == 0, shown.output
     found = {(row["of"], row["setting"]): (row["value"], row["from"]) for row in json.loads(shown.stdout)}
     assert found["market", "fee"] == ("7", "market.toml")
@@ -80,7 +80,7 @@ def test_what_holds_and_where_it_comes_from(file: Path, monkeypatch: pytest.Monk
     assert database == "postgresql://me:***@db.example/market?sslmode=require&sslpassword=hidden"
     assert source == "GPUMARKET_MARKET_DATABASE_URL"
     assert found["common", "rpc_url"] == ("https://node.example/***", "GPUMARKET_RPC_URL")
-    table = CliRunner().invoke(cli.app, ["settings"])
+    table = CliRunner().invoke(market.app, ["settings"])
     assert "recommended_approver" in table.stdout
     assert SECRET not in shown.output + table.output
 

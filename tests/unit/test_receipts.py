@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from contracts import receipts
+from contracts.api import receipts
 from contracts.api.bodies import ReceiptOut
 from contracts.errors import UserError
 from contracts.orders import Receipt, new_account
 from contracts.settings import home
-from market.context import Head
-from market.models import AskRow, BidRow, EpochRow
+from market.store.events import Head
+from market.store.models import AskRow, BidRow, EpochRow
 from tests.market_fixtures import DOMAIN, World, world
 from tests.market_world import FakeSender, make_spec
 from tests.unit.test_market_journal import replayed, stored

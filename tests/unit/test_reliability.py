@@ -4,9 +4,9 @@ import pytest
 from eth_utils.address import to_checksum_address
 
 from contracts.chain.events import Approved, Challenged, Claimed, Closed, Ended, Opened, Place, Resolved
-from contracts.jobspec import MAX_TIER
-from contracts.ledger import Ledger
-from contracts.reliability import NOBODY, STEPS, Record, records, tier
+from contracts.chain.ledger import Ledger
+from contracts.chain.reliability import NOBODY, STEPS, Record, records, tier
+from contracts.job.spec import MAX_TIER
 from contracts.terms import Flag, Nums, Parties, Phase, Terms
 from contracts.types import ZERO_HASH, to_hex
 

@@ -11,12 +11,12 @@ from sqlmodel import Session, delete, select, update
 
 from contracts.api.problems import Code
 from contracts.terms import Phase
-from market import retention
-from market.messages import accept, apply
-from market.models import BlobRow, ChainEvent, LeaseRow, UploadRow
-from market.retention import MARGIN_SECONDS, JobBlobs, Keep, kept_until
+from market.maintenance import retention
+from market.maintenance.retention import MARGIN_SECONDS, JobBlobs, Keep, kept_until
 from market.services import bids
 from market.services.access import DAY
+from market.store.apply import accept, apply
+from market.store.models import BlobRow, ChainEvent, LeaseRow, UploadRow
 from tests.market_fixtures import DOMAIN, RULES, World, world
 from tests.market_world import RECIPE, STATE, make_record, make_spec, sha256, signed_progress, upload
 

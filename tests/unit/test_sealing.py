@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.public import PrivateKey
 
-from contracts import sealing
-from contracts.sealing import CHUNK, NotOpened
+from contracts.job import sealing
+from contracts.job.sealing import CHUNK, NotOpened
 
 KEY = sealing.new_job_key()
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 3 * CHUNK + 5]

@@ -10,9 +10,9 @@ from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.chain.fees import Fees, fees_now, raised
-from contracts.chain.intents import KEEP_SECONDS, KEEP_UNNAMED_SECONDS, Draft, Intent, IntentStore, Version
-from contracts.chain.signing import Signer
+from contracts.chain.sending.fees import Fees, fees_now, raised
+from contracts.chain.sending.intents import KEEP_SECONDS, KEEP_UNNAMED_SECONDS, Draft, Intent, IntentStore, Version
+from contracts.chain.sending.signing import Signer
 from contracts.types import from_hex, to_hex
 
 ACCOUNT = Account.from_key("0x" + "12" * 32)

@@ -24,7 +24,7 @@ from contracts.api.epochs import (
     UnmatchedOut,
     epoch_root,
 )
-from contracts.chain.errors import Reason as Refusal
+from contracts.chain.errors import Refusal
 from contracts.chain.events import (
     Approved,
     Closed,
@@ -37,16 +37,16 @@ from contracts.chain.events import (
     Place,
     Withdrawn,
 )
-from contracts.chain.finality import Finality
+from contracts.finality import Finality
 from contracts.orders import Receipt, Report, SignedType, new_account
 from contracts.terms import AccountWord, Flag, Nums, Parties, Phase, Terms
 from contracts.types import ZERO_HASH, from_hex, to_hex
-from market.clearing import class_out
+from market.auction.clearing import class_out
 from market.matching import Reason, clear
-from market.verifying.data import OrderSet, Promise, Published, until
-from market.verifying.outcome import book_of
-from market.verifying.past import BlockFacts, Past, look_back
-from market.verifying.verify import Checked, Verifier
+from market.verify.history import BlockFacts, Past, look_back
+from market.verify.published import OrderSet, Promise, Published, until
+from market.verify.result import book_of
+from market.verify.verify import Checked, Verifier
 from tests.market_fixtures import DOMAIN, RULES
 from tests.market_world import CPU, make_ask, make_bid, make_spec, sha256
 

@@ -8,14 +8,14 @@ import pytest
 import requests
 
 from contracts.api.bodies import ApprovalIn, RejectionIn
+from contracts.chain.clock import ChainClock
 from contracts.orders import Approval, Rejection, new_account
 from contracts.terms import Phase, StateWord
 from tests.agent_world import APPROVER, DOMAIN, add_checkpoints, lease_out, make_bid, make_folder, make_spec, sign
-from worker.approvals import Approvals
-from worker.chain_clock import ChainClock
-from worker.schedule import Action, Timing
-from worker.settlement import Settlement
-from worker.store import LeaseFolder
+from worker.lease.approvals import Approvals
+from worker.lease.folder import LeaseFolder
+from worker.lease.schedule import Action, Timing
+from worker.lease.settlement import Settlement
 
 SPEC = make_spec()
 OTHER_TIP = "0x" + "99" * 20

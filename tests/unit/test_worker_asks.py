@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from contracts import receipts
+from contracts.api import receipts
 from contracts.api.bodies import ReceiptOut
 from contracts.errors import UserError
 from contracts.orders import Receipt, new_account
 from tests.agent_world import DOMAIN, PROVIDER, RULES
 from tests.unit.test_worker_offer import OFFER
-from worker import asks
-from worker.asks import BACK_OFF_SECONDS, StandingAsk
-from worker.offer import MoneyRules
-from worker.store import Store
+from worker.agent import asks
+from worker.agent.asks import BACK_OFF_SECONDS, StandingAsk
+from worker.lease.folder import Store
+from worker.settings import MoneyRules
 
 GWEI = 10**9
 MATCHER = new_account()

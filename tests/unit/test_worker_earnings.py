@@ -9,8 +9,8 @@ from contracts.chain.events import Approved, Claimed, Closed, Ended, Event, Open
 from contracts.types import ZERO_HASH
 from tests.agent_world import CLIENT, PROVIDER, make_bid, make_spec, make_terms
 from tests.unit.test_worker_offer import OFFER
-from worker.earnings import Earning, payments, total, write_csv
-from worker.selftest import Gpu, judge_gpus
+from worker.agent.earnings import Earning, payments, total, write_csv
+from worker.onboarding.selftest import Gpu, judge_gpus
 
 AT = Place(3, ZERO_HASH, 0, ZERO_HASH, 0)
 TERMS = make_terms(make_bid(make_spec()), start=1)

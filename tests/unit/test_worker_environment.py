@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from contracts.errors import UserError
-from worker.environment import ENVIRONMENTS, check_environment, environment_id, installed
-from worker.recipe_cli import app
+from worker.cli.recipe import app
+from worker.training.environment import ENVIRONMENTS, check_environment, environment_id, installed
 
 DOCS = Path(__file__).parents[2] / "docs" / "environments.md"
 

@@ -9,12 +9,12 @@ from safetensors.torch import save_file
 
 from contracts.commitment import step_digest
 from tests.worker_jobs import TOY
-from worker.checkpoints import checkpoint_name, read_trace, trace_name
-from worker.failures import Failure
-from worker.loop import CheckpointSaved, StepDone, sample, start, train
-from worker.recipe import Recipe, load_recipe
-from worker.seeding import pin
-from worker.state import difference, flatten, read_checkpoint
+from worker.training.checkpoints import checkpoint_name, read_trace, trace_name
+from worker.training.failures import Failure
+from worker.training.loop import CheckpointSaved, StepDone, sample, start, train
+from worker.training.recipe import Recipe, load_recipe
+from worker.training.seeding import pin
+from worker.training.state import difference, flatten, read_checkpoint
 
 SEED = 7
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from contracts.errors import UserError
 from tests.unit.test_worker_offer import OFFER
-from worker.fleet import check_lots, split_cores
-from worker.hardware import Machine, Processor
-from worker.offer import Offer
-from worker.register import check_region, choose_gpus, describe
+from worker.agent.fleet import check_lots, split_cores
+from worker.machine.hardware import Machine, Processor
+from worker.onboarding.register import check_region, choose_gpus, describe
+from worker.settings import Offer
 
 CPU = Machine((Processor("cpu", "A CPU", 16_000),), "A CPU", 4, 8, 16_000)
 CARDS = tuple(Processor("cuda", model, memory) for model, memory in (("A", 24_000), ("A", 23_000), ("B", 8_000)))

@@ -6,8 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import gas
-from worker.gas import GasPrice, lease_gas, least_pay
+from worker.agent import gas
+from worker.agent.gas import GasPrice, lease_gas, least_pay
 
 GWEI = 10**9
 

@@ -9,12 +9,12 @@ import pytest
 
 from contracts.commitment import start_tip
 from contracts.errors import UserError
-from contracts.jobspec import FileRef, hash_file
+from contracts.job.spec import FileRef, hash_file
 from contracts.types import ZERO_HASH, to_hex
 from tests.agent_world import RULES, BlobMarket, make_bid, make_chain, make_folder, make_record, make_spec, write_state
-from worker.failures import Failure
-from worker.inputs import NoStartState, fetch_files, fetch_start_state, fetch_state, is_state
-from worker.store import Job, LeaseFolder
+from worker.lease.folder import Job, LeaseFolder
+from worker.lease.inputs import NoStartState, fetch_files, fetch_start_state, fetch_state, is_state
+from worker.training.failures import Failure
 
 SPEC = make_spec()
 JOB = Job(bid=make_bid(SPEC), spec=SPEC, rules=RULES)

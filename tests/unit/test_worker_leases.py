@@ -9,11 +9,11 @@ import pytest
 from contracts.api.bodies import AskResources, LeaseOut
 from contracts.chain.lookup import MarketLied
 from contracts.errors import UserError
-from contracts.jobspec import Resources
+from contracts.job.spec import Resources
 from contracts.terms import Flag, Phase, StateWord
 from tests.agent_world import DOMAIN, RULES, lease_out, make_bid, make_folder, make_spec, make_terms
-from worker.leases import Unfit, check_fit, lease_file, verified_job
-from worker.store import LeaseFolder
+from worker.lease.discovery import Unfit, check_fit, lease_file, verified_job
+from worker.lease.folder import LeaseFolder
 
 SPEC = make_spec()
 BID = make_bid(SPEC)

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 
 from contracts.commitment import step_digest, trace_root
 from tests.worker_jobs import TOY
-from worker.checkpoints import checkpoint_name, file_state_root, read_trace, trace_name
-from worker.failures import Failure
-from worker.loop import CheckpointSaved, StepDone, checked_metrics, sample, start, train
-from worker.measure import count_work
-from worker.recipe import Recipe, load_recipe
-from worker.seeding import pin
-from worker.state import as_bytes, difference, read_checkpoint, write_checkpoint
+from worker.training.checkpoints import checkpoint_name, file_state_root, read_trace, trace_name
+from worker.training.failures import Failure
+from worker.training.loop import CheckpointSaved, StepDone, checked_metrics, sample, start, train
+from worker.training.recipe import Recipe, load_recipe
+from worker.training.seeding import pin
+from worker.training.state import as_bytes, difference, read_checkpoint, write_checkpoint
+from worker.training.work_units import count_work
 
 SEED = 7
 
@@ -216,8 +216,8 @@ def test_a_checkpoint_waits_for_room_on_a_full_disk(tmp_path: Path, monkeypatch:
             raise full.pop()
         save_file(flat, path)
 
-    monkeypatch.setattr("worker.state.save_file", save_when_there_is_room)
-    monkeypatch.setattr("worker.loop.time.sleep", waited.append)
+    monkeypatch.setattr("worker.training.state.save_file", save_when_there_is_room)
+    monkeypatch.setattr("worker.training.loop.time.sleep", waited.append)
     (tmp_path / "full").mkdir()
     (tmp_path / "free").mkdir()
     _, saved = run(toy(), tmp_path / "full", last=2)

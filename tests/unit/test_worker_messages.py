@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from contracts.commitment import trace_root
-from worker.capped_log import CappedLog
-from worker.checkpoints import check_trace, file_state_root
-from worker.failures import Failure
-from worker.harness import failed
-from worker.messages import Checkpoint, Conversation, Done, Ready, Step
-from worker.usage import MB, Limits, check_usage, descendants, folder_usage
+from worker.sandbox.limits import MB, Limits, check_usage, descendants, folder_usage
+from worker.sandbox.log import CappedLog
+from worker.training.checkpoints import check_trace, file_state_root
+from worker.training.failures import Failure
+from worker.training.harness import failed
+from worker.training.messages import Checkpoint, Conversation, Done, Ready, Step
 
 READY = {"type": "ready", "flops": 10, "units": 1, "parameters": 5, "numerics": {"torch": "2.13.0"}}
 CHECKPOINT = {

@@ -6,9 +6,9 @@ import pytest
 
 from contracts.api.bodies import AskResources
 from contracts.errors import UserError
-from contracts.wants import Wants
+from contracts.job.provider_wants import Wants
 from tests.agent_world import RULES
-from worker.offer import TABLES, MoneyRules, Offer, OwnerRules, offer_path, read_offer, to_toml, write_offer
+from worker.settings import TABLES, MoneyRules, Offer, OwnerRules, offer_path, read_offer, to_toml, write_offer
 
 OFFER = Offer(
     market_url="http://market.example:8600",

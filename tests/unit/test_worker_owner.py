@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.owner import can_hold, decide, parse_duration, parse_hours, paused_until
+from worker.pauses import can_hold, decide, parse_duration, parse_hours, paused_until
 
 OFFICE = parse_hours("mon-fri 09:00-18:00")
 

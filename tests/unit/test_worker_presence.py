@@ -10,9 +10,9 @@ from typing import NamedTuple
 import pytest
 
 from tests.unit.test_worker_offer import OFFER
-from worker import presence
-from worker.offer import OwnerRules, write_offer
-from worker.presence import FLEET, Presence, read_wish, write_wish
+from worker.machine import presence
+from worker.machine.presence import FLEET, Presence, read_wish, write_wish
+from worker.settings import OwnerRules, write_offer
 
 
 @pytest.fixture(autouse=True)

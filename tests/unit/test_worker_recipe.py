@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from contracts.errors import UserError
-from contracts.jobfile import parse_job_file
-from worker import recipes, sandbox
-from worker.environment import check_environment, environment_id
-from worker.failures import Failure
-from worker.numerics import numerics
-from worker.recipe import load_recipe
-from worker.seeding import seed_everything
-from worker.units_line import set_units
+from contracts.job.file import parse_job_file
+from worker import recipes
+from worker.cli.recipe import set_units
+from worker.sandbox import bubblewrap
+from worker.training.environment import check_environment, environment_id
+from worker.training.failures import Failure
+from worker.training.numerics import numerics
+from worker.training.recipe import load_recipe
+from worker.training.seeding import seed_everything
 
 GOOD = """
 class Good:
@@ -101,20 +102,20 @@ def test_shipped_recipes_are_complete(name: str) -> None:
 
 
 def test_only_shipped_or_trusted_recipes_run_without_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "bubblewrap_problem", lambda: "bubblewrap is not installed")
-    assert sandbox.choose(recipes.FOLDER / "digits" / "recipe.py", trusted=False).kind == "none"
+    monkeypatch.setattr(bubblewrap, "bubblewrap_problem", lambda: "bubblewrap is not installed")
+    assert bubblewrap.choose(recipes.FOLDER / "digits" / "recipe.py", trusted=False).kind == "none"
     strange = tmp_path / "recipe.py"
     strange.write_text(GOOD)
-    assert sandbox.choose(strange, trusted=True).kind == "none"
+    assert bubblewrap.choose(strange, trusted=True).kind == "none"
     with pytest.raises(UserError, match=r"recipe\.py needs a sandbox to run in, and bubblewrap is not") as caught:
-        sandbox.choose(strange, trusted=False)
+        bubblewrap.choose(strange, trusted=False)
     assert "apt install bubblewrap" in str(caught.value.hint)
 
 
 def test_a_python_below_tmp_is_there_in_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sandbox has a /tmp of its own; what is bound below it must come after that."""
     monkeypatch.setattr(sys, "prefix", "/tmp/checkout/.venv")
-    command = sandbox.bubblewrap_command(sandbox.Program(["python"]))
+    command = bubblewrap.bubblewrap_command(bubblewrap.Program(["python"]))
     own_tmp = max(at for at, word in enumerate(command) if word == "/tmp")
     assert command.index("/tmp/checkout/.venv") > own_tmp
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.agent_world import DOMAIN, PROVIDER, job_key, make_chain, make_folder, make_spec
-from worker import reporting
-from worker.reporting import LOG_SECONDS, Reporter, what_is_new
+from worker.lease import reporting
+from worker.lease.reporting import LOG_SECONDS, Reporter, what_is_new
 
 
 @pytest.mark.parametrize(

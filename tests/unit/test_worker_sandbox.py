@@ -12,10 +12,10 @@ import pynvml
 import pytest
 
 from contracts.errors import UserError
-from worker import environment, gpus, podman, sandbox, seccomp
-from worker.gpus import Gpu
-from worker.sandbox import Program
-from worker.usage import Limits
+from worker.sandbox import bubblewrap, gpus, podman, seccomp
+from worker.sandbox.bubblewrap import Program
+from worker.sandbox.gpus import Gpu
+from worker.sandbox.limits import Limits
 
 TWO = (Gpu(1, "GPU-b"), Gpu(3, "GPU-d"))
 
@@ -37,9 +37,9 @@ def after(command: list[str], option: str) -> list[str]:
 
 @pytest.mark.parametrize("uid", [None, 70_000])
 def test_bubblewrap_passes_on_the_granted_gpus_only(dev: Path, uid: int | None) -> None:
-    bare = sandbox.bubblewrap_command(Program(["python"]), uid=uid)
+    bare = bubblewrap.bubblewrap_command(Program(["python"]), uid=uid)
     assert not [word for word in bare if "nvidia" in word or word == "/sys"]
-    command = sandbox.bubblewrap_command(Program(["python"], gpus=TWO), uid=uid)
+    command = bubblewrap.bubblewrap_command(Program(["python"], gpus=TWO), uid=uid)
     nodes = {Path(word).name for word in command if "nvidia" in word}
     assert nodes == {"nvidia1", "nvidia3", "nvidiactl", "nvidia-uvm"}
     assert "/sys" in after(command, "--ro-bind")
@@ -47,7 +47,7 @@ def test_bubblewrap_passes_on_the_granted_gpus_only(dev: Path, uid: int | None) 
 
 def test_podman_passes_on_the_granted_gpus_only(dev: Path, tmp_path: Path) -> None:
     def command(program: Program) -> list[str]:
-        seen = sandbox.view(program, host_python=False)
+        seen = bubblewrap.view(program, host_python=False)
         return podman.podman_command(program, seen, ["image"], "name", uid=7)
 
     assert not [word for word in command(Program(["python"])) if "nvidia" in word or word == "--device"]
@@ -55,8 +55,10 @@ def test_podman_passes_on_the_granted_gpus_only(dev: Path, tmp_path: Path) -> No
 
 
 def test_podman_shuts_out_the_rest(tmp_path: Path) -> None:
-    program = Program(["python3", "-m", "worker.harness"], {"A": "b"}, output=tmp_path, limits=Limits(memory_mb=512))
-    seen = sandbox.view(program, host_python=False)
+    program = Program(
+        ["python3", "-m", "worker.training.harness"], {"A": "b"}, output=tmp_path, limits=Limits(memory_mb=512)
+    )
+    seen = bubblewrap.view(program, host_python=False)
     command = podman.podman_command(program, seen, ["registry/image:1"], "name", uid=7)
     assert (after(command, "--network"), after(command, "--cap-drop"), after(command, "--pull")) == (
         ["none"], ["all"], ["never"],
@@ -66,7 +68,14 @@ def test_podman_shuts_out_the_rest(tmp_path: Path) -> None:
     assert (after(command, "--pids-limit"), after(command, "--user")) == (["256"], ["7:7"])
     assert after(command, "--mount") == [f"type=bind,source={tmp_path},destination=/out"]
     image = command.index("registry/image:1")
-    assert command[image + 1 :] == ["python3", "-m", "worker.seccomp", "python3", "-m", "worker.harness"]
+    assert command[image + 1 :] == [
+        "python3",
+        "-m",
+        "worker.sandbox.seccomp",
+        "python3",
+        "-m",
+        "worker.training.harness",
+    ]
 
 
 def test_podman_that_keeps_no_limits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,9 +95,9 @@ def test_podman_that_keeps_no_limits_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_root_gives_each_run_a_user_of_its_own() -> None:
-    uids = {sandbox.own_uid() for _ in range(64)}
-    assert len(uids) == 64 and min(uids) >= sandbox.FIRST_OWN_UID and max(uids) < 2**31
-    command = sandbox.bubblewrap_command(Program(["python"], output=Path("/srv/out")), uid=70_000)
+    uids = {bubblewrap.own_uid() for _ in range(64)}
+    assert len(uids) == 64 and min(uids) >= bubblewrap.FIRST_OWN_UID and max(uids) < 2**31
+    command = bubblewrap.bubblewrap_command(Program(["python"], output=Path("/srv/out")), uid=70_000)
     assert after(command, "--reuid") == ["70000"]
     inner = command[command.index("setpriv") :]
     assert "/srv/out" not in inner and after(inner, "--bind") == ["/out"]
@@ -103,9 +112,9 @@ def test_gpus_are_named_as_the_driver_does(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", lambda index: f"GPU-{index}")
     assert gpus.granted([1]) == (Gpu(6, "GPU-1"),)
     assert gpus.granted([]) == (Gpu(7, "GPU-0"), Gpu(6, "GPU-1"))
-    variables = environment.training_environment(1, gpus.granted([]), "/tmp")
+    variables = gpus.training_environment(1, gpus.granted([]), "/tmp")
     assert variables["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
-    assert environment.training_environment(1, (), "/tmp")["CUDA_VISIBLE_DEVICES"] == ""
+    assert gpus.training_environment(1, (), "/tmp")["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_a_gpu_that_is_not_there_is_an_error() -> None:
@@ -175,5 +184,12 @@ def test_there_is_no_filter_for_other_machines() -> None:
 def test_the_kernel_takes_the_filter() -> None:
     keyctl = seccomp.CALLS["keyctl"][seccomp.MACHINES[platform.machine()].column]
     program = f"import ctypes; c = ctypes.CDLL(None, use_errno=True); c.syscall({keyctl}, 0, -4, 0)"
-    command = [sys.executable, "-m", "worker.seccomp", sys.executable, "-c", f"{program}; print(ctypes.get_errno())"]
+    command = [
+        sys.executable,
+        "-m",
+        "worker.sandbox.seccomp",
+        sys.executable,
+        "-c",
+        f"{program}; print(ctypes.get_errno())",
+    ]
     assert subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip() == str(errno.EPERM)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.terms import MAX_PENDING, Flag, Nums, Phase, StateWord
-from worker.pace import Pace
-from worker.schedule import Action, Progress, Timing, deadline, must_give_up, next_action, synced
+from worker.lease.pace import Pace
+from worker.lease.schedule import Action, Progress, Timing, deadline, must_give_up, next_action, synced
 
 NUMS = Nums(start=0, end=10, window=30, timeout=100, price=5, fee=0)
 TIMING = Timing.of(100)

@@ -10,9 +10,9 @@ from nacl.public import PrivateKey
 from contracts.api.bodies import EncryptionKeyIn, KeyGrantIn
 from contracts.api.grants import make_grant, public_key
 from contracts.errors import UserError
-from contracts.jobspec import FileRef, hash_file
+from contracts.job.sealing import NotOpened, new_job_key, open_text, seal, seal_file
+from contracts.job.spec import FileRef, hash_file
 from contracts.orders import new_account
-from contracts.sealing import NotOpened, new_job_key, open_text, seal, seal_file
 from tests.agent_world import (
     APPROVER,
     CHAIN,
@@ -24,10 +24,10 @@ from tests.agent_world import (
     make_folder,
     make_spec,
 )
-from worker.inputs import fetch_files, fetch_state
-from worker.reporting import Reporter, send_report
-from worker.sealed import JobKey, NoKey
-from worker.store import LeaseFolder, Store
+from worker.lease.folder import LeaseFolder, Store
+from worker.lease.inputs import fetch_files, fetch_state
+from worker.lease.job_key import JobKey, NoKey
+from worker.lease.reporting import Reporter, send_report
 
 SPEC = make_spec(sealed=True)
 KEY = new_job_key()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from worker.failures import Failure
-from worker.state import (
+from worker.training.failures import Failure
+from worker.training.state import (
     difference,
     flatten,
     load_optimizer_state,

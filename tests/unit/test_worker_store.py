@@ -7,7 +7,8 @@ import pytest
 
 from contracts.errors import UserError
 from tests.agent_world import add_checkpoints, make_folder, make_spec
-from worker.store import LeaseFolder, Store, write_atomically
+from worker.files import write_atomically
+from worker.lease.folder import LeaseFolder, Store
 
 
 @pytest.fixture(autouse=True)

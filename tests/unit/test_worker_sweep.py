@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.sweep import Sweep, plan
+from worker.agent.sweep import Sweep, plan
 
 AMOUNT = st.integers(0, 10**6)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import UserError
-from worker.systemd import unit
+from worker.onboarding.systemd import unit
 
 
 def make(**changes: object) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from contracts.jobspec import JobSpec, hash_file
+from contracts.job.spec import JobSpec, hash_file
 
 TOY = Path(__file__).parent / "toy.py"
 

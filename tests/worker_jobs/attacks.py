@@ -357,7 +357,7 @@ class Deaf(Attack):
 
     def attack(self, i):
         from contracts.commitment import trace_root
-        from worker.messages import Command
+        from worker.training.messages import Command
 
         Command.model_validate_json = lambda line: time.sleep(3600)
         for fd in range(3, 64):

@@ -12,20 +12,20 @@ from nacl.public import PrivateKey
 from contracts.api.client import MarketClient
 from contracts.api.throttle import Throttle
 from contracts.chain.client import Chain
-from contracts.chain.sender import Sender
+from contracts.chain.clock import ChainClock
+from contracts.chain.errors import NODE_AWAY
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
-from worker.asks import StandingAsk
-from worker.chain_clock import ChainClock
-from worker.chain_errors import CHAIN_TROUBLE
-from worker.lease_run import MARKET_SECONDS, LeaseRun, Throttles
-from worker.leases import discover
-from worker.offer import Offer
-from worker.owner import Pause
-from worker.presence import Presence
-from worker.store import LeaseFile, LeaseFolder, Store
-from worker.sweep import Sweeper
-from worker.trouble import Trouble
-from worker.usage import MB
+from contracts.logs import Trouble
+from worker.agent.asks import StandingAsk
+from worker.agent.sweep import Sweeper
+from worker.lease.discovery import discover
+from worker.lease.folder import LeaseFile, LeaseFolder, Store
+from worker.lease.run import MARKET_SECONDS, LeaseRun, Throttles
+from worker.machine.presence import Presence
+from worker.pauses import Pause
+from worker.sandbox.limits import MB
+from worker.settings import Offer
 
 log = structlog.get_logger()
 SLICE_SECONDS = 0.2  # within which a signal is noticed
@@ -199,7 +199,7 @@ class Agent:
             for folder in discover(self._chain, self._account.address, self._store):
                 self._start(folder)
             self._trouble.over("chain")
-        except CHAIN_TROUBLE as error:
+        except NODE_AWAY as error:
             self._trouble.at("chain", f"{type(error).__name__}: {error}"[:300])
         except UserError as error:
             self._trouble.at("chain", error.message)
@@ -267,7 +267,7 @@ class Agent:
         """Whether it worked; trouble is logged, and it may be tried again."""
         try:
             act()
-        except CHAIN_TROUBLE as error:
+        except NODE_AWAY as error:
             self._trouble.at(what, f"{type(error).__name__}: {error}"[:300])
             return False
         except UserError as error:

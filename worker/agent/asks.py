@@ -5,19 +5,19 @@ import time
 import structlog
 from eth_account.signers.local import LocalAccount
 
-from contracts import receipts
 from contracts.amounts import parse_amount
+from contracts.api import receipts
 from contracts.api.bodies import AskIn, Info
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
+from contracts.logs import Trouble
 from contracts.orders import Ask
-from worker.gas import GasPrice, least_pay
-from worker.offer import MoneyRules, Offer
-from worker.schedule import Timing
-from worker.store import Store
-from worker.trouble import Trouble
+from worker.agent.gas import GasPrice, least_pay
+from worker.lease.folder import Store
+from worker.lease.schedule import Timing
+from worker.settings import MoneyRules, Offer
 
 BACK_OFF_SECONDS = (30.0, 3600.0)  # first and longest
 CLOCK_SLACK = 120  # seconds that the chain's clock may be behind this machine's

@@ -11,8 +11,8 @@ from web3.exceptions import BlockNotFound, Web3RPCError
 
 from contracts.chain.client import Chain
 from contracts.chain.events import Approved, Closed, Event, Opened, Settled
-from contracts.chain.finality import KEPT_BLOCKS
 from contracts.chain.lookup import lease_events, opened_by
+from contracts.finality import KEPT_BLOCKS
 
 
 @dataclass(frozen=True)

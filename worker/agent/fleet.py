@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from contracts import keys
 from contracts.errors import UserError
 from contracts.settings import home
-from worker.hardware import Machine
-from worker.offer import OFFER_NAME, Offer, read_offer
-from worker.presence import FLEET
+from contracts.wallet import keys
+from worker.machine.hardware import Machine
+from worker.machine.presence import FLEET
+from worker.settings import OFFER_NAME, Offer, read_offer
 
 log = structlog.get_logger()
 RESTART_SECONDS = (1.0, 60.0)  # first and longest pause before a dead agent is started again
@@ -116,7 +116,16 @@ class Lot:
             os.sched_setaffinity(0, self._cores or before)  # of this thread; the child inherits it
             try:
                 return subprocess.Popen(
-                    [sys.executable, "-m", "contracts.cli", "provider", "start", "--key", self.key, *self._options],
+                    [
+                        sys.executable,
+                        "-m",
+                        "contracts.cli.main",
+                        "provider",
+                        "start",
+                        "--key",
+                        self.key,
+                        *self._options,
+                    ],
                     env=variables,
                     pass_fds=(reader,),
                     stdin=subprocess.DEVNULL,

@@ -12,13 +12,12 @@ from web3.contract.contract import ContractFunction
 
 from contracts.amounts import format_amount
 from contracts.chain.client import Chain
-from contracts.chain.errors import EscrowError
-from contracts.chain.lane import lane_path
-from contracts.chain.sender import Sender
+from contracts.chain.errors import NODE_AWAY, EscrowError
+from contracts.chain.sending.lane import lane_path
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
-from worker.chain_errors import CHAIN_TROUBLE
-from worker.offer import Offer
-from worker.trouble import Trouble
+from contracts.logs import Trouble
+from worker.settings import Offer
 
 ALONE_SECONDS = 30.0  # to wait for another process that moves tokens
 
@@ -108,7 +107,7 @@ class Sweeper(threading.Thread):
             try:
                 self._sweep()
                 self._trouble.over("sweep")
-            except CHAIN_TROUBLE as error:
+            except NODE_AWAY as error:
                 self._trouble.at("sweep", f"{type(error).__name__}: {error}"[:300])
             except (UserError, EscrowError) as error:
                 self._trouble.at("sweep", error.message)

@@ -8,13 +8,13 @@ from typing import Any
 
 from contracts.commitment import checkpoint_root, next_tip, numerics_class, start_tip
 from contracts.errors import UserError
-from contracts.jobspec import JobSpec
+from contracts.job.spec import JobSpec
 from contracts.types import to_hex
-from worker.checkpoints import TakenCheckpoint
-from worker.failures import Failure
-from worker.messages import Checkpoint, Failed, Message, Ready, Step
-from worker.runner import Runner
-from worker.usage import Limits
+from worker.sandbox.limits import Limits
+from worker.sandbox.runner import Runner
+from worker.training.checkpoints import TakenCheckpoint
+from worker.training.failures import Failure
+from worker.training.messages import Checkpoint, Failed, Message, Ready, Step
 
 
 @dataclass

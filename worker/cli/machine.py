@@ -11,17 +11,17 @@ from typing import Annotated
 
 import typer
 
-from contracts import keys
+from contracts.cli.output import Output
 from contracts.errors import UserError
-from contracts.output import Output
 from contracts.settings import home, load_settings
-from worker.cli_options import Key, OutputOption, say
-from worker.fleet import EXTRA_SECONDS, registered
-from worker.offer import read_offer
-from worker.owner import parse_duration
-from worker.presence import write_wish
-from worker.selftest import Selftest
-from worker.systemd import unit
+from contracts.wallet import keys
+from worker.agent.fleet import EXTRA_SECONDS, registered
+from worker.cli.options import Key, OutputOption, say
+from worker.machine.presence import write_wish
+from worker.onboarding.selftest import Selftest
+from worker.onboarding.systemd import unit
+from worker.pauses import parse_duration
+from worker.settings import read_offer
 
 COLORS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
 

@@ -9,19 +9,19 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from web3.contract.contract import ContractFunction
 
-from contracts import keys
 from contracts.amounts import format_amount, parse_amount, parse_positive
 from contracts.chain.client import Chain
-from contracts.chain.fees import format_ether
-from contracts.chain.sender import Sender
+from contracts.chain.sending.fees import format_ether
+from contracts.chain.sending.sender import Sender
+from contracts.cli.output import Output
 from contracts.errors import UserError
-from contracts.output import Output
 from contracts.types import Address
-from worker import earnings as ledger
-from worker import sweep as sweeping
-from worker.cli_options import DryRun, Key, OutputOption, Yes, columns, confirm, console, open_chain, say, tokens
-from worker.offer import MoneyRules, offer_path, read_offer
-from worker.store import Store
+from contracts.wallet import keys
+from worker.agent import earnings as ledger
+from worker.agent import sweep as sweeping
+from worker.cli.options import DryRun, Key, OutputOption, Yes, columns, confirm, console, open_chain, say, tokens
+from worker.lease.folder import Store
+from worker.settings import MoneyRules, offer_path, read_offer
 
 Steps = list[tuple[str, ContractFunction]]
 

@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from contracts import keys
 from contracts.amounts import format_amount
 from contracts.chain.client import Chain, connect
-from contracts.output import Output
+from contracts.cli.output import Output
 from contracts.settings import load_settings
+from contracts.wallet import keys
 
 console = Console()
 say = partial(console.print, highlight=False, soft_wrap=True)

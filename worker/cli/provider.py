@@ -18,34 +18,35 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from contracts import keys
 from contracts.amounts import parse_positive
 from contracts.api.bodies import Info
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
-from contracts.chain.fees import format_ether
-from contracts.chain.sender import Sender
+from contracts.chain.sending.fees import format_ether
+from contracts.chain.sending.sender import Sender
+from contracts.cli.output import Output
 from contracts.errors import UserError
 from contracts.logs import log_stream
-from contracts.output import Output
-from contracts.sealing_keys import unlock
 from contracts.settings import load_settings
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS
-from worker import cli_care, cli_money, status_report
-from worker import register as registration
-from worker.agent import Agent
-from worker.asks import check_market, gas_today, make_ask
-from worker.cli_care import Keys, chosen
-from worker.cli_options import Key, OutputOption, confirm, console, facts, say, tokens
-from worker.environment import Device
-from worker.fleet import Fleet, check_lots, read_lots, registered, stop_without_fleet
-from worker.gas import per_hour
-from worker.hardware import probe
-from worker.offer import Offer, offer_path, read_offer, write_offer
-from worker.podman import chosen_sandbox
-from worker.presence import FLEET
-from worker.schedule import Timing
-from worker.store import Store
+from contracts.wallet import keys
+from contracts.wallet.encryption_keys import unlock
+from worker.agent.agent import Agent
+from worker.agent.asks import check_market, gas_today, make_ask
+from worker.agent.fleet import Fleet, check_lots, read_lots, registered, stop_without_fleet
+from worker.agent.gas import per_hour
+from worker.cli import machine, money
+from worker.cli.machine import Keys, chosen
+from worker.cli.options import Key, OutputOption, confirm, console, facts, say, tokens
+from worker.cli.status import status_report, status_table
+from worker.lease.folder import Store
+from worker.lease.schedule import Timing
+from worker.machine.hardware import probe
+from worker.machine.presence import FLEET
+from worker.onboarding import register as registration
+from worker.sandbox.podman import chosen_sandbox
+from worker.settings import Offer, offer_path, read_offer, write_offer
+from worker.training.environment import Device
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Offer this machine's GPUs and train.")
 
@@ -228,18 +229,18 @@ def status(
     stores = {name: Store(name) for name in dict.fromkeys(names)}
 
     def reports() -> list[dict[str, Any]]:
-        return [status_report.make(chain, store, name) for name, store in stores.items()]
+        return [status_report(chain, store, name) for name, store in stores.items()]
 
     if output is Output.JSON:
         print(json.dumps(reports(), indent=2))
         return
     if not watch:
-        say(status_report.table(reports()))
+        say(status_table(reports()))
         return
-    with Live(status_report.table(reports()), console=console, auto_refresh=False) as live:
+    with Live(status_table(reports()), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(2)
-            live.update(status_report.table(reports()), refresh=True)
+            live.update(status_table(reports()), refresh=True)
 
 
 def configure_logs(json_lines: bool, lot: str | None = None) -> None:
@@ -334,7 +335,7 @@ def _show_offer(chain: Chain, name: str, address: str | None, offer: Offer, info
 
 
 for command in (
-    cli_money.earnings, cli_money.withdraw, cli_money.sweep,
-    cli_care.selftest, cli_care.pause, cli_care.resume, cli_care.systemd,
+    money.earnings, money.withdraw, money.sweep,
+    machine.selftest, machine.pause, machine.resume, machine.systemd,
 ):  # fmt: skip
     app.command()(command)

@@ -1,5 +1,6 @@
 """`gpumarket recipe`: start from an example, count a recipe's work, and train a job on this machine."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,16 +14,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from contracts.cli.output import Output
 from contracts.errors import UserError
-from contracts.jobfile import parse_job_file, read_job
-from contracts.jobspec import JobSpec, check_steps
-from contracts.output import Output
+from contracts.job.file import parse_job_file, read_job
+from contracts.job.spec import JobSpec, check_steps
 from worker import recipes
-from worker.environment import ENVIRONMENTS, environment_id, installed
-from worker.local_run import check_files_are_here, limits_for, train_locally
-from worker.messages import Checkpoint, Failed, Message, Ready, Step
-from worker.runner import Runner
-from worker.units_line import set_units
+from worker.cli.local_run import check_files_are_here, limits_for, train_locally
+from worker.sandbox.runner import Runner
+from worker.training.environment import ENVIRONMENTS, environment_id, installed
+from worker.training.messages import Checkpoint, Failed, Message, Ready, Step
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check and measure a training program.")
 console = Console()
@@ -213,3 +213,19 @@ def _progress(steps: int, console: Console) -> Iterator[Callable[[Message], None
 
 def _show(metrics: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+_UNITS = re.compile(r"^units:.*$", re.MULTILINE)
+
+
+_AFTER = re.compile(r"^checkpoint_every:.*$", re.MULTILINE)
+
+
+def set_units(text: str, units: int) -> str:
+    """`text` with its `units:` line replaced, or with one added after `checkpoint_every:`."""
+    line = f"units: {units}"
+    if _UNITS.search(text):
+        return _UNITS.sub(line, text, count=1)
+    if after := _AFTER.search(text):
+        return f"{text[: after.end()]}\n{line}{text[after.end() :]}"
+    return f"{text.rstrip()}\n{line}\n"

@@ -9,19 +9,19 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from contracts import keys
 from contracts.amounts import format_amount
 from contracts.chain.client import Chain
-from contracts.chain.finality import at_stake
+from contracts.finality import at_stake
 from contracts.terms import Phase
-from worker.offer import Offer, offer_path, read_offer
-from worker.owner import decide
-from worker.podman import chosen_sandbox
-from worker.presence import read_wish
-from worker.store import LeaseFile, LeaseFolder, Store
+from contracts.wallet import keys
+from worker.lease.folder import LeaseFile, LeaseFolder, Store
+from worker.machine.presence import read_wish
+from worker.pauses import decide
+from worker.sandbox.podman import chosen_sandbox
+from worker.settings import Offer, offer_path, read_offer
 
 
-def make(chain: Chain, store: Store, key: str) -> dict[str, Any]:
+def status_report(chain: Chain, store: Store, key: str) -> dict[str, Any]:
     """All of it as JSON; money in the token's smallest unit."""
     address = keys.address(key)
     account = chain.account(address)
@@ -107,7 +107,7 @@ def _paused(key: str, offer: Offer | None) -> str:
     return f"{pause.reason}, until {datetime.fromtimestamp(pause.until, UTC).astimezone():%a %H:%M}"
 
 
-def table(reports: Sequence[dict[str, Any]]) -> Group:
+def status_table(reports: Sequence[dict[str, Any]]) -> Group:
     """One lot as a list of facts, several as a line each; below them the leases of all."""
     shown = [_facts(reports[0]) if len(reports) == 1 else _lots(reports)]
     leases = [(report, lease) for report in reports for lease in [*report["live"], *report["ended"]]]

@@ -8,9 +8,9 @@ import structlog
 from contracts.api.bodies import ApprovalIn, LeaseOut, RejectionIn
 from contracts.api.client import MarketClient
 from contracts.errors import UserError
+from contracts.logs import Trouble
 from contracts.orders import Domain
-from worker.store import LeaseFolder
-from worker.trouble import Trouble
+from worker.lease.folder import LeaseFolder
 
 
 class Approvals(threading.Thread):

@@ -6,14 +6,14 @@ from contracts.api.bodies import AskResources
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.events import Opened
-from contracts.chain.finality import KEPT_BLOCKS
 from contracts.chain.lookup import opened_by, verify_lease
 from contracts.errors import UserError
-from contracts.jobspec import JobSpec
+from contracts.finality import KEPT_BLOCKS
+from contracts.job.provider_wants import Wants
+from contracts.job.spec import JobSpec
 from contracts.terms import Nums, Phase, StateWord
-from contracts.wants import Wants
-from worker.environment import check_environment
-from worker.store import Job, LeaseFile, LeaseFolder, Store
+from worker.lease.folder import Job, LeaseFile, LeaseFolder, Store
+from worker.training.environment import check_environment
 
 LIVE = (Phase.ACTIVE, Phase.CLOSING, Phase.CHALLENGED)
 

@@ -23,7 +23,7 @@ from urllib.parse import urljoin, urlsplit
 import structlog
 
 from contracts.errors import UserError
-from contracts.jobspec import FileRef, check_url, hash_file
+from contracts.job.spec import FileRef, check_url, hash_file
 
 CHUNK = 1 << 20
 MAX_REDIRECTS = 5

@@ -26,11 +26,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contracts.api.bodies import ApprovalIn, CheckpointRecord, KeyGrantIn
 from contracts.chain.events import Opened, Place
 from contracts.errors import UserError
-from contracts.jobspec import JobSpec
+from contracts.job.spec import JobSpec
 from contracts.orders import Bid, Rules
-from contracts.settings import home
 from contracts.terms import Nums, Parties, Terms
-from worker.checkpoints import checkpoint_name
+from worker.files import provider_folder, write_atomically
+from worker.training.checkpoints import checkpoint_name
 
 LEASE_FILE = "lease.json"
 STATE_FILE = "agent.json"
@@ -292,17 +292,3 @@ class Store:
 
     def write_state(self, **changes: Any) -> None:
         write_atomically(self.folder / STATE_FILE, json.dumps(self.read_state() | changes).encode())
-
-
-def provider_folder(key: str) -> Path:
-    return home() / "provider" / key
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """The file is either as it was or whole and new, and on disk when this returns."""
-    partial = path.with_name(f".{path.name}.{threading.get_ident()}.partial")
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -8,12 +8,12 @@ from contracts.api.client import MarketClient
 from contracts.api.grants import get_sealed, get_state
 from contracts.commitment import checkpoint_root, next_tip, numerics_class, start_tip
 from contracts.errors import UserError
-from contracts.jobspec import FileRef, JobSpec, check_path, hash_file
-from contracts.sealing import sealed_size
+from contracts.job.sealing import sealed_size
+from contracts.job.spec import FileRef, JobSpec, check_path, hash_file
 from contracts.types import ZERO_TIP, from_hex, to_hex
-from worker.checkpoints import file_state_root
-from worker.failures import Failure
-from worker.store import Job, LeaseFolder
+from worker.lease.folder import Job, LeaseFolder
+from worker.training.checkpoints import file_state_root
+from worker.training.failures import Failure
 
 Web = Callable[[FileRef, Path], None]
 

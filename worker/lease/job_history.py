@@ -2,8 +2,8 @@
 
 from contracts.api.bodies import CheckpointStatus
 from contracts.api.client import MarketClient
-from contracts.jobspec import JobSpec
-from worker.store import LeaseFolder
+from contracts.job.spec import JobSpec
+from worker.lease.folder import LeaseFolder
 
 Metrics = dict[str, float]
 

@@ -10,9 +10,9 @@ from contracts.api.grants import find_grant, public_key, publish_key
 from contracts.chain.client import Chain
 from contracts.chain.signatures import is_signed_by
 from contracts.errors import UserError
-from contracts.sealing import open_key
+from contracts.job.sealing import open_key
 from contracts.types import from_hex
-from worker.store import LeaseFolder
+from worker.lease.folder import LeaseFolder
 
 
 class NoKey(UserError):

@@ -12,10 +12,10 @@ from contracts.api.bodies import ProgressIn, ReportIn
 from contracts.api.client import MarketClient
 from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
+from contracts.job.sealing import seal_file, seal_text
 from contracts.orders import Claim, Domain, Report
-from contracts.sealing import seal_file, seal_text
-from worker.sealed import JobKey
-from worker.store import LeaseFolder
+from worker.lease.folder import LeaseFolder
+from worker.lease.job_key import JobKey
 
 MAX_TEXT = 20_000  # of a report, in characters
 MAX_SEALED_BYTES = 60_000  # of a report's text in UTF-8, so that in base64 it is no longer than the market takes

@@ -12,26 +12,26 @@ from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.api.throttle import Throttle
 from contracts.chain.client import Chain
+from contracts.chain.clock import ChainClock
 from contracts.chain.lookup import MarketLied
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
-from contracts.sealing import NotOpened
+from contracts.job.provider_wants import Wants
+from contracts.job.sealing import NotOpened
+from contracts.logs import Trouble
 from contracts.terms import Flag, Phase
-from contracts.wants import Wants
-from worker.approvals import Approvals
-from worker.chain_clock import ChainClock
-from worker.failures import Failure
-from worker.leases import Unwanted
-from worker.messages import Done, Stopped
-from worker.offer import Offer
-from worker.owner import Pause, can_hold
-from worker.reporting import Reporter, send_report
-from worker.schedule import Action, Timing, must_give_up
-from worker.sealed import JobKey, NoKey
-from worker.settlement import Settlement, Turn
-from worker.store import LeaseFolder
-from worker.training import Machine, Training
-from worker.trouble import Trouble
+from worker.lease.approvals import Approvals
+from worker.lease.discovery import Unwanted
+from worker.lease.folder import LeaseFolder
+from worker.lease.job_key import JobKey, NoKey
+from worker.lease.reporting import Reporter, send_report
+from worker.lease.schedule import Action, Timing, must_give_up
+from worker.lease.settlement import Settlement, Turn
+from worker.lease.trainer import Machine, Training
+from worker.pauses import Pause, can_hold
+from worker.settings import Offer
+from worker.training.failures import Failure
+from worker.training.messages import Done, Stopped
 
 STOPPED = "the provider stops"
 MARKET_SECONDS = 10.0  # for an answer

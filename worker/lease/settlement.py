@@ -7,18 +7,17 @@ import structlog
 from web3.contract.contract import ContractFunction
 
 from contracts.chain.client import Chain
-from contracts.chain.errors import EscrowError
+from contracts.chain.clock import ChainClock
+from contracts.chain.errors import NODE_AWAY, EscrowError
 from contracts.chain.events import Approved, Closed, Settled
-from contracts.chain.finality import KEPT_BLOCKS, at_stake
 from contracts.chain.lookup import lease_events
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
+from contracts.finality import KEPT_BLOCKS, at_stake
+from contracts.logs import Trouble
 from contracts.terms import Phase, StateWord
-from worker.chain_clock import ChainClock
-from worker.chain_errors import CHAIN_TROUBLE
-from worker.schedule import Action, Progress, Timing, next_action, synced
-from worker.store import LeaseFolder
-from worker.trouble import Trouble
+from worker.lease.folder import LeaseFolder
+from worker.lease.schedule import Action, Progress, Timing, next_action, synced
 
 LONGEST_PAUSE = 15.0  # seconds between two tries of what was refused
 # Refusals that a later block will take back: its time is not there yet, or the arbiter has not ruled.
@@ -60,7 +59,7 @@ class Settlement:
             elif self._may_act(action):
                 self._do(action, now, state)
             self._trouble.over("chain")
-        except CHAIN_TROUBLE as error:
+        except NODE_AWAY as error:
             self._trouble.at("chain", f"{type(error).__name__}: {error}"[:300])
             return None
         return Turn(now, state, action)

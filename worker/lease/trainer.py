@@ -13,29 +13,29 @@ from contracts.api.bodies import AskResources, CheckpointRecord
 from contracts.api.client import MarketClient, Unreachable
 from contracts.api.problems import Problem
 from contracts.chain.client import Chain
-from contracts.chain.finality import at_stake
+from contracts.chain.errors import NODE_AWAY
 from contracts.chain.lookup import opened
 from contracts.commitment import checkpoint_root, next_tip, numerics_class
 from contracts.errors import UserError
-from contracts.jobspec import JobSpec, hash_file
-from contracts.sealing import NotOpened
+from contracts.finality import at_stake
+from contracts.job.provider_wants import Wants
+from contracts.job.sealing import NotOpened
+from contracts.job.spec import JobSpec, hash_file
 from contracts.types import ZERO_TIP, from_hex, to_hex
-from contracts.wants import Wants
-from worker.chain_errors import CHAIN_TROUBLE
-from worker.checkpoints import TakenCheckpoint
-from worker.environment import Device
-from worker.failures import Failure, is_full
-from worker.fetching import Cache, Interrupted
-from worker.inputs import fetch_files, fetch_start_state, fetch_state, is_state
-from worker.job_history import metrics_so_far
-from worker.leases import check_fit, check_wanted, verified_job
-from worker.messages import Checkpoint, Done, Failed, Ready, Step, Stopped
-from worker.pace import Pace
-from worker.podman import chosen_sandbox
-from worker.runner import Runner
-from worker.sealed import JobKey, NoKey
-from worker.store import Job, LeaseFolder
-from worker.usage import Limits
+from worker.lease.discovery import check_fit, check_wanted, verified_job
+from worker.lease.downloads import Cache, Interrupted
+from worker.lease.folder import Job, LeaseFolder
+from worker.lease.inputs import fetch_files, fetch_start_state, fetch_state, is_state
+from worker.lease.job_history import metrics_so_far
+from worker.lease.job_key import JobKey, NoKey
+from worker.lease.pace import Pace
+from worker.sandbox.limits import Limits
+from worker.sandbox.podman import chosen_sandbox
+from worker.sandbox.runner import Runner
+from worker.training.checkpoints import TakenCheckpoint
+from worker.training.environment import Device
+from worker.training.failures import Failure, is_full
+from worker.training.messages import Checkpoint, Done, Failed, Ready, Step, Stopped
 
 UNITS_TOLERANCE = 1.01  # of what the Bid says; docs/protocol.md section 1
 POLL_SECONDS = 0.2
@@ -142,7 +142,7 @@ class Training(threading.Thread):
                 return prepare()
             except Interrupted:
                 return None
-            except (Unreachable, *CHAIN_TROUBLE) as error:
+            except (Unreachable, *NODE_AWAY) as error:
                 self._log.warning("lease.waits", problem=str(error), retry_in=pause)
             except Problem as problem:
                 # The market follows the chain a little later than we do; a blob may still be on its way.
@@ -200,7 +200,7 @@ class Training(threading.Thread):
                 block = opened(self._chain, self._folder.lease).at.block
                 if finality.is_final(block, int(self._chain.w3.eth.block_number), value):
                     return
-            except (UserError, *CHAIN_TROUBLE) as error:
+            except (UserError, *NODE_AWAY) as error:
                 self._log.warning("lease.waits", problem=str(error))
             if time.monotonic() > late:
                 self._log.warning("lease.starts_before_it_is_final", confirmations=finality.confirmations(value))

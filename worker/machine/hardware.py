@@ -11,15 +11,15 @@ import psutil
 import pynvml
 
 from contracts.commitment import canonical_hash
-from contracts.jobfile import pack, parse_job_file
-from contracts.jobspec import MAX_CHECKPOINTS, JobSpec
+from contracts.job.file import pack, parse_job_file
+from contracts.job.spec import MAX_CHECKPOINTS, JobSpec
 from contracts.types import SECONDS_PER_HOUR, UNIT_FLOPS
 from worker import recipes
-from worker.cpu import cpu_model
-from worker.environment import Device
-from worker.messages import Checkpoint, Failed, Ready, Step
-from worker.runner import Runner
-from worker.usage import MB
+from worker.sandbox.limits import MB
+from worker.sandbox.runner import Runner
+from worker.training.cpu import cpu_model
+from worker.training.environment import Device
+from worker.training.messages import Checkpoint, Failed, Ready, Step
 
 
 @dataclass(frozen=True)

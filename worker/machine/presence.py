@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pynvml
 
-from worker.offer import Offer
-from worker.owner import Pause, decide
-from worker.store import provider_folder, write_atomically
-from worker.usage import descendants
+from worker.files import provider_folder, write_atomically
+from worker.pauses import Pause, decide
+from worker.sandbox.limits import descendants
+from worker.settings import Offer
 
 PAUSE_FILE = "pause.json"
 LOOK_SECONDS = 5.0  # over which CPU use is taken

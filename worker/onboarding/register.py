@@ -5,15 +5,15 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from contracts import keys
 from contracts.amounts import format_amount
 from contracts.api.bodies import HOST, AskResources, Info, RuleSet
 from contracts.chain.client import Chain
-from contracts.chain.sender import Sender
+from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
-from worker.environment import Device, environment_id
-from worker.hardware import Machine, Throughput, measure_throughput
-from worker.sandbox import Bubblewrap, Sandbox
+from contracts.wallet import keys
+from worker.machine.hardware import Machine, Throughput, measure_throughput
+from worker.sandbox.bubblewrap import Bubblewrap, Sandbox
+from worker.training.environment import Device, environment_id
 
 DEFAULT_KEY = "provider"
 

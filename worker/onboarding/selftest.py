@@ -15,23 +15,23 @@ from typing import Any, Literal
 
 import pynvml
 
-from contracts import keys
 from contracts.amounts import format_amount
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
-from contracts.chain.fees import format_ether
+from contracts.chain.errors import NODE_AWAY
+from contracts.chain.sending.fees import format_ether
 from contracts.errors import UserError
 from contracts.settings import home, load_settings
-from worker.asks import check_market, gas_today
-from worker.chain_errors import CHAIN_TROUBLE
-from worker.environment import environment_id
-from worker.gas import CLAIM, REDEEM
-from worker.hardware import measure_throughput
-from worker.offer import Offer
-from worker.podman import chosen_sandbox
-from worker.sandbox import HOW_TO_MEND, Program, Sandbox
-from worker.sweep import stake_needed
-from worker.usage import MB
+from contracts.wallet import keys
+from worker.agent.asks import check_market, gas_today
+from worker.agent.gas import CLAIM, REDEEM
+from worker.agent.sweep import stake_needed
+from worker.machine.hardware import measure_throughput
+from worker.sandbox.bubblewrap import HOW_TO_MEND, Program, Sandbox
+from worker.sandbox.limits import MB
+from worker.sandbox.podman import chosen_sandbox
+from worker.settings import Offer
+from worker.training.environment import environment_id
 
 Verdict = Literal["ok", "warn", "fail", "skip"]
 
@@ -79,7 +79,7 @@ class Selftest:
                 yield check()
             except UserError as error:
                 yield Check(name, "fail", error.message, error.hint or "")
-            except CHAIN_TROUBLE as error:
+            except NODE_AWAY as error:
                 yield Check(name, "fail", f"{type(error).__name__}: {error}"[:200], "is the node well?")
             except OSError as error:
                 yield Check(name, "fail", str(error))

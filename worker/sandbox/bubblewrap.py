@@ -22,12 +22,13 @@ from typing import Literal, Protocol
 import psutil
 
 import contracts
+import gpumarket
 import worker
 from contracts.errors import UserError
-from worker import seccomp
-from worker.gpus import Gpu, device_nodes
 from worker.recipes import SHIPPED
-from worker.usage import Limits, descendants
+from worker.sandbox import seccomp
+from worker.sandbox.gpus import Gpu, device_nodes
+from worker.sandbox.limits import Limits, descendants
 
 SandboxKind = Literal["bubblewrap", "podman", "none"]
 
@@ -220,7 +221,7 @@ def view(program: Program, *, host_python: bool = True) -> View:
                 links[path] = str(path.readlink())
             elif path.is_dir():
                 files[path] = path
-        packages = [Path(module.__file__ or "").parent for module in (worker, contracts)]
+        packages = [Path(module.__file__ or "").parent for module in (worker, contracts, gpumarket)]
         there = [path for path in map(Path, SYSTEM_FILES) if path.exists()]
         for path in [*there, Path(sys.base_prefix), Path(sys.prefix), *packages]:
             if not any(path.is_relative_to(other) for other in files):

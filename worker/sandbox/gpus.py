@@ -1,5 +1,6 @@
 """The GPUs that a training run is granted: their device nodes, and the names by which CUDA selects them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pynvml
 
 from contracts.errors import UserError
+from worker.training.environment import CPU_LIBRARIES
 
 DEV = Path("/dev")
 CONTROL_NODES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")  # which all GPUs of a machine share
@@ -43,3 +45,27 @@ def device_nodes(gpus: Sequence[Gpu]) -> list[Path]:
         return []
     nodes = [DEV / f"nvidia{gpu.number}" for gpu in gpus] + [DEV / name for name in CONTROL_NODES]
     return [node for node in nodes if node.exists()]
+
+
+def training_environment(threads: int, gpus: Sequence[Gpu], home: str) -> dict[str, str]:
+    """For a process that may use these GPUs and no other."""
+    variables = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": home,
+        "TMPDIR": home,
+        "USER": "nobody",
+        "LANG": "C.UTF-8",
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        **CPU_LIBRARIES,
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "PYTHONHASHSEED": "0",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus),
+    }
+    if gpus and "LD_LIBRARY_PATH" in os.environ:
+        variables["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+    return variables

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from worker.failures import Failure
-from worker.messages import ResourceLimits
+from worker.training.failures import Failure
+from worker.training.messages import ResourceLimits
 
 MB = 1 << 20
 PAGE = os.sysconf("SC_PAGE_SIZE")

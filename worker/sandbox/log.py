@@ -4,7 +4,7 @@ import threading
 import time
 from pathlib import Path
 
-from worker.failures import printable
+from worker.training.failures import printable
 
 REWRITE_SECONDS = 1.0
 

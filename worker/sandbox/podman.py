@@ -20,7 +20,7 @@ from typing import Literal
 
 import psutil
 
-from worker.sandbox import (
+from worker.sandbox.bubblewrap import (
     OUTPUT,
     TMP_BYTES,
     Bubblewrap,
@@ -35,7 +35,7 @@ from worker.sandbox import (
     scratch_folder,
     view,
 )
-from worker.usage import MB
+from worker.sandbox.limits import MB
 
 LABEL = "gpumarket.worker"  # of a container: which process looks after it
 # Where podman finds its storage and settings. It passes none of these on.
@@ -116,7 +116,7 @@ def podman_command(program: Program, seen: View, root: Sequence[str], name: str,
         command += ["--mount", f"type=bind,source={seen.output},destination={OUTPUT}", "--workdir", str(OUTPUT)]
     for gpu in program.gpus:
         command += ["--device", f"nvidia.com/gpu={gpu.uuid}"]  # by the container device interface
-    filtered = [program.argv[0], "-m", "worker.seccomp", *program.argv]
+    filtered = [program.argv[0], "-m", "worker.sandbox.seccomp", *program.argv]
     return [*command, *root, *filtered]
 
 
@@ -173,7 +173,7 @@ def podman_problem(image: str | None) -> str | None:
     sandbox = Podman(image)
     process = None
     try:
-        process = sandbox.start(Program([sys.executable, "-c", "import worker.harness"]))
+        process = sandbox.start(Program([sys.executable, "-c", "import worker.training.harness"]))
         _, said = process.communicate(timeout=120)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"podman does not start: {error}"

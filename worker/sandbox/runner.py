@@ -14,16 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from contracts.jobspec import JobSpec
-from worker import messages, sandbox
-from worker.capped_log import CappedLog
-from worker.checkpoints import DIGEST_BYTES, TakenCheckpoint, check_trace, trace_name
-from worker.environment import Device, check_environment, training_environment
-from worker.failures import Failure, is_full
-from worker.gpus import granted
-from worker.messages import MAX_LINE, Checkpoint, Command, Conversation, Failed, HarnessConfig, Message
-from worker.sandbox import Program, Sandbox
-from worker.usage import Limits, check_usage, prefer_to_kill
+from contracts.job.spec import JobSpec
+from worker.sandbox import bubblewrap
+from worker.sandbox.bubblewrap import Program, Sandbox
+from worker.sandbox.gpus import granted, training_environment
+from worker.sandbox.limits import Limits, check_usage, prefer_to_kill
+from worker.sandbox.log import CappedLog
+from worker.training import messages
+from worker.training.checkpoints import DIGEST_BYTES, TakenCheckpoint, check_trace, trace_name
+from worker.training.environment import Device, check_environment
+from worker.training.failures import Failure, is_full
+from worker.training.messages import MAX_LINE, Checkpoint, Command, Conversation, Failed, HarnessConfig, Message
 
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 5.0  # to exit by itself after its last message
@@ -75,8 +76,8 @@ class Runner:
         self.first, self.last = first, spec.checkpoints if last is None else last
         check_environment(spec.environment)
         recipe_file = job_folder / spec.recipe_path
-        self._sandbox = sandbox.choose(recipe_file, runtime, trusted=trusted)
-        self.sandbox: sandbox.SandboxKind = self._sandbox.kind
+        self._sandbox = bubblewrap.choose(recipe_file, runtime, trusted=trusted)
+        self.sandbox: bubblewrap.SandboxKind = self._sandbox.kind
         self._gpus = granted(gpus) if device == "cuda" else ()
         self.folder = work_folder.resolve()
         self._output = self.folder / "out"
@@ -295,11 +296,11 @@ class Runner:
 
     def _program(self) -> Program:
         inside = self.sandbox != "none"
-        inputs = {sandbox.JOB / file: self._job_folder / file for file in self.spec.files} if inside else {}
+        inputs = {bubblewrap.JOB / file: self._job_folder / file for file in self.spec.files} if inside else {}
         if self._state is not None and inside:
-            inputs[sandbox.STATE] = self._state.resolve()
+            inputs[bubblewrap.STATE] = self._state.resolve()
         return Program(
-            [sys.executable, "-m", "worker.harness"],
+            [sys.executable, "-m", "worker.training.harness"],
             training_environment(self._threads, self._gpus, "/tmp" if inside else str(self._output)),
             inputs,
             self._output,
@@ -309,10 +310,10 @@ class Runner:
 
     def _config(self) -> HarnessConfig:
         inside = self.sandbox != "none"
-        state = self._state and (sandbox.STATE if inside else self._state.resolve())
+        state = self._state and (bubblewrap.STATE if inside else self._state.resolve())
         return HarnessConfig(
-            job_folder=sandbox.JOB if inside else self._job_folder,
-            output_folder=sandbox.OUTPUT if inside else self._output,
+            job_folder=bubblewrap.JOB if inside else self._job_folder,
+            output_folder=bubblewrap.OUTPUT if inside else self._output,
             state=state,
             recipe=self.spec.recipe,
             config=self.spec.config,
@@ -334,7 +335,7 @@ class Runner:
 
     def _remove_files(self) -> None:
         """What the process wrote, however deep or closed to us it made its folders."""
-        for folder in (self._output, sandbox.scratch_folder(self._output)):
+        for folder in (self._output, bubblewrap.scratch_folder(self._output)):
             if os.path.lexists(folder):
                 subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL)
                 subprocess.run(["rm", "-rf", "--one-file-system", folder], stderr=subprocess.DEVNULL)

@@ -1,7 +1,8 @@
 """System calls that a sandboxed program has no use for, refused by the kernel: a seccomp filter, built here.
 
-`program()` is what bubblewrap's --seccomp reads. `python -m worker.seccomp COMMAND...` puts the filter on itself and
-becomes the command, for sandboxes that take no such file. On machines other than x86_64 and aarch64 there is none.
+`program()` is what bubblewrap's --seccomp reads. `python -m worker.sandbox.seccomp COMMAND...` puts the filter on
+itself and becomes the command, for sandboxes that take no such file. On machines other than x86_64 and aarch64 there is
+none.
 """
 
 import ctypes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from contracts import statefile
 from contracts.commitment import trace_root
-from worker.failures import Failure
+from worker.training.failures import Failure
 
 DIGEST_BYTES = 32
 

@@ -3,15 +3,13 @@
 Nothing of the worker's own variables reaches a recipe.
 """
 
-import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from contracts.errors import UserError
-from worker.gpus import Gpu
 
 Device = Literal["cpu", "cuda"]
 
@@ -70,27 +68,3 @@ def check_environment(wanted: str) -> None:
             f"the job asks for the environment {wanted!r}; this worker has {environment_id()!r}",
             f"change `environment:` in job.yaml, {where}; `gpumarket recipe environments` lists them",
         )
-
-
-def training_environment(threads: int, gpus: Sequence[Gpu], home: str) -> dict[str, str]:
-    """For a process that may use these GPUs and no other."""
-    variables = {
-        "PATH": "/usr/bin:/bin",
-        "HOME": home,
-        "TMPDIR": home,
-        "USER": "nobody",
-        "LANG": "C.UTF-8",
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        **CPU_LIBRARIES,
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "PYTHONHASHSEED": "0",
-        "PYTHONSAFEPATH": "1",
-        "PYTHONNOUSERSITE": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUNBUFFERED": "1",
-        "CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus),
-    }
-    if gpus and "LD_LIBRARY_PATH" in os.environ:
-        variables["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-    return variables

@@ -17,14 +17,14 @@ from typing import BinaryIO
 import torch
 from pydantic import BaseModel
 
-from worker import messages
-from worker.failures import Failure
-from worker.loop import CheckpointSaved, start, train
-from worker.measure import count_work
-from worker.messages import HarnessConfig, ResourceLimits
-from worker.numerics import numerics
-from worker.recipe import Recipe, load_recipe
-from worker.seeding import pin
+from worker.training import messages
+from worker.training.failures import Failure
+from worker.training.loop import CheckpointSaved, start, train
+from worker.training.messages import HarnessConfig, ResourceLimits
+from worker.training.numerics import numerics
+from worker.training.recipe import Recipe, load_recipe
+from worker.training.seeding import pin
+from worker.training.work_units import count_work
 
 MEMORY_WORDS = (
     "can't allocate memory",

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from contracts.commitment import sample_positions, step_digest, trace_root
-from worker.checkpoints import checkpoint_name, trace_name
-from worker.failures import Failure
-from worker.messages import MAX_METRIC_NAME, MAX_METRICS
-from worker.recipe import Recipe
-from worker.seeding import seed_everything
-from worker.state import (
+from worker.training.checkpoints import checkpoint_name, trace_name
+from worker.training.failures import Failure
+from worker.training.messages import MAX_METRIC_NAME, MAX_METRICS
+from worker.training.recipe import Recipe
+from worker.training.seeding import seed_everything
+from worker.training.state import (
     as_bytes,
     difference,
     flatten,

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from contracts.jobspec import check_json
-from worker.checkpoints import checkpoint_name
-from worker.environment import Device
-from worker.failures import Failure, FailureKind, printable
+from contracts.job.spec import check_json
+from worker.training.checkpoints import checkpoint_name
+from worker.training.environment import Device
+from worker.training.failures import Failure, FailureKind, printable
 
 MAX_LINE = 64 * 1024  # bytes
 MAX_METRICS = 32

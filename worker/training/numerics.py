@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from worker.cpu import cpu_model
-from worker.environment import CPU_LIBRARIES
+from worker.training.cpu import cpu_model
+from worker.training.environment import CPU_LIBRARIES
 
 
 def numerics(device: str = "cpu") -> dict[str, Any]:

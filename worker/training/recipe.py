@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-from worker.failures import Failure
+from worker.training.failures import Failure
 
 METHODS = ("step", "state_dict", "load_state_dict")
 _module_numbers = count(1)
@@ -30,7 +30,7 @@ class Recipe(Protocol):
         """Training step i, from 1: forward, backward, optimizer. Returns metrics, such as {"loss": 0.3}."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Tensors by name, optimizer included; flat or nested. See worker.state for optimizers."""
+        """Tensors by name, optimizer included; flat or nested. See gpumarket.recipe for optimizers."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes what state_dict returned, nested as it was. Plain numbers come back as 0-dim tensors."""
@@ -63,7 +63,7 @@ def load_recipe(recipe: str, folder: Path) -> type[Recipe]:
         raise Failure(
             "recipe",
             f"{path}: class {class_name} lacks {', '.join(missing)}",
-            f"a recipe needs {', '.join(METHODS)}; see worker/recipe.py",
+            f"a recipe needs {', '.join(METHODS)}; see docs/recipe-api.md",
         )
     return found
 

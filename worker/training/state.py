@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from worker.failures import Failure, is_full
+from worker.training.failures import Failure, is_full
 
 SEPARATOR = "/"
 
@@ -34,7 +34,7 @@ def _walk(state: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Tensor]]
             raise Failure(
                 "state",
                 f"the state has the key {key!r} under {prefix or 'its top'!r}",
-                f"keys are strings without {SEPARATOR!r}; for an optimizer use worker.state.optimizer_state",
+                f"keys are strings without {SEPARATOR!r}; for an optimizer use gpumarket.recipe.optimizer_state",
             )
         name = prefix + key
         match value:
@@ -104,7 +104,7 @@ def _parameter_names(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -
         raise Failure(
             "state",
             f"the optimizer has {unknown} parameters that are not the model's",
-            "give worker.state the module that holds all the parameters of this optimizer",
+            "give gpumarket.recipe the module that holds all the parameters of this optimizer",
         )
     return {index: names[id(parameter)] for index, parameter in enumerate(parameters)}
 

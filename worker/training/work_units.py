@@ -9,9 +9,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from contracts.types import UNIT_FLOPS
-from worker.failures import Failure
-from worker.recipe import Recipe
-from worker.seeding import seed_everything
+from worker.training.failures import Failure
+from worker.training.recipe import Recipe
+from worker.training.seeding import seed_everything
 
 
 class Work(NamedTuple):

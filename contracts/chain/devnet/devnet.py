@@ -19,7 +19,7 @@ from eth_account.signers.local import LocalAccount
 from web3 import HTTPProvider, Web3
 
 from contracts.chain.client import Bounds
-from contracts.chain.deployment import Deployment, deploy, find
+from contracts.chain.devnet.deployment import Deployment, deploy, find
 from contracts.commitment import canonical_hash
 from contracts.errors import UserError
 from contracts.orders import Rules
@@ -81,7 +81,7 @@ def find_anvil() -> Path:
         if not os.access(given, os.X_OK):
             raise UserError(f"GPUMARKET_ANVIL names {given}, which can't be run", hint)
         return Path(given)
-    local = Path(__file__).parents[2] / "node_modules" / ".bin" / "anvil"
+    local = Path(__file__).parents[3] / "node_modules" / ".bin" / "anvil"
     found = str(local) if os.access(local, os.X_OK) else shutil.which("anvil")
     if found is None:
         raise UserError("anvil, the local Ethereum node, is not installed", hint)

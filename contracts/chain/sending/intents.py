@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from contracts.chain.fees import Fees
+from contracts.chain.sending.fees import Fees
 
 # For which a finished intent is kept: if it has a key, to answer for it; else until all processes have noticed.
 KEEP_SECONDS, KEEP_UNNAMED_SECONDS = 30 * 86_400, 3_600

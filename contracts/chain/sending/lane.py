@@ -21,10 +21,10 @@ from web3.exceptions import Web3Exception, Web3RPCError
 from web3.types import TxReceipt
 
 from contracts.chain.client import Chain
-from contracts.chain.fees import Fees, fees_now, raised
-from contracts.chain.intents import Draft, Intent, IntentStore
-from contracts.chain.rpc import ask, sure
-from contracts.chain.signing import Signer
+from contracts.chain.sending.fees import Fees, fees_now, raised
+from contracts.chain.sending.intents import Draft, Intent, IntentStore
+from contracts.chain.sending.rpc import ask, sure
+from contracts.chain.sending.signing import Signer
 from contracts.settings import home
 from contracts.types import to_hex
 

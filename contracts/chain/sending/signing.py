@@ -7,7 +7,7 @@ from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 from rlp import encode as rlp_encode
 
-from contracts.chain.intents import Intent, Version
+from contracts.chain.sending.intents import Intent, Version
 from contracts.types import from_hex, to_hex
 
 

@@ -6,11 +6,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from contracts.api.problems import Code, Problem
-from contracts.jobspec import FileRef
+from contracts.job.spec import FileRef
 from market.api.dependencies import HashPath, Market, ReadingCaller, WritingCaller
-from market.blobs import CHUNK
-from market.context import Context
+from market.runtime.context import Context
 from market.services import access, blobs
+from market.store.blobs import CHUNK
 
 router = APIRouter(tags=["blobs"], prefix="/blobs")
 

@@ -15,8 +15,8 @@ from contracts.api.bodies import (
     ReportOut,
 )
 from contracts.types import Bytes20
+from market.api.access import wrong_job
 from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, Limit, Market, ReadingCaller
-from market.callers import wrong_job
 from market.services import access, jobs, progress, reports, sealing
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")

@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from contracts import keys
 from contracts.api.bodies import AuditorIn
 from contracts.api.client import MarketClient
+from contracts.cli.output import Output, OutputOption, console
 from contracts.errors import UserError
 from contracts.orders import AuditorGrant, Domain
-from contracts.output import Output
 from contracts.settings import load_settings
-from market.job_view import JobId, MarketUrl, OutputOption, console, find_job
+from contracts.wallet import keys
+from market.client.cli.common import JobId, MarketUrl, find_job
 
 app = typer.Typer()
 

@@ -13,30 +13,29 @@ from rich.live import Live
 from rich.progress import Progress
 from rich.table import Table
 
-from contracts import keys, receipts
 from contracts.amounts import format_amount
+from contracts.api import receipts
 from contracts.api.access import Signer
 from contracts.api.bodies import Info, JobOut, JobStatus
 from contracts.api.client import MarketClient, Unreachable
 from contracts.api.grants import Check
 from contracts.chain.client import Chain, connect
 from contracts.chain.signatures import is_signed_by
+from contracts.cli.output import Output, console, print_whole
 from contracts.errors import UserError
 from contracts.orders import Domain, SignedType
-from contracts.output import Output, print_whole
-from contracts.sealing_keys import unlock
 from contracts.settings import Settings
-from market import sealed
-from market import submit as submitting
-from market.sealed import Reading
+from contracts.wallet import keys
+from contracts.wallet.encryption_keys import unlock
+from market.client import job_keys
+from market.client import submit as submitting
+from market.client.job_keys import Reading
 
-console = Console()
 ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
 
 JobId = Annotated[str, typer.Argument(help="The job's id, or its first hex digits", show_default=False)]
 MarketUrl = Annotated[str | None, typer.Option("--market", help="URL of the market")]
 ReadingKey = Annotated[str | None, typer.Option("--key", help="Key that may read the job; default: its client's")]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask")]
 
 
@@ -129,7 +128,9 @@ def reader(settings: Settings, client: MarketClient, job: JobOut, key: str | Non
         reading = Reading(Signer(keys.load(name), domain), None)
     else:
         account, own = unlock(name)
-        reading = Reading(Signer(account, domain), sealed.job_key(client, domain, job, account, own, checker(settings)))
+        reading = Reading(
+            Signer(account, domain), job_keys.job_key(client, domain, job, account, own, checker(settings))
+        )
     client.signer = reading.signer
     return reading
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from contracts.api.bodies import JobStatus, ReportOut
 from contracts.api.client import MarketClient, Unreachable
 from contracts.api.problems import Problem
-from contracts.output import Output
+from contracts.cli.output import Output, OutputOption, console
 from contracts.settings import load_settings
-from market.job_view import ENDED, JobId, MarketUrl, OutputOption, ReadingKey, console, find_job, reader, status_of
+from market.client.cli.common import ENDED, JobId, MarketUrl, ReadingKey, find_job, reader, status_of
 
 POLL_SECONDS = 2.0
 NOT_DONE, TIMED_OUT = 3, 4  # exit codes

@@ -9,23 +9,21 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from contracts import keys
 from contracts.api.bodies import JobStatus
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
+from contracts.cli.output import Output, OutputOption, console, print_whole
 from contracts.errors import UserError
-from contracts.output import Output, print_whole
 from contracts.settings import load_settings
-from market import auditor_cli, grant_cli, job_follow_cli, job_money_cli
-from market import pull as pulling
-from market import submit as submitting
-from market.job_view import (
+from contracts.wallet import keys
+from market.client import download as pulling
+from market.client import submit as submitting
+from market.client.cli import auditors, follow, grants, spending
+from market.client.cli.common import (
     JobId,
     MarketUrl,
-    OutputOption,
     ReadingKey,
     Yes,
-    console,
     find_job,
     hand_in,
     job_table,
@@ -143,7 +141,7 @@ def pull(
         console.print(f"{one.path}  checkpoint {one.index}, verified up to tip {one.tip}", soft_wrap=True)
 
 
-app.add_typer(job_follow_cli.app)
-app.add_typer(job_money_cli.app)
-app.add_typer(auditor_cli.app)
-app.add_typer(grant_cli.app)
+app.add_typer(follow.app)
+app.add_typer(spending.app)
+app.add_typer(auditors.app)
+app.add_typer(grants.app)

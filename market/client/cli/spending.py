@@ -7,32 +7,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from contracts import keys
 from contracts.api.bodies import Info, JobOut
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
-from contracts.chain.fees import format_ether
-from contracts.chain.sender import Sender
+from contracts.chain.sending.fees import format_ether
+from contracts.chain.sending.sender import Sender
+from contracts.cli.output import Output, OutputOption, console, print_whole
 from contracts.errors import UserError
-from contracts.output import Output, print_whole
 from contracts.settings import load_settings
-from market import submit as submitting
-from market.job_money import MONEY, Cancellation, plan, row_of
-from market.job_view import (
-    ENDED,
-    JobId,
-    MarketUrl,
-    OutputOption,
-    Yes,
-    confirm,
-    console,
-    find_job,
-    hand_in,
-    local,
-    status_of,
-    tokens,
-)
-from market.pull import accepted_chain, check_against_chain
+from contracts.wallet import keys
+from market.client import submit as submitting
+from market.client.cli.common import ENDED, JobId, MarketUrl, Yes, confirm, find_job, hand_in, local, status_of, tokens
+from market.client.download import accepted_chain, check_against_chain
+from market.client.spending import MONEY, Cancellation, plan, row_of
 
 app = typer.Typer()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from market.matching.book import Book, TradeClass
 from market.matching.verifier.choices import choices
-from market.matching.verifier.stock import MOST_VALUE, Kind, Stock, funded
+from market.matching.verifier.supply import MOST_VALUE, Kind, Stock, funded
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.wants import Wants
+from contracts.job.provider_wants import Wants
 from market.matching.book import BidOffer, Lot, Needs
-from market.matching.verifier.stock import MOST_VALUE, Kind
+from market.matching.verifier.supply import MOST_VALUE, Kind
 
 Numbers = NDArray[Any]  # of 64 bits, or Python's own where these are too few
 Flags = NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""`python -m market.migrations "What changes"` writes the migration from the newest one to market.models."""
+"""`python -m market.store.migrations "What changes"` writes the migration from the newest one to the models."""
 
 import sys
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alembic import command
 
-from market.db import Database
+from market.store.db import Database
 
 with tempfile.TemporaryDirectory() as folder:
     database = Database(f"sqlite:///{folder}/new.sqlite3")

@@ -1,4 +1,4 @@
-"""Run by alembic, with the connection that market.db gives it."""
+"""Run by alembic, with the connection that market.store.db gives it."""
 
 from typing import Any, Literal
 
@@ -7,7 +7,7 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import TypeDecorator
 from sqlmodel import SQLModel
 
-import market.models  # noqa: F401  its tables register themselves
+import market.store.models  # noqa: F401  its tables register themselves
 
 
 def render_item(kind: str, item: Any, _autogen: AutogenContext) -> str | Literal[False]:

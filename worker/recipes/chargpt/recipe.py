@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worker.state import load_optimizer_state, optimizer_state
+from gpumarket.recipe import load_optimizer_state, optimizer_state
 
 BYTES = 256  # the vocabulary
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from worker.state import load_optimizer_state, optimizer_state
+from gpumarket.recipe import load_optimizer_state, optimizer_state
 
 
 class Digits:

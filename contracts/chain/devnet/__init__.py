@@ -1,0 +1,1 @@
+"""A local chain for development and tests, with the contracts on it."""

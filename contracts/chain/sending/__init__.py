@@ -1,0 +1,1 @@
+"""Transactions that survive crashes: written down, signed, sent, followed until they are deep."""

@@ -1,0 +1,1 @@
+"""The gpumarket command, and the commands that need no extra."""

@@ -1,0 +1,1 @@
+"""What a training job is: its JobSpec, the files around it, what a provider wants of one, and how one is sealed."""

@@ -1,0 +1,1 @@
+"""The keys of a party, encrypted in its home."""

@@ -1,0 +1,1 @@
+"""An epoch: which orders are in force, clearing them, opening the leases."""

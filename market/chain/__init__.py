@@ -1,0 +1,1 @@
+"""What the market takes from the chain and does there, besides clearing."""

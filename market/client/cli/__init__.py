@@ -1,0 +1,1 @@
+"""gpumarket job and gpumarket offer."""

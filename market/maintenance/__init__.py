@@ -1,0 +1,1 @@
+"""What an operator's market does to its own books: making them anew, comparing, mending, collecting, copying."""

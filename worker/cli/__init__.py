@@ -1,0 +1,1 @@
+"""gpumarket provider and gpumarket recipe."""

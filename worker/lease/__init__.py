@@ -1,0 +1,1 @@
+"""One lease, from its discovery to its settlement."""

@@ -1,0 +1,1 @@
+"""This computer: what it has, and whether its owner wants it to work."""

@@ -1,0 +1,1 @@
+"""Becoming a provider: registering, testing the machine, installing the service."""

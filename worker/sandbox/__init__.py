@@ -1,0 +1,1 @@
+"""Running a stranger's program, bounded and watched."""

@@ -1,0 +1,29 @@
+"""Where recipes imported from before there was `gpumarket.recipe`. They are signed by their hash and can't be changed:
+so these names stay. Nothing new comes here.
+"""
+
+from worker.training.state import (
+    SEPARATOR,
+    as_bytes,
+    difference,
+    flatten,
+    load_optimizer_state,
+    optimizer_state,
+    read_checkpoint,
+    unflatten,
+    write_checkpoint,
+    written,
+)
+
+__all__ = [
+    "SEPARATOR",
+    "as_bytes",
+    "difference",
+    "flatten",
+    "load_optimizer_state",
+    "optimizer_state",
+    "read_checkpoint",
+    "unflatten",
+    "write_checkpoint",
+    "written",
+]
