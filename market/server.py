@@ -27,7 +27,6 @@ from market.chain import indexer
 from market.runtime.context import Context
 from market.runtime.leader import RENEW_SECONDS, Alone, Elected
 from market.runtime.settings import MarketSettings
-from market.store.apply import accept
 from market.store.blobs import BlobStore
 from market.store.db import OUTAGE, Database, parse_url
 from market.store.models import JournalRow
@@ -76,7 +75,7 @@ def remember_rules(context: Context) -> None:
         known = known_rules(session)
         for rules in context.rules.values():
             if rules.hash not in known or known[rules.hash].name != rules.name:
-                accept(context, session, "rules", rules)
+                context.accept(session, "rules", rules)
         context.rules_by_hash = known_rules(session)
 
 

@@ -21,7 +21,6 @@ from market.matching import Book, Resting, Result, TradeClass, clear, touched
 from market.matching.inputs import tick
 from market.runtime.context import Context
 from market.runtime.loop import repeat
-from market.store.apply import accept
 from market.store.models import BidRow, ChainEvent, EpochOrderRow, EpochRow, JournalRow
 
 log = structlog.get_logger()
@@ -77,7 +76,7 @@ class Clearing:
             snapshot = self._look(session)
         book = self._book(snapshot)
         if not touched(book, self._resting):
-            self._tell(snapshot, clear(book, tick=tick(context), before=self._resting))
+            self._tell(snapshot, clear(book, tick=tick(context.chain.decimals), before=self._resting))
             self._seen, self._seen_until = sight, snapshot.settled_until
             return None
         return self._clear(stop or threading.Event())
@@ -98,7 +97,7 @@ class Clearing:
             elif newest.status != "abandoned":
                 log.warning("clearing.abandoned", epoch=number)
                 with self.context.leading() as session:
-                    accept(self.context, session, "abandoned", {"number": number})
+                    self.context.accept(session, "abandoned", {"number": number})
             self._until = int(self.context.chain.w3.eth.block_number)
         self._newest = number
 
@@ -142,12 +141,12 @@ class Clearing:
             stored = session.exec(select(func.max(EpochRow.number))).one() or 0
             # A reorganisation may have taken back what was published; its number is not used again.
             number = max(published, stored) + 1
-            accept(context, session, "begun", {"number": number})
+            context.accept(session, "begun", {"number": number})
         book = self._book(snapshot)
         header, root = self._announce(number, snapshot)
         receipt = context.sending.send(context.chain.publish_epoch(number, root), key=f"epoch {number} {root}")
         seed_block, seed = _coin(context.chain, context.matcher, header, stop)
-        result = clear(book, bytes.fromhex(seed[2:]), tick(context), self._resting)
+        result = clear(book, bytes.fromhex(seed[2:]), tick(context.chain.decimals), self._resting)
         left = {bid: str(why) for bid, why in result.reasons.items()}
         body = {
             "number": number,
@@ -169,7 +168,7 @@ class Clearing:
         }
         with context.leading() as session:
             _check_status(session, number, "announced")
-            epoch: EpochRow = accept(context, session, "cleared", body)
+            epoch: EpochRow = context.accept(session, "cleared", body)
         log.info("clearing.cleared", epoch=number, matches=len(result.matches), left=len(result.reasons))
         self._tell(snapshot, result)
         self._until = open_matches(context, number)
@@ -189,7 +188,7 @@ class Clearing:
             block=snapshot.head.number,
             block_hash=snapshot.head.hash,
             time=snapshot.time,
-            tick=tick(context),
+            tick=tick(context.chain.decimals),
             rules=[context.rule_set(hash).rules for hash in signed],
             failures=snapshot.failures,
             left_out=sorted(snapshot.left_out.values(), key=lambda one: one.order),
@@ -206,7 +205,7 @@ class Clearing:
         }
         with context.leading() as session:
             _check_status(session, number, "begun")  # or another process has led since, and written them
-            accept(context, session, "announced", body)
+            context.accept(session, "announced", body)
         return header, root
 
     # ------------------------------------------------------------- why bids wait

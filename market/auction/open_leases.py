@@ -13,7 +13,6 @@ from contracts.chain.errors import Refusal
 from contracts.orders import Ask, Bid, Rules
 from contracts.types import to_hex
 from market.runtime.context import Context
-from market.store.apply import accept
 from market.store.leases import terms_of
 from market.store.models import AskRow, BidRow, LeaseRow, MatchRow
 
@@ -58,7 +57,7 @@ def open_matches(context: Context, number: int) -> int:
     }
     if openings:
         with context.leading() as session:
-            accept(context, session, "opened", body)  # the indexer names the leases, when it comes to their block
+            context.accept(session, "opened", body)  # the indexer names the leases, when it comes to their block
     return block
 
 

@@ -23,7 +23,6 @@ from market.runtime.settings import KEPT_ANSWERS, MarketSettings
 from market.services.access import DAY, file_blobs
 from market.services.blobs import blob_row
 from market.services.jobs import job_status
-from market.store.apply import accept
 from market.store.early_stop import early_stop
 from market.store.events import pages_of
 from market.store.leases import state_now
@@ -201,7 +200,7 @@ def collect(context: Context) -> list[str]:
         with context.db.session() as session:
             batch = sorted(unneeded(session, keep, context.now()) & set(found[at : at + AT_ONCE]))
             if batch:
-                accept(context, session, "collected", {"sha256": batch})
+                context.accept(session, "collected", {"sha256": batch})
             for sha256 in batch:
                 context.metrics.collected.inc(context.blobs.size(sha256) or 0)
                 context.blobs.drop(sha256)

@@ -4,7 +4,6 @@ from contracts.api.bodies import AskResources
 from contracts.job.spec import JobSpec
 from contracts.orders import Ask
 from market.matching import AskOffer, Lot, Needs
-from market.runtime.context import Context
 
 TICK_DECIMALS = 6  # of prices per hour: with more, the auction's solver could not count
 
@@ -25,9 +24,11 @@ def needs_of(spec: JobSpec, rules: str) -> Needs:
     )
 
 
-def tick(context: Context) -> int:
-    """What prices per hour are multiples of in the auction: a millionth of a token, or its smallest unit."""
-    return int(10 ** max(0, context.chain.decimals - TICK_DECIMALS))
+def tick(decimals: int) -> int:
+    """What prices per hour are multiples of in the auction: a millionth of a token, or its smallest unit. `decimals`: the
+    token's.
+    """
+    return int(10 ** max(0, decimals - TICK_DECIMALS))
 
 
 def ask_offer(id: str, ask: Ask, resources: AskResources) -> AskOffer:

@@ -1,11 +1,13 @@
 """What every part of a running market shares: its settings, database, blobs, chain and rules."""
 
+import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Any
 
 from sqlmodel import Session
 
@@ -16,10 +18,12 @@ from contracts.terms import AccountWord
 from market.runtime.leader import Alone, Leadership
 from market.runtime.metrics import Metrics
 from market.runtime.settings import MarketSettings
+from market.store.apply import apply, remember
 from market.store.blobs import BlobStore, UnderWay
 from market.store.db import Database
 from market.store.events import Head, pages_of
-from market.store.journal import FOLDER, Journal
+from market.store.journal import FOLDER, Journal, Kind, Message
+from market.store.models import JournalRow, ReportRow, now
 from market.store.rule_sets import known_rules
 
 NOTHING_FOLLOWED = Head(0, 0)
@@ -58,6 +62,34 @@ class Context:
         with self.db.session() as session:
             self.leadership.fence(session)
             yield session
+
+    def accept(self, session: Session, kind: Kind, body: Any, **facts: Any) -> Any:
+        """Do to the database what a message does that has passed all checks, and write it to the journal. Returns its
+        row.
+
+        `body`: the request's, or a dict. Do nothing more in the session, which writes, than what can be told from
+        messages and chain.
+        """
+        if not isinstance(body, dict):
+            body = body.model_dump(mode="json", by_alias=True)
+        before = session.get(JournalRow, 1) or JournalRow()
+        message = Message(
+            kind=kind,
+            number=before.number + 1,
+            id=secrets.token_hex(8),
+            after=before.message,
+            received=now(),
+            received_block=self.head.number,
+            body=body,
+            facts=facts,
+        )
+        row = apply(session, self.chain.domain, message)
+        remember(session, message)
+        session.flush()
+        if isinstance(row, ReportRow):
+            message = message.model_copy(update={"facts": {**facts, "id": row.id}})
+        self.journal.append(message)
+        return row
 
     @property
     def sending(self) -> Sender:

@@ -11,7 +11,6 @@ from contracts.chain.signatures import is_signed_by
 from contracts.types import ZERO_TIP
 from market.runtime.context import Context
 from market.services.jobs import find_job
-from market.store.apply import accept
 from market.store.models import AuditorRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, UploadRow
 
 DAY = 86_400  # seconds
@@ -137,5 +136,5 @@ def name_auditor(context: Context, job: str, body: AuditorIn) -> AuditorOut:
             "Sign it with the client's key, for the chain and the escrow of /v1/info.",
         )
     with context.db.session() as session:
-        standing: AuditorRow = accept(context, session, "auditor", body)
+        standing: AuditorRow = context.accept(session, "auditor", body)
     return AuditorOut(job=job, auditor=standing.auditor, valid_until=standing.valid_until)

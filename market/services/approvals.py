@@ -8,7 +8,6 @@ from contracts.orders import Approval, Rejection
 from market.runtime.context import Context
 from market.services.leases import find_live_lease, get_lease, newest_approval
 from market.services.progress import find_checkpoint, tip_at
-from market.store.apply import accept
 from market.store.models import ApprovalRow, LeaseRow
 
 
@@ -21,7 +20,7 @@ def approve(context: Context, body: ApprovalIn) -> LeaseOut:
         if session.get(ApprovalRow, (approval.lease, approval.n, approval.last)) is None:
             _check_index(session, approval, lease)
             _check_tip(session, approval, lease)
-            accept(context, session, "approval", body)
+            context.accept(session, "approval", body)
     return get_lease(context, approval.lease)
 
 
@@ -65,7 +64,7 @@ def reject(context: Context, body: RejectionIn) -> LeaseOut:
                 f"checkpoint {rejection.n} of lease {lease.id} has been approved, so it can't be rejected",
                 "An Approval can't be taken back. A false claim that is pending on chain can be challenged.",
             )
-        accept(context, session, "rejection", body)
+        context.accept(session, "rejection", body)
     return get_lease(context, rejection.lease)
 
 

@@ -12,7 +12,6 @@ from contracts.terms import AccountWord
 from market.runtime.context import Context
 from market.services import admission
 from market.services.receipts import sign_receipt
-from market.store.apply import accept
 from market.store.models import AskRow
 from market.store.paging import SCAN, Keyset
 
@@ -31,7 +30,7 @@ def admit_ask(context: Context, body: AskIn) -> tuple[AskOut, bool]:
             stored = session.get(AskRow, id)
             if stored is None:
                 _check_open_asks(context, session, ask)
-                row = accept(context, session, "ask", body, receipt=sign_receipt(context, session, id))
+                row = context.accept(session, "ask", body, receipt=sign_receipt(context, session, id))
     return next(_outs(context, [stored or row])), stored is None
 
 

@@ -13,7 +13,6 @@ from market.services.blobs import not_uploaded
 from market.services.jobs import get_job
 from market.services.receipts import sign_receipt
 from market.services.sealing import check_sealed
-from market.store.apply import accept
 from market.store.models import BidRow, CheckpointRow
 
 
@@ -32,7 +31,7 @@ def admit_bid(context: Context, body: BidIn) -> tuple[JobOut, bool]:
             other = session.exec(same_nonce).one_or_none()
             if other is None:
                 _check_files(context, session, body)  # again: from here on nobody collects them
-                accept(context, session, "bid", body, receipt=sign_receipt(context, session, id))
+                context.accept(session, "bid", body, receipt=sign_receipt(context, session, id))
             elif other.id != id:
                 raise admission.replayed(bid, f"is that of job {other.id} already")
     return get_job(context, id), is_new

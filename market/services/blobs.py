@@ -10,7 +10,6 @@ from sqlmodel import Session, col, select
 from contracts.api.problems import Code, Problem
 from contracts.job.spec import FileRef
 from market.runtime.context import Context
-from market.store.apply import accept
 from market.store.blobs import BlobStore, Incoming
 from market.store.models import BlobRow, CheckpointRow, UploadRow
 
@@ -62,7 +61,7 @@ def keep(context: Context, blob: Incoming, account: str) -> FileRef:
         check_room(context, session, account, blob.sha256, blob.size)
         blob.keep()
         session.merge(blob_row(context.blobs, blob.sha256, blob.size))
-        accept(context, session, "upload", {"sha256": blob.sha256, "account": account})
+        context.accept(session, "upload", {"sha256": blob.sha256, "account": account})
     return FileRef(sha256=blob.sha256, size=blob.size)
 
 

@@ -26,7 +26,7 @@ Place = tuple[int, int, int, str]  # in the list: whether it fits, how dear it i
 def list_offers(offers: Offers, body: OffersIn) -> Page[OfferOut]:
     """The cheapest work first; with a job, those that fit by what it costs there. Raises Problem."""
     context = offers.context
-    job = None if body.job is None else _Job(pricing(offers, body.job), tick(context))
+    job = None if body.job is None else _Job(pricing(offers, body.job), tick(context.chain.decimals))
     seen = job.priced.seen if job else offers.look()
     machines = _machines(seen.asks.values())
     _check_names(context, body, machines)

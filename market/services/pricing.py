@@ -86,7 +86,7 @@ def pricing(offers: Offers, body: QuoteIn) -> Pricing:
         timeout=rules.rules.checkpoint_timeout,
         left=None if spec.deadline_time is None else spec.deadline_time - seen.time,
     )
-    by_tick = tick(context)
+    by_tick = tick(context.chain.decimals)
     obstacles = {id: obstacle(bid, one.offer, by_tick) for id, one in seen.asks.items()}
     # Nothing is that cheap, so the price is what is left when nothing else is in the way.
     able = [seen.asks[id] for id, reason in obstacles.items() if reason is Reason.PRICE]
@@ -141,7 +141,7 @@ def _auction(
         free={owner: word.free for owner, word in words.items()},
         active={owner: word.active for owner, word in words.items()},
     )
-    return rehearse(book, bid, matching, tick(offers.context))
+    return rehearse(book, bid, matching, tick(offers.context.chain.decimals))
 
 
 def is_open(one: StandingAsk, word: AccountWord) -> bool:

@@ -18,7 +18,6 @@ from market.runtime.context import Context
 from market.services.blobs import not_uploaded
 from market.services.jobs import find_job
 from market.services.leases import find_lease, find_live_lease, newest_approval
-from market.store.apply import accept
 from market.store.events import event_of
 from market.store.leases import phase_of, state_now
 from market.store.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow
@@ -50,7 +49,7 @@ def report_progress(context: Context, body: ProgressIn) -> CheckpointOut:
                 _check_place(session, lease, claim, stored)
             _check_commitment(session, lease, body)
             _check_state(context, session, lease, record=body.checkpoint)
-            row = accept(context, session, "progress", body, bid=lease.bid, provider=lease.provider)
+            row = context.accept(session, "progress", body, bid=lease.bid, provider=lease.provider)
         else:
             row = stored
     return _out(row, lease, context.now())

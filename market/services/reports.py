@@ -15,7 +15,6 @@ from contracts.orders import Report
 from market.runtime.context import Context
 from market.services.access import find_reader
 from market.services.leases import find_live_lease
-from market.store.apply import accept
 from market.store.models import LeaseRow, ReportRow, now
 from market.store.paging import Keyset, read_page
 
@@ -37,7 +36,7 @@ def take_report(context: Context, body: ReportIn) -> ReportOut:
         row = _same(session, report)
         if row is None:
             _check_room(session, lease)
-            row = accept(context, session, "report", body, bid=lease.bid, provider=lease.provider)
+            row = context.accept(session, "report", body, bid=lease.bid, provider=lease.provider)
     return _out(row)
 
 

@@ -16,7 +16,6 @@ from contracts.types import from_hex, to_hex
 from market.runtime.context import Context
 from market.services.access import may_write
 from market.services.jobs import find_job
-from market.store.apply import accept
 from market.store.models import AuditorRow, BidRow, EncryptionKeyRow, KeyGrantRow
 from market.store.paging import Keyset, read_page
 
@@ -66,7 +65,7 @@ def put_key(context: Context, account: str, body: EncryptionKeyIn) -> Encryption
     with context.db.session() as session:
         row = session.get(EncryptionKeyRow, account)
         if row is None or row.time < key.time:
-            row = accept(context, session, "key", body)
+            row = context.accept(session, "key", body)
         return _key_out(row)
 
 
@@ -123,7 +122,7 @@ def add_grant(context: Context, job: str, body: KeyGrantIn) -> KeyGrantIn:
         stored = session.get(KeyGrantRow, (job, grant.reader, grant.reader_key, signer))
         if stored is None:
             _check_room(session, job)
-            stored = accept(context, session, "grant", body, signer=signer)
+            stored = context.accept(session, "grant", body, signer=signer)
         return _grant_out(stored)
 
 

@@ -1,6 +1,5 @@
 """What each accepted message does to the database: when it is accepted, and again when the database is made anew."""
 
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,6 @@ from contracts.api.bodies import (
     RuleSet,
 )
 from contracts.orders import Domain
-from market.runtime.context import Context
 from market.store import apply_epochs
 from market.store.job_failures import judge
 from market.store.journal import Kind, Message
@@ -38,36 +36,7 @@ from market.store.models import (
     ReportRow,
     RuleSetRow,
     UploadRow,
-    now,
 )
-
-
-def accept(context: Context, session: Session, kind: Kind, body: Any, **facts: Any) -> Any:
-    """Do to the database what a message does that has passed all checks, and write it to the journal. Returns its row.
-
-    `body`: the request's, or a dict. Do nothing more in the session, which writes, than what can be told from messages
-    and chain.
-    """
-    if not isinstance(body, dict):
-        body = body.model_dump(mode="json", by_alias=True)
-    before = session.get(JournalRow, 1) or JournalRow()
-    message = Message(
-        kind=kind,
-        number=before.number + 1,
-        id=secrets.token_hex(8),
-        after=before.message,
-        received=now(),
-        received_block=context.head.number,
-        body=body,
-        facts=facts,
-    )
-    row = apply(session, context.chain.domain, message)
-    remember(session, message)
-    session.flush()
-    if isinstance(row, ReportRow):
-        message = message.model_copy(update={"facts": {**facts, "id": row.id}})
-    context.journal.append(message)
-    return row
 
 
 def remember(session: Session, message: Message) -> None:

@@ -2,7 +2,7 @@
 
 from contracts.api.epochs import EpochHeader, EpochOut, epoch_root
 from contracts.chain.events import EpochPublished
-from market.matching.inputs import TICK_DECIMALS
+from market.matching.inputs import tick
 from market.verify.findings import Findings, Lie, Note
 from market.verify.history import Node
 from market.verify.published import OrderSet
@@ -20,7 +20,7 @@ def check_header(
         ("market", header.market, market),
         ("chain", header.chain_id, domain.chain_id),
         ("escrow", header.escrow, domain.verifying_contract),
-        ("tick", header.tick, 10 ** max(0, node.decimals - TICK_DECIMALS)),
+        ("tick", header.tick, tick(node.decimals)),
     ):
         if said != is_so:
             yield Lie(f"{name} says {what} {said}, but it is {is_so}")

@@ -21,7 +21,6 @@ from market.maintenance import repair
 from market.maintenance.reconcile import read_books, reconcile
 from market.maintenance.retention import Keep
 from market.store import reliability
-from market.store.apply import accept
 from market.store.models import (
     ApprovalRow,
     BlobRow,
@@ -256,7 +255,7 @@ def test_the_approver_rejects_whatever_its_market_let_pass(market: Lives, change
     record = market.record(lease, 1, lease.state.tip, **changes)
     body = signed_progress(lease.id, record, market.chain.domain, market.key(lease.provider))
     with market.context.db.session() as session:  # a market that checks nothing
-        accept(market.context, session, "progress", body, bid=lease.job, provider=lease.provider)
+        market.context.accept(session, "progress", body, bid=lease.job, provider=lease.provider)
     market.approver.approve_reported()
     out = market.api.lease(lease.id)
     assert out.rejection is not None and says in out.rejection.rejection.reason

@@ -15,7 +15,7 @@ from market.auction.order_book import Snapshot
 from market.maintenance import reindex
 from market.runtime.context import Context
 from market.services.epochs import _in_set
-from market.store.apply import accept, apply
+from market.store.apply import apply
 from market.store.events import Head
 from market.store.models import EpochOrderRow, EpochRow
 from tests.market_fixtures import DOMAIN, RULES
@@ -57,7 +57,7 @@ def test_published_sets_have_the_roots_that_were_committed_to(tmp_path: Path) ->
 
 def _say(context: Context, kind: Any, body: dict[str, Any]) -> None:
     with context.leading() as session:
-        accept(context, session, kind, body)
+        context.accept(session, kind, body)
 
 
 def _snapshot(context: Context, orders: set[str]) -> Snapshot:

@@ -15,7 +15,7 @@ from market.maintenance import retention
 from market.maintenance.retention import MARGIN_SECONDS, JobBlobs, Keep, kept_until
 from market.services import bids
 from market.services.access import DAY
-from market.store.apply import accept, apply
+from market.store.apply import apply
 from market.store.models import BlobRow, ChainEvent, LeaseRow, UploadRow
 from tests.market_fixtures import DOMAIN, RULES, World, world
 from tests.market_world import RECIPE, STATE, make_record, make_spec, sha256, signed_progress, upload
@@ -89,7 +89,7 @@ def finish(world: World, lease: LeaseRow, **changes: Any) -> None:
 def test_what_goes_when(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     lease = world.lease()
     with world.context.db.session() as session:
-        accept(world.context, session, "rules", world.context.rules_by_hash[RULES.struct_hash()])
+        world.context.accept(session, "rules", world.context.rules_by_hash[RULES.struct_hash()])
     states, tip = [b"first", b"second", b"third"], lease.tip
     for index, state in enumerate(states, start=1):
         upload(world.context, world.provider.address, state)
