@@ -117,6 +117,17 @@ class StateWord(NamedTuple):
     def flags(self) -> Flag:
         return Flag(self.status & 0xF8)
 
+    def synced(self, nums: Nums, now: float) -> "StateWord":
+        """The state as the escrow's next call at `now` (UTC seconds) finds it, by StateLib.sync.
+
+        A window that has passed accepts what was pending; and whoever was late to end a lease is so no more.
+        """
+        is_live = self.phase in (Phase.ACTIVE, Phase.CLOSING)
+        if not is_live or self.claimed == self.accepted or now < self.t + nums.window:
+            return self
+        status = self.status & ~Flag.LATE if self.phase is Phase.CLOSING else self.status
+        return self._replace(accepted=self.claimed, status=status)
+
     @property
     def tip_hex(self) -> str:
         return to_hex(self.tip.to_bytes(20, "big"))

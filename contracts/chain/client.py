@@ -11,7 +11,7 @@ from eth_typing import BlockNumber
 from web3 import HTTPProvider, Web3
 from web3.contract import Contract
 from web3.contract.contract import ContractFunction
-from web3.exceptions import BadFunctionCallOutput, BlockNotFound, ContractLogicError, Web3Exception, Web3RPCError
+from web3.exceptions import BadFunctionCallOutput, BlockNotFound, ContractLogicError, Web3RPCError
 from web3.types import BlockIdentifier, TxParams, TxReceipt, Wei
 
 from contracts.chain import artifacts, errors, events
@@ -53,7 +53,7 @@ def connect(settings: Settings) -> "Chain":
     w3 = Web3(HTTPProvider(settings.rpc_url, request_kwargs={"timeout": RPC_TIMEOUT}))
     try:
         found = w3.eth.chain_id
-    except (requests.RequestException, Web3Exception, ValueError) as error:
+    except (ValueError, *errors.NODE_AWAY) as error:
         raise UserError(
             f"no Ethereum node answers at {url}: {_why(error)}",
             "start one with `gpumarket devnet`, or set GPUMARKET_RPC_URL",

@@ -22,6 +22,9 @@ from contracts.errors import UserError
 from contracts.terms import Phase
 from contracts.types import from_hex, to_hex
 
+# What a node that is silent, or that can't answer, raises: try again later, never crash.
+NODE_AWAY = (requests.RequestException, Web3Exception, ConnectionError, TimeoutError)
+
 
 class Refusal(IntEnum):
     """Why `open` or `redeem` refused an item; as in IEscrow.sol."""
@@ -83,6 +86,16 @@ _REASONS = {
     Refusal.INDEX_TOO_LOW: "the Approval reaches less far than what is claimed, or no further than what is accepted",
     Refusal.INDEX_TOO_HIGH: "the Approval reaches beyond the lease's end",
     Refusal.APPROVAL_SIGNATURE_INVALID: "the Approval is not signed by the lease's approver",
+}
+
+# Refusals that are the Ask's doing, or its provider's; the others are the Bid's.
+ASKS_FAULT = {
+    Refusal.ASK_TERMS_INVALID,
+    Refusal.ASK_NOT_IN_FORCE,
+    Refusal.ASK_CANCELLED,
+    Refusal.PROVIDER_BUSY,
+    Refusal.STAKE_SHORT,
+    Refusal.ASK_SIGNATURE_INVALID,
 }
 
 
@@ -234,16 +247,3 @@ def _plain(value: Any, kind: str) -> Any:
     if kind == "address":
         return to_checksum_address(value)
     return to_hex(value) if isinstance(value, bytes) else value
-
-
-NODE_AWAY = (requests.RequestException, Web3Exception, ConnectionError, TimeoutError)
-
-
-ASKS_FAULT = {
-    Refusal.ASK_TERMS_INVALID,
-    Refusal.ASK_NOT_IN_FORCE,
-    Refusal.ASK_CANCELLED,
-    Refusal.PROVIDER_BUSY,
-    Refusal.STAKE_SHORT,
-    Refusal.ASK_SIGNATURE_INVALID,
-}

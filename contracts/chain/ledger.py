@@ -85,13 +85,8 @@ class LeaseView:
     penalty: int = 0  # of the stake, to the client
 
     def synced(self, now: int) -> StateWord:
-        """The state as the next call would see it at `now`: a window that has passed accepts what is pending."""
-        s = self.state
-        live = s.phase in (Phase.ACTIVE, Phase.CLOSING)
-        if not live or s.claimed == s.accepted or now < s.t + self.terms.nums.window:
-            return s
-        status = s.status & ~Flag.LATE if s.phase is Phase.CLOSING else s.status
-        return s._replace(accepted=s.claimed, status=status)
+        """The state as the next call would see it at `now`."""
+        return self.state.synced(self.terms.nums, now)
 
     @property
     def settled(self) -> int:

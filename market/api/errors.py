@@ -3,17 +3,16 @@
 import json
 from typing import Any
 
-import requests
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
-from web3.exceptions import Web3Exception
 
 from contracts.api.access import SCHEME
 from contracts.api.problems import Code, Problem
+from contracts.chain.errors import NODE_AWAY
 from contracts.errors import UserError
 from market.api import request_ids
 from market.api.idempotency import Replay
@@ -72,17 +71,15 @@ def add_handlers(app: FastAPI) -> None:
         headers = dict(error.headers) if error.headers else None
         return problem_response(_from_framework(request, error), headers)
 
-    @app.exception_handler(requests.RequestException)
-    def no_node(request: Request, error: requests.RequestException) -> Response:
-        return _chain_silent(request, error)
-
-    @app.exception_handler(Web3Exception)
-    def node_failed(request: Request, error: Web3Exception) -> Response:
-        return _chain_silent(request, error)
-
-    for kind in OUTAGE:
+    for kind in NODE_AWAY:
 
         @app.exception_handler(kind)
+        def no_node(request: Request, error: Exception) -> Response:
+            return _chain_silent(request, error)
+
+    for outage in OUTAGE:
+
+        @app.exception_handler(outage)
         def no_database(request: Request, error: DBAPIError) -> Response:
             log.warning("api.database_silent", path=request.url.path, problem=str(error.orig)[:300])
             detail = "the market's database does not answer, so nothing can be looked up now; nothing was stored"

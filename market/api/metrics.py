@@ -5,7 +5,6 @@ import time
 from collections import Counter as Count
 from collections.abc import Callable, Iterator
 
-import requests
 import structlog
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -13,10 +12,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func
 from sqlmodel import Session, col, select
-from web3.exceptions import Web3Exception
 
 from contracts.api.bodies import JobStatus
 from contracts.api.problems import Code, Problem
+from contracts.chain.errors import NODE_AWAY
 from contracts.errors import UserError
 from contracts.terms import Phase
 from market.runtime.context import Context
@@ -122,7 +121,7 @@ class StateCollector(Collector):
             if context.sender is not None and context.leads:
                 found.append(("gpumarket_transactions_in_flight", "", float(context.sender.in_flight())))
             return found
-        except (requests.RequestException, Web3Exception, UserError) as error:
+        except (UserError, *NODE_AWAY) as error:
             log.warning("metrics.chain_silent", problem=str(error)[:300])
             return []
 

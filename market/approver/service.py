@@ -7,16 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
 import structlog
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
-from web3.exceptions import Web3Exception
 
 from contracts.api.bodies import ApprovalIn, CheckpointOut, CheckpointStatus, LeaseOut, RejectionIn, ReportOut
 from contracts.api.client import MarketClient
 from contracts.api.grants import get_state
 from contracts.chain.client import Chain
+from contracts.chain.errors import NODE_AWAY
 from contracts.chain.events import Opened
 from contracts.chain.lookup import opened, verify_lease
 from contracts.chain.sending.sender import Sender
@@ -116,7 +115,7 @@ class Approver:
         """One lease's trouble is not another's: it may have gone in a reorganisation, or be made to find a bug."""
         try:
             yield
-        except (requests.RequestException, Web3Exception):
+        except NODE_AWAY:
             raise  # the chain is silent: so it is for all others
         except UserError as error:
             self._metrics.troubles.labels(self._key.address).inc()

@@ -4,28 +4,29 @@ docs/epochs.md says what others can check of it, and why it is in this order.
 """
 
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import structlog
 from sqlalchemy import func
-from sqlmodel import Session, col, select, update
+from sqlmodel import Session, col, select
 
-from contracts.api.epochs import EpochHeader, TradeClassOut, epoch_root
+from contracts.api.epochs import EpochHeader, epoch_root
 from contracts.chain.client import Chain
 from contracts.errors import UserError
-from contracts.types import ZERO_ADDRESS, to_hex
+from contracts.types import to_hex
 from market.auction.open_leases import open_matches
-from market.auction.order_book import InForce, Snapshot, StandingAsk, WaitingBid
-from market.chain.accounts import AccountWords
-from market.matching import Book, Resting, Result, TradeClass, clear, touched
-from market.matching.inputs import tick
+from market.auction.order_book import OrderBook, Snapshot
+from market.auction.wait_reasons import WaitReasons
+from market.chain.accounts import FollowedAccounts
+from market.matching import Book, Resting, Result, clear, touched
+from market.matching.inputs import published, tick
 from market.runtime.context import Context
 from market.runtime.loop import repeat
-from market.store.models import BidRow, ChainEvent, EpochOrderRow, EpochRow, JournalRow
+from market.store.models import ChainEvent, EpochOrderRow, EpochRow, JournalRow
 
 log = structlog.get_logger()
 
-ROWS_AT_ONCE = 500
 POLL_SECONDS = 0.05  # for the block that the coin comes from
 FORMER_KEY = "it was signed for a former key of this market, or for another one: cancel it, and submit it again"
 
@@ -43,41 +44,54 @@ def run(context: Context, stop: threading.Event) -> None:
     repeat(context, "clearing", timed, stop, context.settings.epoch_seconds)
 
 
+@dataclass(frozen=True)
+class Round:
+    """What one epoch leaves to the next. Each step makes another one: whatever it fails at, the last one holds."""
+
+    number: int | None = None  # of the epoch; None: this process has not looked for one yet
+    resting: Resting | None = None  # orders that were not matched, and their prices
+    left: Mapping[str, str] = field(default_factory=dict)  # why Bids were not
+    follow: int = 0  # block that must be followed before orders are looked at again: what was opened is in it
+    seen: _Sight | None = None  # when nothing was new
+    seen_until: int = 0  # UTC seconds: from then on something is, because time has passed
+
+    def is_quiet(self, sight: _Sight, now: int) -> bool:
+        return sight == self.seen and now < self.seen_until
+
+
 @dataclass
 class Clearing:
     """One process's auction. It keeps what need not be read or solved again."""
 
     context: Context
-    _in_force: InForce = field(init=False)
-    _words: AccountWords = field(init=False)
-    _resting: Resting | None = None  # what the last epoch left
-    _newest: int | None = None  # epoch that this process cleared last
-    _seen: _Sight | None = None  # when nothing was new
-    _seen_until: int = 0  # UTC seconds: from then on something is, because time has passed
-    _until: int = 0  # block that must be followed before orders are looked at again: what was opened is in it
-    _told: dict[str, str] = field(default_factory=dict)  # why Bids wait
-    _left: dict[str, str] = field(default_factory=dict)  # why the last epoch left Bids
+    _round: Round = Round()
+    _order_book: OrderBook = field(init=False)
+    _accounts: FollowedAccounts = field(init=False)
+    _wait_reasons: WaitReasons = field(init=False)
 
     def __post_init__(self) -> None:
-        self._in_force = InForce(self.context)
-        self._words = AccountWords(self.context.chain)
+        self._order_book = OrderBook(self.context)
+        self._accounts = FollowedAccounts(self.context.chain)
+        self._wait_reasons = WaitReasons(self.context)
 
     def epoch(self, stop: threading.Event | None = None) -> EpochRow | None:
         """One epoch; None if nothing was new: that costs nothing. Raises UserError."""
         context = self.context
         context.sending.settle()  # what a former leader is just opening
         self._go_on_from_former()
-        if context.head.number < self._until and context.head.number < context.chain.w3.eth.block_number:
+        before = self._round
+        if context.head.number < before.follow and context.head.number < context.chain.w3.eth.block_number:
             return None
         with context.db.reading() as session:
             sight = _sight(session)
-            if sight == self._seen and context.now() < self._seen_until:
+            if before.is_quiet(sight, context.now()):
                 return None
             snapshot = self._look(session)
-        book = self._book(snapshot)
-        if not touched(book, self._resting):
-            self._tell(snapshot, clear(book, tick=tick(context.chain.decimals), before=self._resting))
-            self._seen, self._seen_until = sight, snapshot.settled_until
+        snapshot, book = self._usable(snapshot)
+        if not touched(book, before.resting):
+            result = clear(book, tick=tick(context.chain.decimals), before=before.resting)
+            self._wait_reasons.tell(_reasons(result))
+            self._round = replace(before, seen=sight, seen_until=snapshot.settled_until)
             return None
         return self._clear(stop or threading.Event())
 
@@ -86,11 +100,10 @@ class Clearing:
         with self.context.db.reading() as session:
             newest = session.exec(select(EpochRow).order_by(col(EpochRow.number).desc()).limit(1)).first()
         number = newest.number if newest else 0
-        if self._newest == number:
+        if self._round.number == number:
             return
-        self._resting, self._seen = None, None
-        self._told.clear()
-        self._left.clear()
+        self._wait_reasons.forget()
+        follow = self._round.follow
         if newest is not None:
             if newest.status == "cleared":
                 open_matches(self.context, number)
@@ -98,55 +111,42 @@ class Clearing:
                 log.warning("clearing.abandoned", epoch=number)
                 with self.context.leading() as session:
                     self.context.accept(session, "abandoned", {"number": number})
-            self._until = int(self.context.chain.w3.eth.block_number)
-        self._newest = number
+            follow = int(self.context.chain.w3.eth.block_number)
+        self._round = Round(number, follow=follow)
 
     def _look(self, session: Session) -> Snapshot:
-        snapshot = self._in_force.look(session, self.context.now())
-        self._words.forget_changed(session, snapshot.head)
+        snapshot = self._order_book.look(session, self.context.now())
+        self._accounts.forget_changed(session, snapshot.head)
         return snapshot
 
-    def _book(self, snapshot: Snapshot) -> Book:
-        """The orders that this market may match and that are not cancelled, with what the chain says of their parties.
-
-        The snapshot is left with those only.
+    def _usable(self, snapshot: Snapshot) -> tuple[Snapshot, Book]:
+        """Its orders that this market may match and that are not cancelled; and the same with what the chain says of
+        their parties.
         """
-        bids = {id: one for id, one in snapshot.bids.items() if self._may_match(one.matcher)}
-        asks = {id: one for id, one in snapshot.asks.items() if self._may_match(one.matcher)}
-        self._told = {id: why for id, why in self._told.items() if id in snapshot.bids}
-        self._write(dict.fromkeys(snapshot.bids.keys() - bids.keys(), FORMER_KEY))
-        owners = {one.offer.client for one in bids.values()} | {one.offer.provider for one in asks.values()}
-        words = self._words.of(owners)
-        _keep(snapshot.bids, {id for id, one in bids.items() if one.is_usable(words[one.offer.client])})
-        _keep(snapshot.asks, {id for id, one in asks.items() if one.page == words[one.offer.provider].page})
-        return Book(
-            bids=tuple(one.offer for one in snapshot.bids.values()),
-            asks=tuple(one.offer for one in snapshot.asks.values()),
-            free={owner: word.free for owner, word in words.items()},
-            active={owner: word.active for owner, word in words.items()},
-        )
-
-    def _may_match(self, matcher: str) -> bool:
-        """The escrow opens a lease only for the matcher that both orders name, or for anybody if one names none."""
-        return matcher in (ZERO_ADDRESS, self.context.matcher)
+        ours = snapshot.for_matcher(self.context.matcher)
+        self._wait_reasons.forget_others(snapshot.bids)
+        self._wait_reasons.tell(dict.fromkeys(snapshot.bids.keys() - ours.bids.keys(), FORMER_KEY))
+        accounts = self._accounts.of(ours.owners)
+        usable = ours.usable(accounts)
+        return usable, usable.book(accounts)
 
     # ------------------------------------------------------------- an epoch
 
     def _clear(self, stop: threading.Event) -> EpochRow | None:
         context = self.context
-        published = context.chain.newest_epoch(context.matcher)
+        on_chain = context.chain.newest_epoch(context.matcher)
         with context.leading() as session:
             # As in no other moment: what is accepted from here on was promised the next epoch.
             snapshot = self._look(session)
             stored = session.exec(select(func.max(EpochRow.number))).one() or 0
             # A reorganisation may have taken back what was published; its number is not used again.
-            number = max(published, stored) + 1
+            number = max(on_chain, stored) + 1
             context.accept(session, "begun", {"number": number})
-        book = self._book(snapshot)
+        snapshot, book = self._usable(snapshot)
         header, root = self._announce(number, snapshot)
         receipt = context.sending.send(context.chain.publish_epoch(number, root), key=f"epoch {number} {root}")
         seed_block, seed = _coin(context.chain, context.matcher, header, stop)
-        result = clear(book, bytes.fromhex(seed[2:]), tick(context.chain.decimals), self._resting)
+        result = clear(book, bytes.fromhex(seed[2:]), tick(context.chain.decimals), self._round.resting)
         left = {bid: str(why) for bid, why in result.reasons.items()}
         body = {
             "number": number,
@@ -158,22 +158,26 @@ class Clearing:
                 for one in result.matches
             ],
             "prices": [
-                {"size": of.lot.size, "of": class_out(of), "price": str(price)}
-                for of, price in result.prices.items()
-                if (of.lot.rules, of.lot.size) in result.touched
+                {
+                    "size": sold.lot.size,
+                    "of": published(sold).model_dump(mode="json", by_alias=True),
+                    "price": str(price),
+                }
+                for sold, price in result.prices.items()
+                if sold.lot.pool in result.touched
             ],
             "unmatched": [
-                {"bid": bid, "reason": reason} for bid, reason in left.items() if self._left.get(bid) != reason
+                {"bid": bid, "reason": reason} for bid, reason in left.items() if self._round.left.get(bid) != reason
             ],
         }
         with context.leading() as session:
             _check_status(session, number, "announced")
             epoch: EpochRow = context.accept(session, "cleared", body)
         log.info("clearing.cleared", epoch=number, matches=len(result.matches), left=len(result.reasons))
-        self._tell(snapshot, result)
-        self._until = open_matches(context, number)
+        self._wait_reasons.tell(_reasons(result))
+        follow = open_matches(context, number)
         # Only now: after any trouble before this the next round goes on from what is stored.
-        self._newest, self._resting, self._left = number, result.resting, left
+        self._round = Round(number, result.resting, left, follow)
         return epoch
 
     def _announce(self, number: int, snapshot: Snapshot) -> tuple[EpochHeader, str]:
@@ -208,25 +212,11 @@ class Clearing:
             context.accept(session, "announced", body)
         return header, root
 
-    # ------------------------------------------------------------- why bids wait
 
-    def _tell(self, snapshot: Snapshot, result: Result) -> None:
-        """Tell each Bid that was left out why."""
-        matched = {one.bid.id: "" for one in result.matches}
-        self._write(matched | {bid: str(why) for bid, why in result.reasons.items()})
-
-    def _write(self, told: dict[str, str]) -> None:
-        """Only what changed."""
-        changed = sorted((id, why) for id, why in told.items() if self._told.get(id) != why)
-        for at in range(0, len(changed), ROWS_AT_ONCE):
-            some = dict(changed[at : at + ROWS_AT_ONCE])
-            with self.context.db.reading() as session:
-                rows = session.exec(select(BidRow.id, BidRow.wait_reason).where(col(BidRow.id).in_(some))).all()
-            if stale := [id for id, why in rows if some[id] != why]:
-                with self.context.leading() as session:
-                    for id in stale:
-                        session.exec(update(BidRow).where(col(BidRow.id) == id).values(wait_reason=some[id]))
-            self._told |= some
+def _reasons(result: Result) -> dict[str, str]:
+    """Why each Bid was left; "" for those that were matched."""
+    matched = {one.bid.id: "" for one in result.matches}
+    return matched | {bid: str(why) for bid, why in result.reasons.items()}
 
 
 def _sight(session: Session) -> _Sight:
@@ -245,11 +235,6 @@ def _check_status(session: Session, number: int, expected: str) -> None:
         raise UserError(f"epoch {number} is {status} meanwhile, not {expected}", "another process has gone on from it")
 
 
-def _keep(orders: dict[str, WaitingBid] | dict[str, StandingAsk], ids: set[str]) -> None:
-    for id in orders.keys() - ids:
-        del orders[id]
-
-
 def _coin(chain: Chain, market: str, header: EpochHeader, stop: threading.Event) -> tuple[int, str]:
     """The block after the one with the epoch's root, and its hash. Waits for it. Raises UserError if told to stop, or
     if the chain is another one now than the one that the orders were taken from.
@@ -263,25 +248,3 @@ def _coin(chain: Chain, market: str, header: EpochHeader, stop: threading.Event)
             return block + 1, seed
         stop.wait(POLL_SECONDS)
     raise UserError("told to stop before the coin was drawn", f"epoch {header.number} is abandoned")
-
-
-def class_out(of: TradeClass) -> dict[str, object]:
-    lot = of.lot
-    out = TradeClassOut(
-        rules=lot.rules,
-        environments=sorted(lot.environments),
-        device=lot.device,
-        gpus=lot.gpus,
-        vram_mb=lot.vram_mb,
-        memory_mb=lot.memory_mb,
-        region=lot.region,
-        tier=lot.tier,
-        hosts=sorted(lot.hosts),
-        wants=lot.wants,
-        units_per_hour=of.units_per_hour,
-        stake=of.stake,
-        min_work=of.min_work,
-        max_checkpoints=of.max_checkpoints,
-        provider=of.provider,
-    )
-    return out.model_dump(mode="json", by_alias=True)

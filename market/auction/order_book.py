@@ -15,8 +15,9 @@ from contracts.chain.errors import ASKS_FAULT
 from contracts.job.spec import JobSpec
 from contracts.orders import Ask, Bid, Report
 from contracts.terms import AccountWord, Flag
-from market.matching import AskOffer, BidOffer, Lot, Needs
-from market.matching.inputs import ask_offer, needs_of
+from contracts.types import ZERO_ADDRESS
+from market.matching import AskOffer, BidOffer, Book
+from market.matching.inputs import OfferReader, book_of
 from market.runtime.context import Context
 from market.store.early_stop import early_stop
 from market.store.events import Head
@@ -60,7 +61,7 @@ class StandingAsk:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Orders by id, as of the end of block `head`. What accounts say of them has not been looked at."""
+    """Orders by id, as of the end of block `head`."""
 
     head: Head
     time: int  # UTC seconds
@@ -69,6 +70,26 @@ class Snapshot:
     left_out: dict[str, LeftOut]
     failures: list[FailureReport]
     settled_until: int  # UTC seconds: before then nothing changes just because time passes
+
+    def for_matcher(self, matcher: str) -> "Snapshot":
+        """Those that it may match: the escrow opens a lease only for the matcher that both orders name, if they do."""
+        ours = (ZERO_ADDRESS, matcher)
+        bids = {id: one for id, one in self.bids.items() if one.matcher in ours}
+        return replace(self, bids=bids, asks={id: one for id, one in self.asks.items() if one.matcher in ours})
+
+    def usable(self, accounts: Mapping[str, AccountWord]) -> "Snapshot":
+        """Those that their owners' accounts don't say to be cancelled, or used. `accounts`: of all `owners`."""
+        bids = {id: one for id, one in self.bids.items() if one.is_usable(accounts[one.offer.client])}
+        asks = {id: one for id, one in self.asks.items() if one.page == accounts[one.offer.provider].page}
+        return replace(self, bids=bids, asks=asks)
+
+    @property
+    def owners(self) -> set[str]:
+        return {one.offer.client for one in self.bids.values()} | {one.offer.provider for one in self.asks.values()}
+
+    def book(self, accounts: Mapping[str, AccountWord]) -> Book:
+        bids, asks = (one.offer for one in self.bids.values()), (one.offer for one in self.asks.values())
+        return book_of(bids, asks, accounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +102,13 @@ class _Known:
 
 
 @dataclass
-class InForce:
-    """What one process knows of the orders."""
+class OrderBook:
+    """What one process knows of the orders. What accounts say of them is not looked at here."""
 
     context: Context
     _bids: dict[str, _Known] = field(default_factory=dict)
     _asks: dict[str, StandingAsk] = field(default_factory=dict)
-    _needs: dict[Needs, Needs] = field(default_factory=dict)  # equal ones share an object
-    _lots: dict[Lot, Lot] = field(default_factory=dict)
+    _reader: OfferReader = field(default_factory=OfferReader)
     _tiers: Tiers = field(default_factory=Tiers)
 
     def look(self, session: Session, now: int) -> Snapshot:
@@ -144,19 +164,7 @@ class InForce:
 
     def _known(self, row: BidRow, timeouts: dict[str, int]) -> _Known:
         bid, spec = Bid.model_validate(row.bid), JobSpec.model_validate(row.spec)
-        needs = needs_of(spec, bid.rules)
-        offer = BidOffer(
-            id=row.id,
-            client=bid.client,
-            needs=self._needs.setdefault(needs, needs),
-            units=bid.units,
-            limit=bid.max_price - bid.fee,
-            fee=bid.fee,
-            stake=bid.stake,
-            rest=bid.checkpoints,
-            recipe=spec.files[spec.recipe_path].sha256,
-            timeout=timeouts[bid.rules],
-        )
+        offer = self._reader.bid(row.id, bid, spec, timeouts[bid.rules])
         waiting = WaitingBid(offer, bid.matcher, bid.page, bid.bit)
         return _Known(waiting, spec.deadline_time, spec if spec.stop is not None else None)
 
@@ -200,15 +208,12 @@ class InForce:
 
     def _stood(self, row: AskRow) -> StandingAsk:
         ask = Ask.model_validate(row.ask)
-        offer = ask_offer(row.id, ask, AskResources.model_validate(row.resources))
-        return StandingAsk(self._with_lot(offer, offer.lot), ask.matcher, ask.page)
+        offer = self._reader.ask(row.id, ask, AskResources.model_validate(row.resources))
+        return StandingAsk(offer, ask.matcher, ask.page)
 
     def _in_tier(self, ask: StandingAsk, tier: int) -> StandingAsk:
-        lot = ask.offer.lot
-        return ask if lot.tier == tier else replace(ask, offer=self._with_lot(ask.offer, replace(lot, tier=tier)))
-
-    def _with_lot(self, offer: AskOffer, lot: Lot) -> AskOffer:
-        return replace(offer, lot=self._lots.setdefault(lot, lot))
+        offer = self._reader.in_tier(ask.offer, tier)
+        return ask if offer is ask.offer else replace(ask, offer=offer)
 
 
 def _read(session: Session, model: Any, ids: Iterable[str]) -> Iterator[Sequence[Any]]:

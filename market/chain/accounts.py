@@ -16,7 +16,7 @@ REORGANISED = ("a reorganisation of the chain came between", "it is tried again 
 
 
 @dataclass
-class AccountWords:
+class FollowedAccounts:
     chain: Chain
     _words: dict[str, AccountWord] = field(default_factory=dict)
     _head: Head | None = None  # as of the end of which block they are

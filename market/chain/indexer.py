@@ -8,13 +8,12 @@ import threading
 import time
 from collections.abc import Sequence
 
-import requests
 import structlog
 from sqlalchemy import or_
 from sqlmodel import Session, col, delete, select, update
-from web3.exceptions import Web3Exception
 
 from contracts.chain.client import Chain
+from contracts.chain.errors import NODE_AWAY
 from contracts.chain.events import EpochPublished, Event, Opened, continued
 from contracts.chain.follower import NEAR_BLOCKS, Block, BlockRef, Follower, Rollback, Step
 from contracts.chain.ledger import Account, Exit, LeaseView, Ledger
@@ -73,7 +72,7 @@ def run(context: Context, stop: threading.Event) -> None:
         except OUTAGE as error:
             log.warning("indexer.database_silent", problem=str(error.orig)[:300])
             pause = OUTAGE_SECONDS
-        except (requests.RequestException, Web3Exception) as error:
+        except NODE_AWAY as error:
             log.warning("indexer.chain_silent", problem=str(error)[:300])
             pause = OUTAGE_SECONDS
         stop.wait(pause)

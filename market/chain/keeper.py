@@ -11,7 +11,7 @@ from contracts.orders import Approval
 from contracts.terms import Phase, StateWord, Terms
 from market.runtime.context import Context
 from market.runtime.loop import repeat
-from market.store.leases import accepted_now, terms_of
+from market.store.leases import terms_of
 from market.store.models import ApprovalRow, BidRow, LeaseRow
 
 log = structlog.get_logger()
@@ -40,7 +40,7 @@ def keep(context: Context) -> None:
 
 def _keep_one(context: Context, row: LeaseRow, state: StateWord, now: int) -> None:
     terms = terms_of(row)
-    accepted = accepted_now(row, state, now)
+    accepted = state.synced(terms.nums, now).accepted
     pending = state.claimed > accepted
     if state.phase is Phase.ACTIVE:
         if accepted == row.end:

@@ -8,12 +8,11 @@ from contracts.api.bodies import QuoteIn, RuleSet
 from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
 from contracts.terms import AccountWord
-from contracts.types import ZERO_ADDRESS
-from market.auction.order_book import InForce, Snapshot, StandingAsk
-from market.chain.accounts import AccountWords
-from market.matching import AskOffer, BidOffer, Book, Match, Reason
+from market.auction.order_book import OrderBook, Snapshot, StandingAsk
+from market.chain.accounts import FollowedAccounts
+from market.matching import AskOffer, BidOffer, Match, Reason
 from market.matching.classes import lowest_limit, obstacle
-from market.matching.inputs import needs_of, tick
+from market.matching.inputs import job_offer, tick
 from market.matching.preview import rehearse
 from market.runtime.context import Context
 
@@ -27,28 +26,23 @@ class Offers:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self._in_force = InForce(context)
-        self._words = AccountWords(context.chain)
+        self._book = OrderBook(context)
+        self._accounts = FollowedAccounts(context.chain)
         self._lock = threading.Lock()
 
     def look(self) -> Snapshot:
         """Those in force that this market may match."""
         context = self.context
         with self._lock, context.db.reading() as session:
-            seen = self._in_force.look(session, context.now())
-            self._words.forget_changed(session, seen.head)
-        ours = (ZERO_ADDRESS, context.matcher)
-        return replace(
-            seen,
-            bids={id: one for id, one in seen.bids.items() if one.matcher in ours},
-            asks={id: one for id, one in seen.asks.items() if one.matcher in ours},
-        )
+            seen = self._book.look(session, context.now())
+            self._accounts.forget_changed(session, seen.head)
+        return seen.for_matcher(context.matcher)
 
     def accounts(self, owners: Iterable[str]) -> dict[str, AccountWord]:
         """As of the block of the newest look, or of a later one. Raises Problem while the chain reorganises."""
         try:
             with self._lock:
-                return self._words.of(owners)
+                return self._accounts.of(owners)
         except UserError as error:
             raise Problem(503, Code.MARKET_NOT_READY, error.message, "Try again in a moment.") from error
 
@@ -73,19 +67,8 @@ def pricing(offers: Offers, body: QuoteIn) -> Pricing:
     if body.units == 0:
         raise invalid("units: 0 work units per checkpoint; measure them with `gpumarket recipe measure`")
     seen, spec = offers.look(), body.spec
-    bid = BidOffer(
-        id="",
-        client=body.client,
-        needs=needs_of(spec, rules.hash),
-        units=body.units,
-        limit=0,
-        fee=context.settings.fee,
-        stake=0,
-        rest=spec.checkpoints,
-        recipe=spec.files[spec.recipe_path].sha256,
-        timeout=rules.rules.checkpoint_timeout,
-        left=None if spec.deadline_time is None else spec.deadline_time - seen.time,
-    )
+    timeout, fee = rules.rules.checkpoint_timeout, context.settings.fee
+    bid = job_offer(spec, rules.hash, timeout, client=body.client, units=body.units, fee=fee, now=seen.time)
     by_tick = tick(context.chain.decimals)
     obstacles = {id: obstacle(bid, one.offer, by_tick) for id, one in seen.asks.items()}
     # Nothing is that cheap, so the price is what is left when nothing else is in the way.
@@ -131,16 +114,10 @@ def _furthest(reasons: Iterable[Reason | None]) -> Reason:
 def _auction(
     offers: Offers, seen: Snapshot, bid: BidOffer, matching: Sequence[AskOffer]
 ) -> tuple[Match | None, Reason | None]:
-    waiting, standing = list(seen.bids.values()), list(seen.asks.values())
-    if len(waiting) + len(standing) > MOST_ORDERS:
-        waiting, standing = [], [seen.asks[ask.id] for ask in matching]
-    words = offers.accounts({one.offer.client for one in waiting} | {one.offer.provider for one in standing})
-    book = Book(
-        bids=tuple(one.offer for one in waiting if one.is_usable(words[one.offer.client])),
-        asks=tuple(one.offer for one in standing if one.page == words[one.offer.provider].page),
-        free={owner: word.free for owner, word in words.items()},
-        active={owner: word.active for owner, word in words.items()},
-    )
+    if len(seen.bids) + len(seen.asks) > MOST_ORDERS:
+        seen = replace(seen, bids={}, asks={ask.id: seen.asks[ask.id] for ask in matching})
+    accounts = offers.accounts(seen.owners)
+    book = seen.usable(accounts).book(accounts)
     return rehearse(book, bid, matching, tick(offers.context.chain.decimals))
 
 

@@ -1,13 +1,12 @@
 """Whether an epoch's result is the one that its orders, the chain and the coin give."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
-from contracts.api.epochs import EpochBid, EpochHeader, TradeClassOut
+from contracts.api.epochs import EpochBid, EpochHeader
 from contracts.types import from_hex
-from market.matching import BidOffer, Book, Lot, Needs, Reason, clear
+from market.matching import BidOffer, Book, Reason, clear
 from market.matching.book import TradeClass
-from market.matching.inputs import ask_offer, needs_of
+from market.matching.inputs import OfferReader, book_of, from_published
 from market.matching.verifier import Claimed, lies
 from market.verify.findings import Findings, Lie
 from market.verify.history import Past
@@ -16,58 +15,34 @@ from market.verify.published import OrderSet, Published
 Pairing = tuple[str, int, int]  # ask, its place, price per checkpoint
 
 
-def book_of(orders: OrderSet, past: Past) -> Book:
+def read_book(orders: OrderSet, past: Past) -> Book:
     """What the auction takes, from signed orders, the chain and the header. The orders must have been checked."""
-    needs: dict[Needs, Needs] = {}
-    lots: dict[Lot, Lot] = {}
+    reader = OfferReader()
     timeouts = {rules.struct_hash(): rules.checkpoint_timeout for rules in orders.header.rules}
-    bids = tuple(_bid(one, orders.header, timeouts.get(one.bid.rules), past, needs) for one in orders.bids)
-    asks = []
-    for one in orders.asks:
-        offer = ask_offer(one.id, one.ask, one.resources)
-        lot = replace(offer.lot, tier=past.tier(one.ask.provider))
-        asks.append(replace(offer, lot=lots.setdefault(lot, lot)))
+    bids = [_bid(reader, one, orders.header, timeouts.get(one.bid.rules), past) for one in orders.bids]
+    asks = [reader.ask(one.id, one.ask, one.resources, past.tier(one.ask.provider)) for one in orders.asks]
     owners = {one.bid.client for one in orders.bids} | {one.ask.provider for one in orders.asks}
-    accounts = {owner: past.ledger.account(owner) for owner in owners}
-    return Book(
-        bids=bids,
-        asks=tuple(asks),
-        free={owner: account.free for owner, account in accounts.items()},
-        active={owner: account.active for owner, account in accounts.items()},
-    )
+    return book_of(bids, asks, {owner: past.ledger.account(owner) for owner in owners})
 
 
-def _bid(one: EpochBid, header: EpochHeader, timeout: int | None, past: Past, same: dict[Needs, Needs]) -> BidOffer:
-    bid, spec, leases = one.bid, one.spec, past.leases_of(one.id)
-    needs = needs_of(spec, bid.rules)
+def _bid(reader: OfferReader, one: EpochBid, header: EpochHeader, timeout: int | None, past: Past) -> BidOffer:
+    leases = past.leases_of(one.id)
     own = {lease.id: lease.terms.provider for lease in leases}
     avoid = {own[report.report.lease] for report in header.failures if report.report.lease in own}
     avoid |= {lease.terms.provider for lease in leases if lease.late or lease.reached == lease.terms.nums.start}
-    return BidOffer(
-        id=one.id,
-        client=bid.client,
-        needs=same.setdefault(needs, needs),
-        units=bid.units,
-        limit=bid.max_price - bid.fee,
-        fee=bid.fee,
-        stake=bid.stake,
-        rest=bid.checkpoints - (leases[-1].reached if leases else 0),
-        recipe=spec.files[spec.recipe_path].sha256,
-        avoid=frozenset(avoid),
-        timeout=timeout,
-        left=None if spec.deadline_time is None else spec.deadline_time - header.time,
-    )
+    reached = leases[-1].reached if leases else 0
+    return reader.bid(one.id, one.bid, one.spec, timeout, reached=reached, avoid=avoid, now=header.time)
 
 
 def check_certificate(published: Published, book: Book) -> Findings:
     """That prices and matches prove each other."""
     prices: dict[TradeClass, int] = {}
     for one in published.prices:
-        of = _class(one.of)
-        if prices.setdefault(of, one.price) != one.price:
+        trade_class = from_published(one.of)
+        if prices.setdefault(trade_class, one.price) != one.price:
             yield Lie(
-                f"a class of {of.lot.device} has two prices in epoch {published.epoch.number}: "
-                f"{prices[of]} and {one.price} ticks an hour"
+                f"a class of {trade_class.lot.device} has two prices in epoch {published.epoch.number}: "
+                f"{prices[trade_class]} and {one.price} ticks an hour"
             )
     claimed = [Claimed(one.bid, one.ask, one.place, one.price) for one in published.epoch.matches]
     for text in lies(book, prices, claimed, tick=published.orders.header.tick):
@@ -85,7 +60,7 @@ def check_coin(published: Published, book: Book) -> Findings:
 
 def _compare_reasons(published: Published, book: Book, afresh: Mapping[str, Reason]) -> Iterator[Lie]:
     """Why bids were left; but in a size that was not solved now, their reasons may be of when it was."""
-    older = {_class(one.of).lot.pool for one in published.prices if one.epoch != published.epoch.number}
+    older = {from_published(one.of).lot.pool for one in published.prices if one.epoch != published.epoch.number}
     needs = {bid.id: bid.needs for bid in book.bids}
     for one in published.epoch.unmatched:
         reason = afresh.get(one.bid)
@@ -106,19 +81,3 @@ def _got(pairing: Pairing | None) -> str:
         return "got no lease"
     ask, place, price = pairing
     return f"got ask {ask} (place {place}) at {price} a checkpoint"
-
-
-def _class(of: TradeClassOut) -> TradeClass:
-    lot = Lot(
-        rules=of.rules,
-        environments=frozenset(of.environments),
-        device=of.device,
-        gpus=of.gpus,
-        vram_mb=of.vram_mb,
-        memory_mb=of.memory_mb,
-        region=of.region,
-        tier=of.tier,
-        hosts=frozenset(of.hosts),
-        wants=of.wants,
-    )
-    return TradeClass(lot, of.units_per_hour, of.stake, of.min_work, of.max_checkpoints, of.provider)

@@ -23,7 +23,7 @@ from market.verify.history import ChainNode, Node, Past, look_back
 from market.verify.leases import Openings
 from market.verify.orders import InForce, check_orders
 from market.verify.published import Lookup, Market, Promise, Published
-from market.verify.result import book_of, check_certificate, check_coin
+from market.verify.result import check_certificate, check_coin, read_book
 
 
 @dataclass
@@ -231,7 +231,7 @@ class Verifier:
 
     @cached_property
     def _book(self) -> Book:
-        return book_of(self.published.orders, self.past)
+        return read_book(self.published.orders, self.past)
 
     def _promises(self, kept: Sequence[Promise]) -> list[Promise]:
         """Orders that the market had. If its own data have another receipt than we do, it is ours that counts."""

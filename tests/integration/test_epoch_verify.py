@@ -19,7 +19,7 @@ from contracts.chain.devnet.devnet import Devnet
 from contracts.errors import UserError
 from contracts.types import to_hex
 from market.auction import clearing
-from market.auction.order_book import InForce
+from market.auction.order_book import OrderBook
 from market.matching import Book, Result
 from market.matching import clear as solve
 from market.verify import cli, verify
@@ -85,14 +85,14 @@ def test_an_honest_market(market: Lives) -> None:
 def test_a_market_that_censors(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     unwanted, _ = post_bid(market), post_bid(market)
     post_ask(market, market.providers[0])
-    look = InForce.look
+    look = OrderBook.look
 
-    def without(self: InForce, *given: Any) -> Any:
+    def without(self: OrderBook, *given: Any) -> Any:
         snapshot = look(self, *given)
         snapshot.bids.pop(unwanted.id)
         return snapshot
 
-    monkeypatch.setattr(InForce, "look", without)
+    monkeypatch.setattr(OrderBook, "look", without)
     market.clear()
     (lie,) = found(market)
     assert f"bid {unwanted.id} has a receipt for epoch 1, and is in force at block" in lie
@@ -107,14 +107,14 @@ def test_a_market_that_forgets_an_order_of_the_epoch_before(market: Lives, monke
     post_ask(market, market.providers[0])
     market.clear()
     market.post_bid()
-    look = InForce.look
+    look = OrderBook.look
 
-    def without(self: InForce, *given: Any) -> Any:
+    def without(self: OrderBook, *given: Any) -> Any:
         snapshot = look(self, *given)
         snapshot.asks.pop(unwanted.id)
         return snapshot
 
-    monkeypatch.setattr(InForce, "look", without)
+    monkeypatch.setattr(OrderBook, "look", without)
     post_ask(market, market.providers[2])
     market.clear()
     (lie,) = found(market, 2)

@@ -21,13 +21,14 @@ from contracts.job.spec import Resources
 from contracts.orders import Approval
 from contracts.terms import Terms
 from contracts.types import ZERO_ADDRESS
-from market.matching import AskOffer, BidOffer, Book, Match, clear
-from market.matching.inputs import ask_offer, needs_of
+from market.matching import BidOffer, Book, Match, clear
+from market.matching.inputs import OfferReader, book_of
 from tests.integration.conftest import give_gas_money, rpc
 from tests.market_world import CPU, EVERY, make_ask, make_bid, make_spec, signed_ask, signed_bid
 
 BANK, MATCHER = accounts()[1].address, accounts()[2].address  # the node signs for them
 MODELS = ["Test CPU", "Other CPU"]
+OFFERS = OfferReader()
 WEEK = 7 * 86_400
 CHEQUE = 10**12  # the most that the faucet gives at once
 
@@ -124,30 +125,13 @@ class People:
 
     def book(self) -> Book:
         words = {owner: self.chain.account(owner) for owner in self.keys}
-        return Book(
-            bids=tuple(self.bid_offer(id, body) for id, body in self.bids.items() if id not in self.not_waiting),
-            asks=tuple(self.ask_offer(id, body) for id, body in self.asks.items()),
-            free={owner: word.free for owner, word in words.items()},
-            active={owner: word.active for owner, word in words.items()},
-        )
+        bids = [self.bid_offer(id, body) for id, body in self.bids.items() if id not in self.not_waiting]
+        return book_of(bids, [OFFERS.ask(id, body.ask, body.resources) for id, body in self.asks.items()], words)
 
     def bid_offer(self, id: str, body: BidIn) -> BidOffer:
         bid, (lease, done) = body.bid, self.before.get(id, (None, 0))
-        return BidOffer(
-            id=id,
-            client=bid.client,
-            needs=needs_of(body.spec, bid.rules),
-            units=bid.units,
-            limit=bid.max_price - bid.fee,
-            fee=bid.fee,
-            stake=bid.stake,
-            rest=bid.checkpoints - done,
-            avoid=frozenset({lease.provider} if lease and lease.nums.start == done else ()),
-            timeout=WEEK,
-        )
-
-    def ask_offer(self, id: str, body: AskIn) -> AskOffer:
-        return ask_offer(id, body.ask, body.resources)
+        avoid = {lease.provider} if lease and lease.nums.start == done else ()
+        return OFFERS.bid(id, bid, body.spec, WEEK, reached=done, avoid=avoid)
 
     def open(self, matches: Sequence[Match]) -> list[Opened]:
         """What the escrow has opened of them; all by one transaction, which skips what it refuses."""

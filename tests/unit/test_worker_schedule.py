@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contracts.terms import MAX_PENDING, Flag, Nums, Phase, StateWord
 from worker.lease.pace import Pace
-from worker.lease.schedule import Action, Progress, Timing, deadline, must_give_up, next_action, synced
+from worker.lease.schedule import Action, Progress, Timing, deadline, must_give_up, next_action
 
 NUMS = Nums(start=0, end=10, window=30, timeout=100, price=5, fee=0)
 TIMING = Timing.of(100)
@@ -212,7 +212,7 @@ def test_no_lease_is_lost_by_waiting(claimed: int, made: int, approved: int, pen
     stands = state(accepted=accepted, claimed=claimed)
     worker = progress(made, approved, waited=age if made > approved else None)
     action = due(stands, worker, now)
-    quiet = synced(stands, NUMS, now)
+    quiet = stands.synced(NUMS, now)
     if action == Action.WAIT and quiet.claimed == quiet.accepted and not worker.finished:
         assert gives_up(stands, worker, now + 1, None)
 
@@ -228,7 +228,7 @@ def test_redeems_and_claims_are_such_as_the_escrow_takes(
                 stands = state(phase, accepted, claimed)
                 worker = progress(made, approved, waited=late, last=last, releasing=releasing)
                 action = due(stands, worker, 1000 + late)
-                now_claimed = synced(stands, NUMS, 1000 + late)
+                now_claimed = stands.synced(NUMS, 1000 + late)
                 if action == Action.REDEEM:
                     assert approved >= now_claimed.claimed
                     assert approved > now_claimed.accepted or last

@@ -63,14 +63,6 @@ class Progress:
         return replace(self, claimable=min(self.claimable, synced.accepted + MAX_PENDING))
 
 
-def synced(state: StateWord, nums: Nums, now: float) -> StateWord:
-    """The state as the next transaction will find it: a passed window has accepted what was pending."""
-    live = state.phase in (Phase.ACTIVE, Phase.CLOSING)
-    if live and state.claimed > state.accepted and now >= state.t + nums.window:
-        return state._replace(accepted=state.claimed)
-    return state
-
-
 def deadline(state: StateWord, nums: Nums) -> int:
     """From when on anyone may end an Active lease, and the provider loses one checkpoint's price."""
     pending = state.claimed > state.accepted
@@ -79,7 +71,7 @@ def deadline(state: StateWord, nums: Nums) -> int:
 
 def next_action(stored: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
     """What to send now; `now` is the chain's time. It is right again after that was done, or could not be done."""
-    state = synced(stored, nums, now)
+    state = stored.synced(nums, now)
     progress = progress.within(state)
     match state.phase:
         case Phase.NONE | Phase.CLOSED:
@@ -167,7 +159,7 @@ def must_give_up(
     """
     if state.phase != Phase.ACTIVE or progress.finished or progress.releasing is not None:
         return False
-    current = synced(state, nums, now)
+    current = state.synced(nums, now)
     if max(progress.approved, progress.claimable) > current.claimed:
         return False
     return now + (seconds_left or 0.0) > deadline(current, nums) - timing.margin

@@ -17,7 +17,7 @@ from contracts.finality import KEPT_BLOCKS, at_stake
 from contracts.logs import Trouble
 from contracts.terms import Phase, StateWord
 from worker.lease.folder import LeaseFolder
-from worker.lease.schedule import Action, Progress, Timing, next_action, synced
+from worker.lease.schedule import Action, Progress, Timing, next_action
 
 LONGEST_PAUSE = 15.0  # seconds between two tries of what was refused
 # Refusals that a later block will take back: its time is not there yet, or the arbiter has not ruled.
@@ -83,7 +83,7 @@ class Settlement:
         if state.phase in (Phase.NONE, Phase.CLOSED):
             return
         self._missing_since, self.missing_seconds = None, 0.0
-        accepted = synced(state, self._folder.file.nums, now).accepted
+        accepted = state.synced(self._folder.file.nums, now).accepted
         if accepted > self._folder.file.accepted:
             self._log.info("checkpoint.accepted", n=accepted)
         self._folder.update(accepted=accepted, settled=state.settled)
@@ -95,7 +95,7 @@ class Settlement:
         return action != Action.WAIT and time.monotonic() >= self._not_before
 
     def _do(self, action: Action, now: float, state: StateWord) -> None:
-        call, facts = self._call(action, synced(state, self._folder.file.nums, now))
+        call, facts = self._call(action, state.synced(self._folder.file.nums, now))
         try:
             # What changes a lease changes its state: until that is seen, the same action is the same intent.
             receipt = self._sender.send(call, key=f"{action} {self._folder.lease} {tuple(state)}")

@@ -12,15 +12,15 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import requests
 import structlog
 from eth_account.signers.local import LocalAccount
 from web3._utils.method_formatters import receipt_formatter  # web3 has no public one
 from web3.datastructures import AttributeDict
-from web3.exceptions import Web3Exception, Web3RPCError
+from web3.exceptions import Web3RPCError
 from web3.types import TxReceipt
 
 from contracts.chain.client import Chain
+from contracts.chain.errors import NODE_AWAY
 from contracts.chain.sending.fees import Fees, fees_now, raised
 from contracts.chain.sending.intents import Draft, Intent, IntentStore
 from contracts.chain.sending.rpc import ask, sure
@@ -35,7 +35,6 @@ WATCH_EVERY = 1.0  # seconds between two looks at what is mined
 AGAIN_SECONDS = 5.0  # until a transaction is broadcast again: nodes forget
 FILLERS = 16  # missing nonces filled at once
 PLAIN_GAS = 21_000
-TROUBLE = (requests.RequestException, Web3Exception, ConnectionError, TimeoutError)
 # What a node says to a transaction that it has, has mined, or has a dearer version of: the next look will tell.
 _HARMLESS = ("already", "known transaction", "nonce too low", "underpriced")
 
@@ -129,7 +128,7 @@ class Lane:
         expected = self._expect(intents)
         try:
             self._push([intent for intent in intents if intent.mined is None])
-        except (*TROUBLE, sqlite3.Error) as error:
+        except (*NODE_AWAY, sqlite3.Error) as error:
             self._note_trouble(error)
         self.start()
         return expected
@@ -367,7 +366,7 @@ class Lane:
     def _note_trouble(self, error: Exception) -> None:
         trouble = f"{type(error).__name__}: {error}"[:300]
         if trouble != self._trouble:
-            known = isinstance(error, (*TROUBLE, sqlite3.Error))
+            known = isinstance(error, (*NODE_AWAY, sqlite3.Error))
             log.warning("sender.trouble", address=self.address, problem=trouble, exc_info=None if known else error)
         self._trouble = trouble
 
