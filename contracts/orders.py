@@ -205,6 +205,11 @@ class Ask(SignedType):
     page: Uint32
 
 
+def owner_of(order: Bid | Ask) -> str:
+    """Address of who signs it."""
+    return order.client if isinstance(order, Bid) else order.provider
+
+
 class Claim(SignedType):
     """A provider's progress: the chain of tips of `lease` reaches `tip` at index `n`."""
 

@@ -23,7 +23,10 @@ from contracts.errors import UserError
 from contracts.settings import Settings, home
 from contracts.wallet import keys
 from market.api.app import create_app
-from market.chain import indexer
+from market.auction.clearing import run_clearing
+from market.chain.indexer import run_indexer
+from market.chain.keeper import run_keeper
+from market.maintenance.retention import run_retention
 from market.runtime.context import Context
 from market.runtime.leader import RENEW_SECONDS, Alone, Elected
 from market.runtime.settings import MarketSettings
@@ -212,11 +215,7 @@ def _listen(settings: MarketSettings) -> socket.socket:
 
 def works() -> dict[str, Work]:
     """What a market does beside answering: follow the chain, clear, keep, and collect blobs."""
-    from market.auction import clearing
-    from market.chain import keeper
-    from market.maintenance import retention
-
-    return {"indexer": indexer.run, "clearing": clearing.run, "keeper": keeper.run, "retention": retention.run}
+    return {"indexer": run_indexer, "clearing": run_clearing, "keeper": run_keeper, "retention": run_retention}
 
 
 def stand_for_leader(context: Context, stop: threading.Event) -> None:

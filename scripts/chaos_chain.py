@@ -7,9 +7,9 @@ from pathlib import Path
 from web3 import HTTPProvider, Web3
 from web3.types import RPCEndpoint
 
-from contracts.chain.devnet.devnet import Devnet, Timing, start_devnet
+from contracts.chain.devnet.devnet import Devnet, DevnetTiming, start_devnet
 
-TIMING = Timing(window=4, checkpoint_timeout=60, arbiter_timeout=30, interruptible_timeout=120)
+TIMING = DevnetTiming(window=4, checkpoint_timeout=60, arbiter_timeout=30, interruptible_timeout=120)
 
 
 class FrailChain:

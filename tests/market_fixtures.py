@@ -80,7 +80,7 @@ class World:
     def set_account(self, address: str, free: int = 0, active: int = 0, page: int = 0, used: int = 0) -> None:
         self.chain.words[address] = AccountWord(free, active, page, used)
         self.context._accounts.clear()
-        self.api._http.app.state.offers._words._words.clear()  # type: ignore[attr-defined]
+        self.api._http.app.state.offers._accounts._words.clear()  # type: ignore[attr-defined]
 
     def ask(self, **changes: Any) -> Any:
         return signed_ask(make_ask(self.provider, self.context.matcher, RULES, **changes), DOMAIN, self.provider)

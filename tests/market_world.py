@@ -28,7 +28,7 @@ from contracts.terms import AccountWord, Flag, Nums, Parties, Phase, Terms
 from contracts.types import ZERO_HASH, from_hex, to_hex
 from market.runtime.context import Context
 from market.runtime.settings import MarketSettings
-from market.services.blobs import keep
+from market.services.blobs import keep_upload
 from market.store.blobs import BlobStore
 from market.store.db import Database
 from market.store.models import LeaseRow
@@ -119,7 +119,7 @@ def upload(context: Context, account: str, data: bytes) -> FileRef:
     with context.blobs.incoming(sha256(data), len(data)) as blob:
         blob.write(data)
         blob.check()
-        return keep(context, blob, account)
+        return keep_upload(context, blob, account)
 
 
 # ------------------------------------------------------------------ orders

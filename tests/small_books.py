@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from contracts.job.provider_wants import Wants
 from market.matching import AskOffer, BidOffer, Book, Lot, Needs, Result, clear
-from market.matching.verifier import Claimed, lies
+from market.matching.verifier import ClaimedMatch, lies
 
 RULES = ["0x" + "a1" * 32, "0x" + "a2" * 32]
 PARTIES = [f"0x{n:040x}" for n in range(1, 7)]
@@ -47,8 +47,8 @@ def checked(of: Book, seed: bytes = b"", tick: int = 1) -> Result:
     return result
 
 
-def claims(result: Result) -> list[Claimed]:
-    return [Claimed(one.bid.id, one.ask.id, one.place, one.price) for one in result.matches]
+def claims(result: Result) -> list[ClaimedMatch]:
+    return [ClaimedMatch(one.bid.id, one.ask.id, one.place, one.price) for one in result.matches]
 
 
 def markets(orders: int = 6) -> st.SearchStrategy[Book]:

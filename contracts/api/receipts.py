@@ -35,7 +35,7 @@ class KeptReceipt(BaseModel):
         return self.receipt.receipt.order
 
 
-def keep(domain: Domain, matcher: str, posted: BidIn | AskIn, answer: ReceiptOut | None) -> None:
+def keep_receipt(domain: Domain, matcher: str, posted: BidIn | AskIn, answer: ReceiptOut | None) -> None:
     """Check and keep the receipt of an order that was posted to the market of `matcher`.
 
     Deletes those of orders that ended long ago. Raises UserError if there is none, or it is worth nothing, or it can't
@@ -59,7 +59,7 @@ def keep(domain: Domain, matcher: str, posted: BidIn | AskIn, answer: ReceiptOut
         raise UserError(f"can't keep the market's receipt as {path}: {error.strerror}", "make room there") from error
 
 
-def load(matcher: str) -> list[KeptReceipt]:
+def load_receipts(matcher: str) -> list[KeptReceipt]:
     """Those of a market's matcher that are kept here, by the order's id. Raises UserError for a file that is none."""
     return [_read(path) for path in sorted(_folder(matcher).glob("0x*.json"))]
 

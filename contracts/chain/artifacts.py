@@ -12,7 +12,7 @@ class Artifact(NamedTuple):
 
 
 @cache
-def load(name: str) -> Artifact:
+def load_artifact(name: str) -> Artifact:
     """One of Escrow, DevToken, EpochLog, OperatorArbiter."""
     data = json.loads(files("contracts").joinpath("artifacts", f"{name}.json").read_text(encoding="utf-8"))
     return Artifact(data["abi"], data["bytecode"])

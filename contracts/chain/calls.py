@@ -14,7 +14,7 @@ def order_abi(order: SignedType) -> tuple[Any, ...]:
     return tuple(from_hex(message[name]) if kind.startswith("bytes") else message[name] for kind, name in order.TYPE)
 
 
-class Match(NamedTuple):
+class SignedMatch(NamedTuple):
     """One matched pair, as `open` takes it."""
 
     bid: Bid

@@ -15,7 +15,7 @@ from web3.exceptions import BadFunctionCallOutput, BlockNotFound, ContractLogicE
 from web3.types import BlockIdentifier, TxParams, TxReceipt, Wei
 
 from contracts.chain import artifacts, errors, events
-from contracts.chain.calls import Match, Redemption, order_abi, rules_abi
+from contracts.chain.calls import Redemption, SignedMatch, order_abi, rules_abi
 from contracts.errors import UserError
 from contracts.orders import Approval, Domain, Rules
 from contracts.settings import Settings
@@ -37,7 +37,7 @@ class Bounds(NamedTuple):
     max_arbiter_timeout: int
 
 
-class Dispute(NamedTuple):
+class OpenDispute(NamedTuple):
     """A challenge that is not resolved."""
 
     id: str
@@ -97,7 +97,7 @@ class Chain:
 
     def _contract(self, name: str, address: str) -> Contract:
         contract: Contract = self.w3.eth.contract(
-            address=Web3.to_checksum_address(address), abi=artifacts.load(name).abi
+            address=Web3.to_checksum_address(address), abi=artifacts.load_artifact(name).abi
         )
         return contract
 
@@ -123,9 +123,9 @@ class Chain:
         )
         return StateWord(status, settled, accepted, claimed, t, int.from_bytes(tip, "big"))
 
-    def dispute(self, lease: str) -> Dispute | None:
+    def dispute(self, lease: str) -> OpenDispute | None:
         id_, challenger, bond, tip = self.escrow.functions.dispute(from_hex(lease)).call()
-        dispute = Dispute(to_hex(id_), challenger, bond, to_hex(tip))
+        dispute = OpenDispute(to_hex(id_), challenger, bond, to_hex(tip))
         return None if dispute.id == ZERO_HASH else dispute
 
     def bounds(self) -> Bounds:
@@ -234,10 +234,10 @@ class Chain:
 
     # ---------------------------------------------------------------- leases
 
-    def open(self, rules: Rules, match: Match) -> ContractFunction:
+    def open(self, rules: Rules, match: SignedMatch) -> ContractFunction:
         return self.escrow.functions.open(order_abi(rules), match.abi())
 
-    def open_batch(self, rules: Sequence[Rules], matches: Sequence[Match]) -> ContractFunction:
+    def open_batch(self, rules: Sequence[Rules], matches: Sequence[SignedMatch]) -> ContractFunction:
         """A dry run returns one Refusal (as an integer) for each match."""
         return self.escrow.functions.openBatch(rules_abi(rules), [match.abi() for match in matches])
 

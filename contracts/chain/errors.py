@@ -189,7 +189,7 @@ def _by_selector() -> dict[bytes, tuple[str, list[str], list[str]]]:
         bytes.fromhex("4e487b71"): ("Panic", ["uint256"], ["code"]),
     }
     for contract in ("Escrow", "DevToken", "EpochLog", "OperatorArbiter"):
-        for item in artifacts.load(contract).abi:
+        for item in artifacts.load_artifact(contract).abi:
             if item["type"] == "error":
                 types = [collapse_if_tuple(value) for value in item["inputs"]]
                 selector = keccak(f"{item['name']}({','.join(types)})".encode())[:4]

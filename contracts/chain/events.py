@@ -148,7 +148,7 @@ _TYPES: dict[str, type[Event]] = {
 def _layouts() -> dict[bytes, _Layout]:
     found = {}
     for contract in ("Escrow", "EpochLog"):
-        for item in artifacts.load(contract).abi:
+        for item in artifacts.load_artifact(contract).abi:
             if item["type"] != "event" or not (item["name"] in _TYPES or item["name"] == "Opened"):
                 continue
             layout = _Layout(item["name"], [], [], [])

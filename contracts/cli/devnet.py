@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from contracts.chain.devnet.devnet import FAST, MNEMONIC, Devnet, Timing, start_devnet
+from contracts.chain.devnet.devnet import FAST, MNEMONIC, Devnet, DevnetTiming, start_devnet
 from contracts.errors import UserError
 from contracts.settings import CONFIG_NAME, home
 
@@ -43,7 +43,9 @@ def devnet(
         "interruptible_timeout": interruptible_timeout,
         "arbiter_timeout": arbiter_timeout,
     }
-    timing = replace(FAST if fast else Timing(), **{name: value for name, value in chosen.items() if value is not None})
+    timing = replace(
+        FAST if fast else DevnetTiming(), **{name: value for name, value in chosen.items() if value is not None}
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with start_devnet(home(), port, block_time=block_time, timing=timing, state=state) as running:

@@ -37,7 +37,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen 
 Amount = Annotated[str, typer.Argument(help="Whole tokens, such as 12.5", metavar="AMOUNT")]
 
 
-class Step(NamedTuple):
+class WalletStep(NamedTuple):
     """One transaction of a command. With a key, a command that was killed is gone on with when it is given again."""
 
     what: str
@@ -65,7 +65,7 @@ def passwd(
     old = keys.read_password(f"Password for key '{name}'")
     keys.load(name, old)  # wrong? then no need to think of a new one
     new = keys.read_password(f"New password for key '{name}'", confirm=True, variable="GPUMARKET_NEW_PASSWORD")
-    encryption_keys.change_password(name, old, new)
+    encryption_keys.reencrypt(name, old, new)
     keys.change_password(name, old, new)
     _show([{"name": name, "address": address}], output)
 
@@ -129,7 +129,7 @@ def withdraw(
             f"{_tokens(chain, wanted)}",
             "what leases hold becomes free when they end",
         )
-    steps = [Step(f"withdraw {_tokens(chain, wanted)} to {target}", chain.withdraw(target, wanted), intent)]
+    steps = [WalletStep(f"withdraw {_tokens(chain, wanted)} to {target}", chain.withdraw(target, wanted), intent)]
     _carry_out(sender, steps, wanted, dry_run, output)
 
 
@@ -156,7 +156,7 @@ def faucet(
         raise UserError(f"the token {chain.token.address} has no faucet", "this is not a devnet's token") from error
     if not dry_run and chain.w3.eth.get_balance(chain.w3.to_checksum_address(address)) < FAUCET_ETHER * 10**18:
         chain.w3.provider.make_request(RPCEndpoint("anvil_setBalance"), [address, hex(FAUCET_ETHER * 10**18)])
-    _carry_out(sender, [Step(f"give {_tokens(chain, wanted)} to {address}", call)], wanted, dry_run, output)
+    _carry_out(sender, [WalletStep(f"give {_tokens(chain, wanted)} to {address}", call)], wanted, dry_run, output)
 
 
 def _open(key: str | None) -> tuple[Chain, str]:
@@ -165,21 +165,21 @@ def _open(key: str | None) -> tuple[Chain, str]:
     return connect(settings), name
 
 
-def _deposit_steps(sender: Sender, amount: int, intent: str) -> list[Step]:
+def _deposit_steps(sender: Sender, amount: int, intent: str) -> list[WalletStep]:
     """One transaction where the token knows permits or the allowance is there; else an approval before it."""
     chain = sender.chain
     into = f"deposit {_tokens(chain, amount)} for {sender.address}"
     if chain.allowance(sender.address) >= amount or sender.knows(intent):
-        return [Step(into, chain.deposit(sender.address, amount), intent)]
+        return [WalletStep(into, chain.deposit(sender.address, amount), intent)]
     try:
         permitted = chain.deposit_with_permit(sender.account, amount, chain.now() + PERMIT_SECONDS)
-        return [Step(f"{into}, with a permit", permitted, intent)]
+        return [WalletStep(f"{into}, with a permit", permitted, intent)]
     except Web3Exception:
-        approval = Step(f"let the escrow take {_tokens(chain, amount)}", chain.approve(amount))
-        return [approval, Step(into, chain.deposit(sender.address, amount), intent)]
+        approval = WalletStep(f"let the escrow take {_tokens(chain, amount)}", chain.approve(amount))
+        return [approval, WalletStep(into, chain.deposit(sender.address, amount), intent)]
 
 
-def _carry_out(sender: Sender, steps: list[Step], amount: int, dry_run: bool, output: Output) -> None:
+def _carry_out(sender: Sender, steps: list[WalletStep], amount: int, dry_run: bool, output: Output) -> None:
     done = [_estimate(sender, step) if dry_run else _send(sender, step) for step in steps]
     if output is Output.JSON:
         print(json.dumps({"amount": str(amount), "dry_run": dry_run, "transactions": done}, indent=2))
@@ -201,11 +201,11 @@ def _tell(done: list[dict[str, Any]], dry_run: bool) -> None:
         typer.echo("nothing was sent")
 
 
-def _estimate(sender: Sender, step: Step) -> dict[str, Any]:
+def _estimate(sender: Sender, step: WalletStep) -> dict[str, Any]:
     return {"what": step.what, "max_cost_wei": str(sender.cost(step.call))}
 
 
-def _send(sender: Sender, step: Step) -> dict[str, Any]:
+def _send(sender: Sender, step: WalletStep) -> dict[str, Any]:
     resumed = step.key is not None and sender.knows(step.key)
     receipt = sender.send(step.call, key=step.key)
     cost = receipt["gasUsed"] * receipt["effectiveGasPrice"]

@@ -56,7 +56,7 @@ def unlock(name: str) -> tuple[LocalAccount, PrivateKey]:
     return keys.load(name, password), load_or_create(name, password)
 
 
-def change_password(name: str, old: str, new: str) -> None:
+def reencrypt(name: str, old: str, new: str) -> None:
     """Encrypts the key anew, if there is one. May be given again after an interruption."""
     path = _path(name)
     if not path.exists():

@@ -33,7 +33,7 @@ FORMER_KEY = "it was signed for a former key of this market, or for another one:
 _Sight = tuple[int, str]  # the newest message, and the newest event of the chain
 
 
-def run(context: Context, stop: threading.Event) -> None:
+def run_clearing(context: Context, stop: threading.Event) -> None:
     """Clear once an epoch until `stop`."""
     clearing = Clearing(context)
 

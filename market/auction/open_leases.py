@@ -8,7 +8,7 @@ import structlog
 from sqlmodel import Session, col, select
 
 from contracts.chain import events
-from contracts.chain.calls import Match as Pair
+from contracts.chain.calls import SignedMatch
 from contracts.chain.errors import Refusal
 from contracts.orders import Ask, Bid, Rules
 from contracts.types import to_hex
@@ -27,7 +27,7 @@ class _Opening:
     ask_id: str
     bid: Bid
     ask: Ask
-    pair: Pair  # with an index of rules that is not set yet
+    pair: SignedMatch  # with an index of rules that is not set yet
 
 
 def open_matches(context: Context, number: int) -> int:
@@ -79,12 +79,12 @@ def _unopened(session: Session, number: int) -> list[_Opening]:
         ).first()
         bid, ask = Bid.model_validate(bid_row.bid), Ask.model_validate(ask_row.ask)
         prev = terms_of(newest) if newest is not None else None
-        pair = Pair(bid, ask, match.price, bid_row.signature, ask_row.signature, prev=prev)
+        pair = SignedMatch(bid, ask, match.price, bid_row.signature, ask_row.signature, prev=prev)
         openings.append(_Opening(match.bid, match.ask, bid, ask, pair))
     return openings
 
 
-def _pairs(context: Context, openings: Sequence[_Opening]) -> tuple[list[Rules], list[Pair]]:
+def _pairs(context: Context, openings: Sequence[_Opening]) -> tuple[list[Rules], list[SignedMatch]]:
     """The matches as the escrow takes them, each rule-set once."""
     hashes = sorted({one.bid.rules for one in openings})
     pairs = [one.pair._replace(rules=hashes.index(one.bid.rules)) for one in openings]

@@ -55,7 +55,7 @@ class Leases(Ledger):
         return self.accounts.setdefault(owner, Account(free=_PLENTY))
 
 
-def run(context: Context, stop: threading.Event) -> None:
+def run_indexer(context: Context, stop: threading.Event) -> None:
     """Follow the chain until `stop`, or the leader. Outages of the node are waited out. Raises HistoryLost."""
     follower = Follower(context.chain, DatabaseStore(context.db))
     while not stop.is_set():
@@ -92,7 +92,7 @@ def follow(context: Context, follower: Follower) -> bool:
         context.caught_up.set()
         return False
     with context.leading() as session:
-        apply(session, steps)
+        apply_steps(session, steps)
     restore_head(context)
     return True
 
@@ -116,12 +116,12 @@ def catch_up(
     end = chain.w3.eth.block_number if until is None else until
     while steps := follower.poll(until):
         with db.session() as session:
-            apply(session, steps)
+            apply_steps(session, steps)
         if isinstance(steps[-1], Block):
             watch("blocks of the chain", steps[-1].number - follower.start, max(0, end - follower.start))
 
 
-def apply(session: Session, steps: Sequence[Step]) -> None:
+def apply_steps(session: Session, steps: Sequence[Step]) -> None:
     """Store what the steps bring, undo what they undo, and fold every lease that either touched."""
     touched: set[str] = set()
     for step in steps:

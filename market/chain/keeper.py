@@ -17,12 +17,12 @@ from market.store.models import ApprovalRow, BidRow, LeaseRow
 log = structlog.get_logger()
 
 
-def run(context: Context, stop: threading.Event) -> None:
+def run_keeper(context: Context, stop: threading.Event) -> None:
     """One round every epoch until `stop`."""
-    repeat(context, "keeper", keep, stop, context.settings.epoch_seconds)
+    repeat(context, "keeper", keep_leases, stop, context.settings.epoch_seconds)
 
 
-def keep(context: Context) -> None:
+def keep_leases(context: Context) -> None:
     """Look at each live lease of this market on chain, and take the exit that is due."""
     # Those of other markets on the escrow are theirs to pay gas for. A Bid that is held here may have been opened by a
     # former key; one that is not, by a database that was lost.

@@ -3,14 +3,27 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from contracts.chain.client import connect
 from contracts.cli.output import Output
-
-if TYPE_CHECKING:
-    from market.server import Server
+from contracts.logs import configure_logs
+from contracts.progress_bar import watching
+from contracts.settings import load_settings
+from market.chain import indexer
+from market.cli.settings import show_settings
+from market.maintenance import backup as copying
+from market.maintenance import reindex as anew
+from market.maintenance import retention
+from market.runtime.context import Context
+from market.runtime.settings import load_market_settings
+from market.server import Server, check_journal, only_one, open_context, open_database, works
+from market.store.blobs import BlobStore
+from market.store.db import Database
+from market.store.journal import FOLDER, Journal
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a market.")
 
@@ -26,6 +39,11 @@ def market() -> None:
     """Run a market."""
 
 
+def use_home(home: Path | None) -> None:
+    if home is not None:
+        os.environ["GPUMARKET_HOME"] = str(home)
+
+
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
@@ -36,12 +54,7 @@ def serve(
     json_logs: Annotated[bool, typer.Option("--json-logs", help="Log one JSON object a line.")] = False,
 ) -> None:
     """Serve the API, follow the chain, clear the auction. Stops on Ctrl-C or SIGTERM."""
-    if home is not None:
-        os.environ["GPUMARKET_HOME"] = str(home)
-    from contracts.logs import configure_logs
-    from contracts.settings import load_settings
-    from market.runtime.settings import load_market_settings
-    from market.server import Server, only_one, open_context, works
+    use_home(home)
 
     settings = load_market_settings(
         host=host,
@@ -54,12 +67,12 @@ def serve(
     with only_one():
         context = open_context(settings, load_settings())
         server = Server(context, works())
-        show(server)
+        show_address(server)
         code = server.run()
     raise typer.Exit(code)
 
 
-def show(server: "Server") -> None:
+def show_address(server: Server) -> None:
     context, info = server.context, server.context.info()
     typer.echo(f"market    {server.url}")
     typer.echo(f"chain     {info.chain_id}, escrow {info.escrow}")
@@ -72,11 +85,9 @@ def show(server: "Server") -> None:
 @app.command()
 def settings(home: Home = None, output: OutputOption = Output.TABLE) -> None:
     """Show all settings that hold here, and where each comes from. Passwords are not shown."""
-    if home is not None:
-        os.environ["GPUMARKET_HOME"] = str(home)
-    from market.cli import settings
+    use_home(home)
 
-    settings.show(output)
+    show_settings(output)
 
 
 @app.command()
@@ -86,15 +97,7 @@ def collect(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Remove the blobs that nobody needs any more, as a running market does by itself every hour."""
-    if home is not None:
-        os.environ["GPUMARKET_HOME"] = str(home)
-    from contracts.chain.client import connect
-    from contracts.settings import load_settings
-    from market.maintenance import retention
-    from market.runtime.context import Context
-    from market.runtime.settings import load_market_settings
-    from market.server import check_journal, open_database
-    from market.store.blobs import BlobStore
+    use_home(home)
 
     settings = load_market_settings()
     db, blobs = open_database(settings), BlobStore(settings.blob_dir, settings.max_blob_bytes)
@@ -123,20 +126,13 @@ def backup(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Copy the database as it is now; the market may run. The blobs' folder is copied after it, with rsync."""
-    if home is not None:
-        os.environ["GPUMARKET_HOME"] = str(home)
-    from rich.console import Console
-
-    from contracts.progress_bar import watching
-    from market.maintenance import backup as copying
-    from market.runtime.settings import load_market_settings
-    from market.store.db import Database
+    use_home(home)
 
     settings = load_market_settings()
     db = Database(settings.database_url)
     db.check()
     with watching(Console(stderr=True)) as watch:
-        size = copying.save(db, file, watch)
+        size = copying.save_copy(db, file, watch)
     if output is Output.JSON:
         typer.echo(json.dumps({"file": str(file), "bytes": size, "blob_dir": str(settings.blob_dir)}, indent=2))
         return
@@ -154,28 +150,16 @@ def reindex(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Make the whole database anew from the chain, the blobs and the messages beside them. Stop the market first."""
-    if home is not None:
-        os.environ["GPUMARKET_HOME"] = str(home)
-    from rich.console import Console
-
-    from contracts.chain.client import connect
-    from contracts.progress_bar import watching
-    from contracts.settings import load_settings
-    from market.chain import indexer
-    from market.maintenance import reindex as anew
-    from market.runtime.settings import load_market_settings
-    from market.server import only_one, open_database
-    from market.store.blobs import BlobStore
-    from market.store.journal import FOLDER, Journal
+    use_home(home)
 
     console = Console(stderr=True)
     settings, chain = load_market_settings(), connect(load_settings())
-    blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
+    blobs, journal = BlobStore(settings.blob_dir, settings.max_blob_bytes), Journal(settings.blob_dir / FOLDER)
     with only_one():
         old = open_database(settings)
-        with anew.alone(old) as leadership, anew.scratch() as new:
-            journal, newest = Journal(settings.blob_dir / FOLDER), anew.newest_message(old)
+        with anew.as_only_market(old) as leadership, anew.scratch() as new:
             with watching(console) as watch:
+                newest = anew.newest_message(old)
                 anew.build(new, chain, journal, blobs, until=anew.height(old), newest=newest, watch=watch)
                 differences = anew.compare(old, new, watch)
             made, replaces = anew.count(new), bool(differences) and not dry_run
@@ -189,11 +173,11 @@ def reindex(
                 with watching(console) as watch:
                     indexer.catch_up(chain, new, watch=watch)
                     anew.replace(old, new, leadership, watch)
-            if output is Output.JSON:
-                told = {"differences": [str(one) for one in differences], "rows": made, "replaced": replaces}
-                typer.echo(json.dumps(told, indent=2))
-            elif replaces:
-                typer.echo("the database was made anew")
-            else:
-                typer.echo("nothing was changed" if differences else "the database is what it should be")
-            raise typer.Exit(1 if differences and dry_run else 0)
+    if output is Output.JSON:
+        told = {"differences": [str(one) for one in differences], "rows": made, "replaced": replaces}
+        typer.echo(json.dumps(told, indent=2))
+    elif replaces:
+        typer.echo("the database was made anew")
+    else:
+        typer.echo("nothing was changed" if differences else "the database is what it should be")
+    raise typer.Exit(1 if differences and dry_run else 0)

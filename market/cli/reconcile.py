@@ -43,7 +43,7 @@ def reconcile(
         blobs = BlobStore(settings.blob_dir, settings.max_blob_bytes)
         with watching(status) as watch:
             if fix and dry_run:
-                for one in repair.find(chain, db, blobs, watch):
+                for one in repair.find_repairs(chain, db, blobs, watch):
                     status.print(f"would mend  {one}", highlight=False, soft_wrap=True)
             elif fix:
                 for line in repair.fix(chain, db, blobs, watch):
@@ -60,7 +60,7 @@ def reconcile(
         raise typer.Exit(1)
 
 
-def _show(checks: list[comparing.Check]) -> None:
+def _show(checks: list[comparing.Comparison]) -> None:
     table = Table("check", "compared", "differences", box=None, pad_edge=False)
     for check in checks:
         table.add_row(check.name, str(check.compared), str(len(check.differences) or "none"))

@@ -19,7 +19,7 @@ from market.approver.settings import load_approver_settings
 from market.runtime.settings import load_market_settings
 
 
-def show(output: Output) -> None:
+def show_settings(output: Output) -> None:
     rows = [
         *_rows("market", load_market_settings(), "GPUMARKET_MARKET_", MARKET_FILE, read_market_file(None)),
         *_rows(

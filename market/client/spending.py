@@ -25,7 +25,7 @@ class Cancellation:
     warning: str = ""
 
 
-def plan(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:
+def plan_cancellation(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:
     """The transaction that cancels a job, by how it stands on chain. Raises UserError if there is nothing to cancel."""
     if not job.leases:
         return _never_leased(market, chain, job)

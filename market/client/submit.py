@@ -26,7 +26,7 @@ CLOCK_SLACK = 3600  # seconds that a chain's clock may be ahead of this machine'
 
 
 @dataclass(frozen=True)
-class Offer:
+class Submission:
     """A job that is ready to be signed for."""
 
     name: str
@@ -52,7 +52,7 @@ class Offer:
         return None if each is None else each * self.quote.checkpoints
 
 
-def prepare(market: MarketClient, domain: Domain, client: str, path: Path, approver: str | None) -> Offer:
+def prepare(market: MarketClient, domain: Domain, client: str, path: Path, approver: str | None) -> Submission:
     """Read a job, get its quote, and check that the Bid in it is the one that was asked for. Raises UserError."""
     info = _info(market, domain)
     job, asked = question(info, client, path, approver or info.approver)
@@ -92,7 +92,7 @@ def prepare_follow_up(
     max_price: str | None = None,
     deadline: str | None = None,
     valid_for: int | None = None,
-) -> Offer:
+) -> Submission:
     """The quote for a job that goes on from the last accepted checkpoint of one that is over, whose tip is `tip`.
 
     What is not given is as it was; `steps` by default the rest of the earlier job's. Raises UserError.
@@ -147,14 +147,14 @@ def _info(market: MarketClient, domain: Domain) -> Info:
 
 def _quoted(
     market: MarketClient, asked: QuoteIn, info: Info, name: str, folder: Path | None, earlier: JobOut | None
-) -> Offer:
+) -> Submission:
     quote = market.quote(asked)
     _check(quote.bid, asked, info)
     approver_key = None
     if asked.spec.sealed and quote.bid.effective_approver != asked.client:
         domain = Domain(chain_id=info.chain_id, verifying_contract=info.escrow)
         approver_key = job_keys.key_of_approver(market, domain, quote.bid.effective_approver)
-    return Offer(name, asked.spec, folder, info, quote, approver_key, earlier)
+    return Submission(name, asked.spec, folder, info, quote, approver_key, earlier)
 
 
 def _question(what: str, **fields: Any) -> QuoteIn:
@@ -231,7 +231,7 @@ def _check(bid: Bid, asked: QuoteIn, info: Info) -> None:
         raise UserError(f"the market's quote has a Bid valid until {bid.valid_until}, asked for was {latest} at most")
 
 
-def same_again(market: MarketClient, offer: Offer) -> list[JobOut]:
+def same_again(market: MarketClient, offer: Submission) -> list[JobOut]:
     """Jobs of this client with the same JobSpec that are not over."""
     alive = (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.CLOSING)
     bid = offer.quote.bid
@@ -242,7 +242,7 @@ def sign(
     market: MarketClient,
     domain: Domain,
     key: LocalAccount,
-    offer: Offer,
+    offer: Submission,
     uploaded: Callable[[str, int], None],
     own: PrivateKey | None = None,
 ) -> BidIn:

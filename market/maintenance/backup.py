@@ -17,7 +17,7 @@ WRITTEN = "bytes written"
 STEPS_A_LOOK, SECONDS_A_LOOK = 1_000_000, 0.5  # of SQLite's machine, for pg_dump
 
 
-def save(db: Database, target: Path, watch: Watch = nobody) -> int:
+def save_copy(db: Database, target: Path, watch: Watch = nobody) -> int:
     """Writes the copy: a database's file of SQLite, or an archive of pg_dump. Returns its size. Raises UserError."""
     if target.exists():
         raise UserError(f"{target} exists already", "name a new file; old backups are yours to delete")

@@ -32,7 +32,7 @@ SECONDS_BETWEEN = 1.0
 
 
 @dataclass
-class Check:
+class Comparison:
     """One comparison: how many things were compared, and what differs."""
 
     name: str
@@ -61,7 +61,7 @@ def read_books(chain: Chain, watch: Watch = nobody) -> Books:
     return Books(ledger, events)
 
 
-def reconcile(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: Watch = nobody) -> list[Check]:
+def reconcile(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: Watch = nobody) -> list[Comparison]:
     """All checks. What is told differed in the same words at several looks: while a market runs, chain and database
     are not read at quite the same moment."""
     checks = _look(chain, db, blobs, keep, watch)
@@ -76,7 +76,7 @@ def reconcile(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: W
     return checks
 
 
-def _look(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: Watch) -> list[Check]:
+def _look(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: Watch) -> list[Comparison]:
     books = read_books(chain, watch)
     checks = [check_accounts(chain, books, watch), check_tokens(chain, books), check_leases(chain, books, watch)]
     checks.append(check_payments(books))
@@ -89,7 +89,7 @@ def _look(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: Watch
         ]
         bids = session.exec(select(BidRow)).all()
         records = [CheckpointRecord.model_validate(row.record) for row in _approved(session)]
-        needed = retention.needed(session, keep)
+        needed = retention.needed_blobs(session, keep)
     checks.append(check_tables(chain, db, blobs, watch))
     return [*checks, check_job_files(bids, blobs, needed, watch), check_checkpoints(records, blobs, needed, watch)]
 
@@ -97,8 +97,8 @@ def _look(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: Watch
 # ------------------------------------------------------------------ the chain against itself
 
 
-def check_accounts(chain: Chain, books: Books, watch: Watch = nobody) -> Check:
-    check = Check("balances: events against the escrow's accounts")
+def check_accounts(chain: Chain, books: Books, watch: Watch = nobody) -> Comparison:
+    check = Comparison("balances: events against the escrow's accounts")
     for done, (owner, expected) in enumerate(sorted(books.ledger.accounts.items())):
         watch("accounts", done, len(books.ledger.accounts))
         found = chain.account(owner)
@@ -110,17 +110,17 @@ def check_accounts(chain: Chain, books: Books, watch: Watch = nobody) -> Check:
     return check
 
 
-def check_tokens(chain: Chain, books: Books) -> Check:
+def check_tokens(chain: Chain, books: Books) -> Comparison:
     """More than it owes is no fault: anyone can send tokens to the escrow unasked."""
-    check = Check("tokens: what the escrow owes against what it holds", compared=1)
+    check = Comparison("tokens: what the escrow owes against what it holds", compared=1)
     owed, held = books.ledger.held, chain.token_balance(chain.escrow.address)
     if held < owed:
         check.differences.append(f"the escrow holds {owed - held} less than it owes")
     return check
 
 
-def check_leases(chain: Chain, books: Books, watch: Watch = nobody) -> Check:
-    check = Check("leases: events against the escrow's states")
+def check_leases(chain: Chain, books: Books, watch: Watch = nobody) -> Comparison:
+    check = Comparison("leases: events against the escrow's states")
     for lease in books.ledger.leases.values():
         watch("leases", check.compared, len(books.ledger.leases))
         check.compared += 1
@@ -130,9 +130,9 @@ def check_leases(chain: Chain, books: Books, watch: Watch = nobody) -> Check:
     return check
 
 
-def check_payments(books: Books) -> Check:
+def check_payments(books: Books) -> Comparison:
     """Each index of a Bid is paid at most once, and the indices are paid in order."""
-    check = Check("payments: each checkpoint of each job paid exactly once")
+    check = Comparison("payments: each checkpoint of each job paid exactly once")
     by_bid: dict[str, list[LeaseView]] = {}
     for lease in books.ledger.leases.values():
         by_bid.setdefault(lease.terms.parties.bid, []).append(lease)
@@ -149,8 +149,8 @@ def check_payments(books: Books) -> Check:
 # ------------------------------------------------------------------ the database against the chain
 
 
-def check_events(session: Session, books: Books) -> Check:
-    check = Check("events: database against chain")
+def check_events(session: Session, books: Books) -> Comparison:
+    check = Comparison("events: database against chain")
     on_chain = {(event.at.block_hash, event.at.log_index) for event in books.events}
     stored = {(row.block_hash, row.log_index) for row in session.exec(select(ChainEvent))}
     for name, keys in (("missing in the database", on_chain - stored), ("not on chain", stored - on_chain)):
@@ -159,8 +159,8 @@ def check_events(session: Session, books: Books) -> Check:
     return check
 
 
-def check_lease_rows(session: Session, books: Books) -> Check:
-    check = Check("leases: database against chain")
+def check_lease_rows(session: Session, books: Books) -> Comparison:
+    check = Comparison("leases: database against chain")
     rows = {row.id: row for row in session.exec(select(LeaseRow))}
     views = books.ledger.leases
     for id in sorted(rows.keys() | views.keys()):
@@ -182,8 +182,8 @@ def check_lease_rows(session: Session, books: Books) -> Check:
     return check
 
 
-def check_matches(session: Session, books: Books) -> Check:
-    check = Check("matches: database against chain")
+def check_matches(session: Session, books: Books) -> Comparison:
+    check = Comparison("matches: database against chain")
     for row in session.exec(select(MatchRow).where(col(MatchRow.lease).is_not(None))):
         lease = books.ledger.leases.get(row.lease or "")
         found = (lease.terms.parties.bid, lease.ask, lease.terms.nums.price) if lease else None
@@ -199,9 +199,9 @@ def _approved(session: Session) -> Iterable[CheckpointRow]:
     )
 
 
-def check_approvals(session: Session, chain: Chain) -> Check:
+def check_approvals(session: Session, chain: Chain) -> Comparison:
     """Signatures of claims and approvals, and each lease's chain of tips."""
-    check = Check("approvals: signatures and the chain of tips")
+    check = Comparison("approvals: signatures and the chain of tips")
     leases = {row.id: row for row in session.exec(select(LeaseRow))}
     tips = {id: row.start_tip for id, row in leases.items()}
     by_index: dict[tuple[str, int], str] = {}
@@ -225,9 +225,9 @@ def check_approvals(session: Session, chain: Chain) -> Check:
     return check
 
 
-def check_tables(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> Check:
+def check_tables(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> Comparison:
     """All tables against what a new database would hold."""
-    check = Check("tables: database against journal, blobs and chain", compared=sum(reindex.count(db).values()))
+    check = Comparison("tables: database against journal, blobs and chain", compared=sum(reindex.count(db).values()))
     check.differences += map(str, reindex.look(db, chain, blobs, watch))
     return check
 
@@ -235,8 +235,8 @@ def check_tables(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = no
 # ------------------------------------------------------------------ the blobs against the database
 
 
-def check_job_files(bids: Sequence[BidRow], blobs: BlobStore, needed: set[str], watch: Watch = nobody) -> Check:
-    check = Check("blobs: the files of jobs")
+def check_job_files(bids: Sequence[BidRow], blobs: BlobStore, needed: set[str], watch: Watch = nobody) -> Comparison:
+    check = Comparison("blobs: the files of jobs")
     for done, bid in enumerate(bids):
         watch("jobs whose files are hashed", done, len(bids))
         for path, plain in JobSpec.model_validate(bid.spec).stored_files.items():
@@ -251,8 +251,8 @@ def check_job_files(bids: Sequence[BidRow], blobs: BlobStore, needed: set[str], 
 
 def check_checkpoints(
     records: Iterable[CheckpointRecord], blobs: BlobStore, needed: set[str], watch: Watch = nobody
-) -> Check:
-    check = Check("blobs: approved checkpoints, bytes and state roots")
+) -> Comparison:
+    check = Comparison("blobs: approved checkpoints, bytes and state roots")
     there = [record for record in records if record.stored.sha256 in needed]
     for record in there:
         watch("checkpoints that are hashed", check.compared, len(there))

@@ -68,7 +68,7 @@ def scratch() -> Iterator[Database]:
 
 
 @contextmanager
-def alone(db: Database) -> Iterator[Leadership]:
+def as_only_market(db: Database) -> Iterator[Leadership]:
     """Keeps other processes from leading a market on this database. Raises UserError if one does."""
     leadership: Leadership = leader.Alone() if db.is_sqlite else leader.Elected(db)
     leadership.stand()

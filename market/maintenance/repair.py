@@ -15,7 +15,7 @@ from market.store.db import Database
 from market.store.models import BlobRow
 
 
-def find(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> list[Difference]:
+def find_repairs(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> list[Difference]:
     """What can be mended: seen twice, some time apart, because in a market that runs rows change meanwhile."""
     first = reindex.look(db, chain, blobs, watch)
     if not first:
@@ -26,7 +26,7 @@ def find(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) ->
 
 def fix(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> Iterator[str]:
     """Mends it, and says what it was."""
-    for one in reindex.mend(db, find(chain, db, blobs, watch)):
+    for one in reindex.mend(db, find_repairs(chain, db, blobs, watch)):
         yield str(one)
 
 

@@ -99,7 +99,7 @@ def unneeded(session: Session, keep: Keep, now: float) -> set[str]:
     return {blob for blob in listed if until[blob] < now}
 
 
-def needed(session: Session, keep: Keep) -> set[str]:
+def needed_blobs(session: Session, keep: Keep) -> set[str]:
     """Blobs of jobs that must be there now."""
     # As a market tells the time that follows the chain; a devnet's can be ahead.
     now = max(time.time(), session.exec(select(func.max(ChainBlock.timestamp))).one() or 0)
@@ -172,7 +172,7 @@ def _job_blobs(session: Session, job: BidRow, leases: list[LeaseRow], over: floa
 # ------------------------------------------------------------------ collecting
 
 
-def run(context: Context, stop: threading.Event) -> None:
+def run_retention(context: Context, stop: threading.Event) -> None:
     """One look every `collect_seconds` until `stop`."""
     repeat(context, "retention", _one_round, stop, context.settings.collect_seconds)
 

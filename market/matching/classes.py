@@ -41,7 +41,7 @@ def rounded(lot: Lot) -> Lot:
     )  # fmt: skip
 
 
-def bounds(ask: AskOffer, stake: int) -> tuple[int, int, int, int]:
+def class_bounds(ask: AskOffer, stake: int) -> tuple[int, int, int, int]:
     """A TradeClass's units_per_hour, stake, min_work and max_checkpoints, where the ask can lock `stake`."""
     wanted_pay = ask.lot.wants.min_pay
     # A lease pays at least price_per_hour / units_per_hour for each unit, so this much work is enough.
@@ -105,7 +105,7 @@ def obstacle(bid: BidOffer, ask: AskOffer, tick: int) -> Reason | None:
     """What keeps the two from trading, and comes first in this order; None: nothing does."""
     if bid.needs.pool != ask.lot.pool:
         return Reason.LOT if bid.needs.rules == ask.lot.rules else Reason.RULES
-    of = TradeClass(rounded(ask.lot), *bounds(ask, ask.max_stake))
+    of = TradeClass(rounded(ask.lot), *class_bounds(ask, ask.max_stake))
     keeps = [(bound.reason, bound.keeps(bound.offered(of.lot), bound.asked(bid.needs))) for bound in LOT_BOUNDS]
     keeps += [
         (Reason.STAKE, of.stake >= bid.stake),

@@ -21,7 +21,7 @@ def tick(decimals: int) -> int:
     return int(10 ** max(0, decimals - TICK_DECIMALS))
 
 
-class Account(Protocol):
+class PartyAccount(Protocol):
     """What the chain says of a party."""
 
     @property
@@ -31,7 +31,7 @@ class Account(Protocol):
     def active(self) -> int: ...  # live leases as a provider
 
 
-def book_of(bids: Iterable[BidOffer], asks: Iterable[AskOffer], accounts: Mapping[str, Account]) -> Book:
+def book_of(bids: Iterable[BidOffer], asks: Iterable[AskOffer], accounts: Mapping[str, PartyAccount]) -> Book:
     """`accounts`: by address, of all owners of these orders."""
     free = {owner: account.free for owner, account in accounts.items()}
     active = {owner: account.active for owner, account in accounts.items()}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from market.matching.book import BidOffer, Lot, Size, TradeClass
-from market.matching.classes import bounds, rounded
+from market.matching.classes import class_bounds, rounded
 from market.matching.reserve import Reserved, Slot
 
 
@@ -45,7 +45,7 @@ def _by_class(bids: Sequence[BidOffer], slots: Sequence[Slot]) -> dict[TradeClas
             lot = rounded(ask.lot)
             lot = lots[id(ask.lot)] = same.setdefault(lot, lot)
         provider = ask.provider if ask.provider in avoided else ""
-        limits = bounds(ask, slot.stake)
+        limits = class_bounds(ask, slot.stake)
         key = (id(lot), limits, provider)
         if (members := found.get(key)) is None:
             members = found[key] = []

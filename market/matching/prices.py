@@ -37,12 +37,12 @@ def prices(trades: Trades) -> Ints:
 
     Where nothing is sold it is the greatest, the cheapest ask: no bid is above it, of those without arcs either.
     """
-    low, high = bounds(trades)
+    low, high = price_bounds(trades)
     is_sold = np.bincount(trades.bid_class[trades.bid_class >= 0], minlength=len(low)) > 0
     return np.where(is_sold, low, high)
 
 
-def bounds(trades: Trades) -> tuple[Ints, Ints]:
+def price_bounds(trades: Trades) -> tuple[Ints, Ints]:
     """The least and the greatest prices of all that support the matching."""
     matched = trades.bid_class[trades.arc_bid] >= 0
     wanted_by_others = np.full(trades.groups, -FAR)

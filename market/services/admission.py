@@ -4,7 +4,7 @@ from contracts.amounts import format_amount
 from contracts.api.bodies import RuleSet
 from contracts.api.problems import Code, Problem
 from contracts.chain.signatures import is_signed_by
-from contracts.orders import NONCE_BITS, Ask, Bid
+from contracts.orders import NONCE_BITS, Ask, Bid, owner_of
 from contracts.terms import AccountWord
 from contracts.types import ZERO_ADDRESS
 from market.runtime.context import Context
@@ -18,10 +18,6 @@ def terms_invalid(detail: str, hint: str | None = None, **values: str | int) -> 
 
 def kind_of(order: Order) -> str:
     return type(order).__name__
-
-
-def owner_of(order: Order) -> str:
-    return order.client if isinstance(order, Bid) else order.provider
 
 
 def check_positive(order: Order, *fields: str) -> None:
@@ -66,7 +62,7 @@ def check_not_expired(context: Context, order: Order) -> None:
         )
 
 
-def check_signature(context: Context, order: Order, signature: str) -> None:
+def check_order_signature(context: Context, order: Order, signature: str) -> None:
     owner = owner_of(order)
     if not is_signed_by(context.chain, order, owner, signature):
         domain = context.chain.domain

@@ -53,7 +53,7 @@ def _check(context: Context, body: AskIn) -> None:
             f"the Ask signs resources with the hash {ask.resources}, but those given have {body.resources.hash()}",
             "Send the resources that were hashed for the signature, unchanged.",
         )
-    admission.check_signature(context, ask, body.signature)
+    admission.check_order_signature(context, ask, body.signature)
     account = context.account(ask.provider)
     admission.check_page(ask, account)
     if account.active == 0 and account.free < ask.max_stake:

@@ -45,7 +45,7 @@ def _check(context: Context, body: BidIn) -> None:
     _check_amounts(context, bid, rules)
     _check_job(body)
     admission.check_not_expired(context, bid)
-    admission.check_signature(context, bid, body.signature)
+    admission.check_order_signature(context, bid, body.signature)
     check_sealed(context, body)
     account = context.account(bid.client)
     admission.check_page(bid, account)

@@ -34,7 +34,7 @@ class Upload:
     def finish(self) -> FileRef:
         """Keep it, if its bytes are what its name says. Raises Problem(blob_mismatch, quota_exceeded)."""
         self._blob.check()
-        return keep(self._context, self._blob, self._account)
+        return keep_upload(self._context, self._blob, self._account)
 
     def _count(self, more: int) -> None:
         self._counted += more
@@ -54,7 +54,7 @@ class Upload:
         self._undo.close()
 
 
-def keep(context: Context, blob: Incoming, account: str) -> FileRef:
+def keep_upload(context: Context, blob: Incoming, account: str) -> FileRef:
     """Give an upload that was checked its name. Raises Problem(quota_exceeded)."""
     # All in one session: what collects blobs holds the same lock, so it sees either all of this or nothing.
     with context.db.session() as session:

@@ -40,7 +40,7 @@ def list_epochs(context: Context, after: str | None, limit: int) -> Page[EpochOu
         return read_page(session, select(EpochRow), _NEWEST_FIRST, after, limit, lambda rows: _outs(session, rows))
 
 
-def list_bids(context: Context, number: int, after: str | None, limit: int) -> Page[EpochBid]:
+def list_epoch_bids(context: Context, number: int, after: str | None, limit: int) -> Page[EpochBid]:
     """Those of the set that the epoch was cleared from."""
     with context.db.reading() as session:
         _row(session, number)
@@ -48,7 +48,7 @@ def list_bids(context: Context, number: int, after: str | None, limit: int) -> P
         return read_page(session, query, _BIDS, after, limit, lambda rows: [_bid_out(row) for row in rows])
 
 
-def list_asks(context: Context, number: int, after: str | None, limit: int) -> Page[EpochAsk]:
+def list_epoch_asks(context: Context, number: int, after: str | None, limit: int) -> Page[EpochAsk]:
     with context.db.reading() as session:
         _row(session, number)
         query = select(AskRow).join(EpochOrderRow, col(EpochOrderRow.id) == AskRow.id).where(*_in_set(number))

@@ -15,7 +15,7 @@ from market.matching.classes import lone_price, lowest_limit, obstacle
 from market.matching.inputs import tick
 from market.runtime.context import Context
 from market.services.pricing import Offers, Pricing, invalid, is_open, pricing, rules_named
-from market.store.paging import SCAN, decode, encode
+from market.store.paging import SCAN, decode_cursor, encode_cursor
 
 WORK_BITS = 64
 
@@ -36,7 +36,7 @@ def list_offers(offers: Offers, body: OffersIn) -> Page[OfferOut]:
             place = _place(job, one.offer)
             if place[0] == 0 or body.misfits:
                 places[place] = one
-    cursor = None if body.after is None else decode(body.after, (int, int, int, str))
+    cursor = None if body.after is None else decode_cursor(body.after, (int, int, int, str))
     left = sorted(place for place in places if cursor is None or list(place) > cursor)
     items: list[OfferOut] = []
     # The chain is asked about those only that may be shown.
@@ -50,7 +50,7 @@ def list_offers(offers: Offers, body: OffersIn) -> Page[OfferOut]:
             if is_open(one, word) and (is_free or not body.free):
                 items.append(_out(context, one.offer, is_free, job))
             if len(items) == body.limit or number == SCAN:
-                return Page(items=items, next=encode(place) if number < len(left) else None)
+                return Page(items=items, next=encode_cursor(place) if number < len(left) else None)
     return Page(items=items)
 
 

@@ -23,12 +23,12 @@ Row = TypeVar("Row")
 Out = TypeVar("Out", bound=BaseModel)
 
 
-def encode(values: Sequence[Any]) -> str:
+def encode_cursor(values: Sequence[Any]) -> str:
     """A cursor of these, which JSON can hold."""
     return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
 
 
-def decode(cursor: str, kinds: Sequence[type]) -> list[Any]:
+def decode_cursor(cursor: str, kinds: Sequence[type]) -> list[Any]:
     """The values in a cursor. Raises Problem if it has not as many, of these very types."""
     try:
         values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
@@ -67,11 +67,11 @@ class Keyset:
 
     def cursor(self, row: Any) -> str:
         values = [getattr(row, column.key) for column in self.columns]
-        return encode([value.isoformat() if isinstance(value, datetime) else value for value in values])
+        return encode_cursor([value.isoformat() if isinstance(value, datetime) else value for value in values])
 
     def _decode(self, cursor: str) -> list[Any]:
         kinds = [str if isinstance(column.type, UtcTime) else column.type.python_type for column in self.columns]
-        values = decode(cursor, kinds)
+        values = decode_cursor(cursor, kinds)
         try:
             return [self._typed(value, column) for value, column in zip(values, self.columns, strict=True)]
         except ValueError as error:

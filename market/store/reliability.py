@@ -13,7 +13,7 @@ from market.store.models import ChainBlock, ChainEvent, LeaseRow
 CONVICTED = 2  # verdict of a challenge that was found right
 
 
-def records(session: Session) -> dict[str, Record]:
+def stored_records(session: Session) -> dict[str, Record]:
     """Of every provider that ever had a lease, as of the newest followed block."""
     provider = col(LeaseRow.provider)
     paid = func.sum(col(LeaseRow.settled) - col(LeaseRow.start))
@@ -54,5 +54,5 @@ class Tiers:
         """As of the newest followed block. Who is not in it has tier 0."""
         newest = session.exec(select(ChainBlock.hash).order_by(col(ChainBlock.number).desc()).limit(1)).first()
         if newest is None or newest != self._block:
-            self._block, self._tiers = newest, {who: tier(record) for who, record in records(session).items()}
+            self._block, self._tiers = newest, {who: tier(record) for who, record in stored_records(session).items()}
         return self._tiers

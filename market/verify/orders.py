@@ -7,7 +7,7 @@ from functools import cached_property
 
 from contracts.api.bodies import ReceiptOut
 from contracts.api.epochs import EpochAsk, EpochBid, EpochHeader
-from contracts.orders import NONCE_BITS, Ask, Bid, Rules, SignedType, recover
+from contracts.orders import NONCE_BITS, Ask, Bid, Rules, SignedType, owner_of, recover
 from contracts.progress_bar import Watch
 from contracts.types import ZERO_ADDRESS, from_hex, to_hex
 from market.verify.findings import Findings, Lie, Note
@@ -18,10 +18,6 @@ _POSITIVE = {
     Bid: ("checkpoints", "units", "max_price", "stake"),
     Ask: ("price_per_hour", "units_per_hour", "max_stake", "max_active", "max_checkpoints"),
 }
-
-
-def owner_of(order: Bid | Ask) -> str:
-    return order.client if isinstance(order, Bid) else order.provider
 
 
 @dataclass

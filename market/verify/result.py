@@ -7,7 +7,7 @@ from contracts.types import from_hex
 from market.matching import BidOffer, Book, Reason, clear
 from market.matching.book import TradeClass
 from market.matching.inputs import OfferReader, book_of, from_published
-from market.matching.verifier import Claimed, lies
+from market.matching.verifier import ClaimedMatch, lies
 from market.verify.findings import Findings, Lie
 from market.verify.history import Past
 from market.verify.published import OrderSet, Published
@@ -44,7 +44,7 @@ def check_certificate(published: Published, book: Book) -> Findings:
                 f"a class of {trade_class.lot.device} has two prices in epoch {published.epoch.number}: "
                 f"{prices[trade_class]} and {one.price} ticks an hour"
             )
-    claimed = [Claimed(one.bid, one.ask, one.place, one.price) for one in published.epoch.matches]
+    claimed = [ClaimedMatch(one.bid, one.ask, one.place, one.price) for one in published.epoch.matches]
     for text in lies(book, prices, claimed, tick=published.orders.header.tick):
         yield Lie(text)
 

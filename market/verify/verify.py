@@ -89,7 +89,7 @@ def verify(
 def _kept(market: str) -> list[Promise]:
     """What the market has promised to who runs this."""
     found = []
-    for one in receipts.load(market):
+    for one in receipts.load_receipts(market):
         due = one.receipt.receipt.epoch
         whence = f"has a receipt for epoch {due}"
         found.append(Promise(one.id, one.order, one.signature, one.until, one.receipt, whence, due))

@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 
 from market.matching import Book, Result, clear, touched
-from market.matching.verifier import Claimed, lies
+from market.matching.verifier import ClaimedMatch, lies
 from tests.bench import Figure, report
 from tests.bench._pairs import first_come_cheapest, optimum, pairwise, written_out
 from tests.books import RULES, random_book
@@ -109,7 +109,7 @@ def next_epoch(book: Book, result: Result, name: str, solve: float) -> Iterator[
 
 def verified(book: Book, result: Result) -> float:
     """Seconds of processor time. Raises RuntimeError if the verifier objects."""
-    told = [Claimed(one.bid.id, one.ask.id, one.place, one.price) for one in result.matches]
+    told = [ClaimedMatch(one.bid.id, one.ask.id, one.place, one.price) for one in result.matches]
     began = time.process_time()
     found = list(lies(book, result.prices, told))
     took = time.process_time() - began

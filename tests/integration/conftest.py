@@ -10,7 +10,7 @@ from eth_account.signers.local import LocalAccount
 from web3.types import RPCEndpoint
 
 from contracts.chain.client import Chain, connect
-from contracts.chain.devnet.devnet import Devnet, Timing, start_devnet
+from contracts.chain.devnet.devnet import Devnet, DevnetTiming, start_devnet
 from contracts.chain.sending.lane import close_lanes
 from contracts.chain.sending.sender import Sender
 from contracts.orders import new_account
@@ -22,7 +22,7 @@ __all__ = ["postgresql"]
 
 TOKEN = 1_000_000  # smallest units
 # Nothing ends by itself while a test runs, however slow the machine: tests move the clock (`pass_time`).
-TIMING = Timing(window=300, checkpoint_timeout=1200, arbiter_timeout=600, interruptible_timeout=7200)
+TIMING = DevnetTiming(window=300, checkpoint_timeout=1200, arbiter_timeout=600, interruptible_timeout=7200)
 
 Funded = Callable[..., list[LocalAccount]]
 

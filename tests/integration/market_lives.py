@@ -25,7 +25,7 @@ from market.approver.memory import Memory
 from market.approver.service import Approver
 from market.auction.clearing import Clearing
 from market.chain import indexer
-from market.chain.keeper import keep
+from market.chain.keeper import keep_leases
 from market.store.leases import terms_of
 from market.store.models import EpochRow, LeaseRow
 from tests.integration.conftest import clear, pass_time
@@ -98,7 +98,7 @@ class Lives:
         return epoch
 
     def keep(self) -> None:
-        keep(self.context)
+        keep_leases(self.context)
         self.follow()
 
     def lease_of(self, job: JobOut) -> LeaseOut:

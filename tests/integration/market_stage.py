@@ -16,7 +16,7 @@ from contracts.api.access import Signer
 from contracts.api.bodies import AskOut, JobOut, LeaseOut
 from contracts.api.client import MarketClient
 from contracts.api.problems import Code, Problem
-from contracts.chain.calls import Match
+from contracts.chain.calls import SignedMatch
 from contracts.chain.client import Chain
 from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.events import Opened
@@ -77,7 +77,7 @@ class Stage:
 
     def open(self, job: JobOut, ask: AskOut, prev: Terms | None = None, price: int = 1_000_000) -> LeaseOut:
         """Open a lease as the clearing does, and wait until the market shows it."""
-        match = Match(job.bid, ask.ask, price, job.signature, ask.signature, prev=prev)
+        match = SignedMatch(job.bid, ask.ask, price, job.signature, ask.signature, prev=prev)
         receipt = self.sender.send(self.chain.open(self.rules, match))
         (event,) = [event for event in self.chain.events(receipt) if isinstance(event, Opened)]
         self.followed()
@@ -125,7 +125,7 @@ def stage(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database
         max_blob_bytes=100_000,
     )
     context = open_context(settings, devnet.settings, Sender(chain, matcher))
-    server = Server(context, {"indexer": indexer.run})
+    server = Server(context, {"indexer": indexer.run_indexer})
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

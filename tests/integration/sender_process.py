@@ -16,13 +16,13 @@ from contracts.chain.client import connect
 from contracts.chain.sending.intents import IntentStore
 from contracts.chain.sending.lane import Lane
 from contracts.chain.sending.sender import Sender
-from contracts.chain.sending.signing import Signer
+from contracts.chain.sending.signing import TransactionSigner
 from contracts.settings import load_settings
 
 # The call at which the process dies, and whether that is before or after it.
 POINTS: dict[str, tuple[type, str, bool]] = {
     "persisted": (IntentStore, "plan", False),
-    "signed": (Signer, "sign", False),
+    "signed": (TransactionSigner, "sign", False),
     "versions-persisted": (Lane, "_broadcast", True),
     "broadcast": (Lane, "_broadcast", False),
     "mined": (IntentStore, "note_mined", True),

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from contracts.api import receipts
 from contracts.api.bodies import AskOut, JobOut
-from contracts.chain.calls import Match as Pair
+from contracts.chain.calls import SignedMatch
 from contracts.chain.client import Chain
 from contracts.chain.devnet.devnet import Devnet
 from contracts.errors import UserError
@@ -48,7 +48,7 @@ def post_bid(market: Lives, **changes: Any) -> JobOut:
     bid = make_bid(market.client, market.context.matcher, market.rules, market.spec, **fields)
     body = signed_bid(bid, market.chain.domain, market.client, market.spec)
     job = market.api.post_bid(body)
-    receipts.keep(market.chain.domain, market.context.matcher, body, job.receipt)
+    receipts.keep_receipt(market.chain.domain, market.context.matcher, body, job.receipt)
     return job
 
 
@@ -216,7 +216,7 @@ def test_a_market_that_opens_what_was_not_matched(market: Lives) -> None:
     assert market.lease_of(winner).provider == ask.ask.provider
     other = make_ask(market.providers[1], market.context.matcher, market.rules)
     signed = signed_ask(other, market.chain.domain, market.providers[1])
-    pair = Pair(loser.bid, other, 1_100_000, loser.signature, signed.signature)
+    pair = SignedMatch(loser.bid, other, 1_100_000, loser.signature, signed.signature)
     market.context.sending.send(market.chain.open(market.rules, pair))
     (lie,) = found(market)
     assert f"(bid {loser.id}, ask {other.digest(market.chain.domain)}, 1100000 a checkpoint) was opened after" in lie

@@ -68,7 +68,7 @@ class Story:
         body = signed_bid(bid, market.chain.domain, client, spec)
         job = market.api.post_bid(body)
         self.nonces[client.address] += 1
-        receipts.keep(market.chain.domain, market.context.matcher, body, job.receipt)
+        receipts.keep_receipt(market.chain.domain, market.context.matcher, body, job.receipt)
 
     def ask(self) -> None:
         provider, market = self.dice.choice(self.market.providers), self.market
@@ -81,7 +81,7 @@ class Story:
         )  # fmt: skip
         body = signed_ask(ask, market.chain.domain, provider, machine)
         answer = market.api.post_ask(body)
-        receipts.keep(market.chain.domain, market.context.matcher, body, answer.receipt)
+        receipts.keep_receipt(market.chain.domain, market.context.matcher, body, answer.receipt)
 
     def clear(self) -> None:
         """Now and then somebody is in between: the escrow then refuses to open what was matched."""

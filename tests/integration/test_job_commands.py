@@ -133,7 +133,7 @@ def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: R
     record = train_locally(whole, stage.home / "job", stage.home / "whole")
     assert record.state_root == last.checkpoint.state_root
     assert "checkpoint 2, verified up to tip" in shown("pull", more.id, str(stage.home / "pulled"))
-    kept = receipts.load(stage.market.info().matcher)
+    kept = receipts.load_receipts(stage.market.info().matcher)
     bids_kept = {one.id for one in kept if isinstance(one.order, Bid)}
     asks_kept = {one.id for one in kept if isinstance(one.order, Ask)}
     assert bids_kept == {job.id, more.id}

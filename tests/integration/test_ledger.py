@@ -10,7 +10,7 @@ import pytest
 from eth_account.signers.local import LocalAccount
 from web3.contract.contract import ContractFunction
 
-from contracts.chain.calls import Match
+from contracts.chain.calls import SignedMatch
 from contracts.chain.client import Chain
 from contracts.chain.devnet import devnet
 from contracts.chain.errors import EscrowError
@@ -62,7 +62,7 @@ class Market:
             self.blocks.append(step)
             self.ledger.apply_all(step.events)
 
-    def match(self, client: int, provider: int, *, fee: int = 7, covers: int = CHECKPOINTS) -> Match:
+    def match(self, client: int, provider: int, *, fee: int = 7, covers: int = CHECKPOINTS) -> SignedMatch:
         price = 1_003
         bid = Bid(
             client=self.clients[client].address,
@@ -82,7 +82,7 @@ class Market:
         self.bids[bid.digest(self.chain.domain)] = (bid, self.clients[client])
         return self.with_ask(bid, provider, price, covers)
 
-    def with_ask(self, bid: Bid, provider: int, price: int, covers: int) -> Match:
+    def with_ask(self, bid: Bid, provider: int, price: int, covers: int) -> SignedMatch:
         seller = self.providers[provider]
         ask = Ask(
             provider=seller.address,
@@ -100,9 +100,9 @@ class Market:
         )
         domain = self.chain.domain
         client = self.bids[bid.digest(domain)][1]
-        return Match(bid, ask, price, bid.sign(domain, client), ask.sign(domain, seller))
+        return SignedMatch(bid, ask, price, bid.sign(domain, client), ask.sign(domain, seller))
 
-    def open(self, match: Match) -> str:
+    def open(self, match: SignedMatch) -> str:
         before = set(self.ledger.leases)
         self.send(self.matcher, self.chain.open(self.rules, match))
         [lease] = set(self.ledger.leases) - before
@@ -358,7 +358,7 @@ def records_of_a_market(blocks: list[Block], folder: Path) -> dict[str, Record]:
     database = Database(f"sqlite:///{folder}/market.sqlite3")
     database.upgrade()
     with database.session() as session:
-        indexer.apply(session, blocks)
-        found = reliability.records(session)
+        indexer.apply_steps(session, blocks)
+        found = reliability.stored_records(session)
     database.close()
     return found

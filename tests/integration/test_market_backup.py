@@ -16,7 +16,7 @@ from contracts.errors import UserError
 from contracts.settings import CONFIG_NAME
 from market.cli.market import app
 from market.cli.reconcile import app as reconcile_app
-from market.maintenance.backup import save
+from market.maintenance.backup import save_copy
 from market.store.db import Database
 from tests.integration.conftest import TOKEN, Funded
 from tests.integration.market_lives import Lives, lives
@@ -109,11 +109,11 @@ def test_a_backup_of_a_running_market(
 def test_no_backup_over_another(database_url: str, tmp_path: Path) -> None:
     db = Database(database_url)
     db.upgrade()
-    save(db, tmp_path / "saved")
+    save_copy(db, tmp_path / "saved")
     with pytest.raises(UserError, match="exists already"):
-        save(db, tmp_path / "saved")
+        save_copy(db, tmp_path / "saved")
     with pytest.raises(UserError, match="can't write"):
-        save(db, tmp_path / "no such folder" / "saved")
+        save_copy(db, tmp_path / "no such folder" / "saved")
     db.close()
     assert sorted(path.name for path in tmp_path.iterdir() if "saved" in path.name) == ["saved"]
 
@@ -121,6 +121,6 @@ def test_no_backup_over_another(database_url: str, tmp_path: Path) -> None:
 def test_no_backup_with_a_wrong_password(postgresql: Cluster, tmp_path: Path) -> None:
     db = Database(postgresql.url("migrated", GUEST[0], "sesame"))
     with pytest.raises(UserError, match="password authentication failed") as caught:
-        save(db, tmp_path / "saved")
+        save_copy(db, tmp_path / "saved")
     assert "sesame" not in f"{caught.value.message} {caught.value.hint}"
     assert list(tmp_path.iterdir()) == []

@@ -55,7 +55,7 @@ def differences(market: Lives) -> list[str]:
     for check in reconcile(market.chain, market.context.db, market.context.blobs, Keep.of(market.context.settings)):
         found += [f"{check.name}: {difference}" for difference in check.differences]
     with market.context.db.reading() as session:
-        assert found or reliability.records(session) == records(read_books(market.chain).ledger)
+        assert found or reliability.stored_records(session) == records(read_books(market.chain).ledger)
     return found
 
 
@@ -450,7 +450,7 @@ def test_reconcile_mends_what_is_safe(
         make_up_blob_row,
     ):  # fmt: skip
         tamper(market)
-    would = [str(one) for one in repair.find(market.chain, context.db, context.blobs)]
+    would = [str(one) for one in repair.find_repairs(market.chain, context.db, context.blobs)]
     assert len(would) == 8, would
     assert sorted(repair.fix(market.chain, context.db, context.blobs)) == sorted(would)
     assert differences(market) == []

@@ -94,7 +94,7 @@ def build(market: Lives, new: Any) -> None:
 
 
 def replace(market: Lives) -> None:
-    with reindex.scratch() as new, reindex.alone(market.context.db) as leadership:
+    with reindex.scratch() as new, reindex.as_only_market(market.context.db) as leadership:
         build(market, new)
         reindex.replace(market.context.db, new, leadership)
 

@@ -200,7 +200,7 @@ def test_deeper_than_what_is_kept(market: Lives, caplog: pytest.LogCaptureFixtur
     with pytest.raises(HistoryLost, match="another chain than the one followed so far") as stopped:
         market.follow()
     assert "gpumarket market reindex" in (stopped.value.hint or "")
-    with reindex.scratch() as new, reindex.alone(market.context.db) as leadership:
+    with reindex.scratch() as new, reindex.as_only_market(market.context.db) as leadership:
         reindex.build(new, market.chain, market.context.journal, market.context.blobs)
         reindex.replace(market.context.db, new, leadership)
     market.follow()

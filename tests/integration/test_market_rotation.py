@@ -34,10 +34,10 @@ def test_a_market_with_a_new_key(stage: Stage, funded: Funded) -> None:
     # The old lease: its provider is silent, and the new key takes the exits that anybody may take.
     pass_time(stage.chain, stage.rules.checkpoint_timeout + 1)
     stage.followed()
-    keeper.keep(stage.context)
+    keeper.keep_leases(stage.context)
     pass_time(stage.chain, stage.rules.window + 1)
     stage.followed()
-    keeper.keep(stage.context)
+    keeper.keep_leases(stage.context)
     stage.followed()
     assert stage.api.lease(lease.id).finished == "closed"
     clear(clearing)

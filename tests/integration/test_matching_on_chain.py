@@ -12,7 +12,7 @@ from web3.contract.contract import ContractFunction
 from web3.types import TxReceipt, Wei
 
 from contracts.api.bodies import AskIn, BidIn
-from contracts.chain.calls import Match as Pair
+from contracts.chain.calls import SignedMatch
 from contracts.chain.client import Chain
 from contracts.chain.devnet.devnet import accounts
 from contracts.chain.errors import Refusal
@@ -147,9 +147,11 @@ class People:
             self.not_waiting.add(match.bid.id)
         return opened
 
-    def pair(self, match: Match, hashes: list[str]) -> Pair:
+    def pair(self, match: Match, hashes: list[str]) -> SignedMatch:
         bid, ask, (prev, _) = self.bids[match.bid.id], self.asks[match.ask.id], self.before.get(match.bid.id, (None, 0))
-        return Pair(bid.bid, ask.ask, match.price, bid.signature, ask.signature, hashes.index(bid.bid.rules), prev)
+        return SignedMatch(
+            bid.bid, ask.ask, match.price, bid.signature, ask.signature, hashes.index(bid.bid.rules), prev
+        )
 
     def give_back(self, opened: Sequence[Opened]) -> None:
         """Some of the leases, with some of their checkpoints approved: the rest of the job waits again."""

@@ -19,7 +19,7 @@ SAMPLES: dict[str, Any] = {
 OURS = [
     item
     for name in ("Escrow", "EpochLog")
-    for item in artifacts.load(name).abi
+    for item in artifacts.load_artifact(name).abi
     if item["type"] == "error" and item["name"].startswith(("Escrow_", "EpochLog_"))
 ]
 

@@ -11,7 +11,7 @@ from contracts.errors import UserError
 from contracts.orders import new_account
 from contracts.wallet import keys
 from market.client import submit
-from market.client.cli.common import find_job
+from market.client.cli.common import find_job_by_prefix
 from market.client.cli.spending import _client_key
 from tests.market_fixtures import DOMAIN, World, world
 from tests.market_world import make_spec
@@ -21,7 +21,7 @@ __all__ = ["world"]
 OFFER = {"max_price": "2", "stake": "20"}
 
 
-def prepare(world: World, folder: Path, **fields: Any) -> submit.Offer:
+def prepare(world: World, folder: Path, **fields: Any) -> submit.Submission:
     (folder / "recipe.py").write_text("class Mine: ...\n")
     job = {
         "environment": "torch-2.13", "recipe": "recipe.py:Mine", "files": ["recipe.py"], "steps": 40,
@@ -101,4 +101,4 @@ def test_whose_job_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_is_no_jobs_id(prefix: str) -> None:
     nobody_is_asked: Any = None
     with pytest.raises(UserError, match="is not a job's id"):
-        find_job(nobody_is_asked, prefix)
+        find_job_by_prefix(nobody_is_asked, prefix)

@@ -30,7 +30,7 @@ def kept(world: World, phases: dict[str, Phase], monkeypatch: pytest.MonkeyPatch
     )
     monkeypatch.setattr(world.context, "chain", chain)
     monkeypatch.setattr(keeper, "_send", lambda context, what, call, row, state: sent.append(call))
-    keeper.keep(world.context)
+    keeper.keep_leases(world.context)
     return sorted(sent)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from contracts.job.provider_wants import Wants
 from market.matching import AskOffer, BidOffer, Book, Reason, clear
 from market.matching.classes import MAX_VALUE
-from market.matching.verifier import Claimed, lies
+from market.matching.verifier import ClaimedMatch, lies
 from tests.books import random_book
 from tests.small_books import PARTIES, RICH, RULES, ask_offer, bid_offer, book, checked, claims, markets, rich
 
@@ -280,7 +280,7 @@ def test_a_market_that_lies_is_caught() -> None:
     told = claims(honest)
     prices = dict(honest.prices)
 
-    def caught(prices: dict, told: list[Claimed], of: Book = market) -> str:
+    def caught(prices: dict, told: list[ClaimedMatch], of: Book = market) -> str:
         found = list(lies(of, prices, told))
         assert found
         return found[0]

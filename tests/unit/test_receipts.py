@@ -84,9 +84,9 @@ def test_it_is_kept_with_what_was_signed(world: World, posted: Any) -> None:
     body, receipt = posted
     ask = world.ask(valid_until=int(time.time()) + 600)
     answer = world.api.post_ask(ask).receipt
-    receipts.keep(DOMAIN, world.context.matcher, body, receipt)
-    receipts.keep(DOMAIN, world.context.matcher, ask, answer)
-    kept = {one.id: one for one in receipts.load(world.context.matcher)}
+    receipts.keep_receipt(DOMAIN, world.context.matcher, body, receipt)
+    receipts.keep_receipt(DOMAIN, world.context.matcher, ask, answer)
+    kept = {one.id: one for one in receipts.load_receipts(world.context.matcher)}
     ids = body.bid.digest(DOMAIN), ask.ask.digest(DOMAIN)
     assert set(kept) == set(ids)
     for id, order, signature, of, until in (
@@ -96,14 +96,14 @@ def test_it_is_kept_with_what_was_signed(world: World, posted: Any) -> None:
         assert kept[id] == receipts.KeptReceipt(order=order, signature=signature, until=until, receipt=of)
         path = home() / "receipts" / world.context.matcher / f"{id}.json"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert receipts.load(new_account().address) == []
+    assert receipts.load_receipts(new_account().address) == []
 
 
 def test_a_job_with_a_deadline_ends_there(world: World, posted: Any) -> None:
     deadline = datetime(2040, 1, 1, tzinfo=UTC)
     body = world.bid(spec=make_spec(deadline=deadline.strftime("%Y-%m-%dT%H:%M:%SZ")), nonce=1)
-    receipts.keep(DOMAIN, world.context.matcher, body, world.api.post_bid(body).receipt)
-    (kept,) = receipts.load(world.context.matcher)
+    receipts.keep_receipt(DOMAIN, world.context.matcher, body, world.api.post_bid(body).receipt)
+    (kept,) = receipts.load_receipts(world.context.matcher)
     assert kept.until == deadline.timestamp() < body.bid.valid_until
 
 
@@ -119,9 +119,9 @@ def test_one_that_proves_nothing_is_not_kept(world: World, posted: Any) -> None:
         (ReceiptOut(receipt=later, signature=receipt.signature), "not signed by its matcher"),
     ):
         with pytest.raises(UserError, match=why) as caught:
-            receipts.keep(DOMAIN, world.context.matcher, body, answer)
+            receipts.keep_receipt(DOMAIN, world.context.matcher, body, answer)
         assert "ask its operator" in (caught.value.hint or "")
-    assert receipts.load(world.context.matcher) == []
+    assert receipts.load_receipts(world.context.matcher) == []
 
 
 def test_those_of_orders_that_ended_long_ago_are_deleted(world: World, posted: Any) -> None:
@@ -129,7 +129,7 @@ def test_those_of_orders_that_ended_long_ago_are_deleted(world: World, posted: A
     soon, old = int(time.time()) + 1, time.time() - receipts.KEPT_SECONDS - 60
     asks = [world.ask(valid_until=soon), world.ask()]
     for ask in asks:
-        receipts.keep(DOMAIN, matcher, ask, world.api.post_ask(ask).receipt)
+        receipts.keep_receipt(DOMAIN, matcher, ask, world.api.post_ask(ask).receipt)
     paths = [home() / "receipts" / matcher / f"{ask.ask.digest(DOMAIN)}.json" for ask in asks]
     # As if the first had ended 30 days ago, and both had been posted before that.
     text = paths[0].read_text()
@@ -137,16 +137,16 @@ def test_those_of_orders_that_ended_long_ago_are_deleted(world: World, posted: A
     paths[0].write_text(text.replace(f'"until": {soon}', f'"until": {int(old)}'))
     for path in paths:
         os.utime(path, (old, old))
-    receipts.keep(DOMAIN, matcher, *posted)
-    assert {one.id for one in receipts.load(matcher)} == {asks[1].ask.digest(DOMAIN), posted[1].receipt.order}
+    receipts.keep_receipt(DOMAIN, matcher, *posted)
+    assert {one.id for one in receipts.load_receipts(matcher)} == {asks[1].ask.digest(DOMAIN), posted[1].receipt.order}
 
 
 def test_a_file_that_is_none_is_named(world: World, posted: Any) -> None:
-    receipts.keep(DOMAIN, world.context.matcher, *posted)
+    receipts.keep_receipt(DOMAIN, world.context.matcher, *posted)
     (path,) = (home() / "receipts" / world.context.matcher).iterdir()
     path.write_text(path.read_text()[:-9])
     with pytest.raises(UserError, match=f"{path} is no receipt"):
-        receipts.load(world.context.matcher)
+        receipts.load_receipts(world.context.matcher)
 
 
 def test_a_full_disk_is_told(world: World, posted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,4 +155,4 @@ def test_a_full_disk_is_told(world: World, posted: Any, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UserError, match="No space left on device"):
-        receipts.keep(DOMAIN, world.context.matcher, *posted)
+        receipts.keep_receipt(DOMAIN, world.context.matcher, *posted)

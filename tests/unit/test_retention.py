@@ -118,7 +118,9 @@ def test_what_goes_when(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     # The record of it stays.
     assert [row.checkpoint.index for row in world.api.checkpoints(lease.bid)] == [1, 2, 3]
     with world.context.db.reading() as session:
-        assert retention.needed(session, Keep.of(world.context.settings)) == {sha256(d) for d in (RECIPE, *states)}
+        assert retention.needed_blobs(session, Keep.of(world.context.settings)) == {
+            sha256(d) for d in (RECIPE, *states)
+        }
     assert_journal_agrees(world)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from contracts.chain.sending.fees import Fees, fees_now, raised
 from contracts.chain.sending.intents import KEEP_SECONDS, KEEP_UNNAMED_SECONDS, Draft, Intent, IntentStore, Version
-from contracts.chain.sending.signing import Signer
+from contracts.chain.sending.signing import TransactionSigner
 from contracts.types import from_hex, to_hex
 
 ACCOUNT = Account.from_key("0x" + "12" * 32)
@@ -58,7 +58,9 @@ def test_both_fees_rise_by_an_eighth_at_least(tip: int, base: int, tip_now: int,
 def test_signs_as_eth_account_does(
     nonce: int, tip: int, most: int, gas: int, value: int, data: bytes, chain: int
 ) -> None:
-    version = Signer(ACCOUNT, chain).sign(Intent(1, Draft(TO, data, value, gas), nonce, Fees(tip, most), 0.0))
+    version = TransactionSigner(ACCOUNT, chain).sign(
+        Intent(1, Draft(TO, data, value, gas), nonce, Fees(tip, most), 0.0)
+    )
     expected = ACCOUNT.sign_transaction(
         {
             "type": 2, "chainId": chain, "nonce": nonce, "maxPriorityFeePerGas": tip, "maxFeePerGas": most,

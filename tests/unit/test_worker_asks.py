@@ -121,13 +121,13 @@ def test_a_lease_under_the_ask_before_is_taken(world: World) -> None:
 def test_it_keeps_the_markets_receipts(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     ask = standing(world)
     ask.renew()
-    (kept,) = receipts.load(MATCHER.address)
+    (kept,) = receipts.load_receipts(MATCHER.address)
     assert (kept.order, kept.id) == (world.posted[0].ask, world.posted[0].ask.digest(DOMAIN))
     world.matcher = new_account()  # not the one that the market names
     for _ in range(2):
         world.seconds += HOURLY.ask_seconds / 2
         ask.renew()
-    assert len(world.posted) == 3 and receipts.load(MATCHER.address) == [kept]
+    assert len(world.posted) == 3 and receipts.load_receipts(MATCHER.address) == [kept]
     assert capsys.readouterr().out.count(f"not signed by its matcher {MATCHER.address}") == 1
 
 

@@ -117,7 +117,7 @@ class StandingAsk:
         self._valid_until = ask.valid_until
         log.info("ask.posted", ask=posted.id, status=posted.status, valid_until=ask.valid_until)
         try:
-            receipts.keep(self._chain.domain, info.matcher, body, posted.receipt)
+            receipts.keep_receipt(self._chain.domain, info.matcher, body, posted.receipt)
         except UserError as error:  # the Ask is in force all the same
             self._trouble.at("receipt", f"{error.message}. {error.hint}")
         else:

@@ -34,7 +34,7 @@ def deploy(w3: Web3, deployer: LocalAccount, bounds: Bounds, operator: str | Non
     return Deployment(token, escrow, epoch_log, arbiter, block)
 
 
-def find(w3: Web3, deployer: str) -> Deployment | None:
+def find_deployment(w3: Web3, deployer: str) -> Deployment | None:
     """What `deploy` made if it was the deployer's first act on this chain; None if there is nothing."""
     token, escrow, epoch_log, arbiter = (created_address(deployer, nonce) for nonce in range(4))
     if not w3.eth.get_code(to_checksum_address(arbiter)):
@@ -48,7 +48,7 @@ def created_address(deployer: str, nonce: int) -> str:
 
 
 def _create(w3: Web3, deployer: LocalAccount, name: str, *arguments: Any) -> tuple[str, int]:
-    artifact = artifacts.load(name)
+    artifact = artifacts.load_artifact(name)
     factory = w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
     nonce = w3.eth.get_transaction_count(deployer.address, "pending")
     transaction = factory.constructor(*arguments).build_transaction({"from": deployer.address, "nonce": nonce})

@@ -19,7 +19,7 @@ from eth_account.signers.local import LocalAccount
 from web3 import HTTPProvider, Web3
 
 from contracts.chain.client import Bounds
-from contracts.chain.devnet.deployment import Deployment, deploy, find
+from contracts.chain.devnet.deployment import Deployment, deploy, find_deployment
 from contracts.commitment import canonical_hash
 from contracts.errors import UserError
 from contracts.orders import Rules
@@ -40,7 +40,7 @@ _RECORD = "devnet.json"
 
 
 @dataclass(frozen=True)
-class Timing:
+class DevnetTiming:
     """The seconds in a devnet's rule-sets."""
 
     window: int = 30
@@ -49,10 +49,10 @@ class Timing:
     interruptible_timeout: int = 86_400
 
 
-FAST = Timing(window=4, checkpoint_timeout=20, arbiter_timeout=30, interruptible_timeout=120)
+FAST = DevnetTiming(window=4, checkpoint_timeout=20, arbiter_timeout=30, interruptible_timeout=120)
 
 
-def rule_sets(arbiter: str, timing: Timing, arbiter_fee: int = 1_000_000) -> dict[str, Rules]:
+def rule_sets(arbiter: str, timing: DevnetTiming, arbiter_fee: int = 1_000_000) -> dict[str, Rules]:
     """`audited` for providers that stay, `interruptible` for those that may be away for long. Fee in token units."""
     audited = Rules(
         arbiter=arbiter,
@@ -120,7 +120,7 @@ def start_devnet(
     port: int = 0,
     *,
     block_time: float | None = None,
-    timing: Timing = FAST,
+    timing: DevnetTiming = FAST,
     rules: Mapping[str, Rules] | None = None,
     bounds: Bounds = BOUNDS,
     state: Path | None = None,
@@ -139,7 +139,7 @@ def start_devnet(
     try:
         w3 = Web3(HTTPProvider(url, request_kwargs={"timeout": 30}))
         _wait_until_up(w3, process, home)
-        found = find(w3, accounts()[0].address)
+        found = find_deployment(w3, accounts()[0].address)
         deployment = found or deploy(w3, accounts()[0], bounds)
         settings = Settings(
             rpc_url=url,

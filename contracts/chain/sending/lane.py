@@ -24,7 +24,7 @@ from contracts.chain.errors import NODE_AWAY
 from contracts.chain.sending.fees import Fees, fees_now, raised
 from contracts.chain.sending.intents import Draft, Intent, IntentStore
 from contracts.chain.sending.rpc import ask, sure
-from contracts.chain.sending.signing import Signer
+from contracts.chain.sending.signing import TransactionSigner
 from contracts.settings import home
 from contracts.types import to_hex
 
@@ -84,7 +84,7 @@ class Lane:
         self.allowed: Callable[[], bool] = lambda: True  # whether anything may leave this process now; a Sender sets it
         self.gas_is_low = False
         self._w3, self._settings = chain.w3, chain.settings
-        self._signer = Signer(account, chain.domain.chain_id)
+        self._signer = TransactionSigner(account, chain.domain.chain_id)
         self._lock = threading.Lock()  # of what follows
         self._waiting: dict[int, Future[TxReceipt]] = {}
         self._given_up: set[int] = set()

@@ -11,7 +11,7 @@ from contracts.chain.sending.intents import Intent, Version
 from contracts.types import from_hex, to_hex
 
 
-class Signer:
+class TransactionSigner:
     """Signs for one key on one chain."""
 
     def __init__(self, account: LocalAccount, chain_id: int) -> None:

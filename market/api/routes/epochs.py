@@ -28,13 +28,13 @@ def get_epoch(market: Market, number: Number) -> EpochOut:
 @router.get("/{number}/bids")
 def list_epoch_bids(market: Market, number: Number, after: After = None, limit: Limit = DEFAULT) -> Page[EpochBid]:
     """The Bids of its order set, as they were signed."""
-    return epochs.list_bids(market, number, after, limit)
+    return epochs.list_epoch_bids(market, number, after, limit)
 
 
 @router.get("/{number}/asks")
 def list_epoch_asks(market: Market, number: Number, after: After = None, limit: Limit = DEFAULT) -> Page[EpochAsk]:
     """The Asks of its order set, as they were signed."""
-    return epochs.list_asks(market, number, after, limit)
+    return epochs.list_epoch_asks(market, number, after, limit)
 
 
 @router.get("/{number}/prices")

@@ -43,7 +43,7 @@ def hand_in(
     client: MarketClient,
     chain: Chain,
     name: str,
-    offer: submitting.Offer,
+    offer: submitting.Submission,
     *,
     yes: bool,
     dry_run: bool,
@@ -82,7 +82,7 @@ def hand_in(
         body = submitting.sign(client, chain.domain, account, offer, lambda _, size: progress.advance(task, size), own)
     made = client.post_bid(body)
     try:
-        receipts.keep(chain.domain, offer.info.matcher, body, made.receipt)
+        receipts.keep_receipt(chain.domain, offer.info.matcher, body, made.receipt)
     except UserError as error:  # the job is in all the same
         say.print(f"[yellow]Note:[/] {error.message}. {error.hint}", highlight=False, soft_wrap=True)
     if output is Output.JSON:
@@ -104,7 +104,7 @@ def confirm(question: str, yes: bool, say: Console) -> None:
         raise typer.Exit(1)
 
 
-def find_job(client: MarketClient, prefix: str) -> JobOut:
+def find_job_by_prefix(client: MarketClient, prefix: str) -> JobOut:
     """The job whose id starts with `prefix`."""
     digits = prefix.lower().removeprefix("0x")
     if not re.fullmatch("[0-9a-f]{1,64}", digits):
@@ -177,7 +177,7 @@ def status_of(job: JobOut) -> str:
     return f"{job.status} ({job.reason})" if job.reason else str(job.status)
 
 
-def quote_table(offer: submitting.Offer) -> Table:
+def quote_table(offer: submitting.Submission) -> Table:
     quote, bid = offer.quote, offer.quote.bid
     deadline = f" (its deadline is {offer.spec.deadline})" if offer.spec.deadline else ""
     table = Table(title=f"Quote for {offer.name}", box=None, show_header=False, pad_edge=False, title_justify="left")

@@ -12,7 +12,7 @@ from contracts.api.client import MarketClient, Unreachable
 from contracts.api.problems import Problem
 from contracts.cli.output import Output, OutputOption, console
 from contracts.settings import load_settings
-from market.client.cli.common import ENDED, JobId, MarketUrl, ReadingKey, find_job, reader, status_of
+from market.client.cli.common import ENDED, JobId, MarketUrl, ReadingKey, find_job_by_prefix, reader, status_of
 
 POLL_SECONDS = 2.0
 NOT_DONE, TIMED_OUT = 3, 4  # exit codes
@@ -32,7 +32,7 @@ def logs(
     """Show what the recipe printed, and why leases failed or were given back; newest last. JSON: one object a line."""
     settings = load_settings(market_url=market)
     with MarketClient(settings.require("market_url")) as client:
-        found = find_job(client, job)
+        found = find_job_by_prefix(client, job)
         reading = reader(settings, client, found, key)
         some = False
         for report in _reports(client, found.id, follow):
@@ -84,7 +84,7 @@ def wait(
     settings = load_settings(market_url=market)
     ends = None if timeout is None else time.monotonic() + timeout
     with MarketClient(settings.require("market_url")) as client:
-        found = find_job(client, job)
+        found = find_job_by_prefix(client, job)
         with Console(stderr=True).status(f"waiting for {found.id[:12]}") as status:
             while found.status not in ENDED and (ends is None or time.monotonic() < ends):
                 status.update(f"{found.id[:12]}: {found.accepted} of {found.bid.checkpoints}, {status_of(found)}")

@@ -24,7 +24,7 @@ from market.client.cli.common import (
     MarketUrl,
     ReadingKey,
     Yes,
-    find_job,
+    find_job_by_prefix,
     hand_in,
     job_table,
     reader,
@@ -94,7 +94,7 @@ def show(
     """Show one job. With --watch the exit code tells how it ended: 0 done, 3 otherwise."""
     settings = load_settings(market_url=market)
     with MarketClient(settings.require("market_url")) as client:
-        info, found = client.info(), find_job(client, job)
+        info, found = client.info(), find_job_by_prefix(client, job)
         if watch:
             found = watch_job(client, info, found)
         if output is Output.JSON:
@@ -124,7 +124,7 @@ def pull(
     settings = load_settings(market_url=market)
     chain = connect(settings)
     with MarketClient(settings.require("market_url")) as client:
-        found = find_job(client, job)
+        found = find_job_by_prefix(client, job)
         if not found.accepted:
             raise UserError(f"job {found.id} has no accepted checkpoint yet", "Wait: gpumarket job show --watch")
         reading = reader(settings, client, found, key)

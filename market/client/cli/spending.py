@@ -17,9 +17,20 @@ from contracts.errors import UserError
 from contracts.settings import load_settings
 from contracts.wallet import keys
 from market.client import submit as submitting
-from market.client.cli.common import ENDED, JobId, MarketUrl, Yes, confirm, find_job, hand_in, local, status_of, tokens
+from market.client.cli.common import (
+    ENDED,
+    JobId,
+    MarketUrl,
+    Yes,
+    confirm,
+    find_job_by_prefix,
+    hand_in,
+    local,
+    status_of,
+    tokens,
+)
 from market.client.download import accepted_chain, check_against_chain
-from market.client.spending import MONEY, Cancellation, plan, row_of
+from market.client.spending import MONEY, Cancellation, plan_cancellation, row_of
 
 app = typer.Typer()
 
@@ -32,7 +43,7 @@ def cost(job: JobId, market: MarketUrl = None, output: OutputOption = Output.TAB
     """Show what a job has cost, lease by lease: paid, fees, refunds, penalties, and what is still locked."""
     settings = load_settings(market_url=market)
     with MarketClient(settings.require("market_url")) as client:
-        info, found = client.info(), find_job(client, job)
+        info, found = client.info(), find_job_by_prefix(client, job)
     rows = [row_of(lease) for lease in found.leases]
     total = {name: sum(row[name] for row in rows) for name in MONEY}
     spent = total["paid"] + total["fees"] - total["penalty"]
@@ -75,9 +86,9 @@ def cancel(
     settings = load_settings(market_url=market)
     chain = connect(settings)
     with MarketClient(settings.require("market_url")) as client:
-        info, found = client.info(), find_job(client, job)
+        info, found = client.info(), find_job_by_prefix(client, job)
         _check_is_ours(chain, found)
-        chosen = plan(client, chain, found)
+        chosen = plan_cancellation(client, chain, found)
     sender_name = _client_key(found, key)
     say = console if output is Output.TABLE else Console(stderr=True)
     # Not even what an earlier command has left to send leaves in a dry run.
@@ -143,7 +154,7 @@ def extend(
     settings = load_settings(market_url=market)
     chain = connect(settings)
     with MarketClient(settings.require("market_url")) as client:
-        found = find_job(client, job)
+        found = find_job_by_prefix(client, job)
         if found.status not in ENDED:
             raise UserError(
                 f"job {found.id[:12]} is not over ({status_of(found)}), so two would go on from its checkpoints",

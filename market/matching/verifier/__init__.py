@@ -14,7 +14,7 @@ from market.matching.verifier.supply import MOST_VALUE, Kind, Stock, funded
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedMatch:
     """One match, as a market tells of it."""
 
     bid: str
@@ -23,7 +23,7 @@ class Claimed:
     price: int  # per checkpoint
 
 
-def lies(book: Book, prices: Mapping[TradeClass, int], matches: Sequence[Claimed], tick: int = 1) -> Iterator[str]:
+def lies(book: Book, prices: Mapping[TradeClass, int], matches: Sequence[ClaimedMatch], tick: int = 1) -> Iterator[str]:
     """A sentence on each thing that is wrong; `prices` in ticks per hour."""
     balance = dict(book.free)
     crowds = funded(book.bids, balance)
