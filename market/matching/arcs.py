@@ -27,7 +27,7 @@ def arcs(bids: Sequence[BidOffer], fitting: Fitting) -> Arcs:
         alike.setdefault(fitting.set_of(bid), []).append(number)
     refused.update((bids[n].id, fitting.why_not(bids[n])) for n in alike.pop(0, ()))
 
-    speed_of = [of.units_per_hour for of in fitting.classes]
+    speed_of = [one.units_per_hour for one in fitting.classes]
     most = max((bid.limit for bid in bids), default=0) * max(speed_of)
     most = max(most, max((bid.units for bid in bids), default=0) * fitting.tick)
     exact = np.int64 if most < 1 << 63 else object  # Python's integers where the machine's are too small
@@ -36,8 +36,8 @@ def arcs(bids: Sequence[BidOffer], fitting: Fitting) -> Arcs:
     units = np.array([bid.units * fitting.tick for bid in bids], exact)
     cheapest = np.array(fitting.cheapest, np.int64)
     parts: list[tuple[Ints, Ints, Ints]] = []
-    for of, same in alike.items():
-        classes = numbers(of)
+    for class_set, same in alike.items():
+        classes = numbers(class_set)
         speeds = speed[classes]
         ends = np.append(np.flatnonzero(speeds[1:] != speeds[:-1]) + 1, len(classes))
         starts = np.append(0, ends[:-1])
@@ -50,6 +50,6 @@ def arcs(bids: Sequence[BidOffer], fitting: Fitting) -> Arcs:
         row, column = np.nonzero(pays)
         parts.append((of_bid[row], fitting.grouped(classes, ends)[column], value[row, column]))
     none = np.zeros(0, np.int64)
-    columns = [np.concatenate([none, *of]) for of in zip(*parts, strict=True)] if parts else [none] * 3
+    columns = [np.concatenate([none, *column]) for column in zip(*parts, strict=True)] if parts else [none] * 3
     order = np.argsort(columns[0], kind="stable")
     return Arcs(columns[0][order], columns[1][order], columns[2][order], refused)

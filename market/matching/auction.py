@@ -35,25 +35,25 @@ def clear(book: Book, seed: bytes = b"", tick: int = 1, before: Resting | None =
     touched: set[Size] = set()
     resting: dict[Size, Rest] = {}
     surplus = 0
-    for size, of in sorted(offered(reserved).items(), key=lambda one: one[0]):
+    for size, offer in sorted(offered(reserved).items(), key=lambda one: one[0]):
         known, gone = before.get(size), taken.get(size, ())
         if known is not None:
             resting[size] = known
-        if not of.slots:
-            reasons |= _without_slots(size, of.bids, book.asks, gone)
-        elif known is not None and not is_touched(of, known):
-            prices |= {name: known.prices[name] for name in of.slots}
-            reasons |= {bid.id: known.bids[key(bid)] for bid in of.bids}
+        if not offer.slots:
+            reasons |= _without_slots(size, offer.bids, book.asks, gone)
+        elif known is not None and not is_touched(offer, known):
+            prices |= {name: known.prices[name] for name in offer.slots}
+            reasons |= {bid.id: known.bids[key(bid)] for bid in offer.bids}
         else:
-            outcome = solve(of, tie, tick)
-            left = outcome.reasons | dict(_unless_taken(outcome.refused, of.bids, gone))
+            outcome = solve(offer, tie, tick)
+            left = outcome.reasons | dict(_unless_taken(outcome.refused, offer.bids, gone))
             matches += outcome.matches
             prices |= outcome.prices
             reasons |= left
             surplus += outcome.surplus
             touched.add(size)
             resting.pop(size, None)
-            if (rest := left_over(of, outcome.matches, outcome.prices, left)) is not None:
+            if (rest := left_over(offer, outcome.matches, outcome.prices, left)) is not None:
                 resting[size] = rest
     # A provider's slot holds if no more of its others are opened before it than `place` says.
     matches.sort(key=lambda match: (match.place, tie(match.bid.id)))
@@ -79,4 +79,6 @@ def _unless_taken(
     if not gone or not reasons:
         return reasons
     lots = Suiting(list(gone))
-    return {bid.id: Reason.CAPACITY if lots.of(bid.needs) else reasons[bid.id] for bid in bids if bid.id in reasons}
+    return {
+        bid.id: Reason.CAPACITY if lots.fitting(bid.needs) else reasons[bid.id] for bid in bids if bid.id in reasons
+    }

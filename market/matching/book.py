@@ -179,7 +179,7 @@ class Match:
     bid: BidOffer
     ask: AskOffer
     price: int  # per checkpoint, without fee
-    of: TradeClass
+    trade_class: TradeClass
     place: int = 0  # how many leases the provider may have got in this epoch before this one
 
     @property

@@ -23,31 +23,33 @@ def touched(book: Book, before: Resting | None = None) -> frozenset[Size]:
     size if their lease was not opened. An id must always stand for the same signed order, and a bid's `left` not grow.
     """
     sizes = offered(reserve(book))
-    return frozenset(size for size, of in sizes.items() if of.slots and is_touched(of, (before or {}).get(size)))
+    return frozenset(size for size, now in sizes.items() if now.slots and is_touched(now, (before or {}).get(size)))
 
 
 def is_touched(now: Offered, before: Rest | None) -> bool:
     if before is None or any(key(bid) not in before.bids for bid in now.bids):
         return True
-    for of, slots in now.slots.items():
-        if of not in before.prices:
+    for trade_class, slots in now.slots.items():
+        if trade_class not in before.prices:
             return True
-        had = before.slots[of]
+        had = before.slots[trade_class]
         if any(n > had.get(ask, 0) for ask, n in Counter(slot.ask.id for slot in slots).items()):
             return True
     return False
 
 
-def left_over(of: Offered, matches: Collection[Match], prices: Prices, reasons: Mapping[str, Reason]) -> Rest | None:
+def left_over(
+    solved: Offered, matches: Collection[Match], prices: Prices, reasons: Mapping[str, Reason]
+) -> Rest | None:
     """What a solved size leaves. None if even that must be solved again."""
-    if matches and of.avoids:
+    if matches and solved.avoids:
         return None
     sold = {(match.ask.id, match.place) for match in matches}
     return Rest(
-        {key(bid): reasons[bid.id] for bid in of.bids if bid.id in reasons},
+        {key(bid): reasons[bid.id] for bid in solved.bids if bid.id in reasons},
         {
-            name: Counter(slot.ask.id for slot in slots if (slot.ask.id, slot.place) not in sold)
-            for name, slots in of.slots.items()
+            trade_class: Counter(slot.ask.id for slot in slots if (slot.ask.id, slot.place) not in sold)
+            for trade_class, slots in solved.slots.items()
         },
         prices,
     )

@@ -105,16 +105,21 @@ def obstacle(bid: BidOffer, ask: AskOffer, tick: int) -> Reason | None:
     """What keeps the two from trading, and comes first in this order; None: nothing does."""
     if bid.needs.pool != ask.lot.pool:
         return Reason.LOT if bid.needs.rules == ask.lot.rules else Reason.RULES
-    of = TradeClass(rounded(ask.lot), *class_bounds(ask, ask.max_stake))
-    keeps = [(bound.reason, bound.keeps(bound.offered(of.lot), bound.asked(bid.needs))) for bound in LOT_BOUNDS]
+    offered = TradeClass(rounded(ask.lot), *class_bounds(ask, ask.max_stake))
+    keeps = [(bound.reason, bound.keeps(bound.offered(offered.lot), bound.asked(bid.needs))) for bound in LOT_BOUNDS]
     keeps += [
-        (Reason.STAKE, of.stake >= bid.stake),
-        (Reason.SPEED, of.units_per_hour >= bid.lowest_speed),
-        (Reason.DEADLINE, of.units_per_hour >= bid.deadline_speed),
-        (Reason.WANTED, welcome(of.lot.wants, bid.client, bid.recipe) and pays(bid, of.min_work, of.max_checkpoints)),
-        (Reason.PRICE, hourly(bid, of.units_per_hour, tick) >= cost(ask, tick)),
+        (Reason.STAKE, offered.stake >= bid.stake),
+        (Reason.SPEED, offered.units_per_hour >= bid.lowest_speed),
+        (Reason.DEADLINE, offered.units_per_hour >= bid.deadline_speed),
+        (Reason.WANTED, _is_wanted(bid, offered)),
+        (Reason.PRICE, hourly(bid, offered.units_per_hour, tick) >= cost(ask, tick)),
     ]
     return next((reason for reason, kept in keeps if not kept), None)
+
+
+def _is_wanted(bid: BidOffer, offered: TradeClass) -> bool:
+    wants = offered.lot.wants
+    return welcome(wants, bid.client, bid.recipe) and pays(bid, offered.min_work, offered.max_checkpoints)
 
 
 def lowest_limit(ask: AskOffer, units: int, tick: int) -> int:

@@ -17,9 +17,9 @@ from market.matching.classes import LOT_BOUNDS, MAX_VALUE, hourly, pays, welcome
 Ints = NDArray[np.int64]
 
 
-def numbers(of: int) -> Ints:
+def numbers(class_set: int) -> Ints:
     """The classes in a set, in their order."""
-    packed = np.frombuffer(of.to_bytes((of.bit_length() + 7) // 8, "little"), np.uint8)
+    packed = np.frombuffer(class_set.to_bytes((class_set.bit_length() + 7) // 8, "little"), np.uint8)
     return np.flatnonzero(np.unpackbits(packed, bitorder="little"))
 
 
@@ -32,7 +32,8 @@ class Suiting:
         self._kept: list[dict[Any, int]] = [{} for _ in LOT_BOUNDS]
         self._by_needs: dict[int, tuple[Needs, int]] = {}  # by identity: bids share them
 
-    def of(self, needs: Needs) -> int:
+    def fitting(self, needs: Needs) -> int:
+        """The lots that suit."""
         if (known := self._by_needs.get(id(needs))) is None:
             found = self.all
             for number in range(len(LOT_BOUNDS)):
@@ -54,7 +55,7 @@ class Suiting:
         bound, kept = LOT_BOUNDS[number], self._kept[number]
         asked = bound.asked(needs)
         if asked not in kept:
-            kept[asked] = _union(of for has, of in self._offered[number].items() if bound.keeps(has, asked))
+            kept[asked] = _union(lots for has, lots in self._offered[number].items() if bound.keeps(has, asked))
         return kept[asked]
 
 
@@ -67,27 +68,27 @@ class Fitting:
         self.cheapest = cheapest
         self.tick = tick
         self.groups: list[Ints] = []
-        self._suiting = Suiting([of.lot for of in classes])
-        self._by_provider = _by_value(of.provider for of in classes)
-        self._by_wants = _by_value(of.lot.wants for of in classes)
-        self._by_work = _by_value((of.min_work, of.max_checkpoints) for of in classes)
+        self._suiting = Suiting([one.lot for one in classes])
+        self._by_provider = _by_value(one.provider for one in classes)
+        self._by_wants = _by_value(one.lot.wants for one in classes)
+        self._by_work = _by_value((one.min_work, one.max_checkpoints) for one in classes)
         self._special = self._suiting.all & ~(self._by_provider.get("", 0) & self._by_wants.get(EVERYTHING, 0))
         self._unwelcome: dict[tuple[str, str], int] = {}  # by client and recipe: classes that refuse them
-        self._by_speed = _AtLeast([of.units_per_hour for of in classes])
-        self._by_stake = _AtLeast([of.stake for of in classes])
+        self._by_speed = _AtLeast([one.units_per_hour for one in classes])
+        self._by_stake = _AtLeast([one.stake for one in classes])
         self._group: dict[bytes, int] = {}
 
     def set_of(self, bid: BidOffer) -> int:
         """The classes that the bid may trade in, whatever they cost."""
         speed = max(bid.lowest_speed, bid.deadline_speed)
-        found = self._suiting.of(bid.needs) & self._by_speed.kept(speed) & self._by_stake.kept(bid.stake)
+        found = self._suiting.fitting(bid.needs) & self._by_speed.kept(speed) & self._by_stake.kept(bid.stake)
         return found if not found & self._special else self._without_unwanted(bid, found)
 
-    def grouped(self, of: Ints, ends: Ints) -> Ints:
-        """The groups of classes `of` that end before the places `ends` in it: their numbers in `groups`."""
+    def grouped(self, classes: Ints, ends: Ints) -> Ints:
+        """The groups of `classes` that end before the places `ends` in it: their numbers in `groups`."""
         found, began = [], 0
         for end in ends.tolist():
-            members = of[began:end]
+            members = classes[began:end]
             name = members.tobytes()
             if (group := self._group.get(name)) is None:
                 group = self._group[name] = len(self.groups)
@@ -100,7 +101,7 @@ class Fitting:
         """The bound that leaves a bid without a class, once its other bounds before have been kept."""
         if (reason := self._suiting.why_not(bid.needs)) is not None:
             return reason
-        found = self._suiting.of(bid.needs)
+        found = self._suiting.fitting(bid.needs)
         for kept, unkept in (
             (self._by_stake.kept(bid.stake), Reason.STAKE),
             (self._by_speed.kept(bid.lowest_speed), Reason.SPEED),
@@ -116,10 +117,10 @@ class Fitting:
         who = bid.client, bid.recipe
         if (unwelcome := self._unwelcome.get(who)) is None:
             unwelcome = self._unwelcome[who] = _union(
-                of for wants, of in self._by_wants.items() if not welcome(wants, *who)
+                them for wants, them in self._by_wants.items() if not welcome(wants, *who)
             )
         found &= ~unwelcome
-        found &= ~_union(of for (work, most), of in self._by_work.items() if not pays(bid, work, most))
+        found &= ~_union(them for (work, most), them in self._by_work.items() if not pays(bid, work, most))
         others = found & ~_union(self._by_provider.get(provider, 0) for provider in bid.avoid)
         if others != found and any(self._affordable(bid, n) for n in numbers(others).tolist()):
             return others
@@ -135,7 +136,7 @@ class _AtLeast:
     def __init__(self, offered: Sequence[int]) -> None:
         by_value = sorted(_by_value(offered).items())
         self._values = [value for value, _ in by_value]
-        self._kept = [of for _, of in by_value] + [0]
+        self._kept = [them for _, them in by_value] + [0]
         for n in reversed(range(len(self._values))):
             self._kept[n] |= self._kept[n + 1]
 
@@ -147,11 +148,11 @@ def _by_value(offered: Iterable[Any]) -> dict[Any, int]:
     found: dict[Any, list[int]] = {}
     for number, value in enumerate(offered):
         found.setdefault(value, []).append(number)
-    return {value: _union(1 << n for n in of) for value, of in found.items()}
+    return {value: _union(1 << n for n in numbers) for value, numbers in found.items()}
 
 
-def _union(of: Iterable[int]) -> int:
+def _union(class_sets: Iterable[int]) -> int:
     found = 0
-    for one in of:
+    for one in class_sets:
         found |= one
     return found

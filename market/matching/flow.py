@@ -41,7 +41,7 @@ class _Supply:
     classes: Sequence[TradeClass]
     slots: Sequence[Slot]
     costs: Ints  # of each slot, ticks per hour; MAX_VALUE + 1 where it is more; FAR after the last
-    of: Ints  # each slot's class
+    slot_class: Ints  # of each slot
     starts: Ints  # of each class, the place of its first slot
     counts: Ints  # of each class, its slots
 
@@ -54,10 +54,10 @@ class _Supply:
         return np.where(sold < self.counts, self.costs[self.starts + sold], FAR)
 
 
-def solve(of: Offered, tie: Callable[[str], bytes], tick: int) -> Outcome:
+def solve(offer: Offered, tie: Callable[[str], bytes], tick: int) -> Outcome:
     """`tie` puts ids into an order that no party can choose: it decides between equals."""
-    bids = sorted(of.bids, key=lambda bid: tie(bid.id))
-    supply = _supply(of.slots, tie, tick)
+    bids = sorted(offer.bids, key=lambda bid: tie(bid.id))
+    supply = _supply(offer.slots, tie, tick)
     none_sold = np.zeros(len(supply.classes), np.int64)
     fitting = Fitting(supply.classes, supply.cheapest(none_sold).tolist(), tick)
     into = arcs(bids, fitting)
@@ -98,7 +98,7 @@ def solve(of: Offered, tie: Callable[[str], bytes], tick: int) -> Outcome:
                 Match(bid, slot.ask, slot.ask.price(per_hour, bid.units), supply.classes[number], slot.place)
             )
         at += count
-    is_sold = np.arange(len(supply.slots)) < (supply.starts + sold)[supply.of]
+    is_sold = np.arange(len(supply.slots)) < (supply.starts + sold)[supply.slot_class]
     could_pay = np.zeros(len(bids), np.bool_)
     could_pay[into.bid] = True
     return Outcome(
@@ -118,16 +118,16 @@ def _supply(members: Mapping[TradeClass, Sequence[Slot]], tie: Callable[[str], b
     def rank(slot: Slot) -> tuple[int, bytes, int]:
         return slot.ask.price_per_hour, tie(slot.ask.id), slot.place
 
-    rows = [(of, sorted(slots, key=rank)) for of, slots in members.items()]
+    rows = [(one, sorted(slots, key=rank)) for one, slots in members.items()]
     # A class's cheapest slot is in no other, so this is the same for any order of the orders.
     rows.sort(key=lambda row: (row[0].units_per_hour, *rank(row[1][0])))
-    slots = [slot for _, of in rows for slot in of]
-    counts = np.array([len(of) for _, of in rows], np.int64)
+    slots = [slot for _, own in rows for slot in own]
+    counts = np.array([len(own) for _, own in rows], np.int64)
     return _Supply(
-        [of for of, _ in rows],
+        [one for one, _ in rows],
         slots,
         costs=np.array([*(min(cost(slot.ask, tick), MAX_VALUE + 1) for slot in slots), FAR], np.int64),
-        of=np.repeat(np.arange(len(rows)), counts),
+        slot_class=np.repeat(np.arange(len(rows)), counts),
         starts=np.cumsum(counts) - counts,
         counts=counts,
     )
@@ -153,10 +153,10 @@ def _flow(
     np.maximum.at(best_of_group, into.group, into.value)
     best = np.zeros(len(supply.classes), np.int64)  # value in each class; dearer slots can't be sold
     np.maximum.at(best, member_class, best_of_group[member_group])
-    can_be_sold = supply.costs[:-1] <= best[supply.of]
-    of, price = supply.of[can_be_sold], supply.costs[:-1][can_be_sold]
-    first = np.flatnonzero(np.append(True, (of[1:] != of[:-1]) | (price[1:] != price[:-1])))
-    equal = np.diff(np.append(first, len(of)))  # slots of one class and price share an arc
+    can_be_sold = supply.costs[:-1] <= best[supply.slot_class]
+    sells, price = supply.slot_class[can_be_sold], supply.costs[:-1][can_be_sold]
+    first = np.flatnonzero(np.append(True, (sells[1:] != sells[:-1]) | (price[1:] != price[:-1])))
+    equal = np.diff(np.append(first, len(sells)))  # slots of one class and price share an arc
     some, idle = np.ones(len(into.bid), np.int64), np.ones(len(trading), np.int64)
 
     flow = min_cost_flow.SimpleMinCostFlow()
@@ -165,7 +165,7 @@ def _flow(
     flow.add_arcs_with_capacity_and_unit_cost(
         at_group + member_group, at_class + member_class, np.full(len(member_group), len(trading)), member_group * 0
     )
-    flow.add_arcs_with_capacity_and_unit_cost(at_class + of[first], np.full(len(first), sink), equal, price[first])
+    flow.add_arcs_with_capacity_and_unit_cost(at_class + sells[first], np.full(len(first), sink), equal, price[first])
     flow.set_nodes_supplies(np.append(np.arange(len(trading)), sink), np.append(idle, -len(trading)))
     status = flow.solve()
     if status != flow.OPTIMAL:
@@ -188,14 +188,14 @@ def _match_equals(trades: Trades, price: Ints, sold: Ints, supply: _Supply) -> N
     idle = (trades.bid_class[trades.arc_bid] < 0) & (trades.arc_value == cheapest[trades.arc_group])
     starts = np.searchsorted(trades.member_group, np.arange(trades.groups + 1))
     for arc in np.flatnonzero(idle).tolist():
-        bid, group, value = (int(of[arc]) for of in (trades.arc_bid, trades.arc_group, trades.arc_value))
+        bid, group, value = (int(column[arc]) for column in (trades.arc_bid, trades.arc_group, trades.arc_value))
         if trades.bid_class[bid] >= 0:
             continue
-        for of in trades.member_class[starts[group] : starts[group + 1]].tolist():
-            if open[of] and price[of] == value:
-                trades.bid_class[bid] = of
+        for number in trades.member_class[starts[group] : starts[group + 1]].tolist():
+            if open[number] and price[number] == value:
+                trades.bid_class[bid] = number
                 trades.bid_value[bid] = value
-                sold[of] += 1
-                left = supply.starts[of] + sold[of]
-                open[of] = sold[of] < supply.counts[of] and supply.costs[left] == price[of]
+                sold[number] += 1
+                left = supply.starts[number] + sold[number]
+                open[number] = sold[number] < supply.counts[number] and supply.costs[left] == price[number]
                 break

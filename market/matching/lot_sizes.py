@@ -38,7 +38,7 @@ def _by_class(bids: Sequence[BidOffer], slots: Sequence[Slot]) -> dict[TradeClas
     lots: dict[int, Lot] = {}  # rounded, by the identity of an ask's, since many share one
     same: dict[Lot, Lot] = {}
     found: dict[tuple[object, ...], list[Slot]] = {}  # by numbers: to hash a lot for each slot takes long
-    of: dict[tuple[object, ...], TradeClass] = {}
+    classes: dict[tuple[object, ...], TradeClass] = {}
     for slot in slots:
         ask = slot.ask
         if (lot := lots.get(id(ask.lot))) is None:
@@ -49,6 +49,6 @@ def _by_class(bids: Sequence[BidOffer], slots: Sequence[Slot]) -> dict[TradeClas
         key = (id(lot), limits, provider)
         if (members := found.get(key)) is None:
             members = found[key] = []
-            of[key] = TradeClass(lot, *limits, provider)
+            classes[key] = TradeClass(lot, *limits, provider)
         members.append(slot)
-    return {of[key]: members for key, members in found.items()}
+    return {classes[key]: members for key, members in found.items()}

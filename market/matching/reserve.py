@@ -86,8 +86,8 @@ def _rank(id: str) -> bytes:
 def _by_party(
     orders: Iterable[Order], party: Callable[[Order], str], rank: Callable[[Order], tuple[int, bytes]]
 ) -> Iterable[tuple[str, list[Order]]]:
-    for owner, of in groupby(sorted(orders, key=party), party):
-        mine = list(of)
+    for owner, own in groupby(sorted(orders, key=party), party):
+        mine = list(own)
         if len(mine) > 1:
             mine.sort(key=rank)
         yield owner, mine

@@ -265,7 +265,8 @@ def test_one_more_ask_never_hurts_the_bids_as_a_whole(market: Book, last: int) -
     def gains(of: Book) -> int:
         result = checked(of)
         return sum(
-            one.bid.limit * one.of.units_per_hour // one.bid.units - result.prices[one.of] for one in result.matches
+            one.bid.limit * one.trade_class.units_per_hour // one.bid.units - result.prices[one.trade_class]
+            for one in result.matches
         )
 
     assert gains(market) >= gains(fewer)

@@ -78,7 +78,10 @@ def test_many_orders_close_to_the_most_are_matched_right() -> None:
     parties = [*(bid.client for bid in bids), *(ask.provider for ask in asks)]
     result = checked(Book(tuple(bids), tuple(asks), dict.fromkeys(parties, 2**100)))
     assert len(result.matches) > 100
-    worth = [one.bid.limit * one.of.units_per_hour // one.bid.units - one.ask.price_per_hour for one in result.matches]
+    worth = [
+        one.bid.limit * one.trade_class.units_per_hour // one.bid.units - one.ask.price_per_hour
+        for one in result.matches
+    ]
     assert result.surplus == sum(worth)
 
 

@@ -33,7 +33,7 @@ def test_in_a_book_that_rests_a_new_bid_gets_what_it_would_get_alone(seed: int) 
     alone, _ = rehearse(replace(resting, bids=(), asks=tuple(matching)), new, matching)
     assert (match is None) == (alone is None) == (not matching)
     if match and alone:
-        assert (match.price, match.of) == (alone.price, alone.of)
+        assert (match.price, match.trade_class) == (alone.price, alone.trade_class)
         assert lone_price(match.ask, new.units, 1) <= match.price <= lowest_limit(match.ask, new.units, 1) <= new.limit
 
 

@@ -44,8 +44,8 @@ def lies(book: Book, prices: Mapping[TradeClass, int], matches: Sequence[Claimed
             price = max(1, -(-(kind.price or 0) * tick * bid.units // stock.asks[slot].units_per_hour))
             if match.price != price:
                 yield f"bid {match.bid} pays ask {match.ask} {match.price} a checkpoint; its class's price is {price}"
-    for ask, of, is_sold in zip(stock.asks, stock.kinds, sold, strict=True):
-        per_hour, takes = of.price, ask.price_per_hour
+    for ask, kind, is_sold in zip(stock.asks, stock.kinds, sold, strict=True):
+        per_hour, takes = kind.price, ask.price_per_hour
         if per_hour is None:
             yield f"there is no price for the class of ask {ask.id}, or none from 0 to {MOST_VALUE + 1} ticks an hour"
         elif is_sold and per_hour * tick < takes:

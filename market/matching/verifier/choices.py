@@ -50,10 +50,12 @@ class _Shop:
     """The classes of one size that have a price, slowest first. A shelf is what some bids may choose from, as bits."""
 
     def __init__(self, kinds: Iterable[Kind], bids: Sequence[BidOffer], tick: int) -> None:
-        self.kinds = sorted((one for one in kinds if one.price is not None), key=lambda one: one.of.units_per_hour)
+        self.kinds = sorted(
+            (one for one in kinds if one.price is not None), key=lambda one: one.trade_class.units_per_hour
+        )
         for number, kind in enumerate(self.kinds):
             kind.number = number
-        self.speeds = [kind.of.units_per_hour for kind in self.kinds]
+        self.speeds = [kind.trade_class.units_per_hour for kind in self.kinds]
         limits, units = [bid.limit for bid in bids], [bid.units * tick for bid in bids]
         small = max(limits) * max(self.speeds, default=0) < 2**62 and max(units) < 2**62
         exact: Any = np.int64 if small else np.object_
@@ -61,14 +63,17 @@ class _Shop:
         self.speed = np.array(self.speeds, exact)
         self.price = np.array([kind.price for kind in self.kinds], np.int64)
         self.least = np.array([-(-kind.least // tick) for kind in self.kinds], np.object_)
-        self.memory = _Ranks(kind.of.lot.memory_mb for kind in self.kinds)
-        self.tier = _Ranks(kind.of.lot.tier for kind in self.kinds)
-        self.stake = _Ranks(kind.of.stake for kind in self.kinds)
-        self.sort = _Sorts(_sort(kind.of.lot) for kind in self.kinds)
-        self.lists = _Sorts(_lists(kind.of.lot.wants) for kind in self.kinds)
-        self.work = _Sorts((kind.of.min_work, kind.of.max_checkpoints) for kind in self.kinds)
-        self.provider = np.array([kind.of.provider for kind in self.kinds])
-        picky = [bool(kind.of.provider or kind.of.min_work or any(_lists(kind.of.lot.wants))) for kind in self.kinds]
+        self.memory = _Ranks(kind.trade_class.lot.memory_mb for kind in self.kinds)
+        self.tier = _Ranks(kind.trade_class.lot.tier for kind in self.kinds)
+        self.stake = _Ranks(kind.trade_class.stake for kind in self.kinds)
+        self.sort = _Sorts(_sort(kind.trade_class.lot) for kind in self.kinds)
+        self.lists = _Sorts(_lists(kind.trade_class.lot.wants) for kind in self.kinds)
+        self.work = _Sorts((kind.trade_class.min_work, kind.trade_class.max_checkpoints) for kind in self.kinds)
+        self.provider = np.array([kind.trade_class.provider for kind in self.kinds])
+        picky = [
+            bool(kind.trade_class.provider or kind.trade_class.min_work or any(_lists(kind.trade_class.lot.wants)))
+            for kind in self.kinds
+        ]
         self.special = np.array(picky, np.bool_)
         self.suiting: dict[object, Flags] = {}  # which sorts are for a job
         self.welcoming: dict[object, Flags] = {}  # which lists are for a client and a recipe
@@ -100,7 +105,7 @@ class _Shop:
         for number, bid in enumerate(bids):
             _, alike = by_needs.setdefault(id(bid.needs), (bid.needs, {}))
             slower = bisect_left(self.speeds, _speed(bid))  # so many are
-            alike.setdefault((slower, self.stake.of(bid.stake)), []).append(number)
+            alike.setdefault((slower, self.stake.place(bid.stake)), []).append(number)
         found: dict[bytes, list[int]] = {}
         for needs, alike in by_needs.values():
             suiting = self._suiting(needs)
@@ -126,8 +131,10 @@ class _Shop:
                 and hosts.issuperset(needs.hosts)
                 for environments, hosts, device, vram_mb, region in self.sort.all
             )
-        found: Flags = self.sort.column(self.suiting[asked]) & (self.memory.column >= self.memory.of(needs.memory_mb))
-        return found & (self.tier.column >= self.tier.of(needs.tier))
+        found: Flags = self.sort.column(self.suiting[asked]) & (
+            self.memory.column >= self.memory.place(needs.memory_mb)
+        )
+        return found & (self.tier.column >= self.tier.place(needs.tier))
 
     def _without_refusing(self, bid: BidOffer, number: int, fits: Flags) -> Flags:
         """Without providers that would not take the bid; those that it avoids, only if it can't pay any other."""
@@ -151,13 +158,13 @@ class _Shop:
 class _Ranks:
     """A column of numbers of any size, as places among its values."""
 
-    def __init__(self, of: Iterable[int]) -> None:
-        column = list(of)
+    def __init__(self, values: Iterable[int]) -> None:
+        column = list(values)
         self._values = sorted(set(column))
         rank = {value: place for place, value in enumerate(self._values)}
         self.column = np.array([rank[value] for value in column], np.int64)
 
-    def of(self, value: int) -> int:
+    def place(self, value: int) -> int:
         """The rank from which on they are as much."""
         return bisect_left(self._values, value)
 
@@ -165,15 +172,15 @@ class _Ranks:
 class _Sorts:
     """A column in which few values differ."""
 
-    def __init__(self, of: Iterable[tuple[Any, ...]]) -> None:
+    def __init__(self, values: Iterable[tuple[Any, ...]]) -> None:
         number: dict[tuple[Any, ...], int] = {}
-        self._number = np.array([number.setdefault(one, len(number)) for one in of], np.int64)
+        self._number = np.array([number.setdefault(one, len(number)) for one in values], np.int64)
         self.all = list(number)
 
     @staticmethod
-    def flags(of: Iterable[bool]) -> Flags:
+    def flags(marks: Iterable[bool]) -> Flags:
         """One for each of `all`."""
-        return np.array([*of], np.bool_)
+        return np.array([*marks], np.bool_)
 
     def column(self, flags: Flags) -> Flags:
         return flags[self._number]

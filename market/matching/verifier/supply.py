@@ -20,7 +20,7 @@ SOLD_AS = (0, 1, 2, 2, 4, 4, 4, 4, 8)  # lot size of the GPUs that an ask has
 class Kind:
     """A class. Each is one object, so that looking one up does not compare lots."""
 
-    of: TradeClass
+    trade_class: TradeClass
     price: int | None  # ticks per hour; None if there is none that can be
     least: int  # token units per hour, of the cheapest ask
     number: int = -1  # among those of its size with a price, slowest first
@@ -29,8 +29,8 @@ class Kind:
 def funded(bids: Sequence[BidOffer], balance: dict[str, int]) -> dict[Size, list[BidOffer]]:
     """By size. Of one client's bids, the one with the highest price for its work has the first call on the balance."""
     found: dict[Size, list[BidOffer]] = {}
-    for client, of in groupby(sorted(bids, key=attrgetter("client")), attrgetter("client")):
-        mine = list(of)
+    for client, own in groupby(sorted(bids, key=attrgetter("client")), attrgetter("client")):
+        mine = list(own)
         if len(mine) > 1:
             mine.sort(key=lambda bid: (-bid.limit * 2**64 // bid.units, _order(bid.id)))
         for bid in mine:
@@ -66,8 +66,8 @@ class Stock:
         self._rounded: dict[int, int] = {}  # stakes
         least = {size: min(bid.stake for bid in crowd) for size, crowd in crowds.items()}
         avoided = {(size, provider) for size, crowd in crowds.items() for bid in crowd for provider in bid.avoid}
-        for provider, of in groupby(sorted(book.asks, key=attrgetter("provider")), attrgetter("provider")):
-            mine = list(of)
+        for provider, own in groupby(sorted(book.asks, key=attrgetter("provider")), attrgetter("provider")):
+            mine = list(own)
             if len(mine) > 1:
                 mine.sort(key=lambda ask: (ask.price_per_hour * 2**64 // ask.units_per_hour, _order(ask.id)))
             leases, left, place = book.active.get(provider, 0), balance.get(provider, 0), 0
@@ -96,7 +96,11 @@ class Stock:
         return number if first <= number < len(self.asks) and self.asks[number].id == ask else None
 
     def of_size(self, size: Size) -> list[Kind]:
-        return [kind for kind in self._known.values() if (kind.of.lot.rules, SOLD_AS[kind.of.lot.gpus]) == size]
+        return [
+            kind
+            for kind in self._known.values()
+            if (kind.trade_class.lot.rules, SOLD_AS[kind.trade_class.lot.gpus]) == size
+        ]
 
     def _kind(self, ask: AskOffer, stake: int, shunned: str) -> Kind:
         lot = ask.lot
@@ -113,11 +117,11 @@ class Stock:
         bounds = (_leading(ask.units_per_hour, 6), rounded, work, ask.max_checkpoints if work else 0, shunned)
         kind = self._known.get((sort, *bounds))
         if kind is None:
-            of = TradeClass(_with_leading_memory(lot), *bounds)
-            price = self._prices.get(of)
+            trade_class = TradeClass(_with_leading_memory(lot), *bounds)
+            price = self._prices.get(trade_class)
             if price is not None and not 0 <= price <= MOST_VALUE + 1:
                 price = None
-            kind = self._known[sort, *bounds] = Kind(of, price, ask.price_per_hour)
+            kind = self._known[sort, *bounds] = Kind(trade_class, price, ask.price_per_hour)
         kind.least = min(kind.least, ask.price_per_hour)
         return kind
 
