@@ -21,8 +21,9 @@ from contracts.types import to_hex
 from market.api.dependencies import Market
 from market.runtime.context import Context
 from market.runtime.settings import KEPT_ANSWERS
+from market.store.columns import now
 from market.store.db import OUTAGE
-from market.store.models import AnswerRow, now
+from market.store.models import AnswerRow
 
 # A process that dies in between leaves its mark behind; after this long another request takes it over.
 PENDING = timedelta(seconds=60)

@@ -23,20 +23,11 @@ from market.runtime.settings import KEPT_ANSWERS, MarketSettings
 from market.services.access import DAY, file_blobs
 from market.services.blobs import blob_row
 from market.services.jobs import job_status
+from market.store.columns import now
 from market.store.early_stop import early_stop
 from market.store.events import pages_of
 from market.store.leases import state_now
-from market.store.models import (
-    AnswerRow,
-    BidRow,
-    BlobRow,
-    ChainBlock,
-    ChainEvent,
-    CheckpointRow,
-    LeaseRow,
-    UploadRow,
-    now,
-)
+from market.store.models import AnswerRow, BidRow, BlobRow, ChainBlock, ChainEvent, CheckpointRow, LeaseRow, UploadRow
 from market.store.rule_sets import known_rules
 
 MARGIN_SECONDS = 3600  # for clocks that differ, and blocks that a reorganisation takes back

@@ -20,10 +20,11 @@ from market.runtime.metrics import Metrics
 from market.runtime.settings import MarketSettings
 from market.store.apply import apply, remember
 from market.store.blobs import BlobStore, UnderWay
+from market.store.columns import now
 from market.store.db import Database
 from market.store.events import Head, pages_of
 from market.store.journal import FOLDER, Journal, Kind, Message
-from market.store.models import JournalRow, ReportRow, now
+from market.store.models import JournalRow, ReportRow
 from market.store.rule_sets import known_rules
 
 NOTHING_FOLLOWED = Head(0, 0)

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import structlog
 from sqlalchemy import func
@@ -19,9 +19,6 @@ from sqlmodel import Session, col, select, update
 from contracts.errors import UserError
 from market.store.db import Database
 from market.store.models import LeaderRow
-
-if TYPE_CHECKING:
-    pass
 
 LEASE_SECONDS = 5.0  # without a renewal, after which another process takes over
 RENEW_SECONDS = 1.0

@@ -1,15 +1,6 @@
 """What a market's process can tell Prometheus. docs/operations.md lists each; a test sees to that."""
 
-from typing import TYPE_CHECKING
-
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
-
-if TYPE_CHECKING:
-    pass
-
-
-log = structlog.get_logger()
 
 
 class Metrics:

@@ -15,7 +15,8 @@ from contracts.orders import Report
 from market.runtime.context import Context
 from market.services.access import find_reader
 from market.services.leases import find_live_lease
-from market.store.models import LeaseRow, ReportRow, now
+from market.store.columns import now
+from market.store.models import LeaseRow, ReportRow
 from market.store.paging import Keyset, read_page
 
 CLOCK_SECONDS = 300  # how far a report's time may be from the market's

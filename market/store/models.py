@@ -4,65 +4,13 @@ The chain tables (`chain_*`, `lease`) show the chain and can be rebuilt from it 
 what only the market was told: signed orders, claims, approvals, reports, and what it matched.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    Index,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-)
+from sqlalchemy import JSON, BigInteger, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-HASH = String(66)
-ADDRESS = String(42)
-TIP = String(42)
-MAYBE_JSON = JSON(none_as_null=True)
-
-
-class Amount(TypeDecorator[int]):
-    """An unsigned integer of up to 256 bits as decimal text: databases' own integers end at 63 bits."""
-
-    impl = String(78)
-    cache_ok = True
-
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> str | None:
-        if value is not None and value < 0:
-            raise ValueError(f"an amount can't be negative, got {value}")
-        return None if value is None else str(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> int | None:
-        return None if value is None else int(value)
-
-
-class UtcTime(TypeDecorator[datetime]):
-    """An aware time, kept in UTC; SQLite would forget the zone, PostgreSQL would give it in the session's."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"a time needs a zone, got {value!r}")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
+from market.store.columns import ADDRESS, HASH, MAYBE_JSON, TIP, Amount, UtcTime, now
 
 # ------------------------------------------------------------------ orders
 

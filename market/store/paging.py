@@ -13,7 +13,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from contracts.api.bodies import Page
 from contracts.api.problems import Code, Problem
-from market.store.models import UtcTime
+from market.store.columns import UtcTime
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 500

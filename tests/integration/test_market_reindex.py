@@ -20,8 +20,9 @@ from contracts.errors import UserError
 from market.cli.market import app
 from market.maintenance import reindex
 from market.store import apply
+from market.store.columns import now
 from market.store.journal import FOLDER, Journal
-from market.store.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow, now
+from market.store.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow
 from tests.integration.conftest import TOKEN, Funded
 from tests.integration.market_lives import Lives, lives
 
