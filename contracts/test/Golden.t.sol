@@ -22,30 +22,30 @@ contract GoldenTest is Test {
     function setUp() external {
         vm.chainId(_uint(".domain.chainId"));
         Bounds memory any = Bounds(1, 1, 1, 1, 1, 1);
-        address place = vm.parseJsonAddress(orders, ".domain.verifyingContract");
+        address place = _address(".domain.verifyingContract");
         vm.etch(place, address(new Escrow(IERC20(place), any)).code);
         escrow = Escrow(place);
     }
 
     function test_Rules() external view {
         Rules memory rules = Rules({
-            arbiter: vm.parseJsonAddress(orders, ".rules.arbiter"),
+            arbiter: _address(".rules.arbiter"),
             arbiterFee: uint96(_uint(".rules.arbiterFee")),
             arbiterTimeout: uint32(_uint(".rules.arbiterTimeout")),
             checkpointTimeout: uint32(_uint(".rules.checkpointTimeout")),
             window: uint32(_uint(".rules.window")),
-            verification: vm.parseJsonBytes32(orders, ".rules.verification")
+            verification: _bytes32(".rules.verification")
         });
-        assertEq(escrow.hashRules(rules), vm.parseJsonBytes32(orders, ".rules.hash"), "hash");
+        assertEq(escrow.hashRules(rules), _bytes32(".rules.hash"), "hash");
     }
 
     function test_Bid() external view {
         Bid memory bid;
-        bid.client = vm.parseJsonAddress(orders, ".bid.client");
-        bid.matcher = vm.parseJsonAddress(orders, ".bid.matcher");
-        bid.approver = vm.parseJsonAddress(orders, ".bid.approver");
-        bid.job = vm.parseJsonBytes32(orders, ".bid.job");
-        bid.rules = vm.parseJsonBytes32(orders, ".bid.rules");
+        bid.client = _address(".bid.client");
+        bid.matcher = _address(".bid.matcher");
+        bid.approver = _address(".bid.approver");
+        bid.job = _bytes32(".bid.job");
+        bid.rules = _bytes32(".bid.rules");
         bid.startTip = _bytes20(orders, ".bid.startTip");
         bid.checkpoints = uint16(_uint(".bid.checkpoints"));
         bid.units = uint64(_uint(".bid.units"));
@@ -59,10 +59,10 @@ contract GoldenTest is Test {
 
     function test_Ask() external view {
         Ask memory ask;
-        ask.provider = vm.parseJsonAddress(orders, ".ask.provider");
-        ask.matcher = vm.parseJsonAddress(orders, ".ask.matcher");
-        ask.resources = vm.parseJsonBytes32(orders, ".ask.resources");
-        ask.rules = vm.parseJsonBytes32(orders, ".ask.rules");
+        ask.provider = _address(".ask.provider");
+        ask.matcher = _address(".ask.matcher");
+        ask.resources = _bytes32(".ask.resources");
+        ask.rules = _bytes32(".ask.rules");
         ask.pricePerHour = uint96(_uint(".ask.pricePerHour"));
         ask.unitsPerHour = uint64(_uint(".ask.unitsPerHour"));
         ask.maxStake = uint96(_uint(".ask.maxStake"));
@@ -75,25 +75,25 @@ contract GoldenTest is Test {
     }
 
     function test_Claim() external view {
-        bytes32 lease = vm.parseJsonBytes32(orders, ".claim.lease");
+        bytes32 lease = _bytes32(".claim.lease");
         bytes32 hash = escrow.hashClaim(lease, uint16(_uint(".claim.n")), _bytes20(orders, ".claim.tip"));
-        _assertSigned(hash, ".claim", vm.parseJsonAddress(orders, ".lease.provider"));
+        _assertSigned(hash, ".claim", _address(".lease.provider"));
     }
 
     function test_Approval() external view {
-        bytes32 lease = vm.parseJsonBytes32(orders, ".approval.lease");
+        bytes32 lease = _bytes32(".approval.lease");
         Approval memory approval = Approval({
             n: uint16(_uint(".approval.n")),
             tip: _bytes20(orders, ".approval.tip"),
             last: vm.parseJsonBool(orders, ".approval.last")
         });
-        address approver = vm.parseJsonAddress(orders, ".lease.parties.approver");
+        address approver = _address(".lease.parties.approver");
         _assertSigned(escrow.hashApproval(lease, approval), ".approval", approver);
     }
 
     function test_Lease() external view {
         Terms memory terms;
-        terms.provider = vm.parseJsonAddress(orders, ".lease.provider");
+        terms.provider = _address(".lease.provider");
         Nums nums = NumsLib.pack(
             _uint(".lease.start"),
             _uint(".lease.end"),
@@ -104,21 +104,21 @@ contract GoldenTest is Test {
         );
         terms.nums = Nums.unwrap(nums);
         Parties memory parties = terms.parties;
-        parties.bid = vm.parseJsonBytes32(orders, ".lease.parties.bid");
-        parties.job = vm.parseJsonBytes32(orders, ".lease.parties.job");
-        parties.prev = vm.parseJsonBytes32(orders, ".lease.parties.prev");
-        parties.rules = vm.parseJsonBytes32(orders, ".lease.parties.rules");
-        parties.client = vm.parseJsonAddress(orders, ".lease.parties.client");
-        parties.approver = vm.parseJsonAddress(orders, ".lease.parties.approver");
-        parties.feeTo = vm.parseJsonAddress(orders, ".lease.parties.feeTo");
+        parties.bid = _bytes32(".lease.parties.bid");
+        parties.job = _bytes32(".lease.parties.job");
+        parties.prev = _bytes32(".lease.parties.prev");
+        parties.rules = _bytes32(".lease.parties.rules");
+        parties.client = _address(".lease.parties.client");
+        parties.approver = _address(".lease.parties.approver");
+        parties.feeTo = _address(".lease.parties.feeTo");
         parties.stake = uint96(_uint(".lease.parties.stake"));
-        assertEq(bytes32(terms.nums), vm.parseJsonBytes32(orders, ".lease.nums"), "nums");
-        assertEq(keccak256(abi.encode(parties)), vm.parseJsonBytes32(orders, ".lease.partiesHash"), "parties");
-        assertEq(escrow.leaseId(terms), vm.parseJsonBytes32(orders, ".lease.id"), "id");
+        assertEq(bytes32(terms.nums), _bytes32(".lease.nums"), "nums");
+        assertEq(keccak256(abi.encode(parties)), _bytes32(".lease.partiesHash"), "parties");
+        assertEq(escrow.leaseId(terms), _bytes32(".lease.id"), "id");
     }
 
     function test_Account() external view {
-        Account a = Account.wrap(uint256(vm.parseJsonBytes32(orders, ".account.word")));
+        Account a = Account.wrap(uint256(_bytes32(".account.word")));
         assertEq(a.free(), _uint(".account.free"), "free");
         assertEq(a.active(), _uint(".account.active"), "active");
         assertEq(a.page(), _uint(".account.page"), "page");
@@ -126,7 +126,7 @@ contract GoldenTest is Test {
     }
 
     function test_State() external view {
-        State s = State.wrap(uint256(vm.parseJsonBytes32(orders, ".state.word")));
+        State s = State.wrap(uint256(_bytes32(".state.word")));
         assertEq(s.status(), _uint(".state.status"), "status");
         assertEq(s.settled(), _uint(".state.settled"), "settled");
         assertEq(s.accepted(), _uint(".state.accepted"), "accepted");
@@ -170,7 +170,7 @@ contract GoldenTest is Test {
     }
 
     function _assertSigned(bytes32 hash, string memory path, address signer) private view {
-        assertEq(hash, vm.parseJsonBytes32(orders, string.concat(path, ".hash")), string.concat(path, " hash"));
+        assertEq(hash, _bytes32(string.concat(path, ".hash")), string.concat(path, " hash"));
         bytes memory signature = vm.parseJsonBytes(orders, string.concat(path, ".signature"));
         assertEq(this.recover(hash, signature), signer, string.concat(path, " signer, 64 bytes"));
         signature = vm.parseJsonBytes(orders, string.concat(path, ".signature65"));
@@ -179,6 +179,14 @@ contract GoldenTest is Test {
 
     function _uint(string memory path) private view returns (uint256) {
         return vm.parseJsonUint(orders, path);
+    }
+
+    function _address(string memory path) private view returns (address) {
+        return vm.parseJsonAddress(orders, path);
+    }
+
+    function _bytes32(string memory path) private view returns (bytes32) {
+        return vm.parseJsonBytes32(orders, path);
     }
 
     function _bytes20(string memory json, string memory path) private pure returns (bytes20) {
