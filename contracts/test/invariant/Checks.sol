@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
+import {Phase} from "../../src/interfaces/IEscrow.sol";
 import {Model} from "./Model.sol";
 
 /// @notice The invariants of docs/protocol.md section 5 that are looked at between moves, by number.
@@ -57,8 +58,8 @@ abstract contract Checks is Model {
     }
 
     function _status(Lease storage l) private view returns (uint256) {
-        return uint8(l.phase) | (l.fromClosing ? 0x08 : 0) | (l.byClient ? 0x10 : 0) | (l.late ? 0x20 : 0)
-            | (l.more ? 0x40 : 0) | (l.claimedInClosing ? 0x80 : 0);
+        return uint8(l.phase) | (l.fromClosing ? FROM_CLOSING : 0) | (l.byClient ? BY_CLIENT : 0) | (l.late ? LATE : 0)
+            | (l.more ? MORE : 0) | (l.claimedInClosing ? CLAIMED_IN_CLOSING : 0);
     }
 
     /// @notice 5 and 7: balances are what the protocol's table gives.

@@ -2,7 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {Escrow} from "../../src/Escrow.sol";
-import {Approval, IEscrow, Redemption, Terms} from "../../src/interfaces/IEscrow.sol";
+import {Approval, IEscrow, Phase, Redemption, Terms} from "../../src/interfaces/IEscrow.sol";
 import {DevToken} from "../../src/periphery/DevToken.sol";
 import {Checks} from "./Checks.sol";
 import {Model} from "./Model.sol";
@@ -75,11 +75,10 @@ contract Handler is OpenMoves, Checks {
         bool ok = count != 0 && l.claimed + count <= _lastIndex(l.terms.nums);
         ok = ok && (l.phase == Phase.Active || (l.phase == Phase.Closing && !signed && !l.claimedInClosing));
         bytes32[] memory roots = new bytes32[](count);
-        bytes20 tip = l.claimedTip;
         for (uint256 i; i < count; ++i) {
             roots[i] = keccak256(abi.encode(which, block.timestamp, i));
-            tip = bytes20(keccak256(abi.encodePacked(tip, roots[i])));
         }
+        bytes20 tip = _extended(l.claimedTip, roots);
         _snapshot();
         _claim(l, roots, tip, signed, ok);
         if (!ok) return;
@@ -96,7 +95,7 @@ contract Handler is OpenMoves, Checks {
 
     function _claim(Lease storage l, bytes32[] memory roots, bytes20 tip, bool signed, bool ok) private {
         Terms memory terms = l.terms;
-        bytes32 parties = keccak256(abi.encode(terms.parties));
+        bytes32 parties = _hash(terms.parties);
         if (!signed) {
             uint16 n = uint16(l.claimed + roots.length);
             bytes memory input = abi.encodeCall(IEscrow.claim, (terms.provider, terms.nums, parties, n, tip, roots));

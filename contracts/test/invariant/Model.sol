@@ -2,21 +2,13 @@
 pragma solidity ^0.8.28;
 
 import {Escrow} from "../../src/Escrow.sol";
-import {Bid, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
+import {Bid, Phase, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
 import {DevToken} from "../../src/periphery/DevToken.sol";
 import {ScriptedArbiter} from "../utils/Arbiters.sol";
-import {Test} from "../utils/Test.sol";
+import {Protocol} from "../utils/Protocol.sol";
 
 /// @notice A plain model of the protocol's machine and of everybody's balance, beside the escrow that it foretells.
-abstract contract Model is Test {
-    enum Phase {
-        None,
-        Active,
-        Closing,
-        Closed,
-        Challenged
-    }
-
+abstract contract Model is Protocol {
     struct Lease {
         Terms terms;
         Bid bid;
@@ -161,8 +153,8 @@ abstract contract Model is Test {
         if (l.phase == Phase.None || l.phase == Phase.Closed) assertTrue(l.net == 0, "in is out");
     }
 
-    function _free(address owner) internal view returns (uint256 free) {
-        (free,,,) = escrow.account(owner);
+    function _free(address owner) internal view returns (uint256) {
+        return _freeIn(escrow, owner);
     }
 
     /// @dev Mostly one that is not over.
@@ -179,10 +171,6 @@ abstract contract Model is Test {
 
     function _find(bytes32 id) internal view returns (uint256 i) {
         while (_id(leases[i].terms) != id) ++i;
-    }
-
-    function _id(Terms memory terms) internal pure returns (bytes32) {
-        return keccak256(abi.encode(terms.provider, terms.nums, keccak256(abi.encode(terms.parties))));
     }
 
     function _lastIndex(uint256 nums) internal pure returns (uint256) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Ask, Bid, IEscrow, Match, Parties, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
+import {Ask, Bid, IEscrow, Match, Phase, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
 import {Model} from "./Model.sol";
 
 /// @notice The moves that open leases.
@@ -48,7 +48,7 @@ abstract contract OpenMoves is Model {
         returns (bool ok)
     {
         _askFor(item, provider, numbers);
-        Terms memory terms = _terms(item, start);
+        Terms memory terms = _termsUnder(rules[item.rules], item, escrow.hashBid(item.bid), start);
         ok = _canOpen(item, terms, start);
         _snapshot();
         if (numbers % 5 < 3) {
@@ -118,24 +118,5 @@ abstract contract OpenMoves is Model {
         balances[bid.client] -= (uint256(item.price) + bid.fee) * (_lastIndex(terms.nums) - start);
         balances[terms.provider] -= bid.stake;
         _moved(l, bid.client, terms.provider);
-    }
-
-    function _terms(Match memory item, uint256 start) private view returns (Terms memory terms) {
-        Bid memory bid = item.bid;
-        uint256 end_ = start + item.ask.maxCheckpoints;
-        if (end_ > bid.checkpoints) end_ = bid.checkpoints;
-        Rules memory r = rules[item.rules];
-        terms.provider = item.ask.provider;
-        terms.nums = uint256(
-            bytes32(abi.encodePacked(uint16(start), uint16(end_), r.window, r.checkpointTimeout, item.price, bid.fee))
-        );
-        address approver = bid.approver == address(0) ? bid.client : bid.approver;
-        terms.parties = Parties(
-            escrow.hashBid(bid), bid.job, item.prevPrev, bid.rules, bid.client, approver, bid.matcher, bid.stake
-        );
-        if (item.prevProvider != address(0)) {
-            terms.parties.prev =
-                keccak256(abi.encode(item.prevProvider, item.prevNums, keccak256(abi.encode(terms.parties))));
-        }
     }
 }

@@ -20,9 +20,9 @@ contract SignatureTest is Test {
         address signer = vm.addr(privateKey);
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(privateKey, digest);
         assertTrue(this.isValid(signer, digest, _long(v, r, s)), "65 bytes");
-        assertTrue(this.isValid(signer, digest, _compact(v, r, s)), "64 bytes");
+        assertTrue(this.isValid(signer, digest, compact(v, r, s)), "64 bytes");
         assertEq(this.recover(digest, _long(v, r, s)), signer, "65 bytes recover");
-        assertTrue(!this.isValid(signer, keccak256(abi.encode(digest)), _compact(v, r, s)), "another digest");
+        assertTrue(!this.isValid(signer, keccak256(abi.encode(digest)), compact(v, r, s)), "another digest");
     }
 
     function testFuzz_UpperHalf(uint256 privateKey, bytes32 digest) external view {
@@ -58,10 +58,10 @@ contract SignatureTest is Test {
         wallet.setMood(mood);
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(7, digest);
         uint256 gas = gasleft();
-        bool valid = this.isValid(address(wallet), digest, _compact(v, r, s));
+        bool valid = this.isValid(address(wallet), digest, compact(v, r, s));
         assertLe(gas - gasleft(), 80_000, "gas");
         if (mood != Wallet.Mood.ReturnBomb) assertEq(valid, mood == Wallet.Mood.Good, "valid");
-        assertTrue(!this.isValid(address(wallet), keccak256(abi.encode(digest)), _compact(v, r, s)), "another digest");
+        assertTrue(!this.isValid(address(wallet), keccak256(abi.encode(digest)), compact(v, r, s)), "another digest");
     }
 
     function isValid(address signer, bytes32 digest, bytes calldata signature) external view returns (bool) {
@@ -74,9 +74,5 @@ contract SignatureTest is Test {
 
     function _long(uint8 v, bytes32 r, bytes32 s) private pure returns (bytes memory) {
         return abi.encodePacked(r, s, v);
-    }
-
-    function _compact(uint8 v, bytes32 r, bytes32 s) private pure returns (bytes memory) {
-        return abi.encodePacked(r, bytes32(uint256(s) | (uint256(v - 27) << 255)));
     }
 }

@@ -1,40 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
-import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
-
 import {Escrow} from "../../src/Escrow.sol";
 import {Ask, Bid, IEscrow, Match, Reason, Redemption, Terms} from "../../src/interfaces/IEscrow.sol";
 import {OrderLib} from "../../src/libraries/OrderLib.sol";
 import {EscrowTest} from "../utils/EscrowTest.sol";
-
-/// @notice A token that calls whoever was named, once, in the middle of a transfer: before balances move, or after.
-contract HookedToken is ERC20("hooked", "HOOK") {
-    address private _target;
-    bytes private _input;
-    bool private _early;
-
-    function mint(address to, uint256 amount) external {
-        _mint(to, amount);
-    }
-
-    function callBack(address target, bytes calldata input, bool early) external {
-        (_target, _input, _early) = (target, input, early);
-    }
-
-    function _update(address from, address to, uint256 amount) internal override {
-        address target = _target;
-        delete _target;
-        if (target != address(0) && _early) _call(target);
-        super._update(from, to, amount);
-        if (target != address(0) && !_early) _call(target);
-    }
-
-    function _call(address target) private {
-        (bool ok,) = target.call(_input);
-        require(ok, "callback");
-    }
-}
+import {HookedToken} from "../utils/Tokens.sol";
 
 contract Thief {
     Escrow private immutable _escrow;
@@ -90,9 +61,7 @@ contract AttacksTest is EscrowTest {
         _redeem(terms, CHECKPOINTS);
         _assertGone(_id(terms));
         item = _match(_bid(), _ask());
-        _expectRefusal(Reason.BidUsed);
-        vm.prank(matcher);
-        escrow.open(rules, item);
+        _refused(item, Reason.BidUsed);
     }
 
     /// @dev A lease that could be opened under such rules, but not challenged, would accept any claim.
@@ -113,8 +82,7 @@ contract AttacksTest is EscrowTest {
         input = abi.encodeCall(IEscrow.challenge, (terms, rules, _tip(0), _roots(1, 1), 1, 0));
         _put(input, place, words);
         _send(challenger, input);
-        (bytes32 id,,,) = escrow.dispute(_id(terms));
-        arbiter.rule(id, 2);
+        arbiter.rule(_dispute(terms), 2);
         input = abi.encodeCall(IEscrow.resolve, (terms, rules));
         _put(input, place, words);
         _send(stranger, input);
@@ -135,21 +103,16 @@ contract AttacksTest is EscrowTest {
         approved.approval.n = 65_533;
         _resign(approved);
         escrow.redeem(approved);
-        bytes32 parties = keccak256(abi.encode(terms.parties));
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 65_535, 65_534, 65_534));
-        vm.prank(provider);
-        escrow.claim(provider, terms.nums, parties, 65_535, 0, _roots(2, 3));
-        vm.prank(provider);
-        escrow.claim(provider, terms.nums, parties, 65_534, _tip(2), _roots(2, 2));
+        _expectBadIndex(65_535, 65_534, 65_534);
+        _claim(terms, 65_535, 0, _roots(2, 3));
+        _claim(terms, 65_534, _tip(2), _roots(2, 2));
         vm.warp(START_TIME + WINDOW);
         escrow.collect(terms);
 
         item = _continue(bid, ask, terms);
         item.price = 1;
         terms = _openFrom(item, 65_534);
-        parties = keccak256(abi.encode(terms.parties));
-        vm.prank(provider);
-        escrow.claim(provider, terms.nums, parties, 65_535, _tip(3), _roots(3, 3));
+        _claim(terms, 65_535, _tip(3), _roots(3, 3));
         vm.warp(START_TIME + 2 * WINDOW);
         escrow.collect(terms);
         _assertGone(_id(terms));
@@ -173,10 +136,9 @@ contract AttacksTest is EscrowTest {
             hooked.callBack(address(thief), input, early);
             if (depositing) thief.deposit(20);
             else thief.withdraw(10);
-            (uint96 his,,,) = other.account(address(thief));
-            (uint96 others,,,) = other.account(client);
-            assertEq(others, 100, "others");
-            assertEq(hooked.balanceOf(address(other)), uint256(his) + others, "held");
+            uint256 his = _freeIn(other, address(thief));
+            assertEq(_freeIn(other, client), 100, "others");
+            assertEq(hooked.balanceOf(address(other)), his + 100, "held");
             assertEq(hooked.balanceOf(address(thief)) + his, 50, "thief");
         }
     }

@@ -1,20 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
-import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
-import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 
 import {Escrow} from "../../src/Escrow.sol";
-import {Bid, IEscrow, Match, Reason} from "../../src/interfaces/IEscrow.sol";
+import {IEscrow} from "../../src/interfaces/IEscrow.sol";
 import {EscrowTest} from "../utils/EscrowTest.sol";
-
-/// @notice A token of which anyone makes as many as there can be, without permits.
-contract HugeToken is ERC20("huge", "HUGE") {
-    function mint(address to, uint256 amount) external {
-        _mint(to, amount);
-    }
-}
+import {PlainToken} from "../utils/Tokens.sol";
 
 /* deposit
  * ├── account is the zero address: reverts
@@ -58,19 +50,18 @@ contract BalancesTest is EscrowTest {
     }
 
     function test_Deposit_RevertWhen_EscrowHoldsAbove96Bits() external {
-        HugeToken huge = new HugeToken();
+        PlainToken huge = new PlainToken();
         Escrow rich = new Escrow(huge, _bounds());
         huge.mint(address(this), 1 << 100);
         huge.approve(address(rich), type(uint256).max);
         rich.deposit(client, type(uint96).max);
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_TooManyTokens.selector, uint256(1) << 96));
         rich.deposit(provider, 1);
-        (uint96 free,,,) = rich.account(client);
-        assertEq(free, type(uint96).max, "free");
+        assertEq(_freeIn(rich, client), type(uint96).max, "free");
     }
 
     function test_Deposit_RevertWhen_TokensSentUnaskedFillIt() external {
-        HugeToken huge = new HugeToken();
+        PlainToken huge = new PlainToken();
         Escrow rich = new Escrow(huge, _bounds());
         huge.mint(address(rich), type(uint96).max);
         huge.mint(address(this), 1);
@@ -118,13 +109,12 @@ contract BalancesTest is EscrowTest {
     }
 
     function test_DepositWithPermit_TokenWithoutPermits() external {
-        HugeToken plain = new HugeToken();
+        PlainToken plain = new PlainToken();
         Escrow other = new Escrow(plain, _bounds());
         plain.mint(address(this), 10);
         plain.approve(address(other), 4);
         other.depositWithPermit(client, 4, START_TIME, 27, 0, 0);
-        (uint96 free,,,) = other.account(client);
-        assertEq(free, 4, "credited");
+        assertEq(_freeIn(other, client), 4, "credited");
         vm.expectRevert(abi.encodeWithSelector(IERC20Errors.ERC20InsufficientAllowance.selector, address(other), 0, 4));
         other.depositWithPermit(client, 4, START_TIME, 27, 0, 0);
     }
@@ -137,8 +127,7 @@ contract BalancesTest is EscrowTest {
 
     function test_Withdraw_RevertWhen_AmountZero() external {
         vm.expectRevert(IEscrow.Escrow_ZeroAmount.selector);
-        vm.prank(client);
-        escrow.withdraw(client, 0);
+        _withdraw(client, 0);
     }
 
     function test_Withdraw_RevertWhen_AboveFree() external {
@@ -146,11 +135,9 @@ contract BalancesTest is EscrowTest {
         uint256 free = _free(client);
         assertTrue(free < FUNDS, "something is locked");
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BalanceShort.selector, client, free, FUNDS));
-        vm.prank(client);
-        escrow.withdraw(client, FUNDS);
+        _withdraw(client, FUNDS);
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BalanceShort.selector, client, free, type(uint256).max));
-        vm.prank(client);
-        escrow.withdraw(client, type(uint256).max);
+        _withdraw(client, type(uint256).max);
     }
 
     function test_Withdraw_MovesTokens() external {
@@ -164,33 +151,27 @@ contract BalancesTest is EscrowTest {
     }
 
     function test_RaisePage_RevertWhen_NotHigher() external {
-        vm.prank(client);
-        escrow.raisePage(5);
+        _raisePage(client, 5);
         for (uint32 page = 4; page <= 5; ++page) {
             vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_PageNotHigher.selector, 5, page));
-            vm.prank(client);
-            escrow.raisePage(page);
+            _raisePage(client, page);
         }
     }
 
     function test_RaisePage_ClearsNoncesAndKeepsTheRest() external {
-        Bid memory bid = _bid();
-        bid.nonce = 111;
-        _open(_match(bid, _ask()));
+        _open(_match(_bid(111), _ask()));
         (,,, uint112 used) = escrow.account(client);
         assertEq(used, uint256(1) << 111, "used before");
         uint256 free = _free(client);
         vm.expectEmit(address(escrow));
         emit IEscrow.PageRaised(client, type(uint32).max);
-        vm.prank(client);
-        escrow.raisePage(type(uint32).max);
+        _raisePage(client, type(uint32).max);
         uint32 page;
         (,, page, used) = escrow.account(client);
         assertEq(page, type(uint32).max, "page");
         assertEq(used, 0, "used");
         assertEq(_free(client), free, "free");
-        vm.prank(provider);
-        escrow.raisePage(1);
+        _raisePage(provider, 1);
         assertEq(_active(provider), 1, "active");
     }
 

@@ -2,9 +2,9 @@
 pragma solidity ^0.8.28;
 
 import {Question} from "../../src/interfaces/IArbiter.sol";
-import {IEscrow, Match, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
-import {ScriptedArbiter, HastyArbiter} from "../utils/Arbiters.sol";
-import {EscrowTest} from "../utils/EscrowTest.sol";
+import {IEscrow, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
+import {HastyArbiter} from "../utils/Arbiters.sol";
+import {DisputeTest} from "../utils/LeaseTest.sol";
 
 /* challenge
  * ├── the lease is unknown, Closed or Challenged: reverts
@@ -23,19 +23,7 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  *     ├── for a root in the middle: the tip before it is named
  *     └── the arbiter calls back at once: sees the lease Challenged
  */
-contract ChallengeTest is EscrowTest {
-    Terms internal terms;
-    bytes32 internal lease;
-    uint256 internal constant BOND = ARBITER_FEE + 2 * PRICE;
-
-    function setUp() public override {
-        super.setUp();
-        terms = _opened();
-        lease = _id(terms);
-        _redeem(terms, 1);
-        _claim(terms, 2, 3);
-    }
-
+contract ChallengeTest is DisputeTest {
     function test_RevertWhen_Unknown() external {
         Terms memory other = terms;
         other.nums ^= 1;
@@ -75,37 +63,33 @@ contract ChallengeTest is EscrowTest {
     function test_RevertWhen_RulesDiffer() external {
         Rules memory other = rules;
         other.arbiterFee = 0;
-        vm.expectRevert(
-            abi.encodeWithSelector(
-                IEscrow.Escrow_RulesMismatch.selector, escrow.hashRules(rules), escrow.hashRules(other)
-            )
-        );
+        _expectRulesMismatch(other);
         vm.prank(challenger);
         escrow.challenge(terms, other, _tip(1), _roots(2, 3), 2, 0);
     }
 
     function test_RevertWhen_GroundUnknown() external {
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 2, 0, 1));
+        _expectBadIndex(2, 0, 1);
         vm.prank(challenger);
         escrow.challenge(terms, rules, _tip(1), _roots(2, 3), 2, 2);
     }
 
     function test_RevertWhen_RootCountDiffers() external {
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 1, 2, 2));
+        _expectBadIndex(1, 2, 2);
         _challenge(terms, 1, 2, 2);
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 3, 2, 2));
+        _expectBadIndex(3, 2, 2);
         _challenge(terms, 1, 4, 2);
     }
 
     function test_RevertWhen_KNotPending() external {
         for (uint16 k = 1; k <= 4; k += 3) {
-            vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, k, 2, 3));
+            _expectBadIndex(k, 2, 3);
             _challenge(terms, 1, 3, k);
         }
     }
 
     function test_RevertWhen_TipsDiffer() external {
-        bytes20 wrong = _tipFrom(_tip(2), 1, 3);
+        bytes20 wrong = _extended(_tip(2), _roots(2, 3));
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_TipMismatch.selector, _tip(3), wrong));
         vm.prank(challenger);
         escrow.challenge(terms, rules, _tip(2), _roots(2, 3), 2, 0);
@@ -118,8 +102,7 @@ contract ChallengeTest is EscrowTest {
     }
 
     function test_RevertWhen_BondShort() external {
-        vm.prank(challenger);
-        escrow.withdraw(challenger, FUNDS - BOND + 1);
+        _withdraw(challenger, FUNDS - BOND + 1);
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BalanceShort.selector, challenger, BOND - 1, BOND));
         _challenge(terms, 1, 3, 2);
     }
@@ -133,7 +116,7 @@ contract ChallengeTest is EscrowTest {
     }
 
     function test_RevertWhen_ArbiterIsNoContract() external {
-        terms = _openedUnder(stranger, 1);
+        _useLease(_openedUnder(stranger));
         _claim(terms, 1, 1);
         vm.expectRevert();
         _challenge(terms, 0, 1, 1);
@@ -151,11 +134,7 @@ contract ChallengeTest is EscrowTest {
         _assertTime(lease, START_TIME + 60);
         assertEq(_free(challenger), FUNDS - BOND, "challenger");
         assertEq(_active(provider), 1, "active");
-        (bytes32 gotId, address gotChallenger, uint96 bond, bytes20 claimedTip) = escrow.dispute(lease);
-        assertEq(gotId, id, "id");
-        assertEq(gotChallenger, challenger, "challenger");
-        assertEq(bond, BOND, "bond");
-        assertEq(bytes32(claimedTip), bytes32(_tip(3)), "claimed tip");
+        _assertDispute(id, challenger, BOND, _tip(3));
         _assertAsked(id, 2, 1);
     }
 
@@ -174,13 +153,12 @@ contract ChallengeTest is EscrowTest {
 
     function test_ArbiterCallsBack() external {
         HastyArbiter hasty = new HastyArbiter(escrow);
-        terms = _openedUnder(address(hasty), 1);
-        lease = _id(terms);
+        _useLease(_openedUnder(address(hasty)));
         _claim(terms, 1, 1);
         hasty.prepare(terms, rules, 2);
         _challenge(terms, 0, 1, 1);
         _assertState(lease, CLOSED, 0, 0, 0, bytes20(JOB));
-        assertEq(_free(challenger), FUNDS + (STAKE - ARBITER_FEE) / 5, "challenger");
+        assertEq(_free(challenger), FUNDS + REWARD, "challenger");
         assertEq(_free(address(hasty)), ARBITER_FEE, "arbiter");
     }
 
@@ -191,16 +169,9 @@ contract ChallengeTest is EscrowTest {
         assertEq(_free(provider), free - BOND, "provider");
     }
 
-    function _openedUnder(address otherArbiter, uint40 nonce) private returns (Terms memory) {
+    function _openedUnder(address otherArbiter) private returns (Terms memory) {
         rules.arbiter = otherArbiter;
-        Match memory item = _match(_bid(), _ask());
-        item.bid.nonce = nonce;
-        _resign(item);
-        return _open(item);
-    }
-
-    function _disputeId(uint256 number) private view returns (bytes32) {
-        return keccak256(abi.encode(block.chainid, address(escrow), number));
+        return _open(_match(_bid(1), _ask()));
     }
 
     function _assertAsked(bytes32 id, uint32 k, uint8 ground) private view {

@@ -2,8 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {Approval, Ask, Bid, IEscrow, Redemption, Terms} from "../../src/interfaces/IEscrow.sol";
-import {Wallet} from "../utils/Wallets.sol";
-import {EscrowTest} from "../utils/EscrowTest.sol";
+import {LeaseTest} from "../utils/LeaseTest.sol";
 
 /* claim
  * ├── the lease is unknown, Closed or Challenged: reverts
@@ -25,16 +24,7 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  * ├── the signature is not the provider's, or of another index or tip: reverts
  * └── else: as claim, by anyone; also for a contract wallet
  */
-contract ClaimTest is EscrowTest {
-    Terms internal terms;
-    bytes32 internal lease;
-
-    function setUp() public override {
-        super.setUp();
-        terms = _opened();
-        lease = _id(terms);
-    }
-
+contract ClaimTest is LeaseTest {
     function test_RevertWhen_Unknown() external {
         Terms memory other = terms;
         other.nums ^= 1;
@@ -57,26 +47,24 @@ contract ClaimTest is EscrowTest {
     }
 
     function test_RevertWhen_NotProvider() external {
-        bytes32 parties = keccak256(abi.encode(terms.parties));
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_NotAllowed.selector, stranger));
         vm.prank(stranger);
-        escrow.claim(provider, terms.nums, parties, 1, _tip(1), _roots(1, 1));
+        escrow.claim(provider, terms.nums, _hash(terms.parties), 1, _tip(1), _roots(1, 1));
     }
 
     function test_RevertWhen_NoRoots() external {
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 0, 1, CHECKPOINTS));
+        _expectBadIndex(0, 1, CHECKPOINTS);
         _claim(terms, 1, 0);
     }
 
     function test_RevertWhen_BeyondEnd() external {
         _claim(terms, 1, 2);
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 7, 3, CHECKPOINTS));
+        _expectBadIndex(7, 3, CHECKPOINTS);
         _claim(terms, 3, 7);
     }
 
     function test_RevertWhen_TooManyPending() external {
-        Bid memory bid = _bid();
-        bid.nonce = 1;
+        Bid memory bid = _bid(1);
         bid.checkpoints = 2_000;
         Ask memory ask = _ask();
         ask.maxCheckpoints = 2_000;
@@ -84,10 +72,10 @@ contract ClaimTest is EscrowTest {
         terms = _open(_match(bid, ask));
         _redeem(terms, 10);
         _claim(terms, 11, 1_000);
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 1_035, 1_001, 1_034));
+        _expectBadIndex(1_035, 1_001, 1_034);
         _claim(terms, 1_001, 1_035);
         _claim(terms, 1_001, 1_034);
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 1_035, 1_035, 1_034));
+        _expectBadIndex(1_035, 1_035, 1_034);
         _claim(terms, 1_035, 1_035);
         vm.warp(block.timestamp + WINDOW);
         _claim(terms, 1_035, 2_000);
@@ -97,18 +85,18 @@ contract ClaimTest is EscrowTest {
     /// Else the provider's honest root 1 would stand as root 2, and convict it.
     function test_RevertWhen_AnApprovalGotInBefore() external {
         _redeem(terms, 1);
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 2, 3, 3));
-        _claimAs(2, _tip(2), _roots(1, 2));
+        _expectBadIndex(2, 3, 3);
+        _claim(terms, 2, _tip(2), _roots(1, 2));
         _claim(terms, 2, 2);
         _assertState(lease, ACTIVE, 1, 1, 2, _tip(2));
     }
 
     function test_RevertWhen_ASignedClaimGotInBefore() external {
         _claimSigned(1, 2, _signature(provider, 2, _tip(2)));
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 2, 4, 4));
+        _expectBadIndex(2, 4, 4);
         _claim(terms, 1, 2);
         _end(terms, provider);
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 2, 4, 4));
+        _expectBadIndex(2, 4, 4);
         _claim(terms, 1, 2);
         _claim(terms, 3, 3);
         _assertState(lease, CLOSING | CLAIMED_IN_CLOSING, 0, 0, 3, _tip(3));
@@ -121,14 +109,14 @@ contract ClaimTest is EscrowTest {
         item.approval.tip = bytes20(keccak256("another past"));
         _resign(item);
         escrow.redeem(item);
-        bytes20 led = bytes20(keccak256(abi.encodePacked(item.approval.tip, _root(2))));
+        bytes20 led = _extended(item.approval.tip, _roots(2, 2));
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_TipMismatch.selector, led, _tip(2)));
         _claim(terms, 2, 2);
         // The index alone would not do: here the approver gives index 2 the tip of index 1.
         item.approval = Approval({n: 2, tip: _tip(1), last: false});
         _resign(item);
         escrow.redeem(item);
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 2, 3, 3));
+        _expectBadIndex(2, 3, 3);
         _claim(terms, 2, 2);
     }
 
@@ -191,7 +179,7 @@ contract ClaimTest is EscrowTest {
 
     function test_Signed_RevertWhen_NoRoots() external {
         bytes memory signature = _signature(provider, 0, _tip(0));
-        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, 0, 1, CHECKPOINTS));
+        _expectBadIndex(0, 1, CHECKPOINTS);
         _claimSigned(1, 0, signature);
     }
 
@@ -207,15 +195,9 @@ contract ClaimTest is EscrowTest {
     }
 
     function test_Signed_ContractWallet() external {
-        address owner = _actor("owner");
-        Wallet wallet = new Wallet(owner);
-        keyOf[address(wallet)] = keyOf[owner];
-        _fund(address(wallet), FUNDS);
-        provider = address(wallet);
-        client = stranger;
-        _fund(client, FUNDS);
-        terms = _opened();
-        lease = _id(terms);
+        provider = address(_wallet("owner"));
+        _useAnotherClient();
+        _useLease(_opened());
         _claimSigned(1, 1, _signature(provider, 1, _tip(1)));
         _assertState(lease, ACTIVE, 0, 0, 1, _tip(1));
     }
@@ -224,14 +206,7 @@ contract ClaimTest is EscrowTest {
         return _sign(signer, escrow.hashClaim(lease, n, tip));
     }
 
-    function _claimAs(uint16 n, bytes20 tip, bytes32[] memory roots) private {
-        vm.prank(provider);
-        escrow.claim(provider, terms.nums, keccak256(abi.encode(terms.parties)), n, tip, roots);
-    }
-
     function _claimSigned(uint256 from, uint256 to, bytes memory signature) private {
-        escrow.claimSigned(
-            terms.provider, terms.nums, keccak256(abi.encode(terms.parties)), _roots(from, to), signature
-        );
+        escrow.claimSigned(terms.provider, terms.nums, _hash(terms.parties), _roots(from, to), signature);
     }
 }

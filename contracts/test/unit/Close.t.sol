@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Bid, IEscrow, Match, Terms} from "../../src/interfaces/IEscrow.sol";
-import {EscrowTest} from "../utils/EscrowTest.sol";
+import {IEscrow, Match, Terms} from "../../src/interfaces/IEscrow.sol";
+import {LeaseTest} from "../utils/LeaseTest.sol";
 
 /* close
  * ├── the lease is unknown, Active, Closed or Challenged: reverts
@@ -15,16 +15,7 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  *     ├── late and no progress: min(price, stake) of the stake goes to the client
  *     └── the client ended it: the slot is freed
  */
-contract CloseTest is EscrowTest {
-    Terms internal terms;
-    bytes32 internal lease;
-
-    function setUp() public override {
-        super.setUp();
-        terms = _opened();
-        lease = _id(terms);
-    }
-
+contract CloseTest is LeaseTest {
     function test_RevertWhen_Unknown() external {
         Terms memory other = terms;
         other.parties.feeTo = stranger;
@@ -124,8 +115,7 @@ contract CloseTest is EscrowTest {
     }
 
     function test_LateWithASmallStake() external {
-        client = stranger;
-        _fund(client, FUNDS);
+        _useAnotherClient();
         Match memory item = _match(_bid(), _ask());
         rules.arbiterFee = PRICE - 1;
         item.bid.rules = item.ask.rules = escrow.hashRules(rules);
@@ -147,12 +137,5 @@ contract CloseTest is EscrowTest {
         escrow.close(terms);
         _assertGone(lease);
         _assertPaid(0, 0);
-    }
-
-    function _assertPaid(uint256 n, uint256 penalty) private view {
-        assertEq(_free(provider), FUNDS + n * PRICE - penalty, "provider");
-        assertEq(_free(matcher), n * FEE, "matcher");
-        assertEq(_free(client), FUNDS + penalty - n * uint256(PRICE + FEE), "client");
-        assertEq(_active(provider), 0, "active");
     }
 }

@@ -2,7 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {IEscrow, Terms} from "../../src/interfaces/IEscrow.sol";
-import {EscrowTest} from "../utils/EscrowTest.sol";
+import {LeaseTest} from "../utils/LeaseTest.sol";
 
 /* collect
  * ├── the lease is unknown or Closed: reverts
@@ -14,16 +14,7 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  * ├── Closing, window passed: pays, late is forgiven
  * └── Challenged: pays what was accepted before
  */
-contract CollectTest is EscrowTest {
-    Terms internal terms;
-    bytes32 internal lease;
-
-    function setUp() public override {
-        super.setUp();
-        terms = _opened();
-        lease = _id(terms);
-    }
-
+contract CollectTest is LeaseTest {
     function test_RevertWhen_Unknown() external {
         Terms memory other = terms;
         other.parties.stake += 1;
@@ -55,8 +46,7 @@ contract CollectTest is EscrowTest {
         escrow.collect(terms);
         _assertState(lease, ACTIVE, 2, 2, 2, _tip(2));
         _assertTime(lease, START_TIME);
-        assertEq(_free(provider), FUNDS - STAKE + 2 * PRICE, "provider");
-        assertEq(_free(matcher), 2 * FEE, "matcher");
+        _assertPaidSoFar(2);
     }
 
     function test_Active_Complete() external {
@@ -66,21 +56,18 @@ contract CollectTest is EscrowTest {
         emit IEscrow.Settled(lease, CHECKPOINTS);
         escrow.collect(terms);
         _assertGone(lease);
-        assertEq(_free(provider), FUNDS + CHECKPOINTS * PRICE, "provider");
-        assertEq(_free(matcher), CHECKPOINTS * FEE, "matcher");
-        assertEq(_active(provider), 0, "active");
+        _assertPaid(CHECKPOINTS, 0);
     }
 
     function test_Active_CompleteAndMore() external {
-        client = stranger;
-        _fund(client, FUNDS);
-        terms = _openedFor(4);
+        _useAnotherClient();
+        _useLease(_openedFor(4));
         _claim(terms, 1, 4);
         vm.warp(START_TIME + WINDOW);
         vm.expectEmit(address(escrow));
-        emit IEscrow.Closed(_id(terms), 4, 0, true);
+        emit IEscrow.Closed(lease, 4, 0, true);
         escrow.collect(terms);
-        _assertState(_id(terms), CLOSED, 4, 4, 4, _tip(4));
+        _assertState(lease, CLOSED, 4, 4, 4, _tip(4));
     }
 
     function test_Closing() external {
@@ -101,6 +88,6 @@ contract CollectTest is EscrowTest {
         _challenge(terms, 2, 4, 4);
         escrow.collect(terms);
         _assertState(lease, CHALLENGED, 2, 2, 4, _tip(2));
-        assertEq(_free(provider), FUNDS - STAKE + 2 * PRICE, "provider");
+        _assertPaidSoFar(2);
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Ask, Bid, IEscrow, Match, Reason, Terms} from "../../src/interfaces/IEscrow.sol";
-import {EscrowTest} from "../utils/EscrowTest.sol";
+import {Ask, Bid, Match, Reason, Terms} from "../../src/interfaces/IEscrow.sol";
+import {LeaseTest} from "../utils/LeaseTest.sol";
 
 /* open, with prev
  * ├── prev is no lease, or not of this Bid: PrevNotContinuable
@@ -13,77 +13,69 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  *     ├── prev was itself a continuation: likewise
  *     └── prev was complete, and the Bid goes on: likewise
  */
-contract ContinueTest is EscrowTest {
+contract ContinueTest is LeaseTest {
     function test_PrevUnknown() external {
-        Terms memory terms = _closedAt(2);
+        _redeemLast(terms, 2);
         Match memory item = _continue(_bid(), _ask(), terms);
         item.prevNums ^= 1;
-        _refused(item);
+        _notContinuable(item);
         item.prevNums ^= 1;
         item.prevPrev = bytes32(uint256(1));
-        _refused(item);
+        _notContinuable(item);
         item.prevPrev = 0;
         item.prevProvider = stranger;
-        _refused(item);
+        _notContinuable(item);
     }
 
     function test_PrevOfAnotherBid() external {
-        Terms memory terms = _closedAt(2);
+        _redeemLast(terms, 2);
         Bid memory bid = _bid();
         bid.stake -= 1;
-        _refused(_continue(bid, _ask(), terms));
+        _notContinuable(_continue(bid, _ask(), terms));
     }
 
     function test_PrevActive() external {
-        Terms memory terms = _opened();
-        _refused(_continue(_bid(), _ask(), terms));
+        _notContinuable();
     }
 
     function test_PrevClosing() external {
-        Terms memory terms = _opened();
         _end(terms, provider);
-        _refused(_continue(_bid(), _ask(), terms));
+        _notContinuable();
     }
 
     function test_PrevChallenged() external {
-        Terms memory terms = _opened();
         _claim(terms, 1, 2);
         _challenge(terms, 0, 2, 1);
-        _refused(_continue(_bid(), _ask(), terms));
+        _notContinuable();
     }
 
     function test_PrevComplete() external {
-        Terms memory terms = _opened();
         _redeem(terms, CHECKPOINTS);
-        _refused(_continue(_bid(), _ask(), terms));
+        _notContinuable();
     }
 
     function test_PrevEndedByClient() external {
-        Terms memory terms = _opened();
         _end(terms, client);
         _closeAfterWindow(terms);
-        _refused(_continue(_bid(), _ask(), terms));
+        _notContinuable();
     }
 
     function test_PrevGivenUp() external {
-        Terms memory terms = _closedAt(2);
+        _redeemLast(terms, 2);
         _end(terms, client);
-        _refused(_continue(_bid(), _ask(), terms));
+        _notContinuable();
     }
 
     function test_BidExpired() external {
-        Terms memory terms = _closedAt(2);
+        _redeemLast(terms, 2);
         Match memory item = _continue(_bid(), _ask(), terms);
         vm.warp(item.bid.validUntil + 1);
-        _expectRefusal(Reason.BidExpired);
-        vm.prank(matcher);
-        escrow.open(rules, item);
+        _refused(item, Reason.BidExpired);
     }
 
     function test_PageRaised() external {
-        Terms memory terms = _closedAt(2);
-        vm.prank(client);
-        escrow.raisePage(1);
+        _redeemLast(terms, 2);
+        _raisePage(client, 1);
         _openFrom(_continue(_bid(), _ask(), terms), 2);
         (,, uint32 page, uint112 used) = escrow.account(client);
         assertEq(page, 1, "page");
@@ -91,7 +83,8 @@ contract ContinueTest is EscrowTest {
     }
 
     function test_GoesOn() external {
-        Terms memory first = _closedAt(2);
+        Terms memory first = terms;
+        _redeemLast(first, 2);
         address other = _actor("other provider");
         _fund(other, FUNDS);
         Ask memory ask = _ask();
@@ -120,20 +113,18 @@ contract ContinueTest is EscrowTest {
     }
 
     function test_ContinuedLeaseCannotBeContinuedAgain() external {
-        Terms memory first = _closedAt(2);
+        Terms memory first = terms;
+        _redeemLast(first, 2);
         Match memory item = _continue(_bid(), _ask(), first);
         _openFrom(item, 2);
-        _refused(item);
+        _notContinuable(item);
     }
 
-    function _closedAt(uint16 n) private returns (Terms memory terms) {
-        terms = _opened();
-        _redeemLast(terms, n);
+    function _notContinuable() private {
+        _notContinuable(_continue(_bid(), _ask(), terms));
     }
 
-    function _refused(Match memory item) private {
-        _expectRefusal(Reason.PrevNotContinuable);
-        vm.prank(matcher);
-        escrow.open(rules, item);
+    function _notContinuable(Match memory item) private {
+        _refused(item, Reason.PrevNotContinuable);
     }
 }

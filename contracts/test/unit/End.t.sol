@@ -2,7 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {IEscrow, Terms} from "../../src/interfaces/IEscrow.sol";
-import {EscrowTest} from "../utils/EscrowTest.sol";
+import {LeaseTest} from "../utils/LeaseTest.sol";
 
 /* end
  * ├── the lease is unknown, Closing or Challenged: reverts
@@ -19,16 +19,7 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  *     ├── by the client: the slot is freed
  *     └── by anyone else: reverts
  */
-contract EndTest is EscrowTest {
-    Terms internal terms;
-    bytes32 internal lease;
-
-    function setUp() public override {
-        super.setUp();
-        terms = _opened();
-        lease = _id(terms);
-    }
-
+contract EndTest is LeaseTest {
     function test_RevertWhen_Unknown() external {
         Terms memory other = terms;
         other.provider = client;
@@ -79,9 +70,8 @@ contract EndTest is EscrowTest {
 
     function test_ByAnyone_RevertWhen_Pending() external {
         rules.window = 5 hours;
-        client = stranger;
-        _fund(client, FUNDS);
-        terms = _opened();
+        _useAnotherClient();
+        _useLease(_opened());
         _claim(terms, 1, 1);
         vm.warp(START_TIME + TIMEOUT);
         vm.expectRevert(
@@ -90,7 +80,7 @@ contract EndTest is EscrowTest {
         _end(terms, challenger);
         vm.warp(START_TIME + 5 hours);
         _end(terms, challenger);
-        _assertState(_id(terms), CLOSING | LATE, 0, 1, 1, _tip(1));
+        _assertState(lease, CLOSING | LATE, 0, 1, 1, _tip(1));
     }
 
     function test_ByAnyone() external {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Ask, Bid, IEscrow, Match, Parties, Reason, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
+import {Ask, Bid, IEscrow, Match, Reason, Terms} from "../../src/interfaces/IEscrow.sol";
 import {Wallet} from "../utils/Wallets.sol";
 import {EscrowTest} from "../utils/EscrowTest.sol";
 
@@ -94,9 +94,7 @@ contract OpenTest is EscrowTest {
         rules.checkpointTimeout = _bounds().maxCheckpointTimeout;
         rules.window = _bounds().minWindow;
         rules.arbiterTimeout = _bounds().minArbiterTimeout;
-        Bid memory bid = _bid();
-        bid.nonce = 1;
-        _open(_match(bid, _ask()));
+        _open(_match(_bid(1), _ask()));
     }
 
     function test_BidNamesAnotherMatcher() external {
@@ -167,8 +165,7 @@ contract OpenTest is EscrowTest {
     }
 
     function test_BidCancelled() external {
-        vm.prank(client);
-        escrow.raisePage(2);
+        _raisePage(client, 2);
         _refused(Reason.BidCancelled);
         item.bid.nonce = 3 << 8;
         _refused(Reason.BidCancelled);
@@ -185,8 +182,7 @@ contract OpenTest is EscrowTest {
     }
 
     function test_AskCancelled() external {
-        vm.prank(provider);
-        escrow.raisePage(2);
+        _raisePage(provider, 2);
         _refused(Reason.AskCancelled);
         item.ask.page = 3;
         _refused(Reason.AskCancelled);
@@ -258,9 +254,7 @@ contract OpenTest is EscrowTest {
     }
 
     function test_BalanceShort() external {
-        uint256 cost = uint256(PRICE + FEE) * CHECKPOINTS;
-        vm.prank(client);
-        escrow.withdraw(client, FUNDS - cost + 1);
+        _withdraw(client, FUNDS - COST + 1);
         _refused(Reason.BalanceShort);
         _fund(client, 1);
         _open(item);
@@ -268,8 +262,7 @@ contract OpenTest is EscrowTest {
     }
 
     function test_StakeShort() external {
-        vm.prank(provider);
-        escrow.withdraw(provider, FUNDS - STAKE + 1);
+        _withdraw(provider, FUNDS - STAKE + 1);
         _refused(Reason.StakeShort);
         _fund(provider, 1);
         _open(item);
@@ -304,9 +297,7 @@ contract OpenTest is EscrowTest {
     function test_SignaturesAreForThisEscrowAndChain() external {
         Match memory m = item;
         vm.chainId(block.chainid + 1);
-        _expectRefusal(Reason.BidSignatureInvalid);
-        vm.prank(matcher);
-        escrow.open(rules, m);
+        _refused(m, Reason.BidSignatureInvalid);
         _resign(m);
         _open(m);
     }
@@ -324,7 +315,7 @@ contract OpenTest is EscrowTest {
         assertEq(escrow.leaseId(terms), lease, "leaseId()");
         _assertState(lease, ACTIVE, 0, 0, 0, bytes20(JOB));
         _assertTime(lease, START_TIME);
-        assertEq(_free(client), FUNDS - uint256(PRICE + FEE) * CHECKPOINTS, "client");
+        assertEq(_free(client), FUNDS - COST, "client");
         assertEq(_free(provider), FUNDS - STAKE, "provider");
         assertEq(_active(provider), 1, "active");
         assertEq(_active(client), 0, "client's active");
@@ -384,8 +375,7 @@ contract OpenTest is EscrowTest {
         item.ask.provider = client;
         _resignItem();
         Terms memory terms = _open(item);
-        uint256 cost = uint256(PRICE + FEE) * CHECKPOINTS;
-        assertEq(_free(client), FUNDS - cost - STAKE, "both locks");
+        assertEq(_free(client), FUNDS - COST - STAKE, "both locks");
         assertEq(_active(client), 1, "active");
         _redeem(terms, CHECKPOINTS);
         assertEq(_free(client), FUNDS - FEE * CHECKPOINTS, "back, but for the fee");
@@ -395,22 +385,14 @@ contract OpenTest is EscrowTest {
     function test_ClientIsProviderAndShort() external {
         item.ask.provider = client;
         _resignItem();
-        uint256 both = uint256(PRICE + FEE) * CHECKPOINTS + STAKE;
-        vm.prank(client);
-        escrow.withdraw(client, FUNDS - both + 1);
+        _withdraw(client, FUNDS - COST - STAKE + 1);
         _refused(Reason.StakeShort);
     }
 
-    function _wallet(string memory name) private returns (Wallet wallet) {
-        address owner = _actor(name);
-        wallet = new Wallet(owner);
-        keyOf[address(wallet)] = keyOf[owner];
-        _fund(address(wallet), FUNDS);
-    }
-
     function _resignItem() private {
-        item.bidSignature = _sign(item.bid.client, escrow.hashBid(item.bid));
-        item.askSignature = _sign(item.ask.provider, escrow.hashAsk(item.ask));
+        Match memory m = item;
+        _resign(m);
+        item = m;
     }
 
     function _refused(Reason reason) private {
@@ -419,10 +401,7 @@ contract OpenTest is EscrowTest {
     }
 
     function _refusedAsSigned(Reason reason) private {
-        Match memory m = item;
-        _expectRefusal(reason);
-        vm.prank(matcher);
-        escrow.open(rules, m);
+        _refused(item, reason);
     }
 
     function _refusedWithRules() private {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Ask, Bid, IEscrow, Match, Reason, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
+import {Bid, IEscrow, Match, Reason, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
 import {Wallet} from "../utils/Wallets.sol";
 import {EscrowTest} from "../utils/EscrowTest.sol";
 
@@ -26,8 +26,8 @@ contract OpenBatchTest is EscrowTest {
         items[0].rules = 1;
         items[1].rules = type(uint256).max;
         Reason[] memory reasons = _openBatch(items);
-        assertEq(uint8(reasons[0]), uint8(Reason.RulesDiffer), "first");
-        assertEq(uint8(reasons[1]), uint8(Reason.RulesDiffer), "second");
+        assertEq(reasons[0], Reason.RulesDiffer, "first");
+        assertEq(reasons[1], Reason.RulesDiffer, "second");
     }
 
     function test_DifferentRules() external {
@@ -42,7 +42,8 @@ contract OpenBatchTest is EscrowTest {
         _resign(items[1]);
         vm.prank(matcher);
         Reason[] memory reasons = escrow.openBatch(all, items);
-        _assertOk(reasons);
+        assertEq(reasons[0], Reason.Ok, "first");
+        assertEq(reasons[1], Reason.Ok, "second");
         _assertState(_id(_terms(items[1], 0)), ACTIVE, 0, 0, 0, bytes20(JOB)); // whose window is 2 hours
     }
 
@@ -53,9 +54,9 @@ contract OpenBatchTest is EscrowTest {
         emit IEscrow.Skipped(1, Reason.PriceAboveBid);
         Reason[] memory reasons = _openBatch(items);
         assertEq(reasons.length, 3, "length");
-        assertEq(uint8(reasons[0]), uint8(Reason.Ok), "first");
-        assertEq(uint8(reasons[1]), uint8(Reason.PriceAboveBid), "second");
-        assertEq(uint8(reasons[2]), uint8(Reason.Ok), "third");
+        assertEq(reasons[0], Reason.Ok, "first");
+        assertEq(reasons[1], Reason.PriceAboveBid, "second");
+        assertEq(reasons[2], Reason.Ok, "third");
         _assertState(_id(_terms(items[2], 0)), ACTIVE, 0, 0, 0, bytes20(JOB));
         assertEq(_active(provider), 2, "active");
     }
@@ -64,9 +65,9 @@ contract OpenBatchTest is EscrowTest {
         Match[] memory items = _matches(2);
         items[1] = items[0];
         Reason[] memory reasons = _openBatch(items);
-        assertEq(uint8(reasons[0]), uint8(Reason.Ok), "first");
-        assertEq(uint8(reasons[1]), uint8(Reason.BidUsed), "second");
-        assertEq(_free(client), FUNDS - uint256(PRICE + FEE) * CHECKPOINTS, "locked once");
+        assertEq(reasons[0], Reason.Ok, "first");
+        assertEq(reasons[1], Reason.BidUsed, "second");
+        assertEq(_free(client), FUNDS - COST, "locked once");
         assertEq(_active(provider), 1, "active");
     }
 
@@ -78,26 +79,23 @@ contract OpenBatchTest is EscrowTest {
         _end(terms, provider);
         _closeAfterWindow(terms);
         Reason[] memory reasons = _openBatch(items);
-        assertEq(uint8(reasons[0]), uint8(Reason.Ok), "first");
-        assertEq(uint8(reasons[1]), uint8(Reason.PrevNotContinuable), "second");
+        assertEq(reasons[0], Reason.Ok, "first");
+        assertEq(reasons[1], Reason.PrevNotContinuable, "second");
     }
 
     function test_OneBalanceForTwo() external {
-        uint256 cost = uint256(PRICE + FEE) * CHECKPOINTS;
-        vm.prank(client);
-        escrow.withdraw(client, FUNDS - cost - 1);
+        _withdraw(client, FUNDS - COST - 1);
         Reason[] memory reasons = _openBatch(_matches(2));
-        assertEq(uint8(reasons[0]), uint8(Reason.Ok), "first");
-        assertEq(uint8(reasons[1]), uint8(Reason.BalanceShort), "second");
+        assertEq(reasons[0], Reason.Ok, "first");
+        assertEq(reasons[1], Reason.BalanceShort, "second");
         assertEq(_free(client), 1, "client");
     }
 
     function test_NothingOfARefusedItemStays() external {
         Match[] memory items = _matches(2);
         // The first is a continuation from index 2 with its own tip, refused at the very last check.
-        Terms memory terms = _openedWithNonce(7);
-        Bid memory bid = _bid();
-        bid.nonce = 7;
+        Bid memory bid = _bid(7);
+        Terms memory terms = _open(_match(bid, _ask()));
         items[0] = _continue(bid, _ask(), terms);
         items[0].askSignature = items[0].bidSignature;
         _redeem(terms, 2);
@@ -105,18 +103,15 @@ contract OpenBatchTest is EscrowTest {
         _closeAfterWindow(terms);
         uint256 free = _free(client);
         Reason[] memory reasons = _openBatch(items);
-        assertEq(uint8(reasons[0]), uint8(Reason.AskSignatureInvalid), "first");
-        assertEq(uint8(reasons[1]), uint8(Reason.Ok), "second");
+        assertEq(reasons[0], Reason.AskSignatureInvalid, "first");
+        assertEq(reasons[1], Reason.Ok, "second");
         _assertState(_id(_terms(items[1], 0)), ACTIVE, 0, 0, 0, bytes20(JOB));
         _assertState(_id(terms), CLOSED, 2, 2, 2, _tip(2));
-        assertEq(_free(client), free - uint256(PRICE + FEE) * CHECKPOINTS, "client");
+        assertEq(_free(client), free - COST, "client");
     }
 
     function test_BadWallets() external {
-        address owner = _actor("owner");
-        Wallet wallet = new Wallet(owner);
-        keyOf[address(wallet)] = keyOf[owner];
-        _fund(address(wallet), FUNDS);
+        Wallet wallet = _wallet("owner");
         Match[] memory items = _matches(3);
         items[1].bid.client = address(wallet);
         items[1].ask.maxActive = 100;
@@ -131,30 +126,22 @@ contract OpenBatchTest is EscrowTest {
             uint256 gas = gasleft();
             Reason[] memory reasons = _openBatch(items);
             assertLe(gas - gasleft(), 450_000, "gas of three");
-            assertEq(uint8(reasons[0]), uint8(Reason.Ok), "before");
+            assertEq(reasons[0], Reason.Ok, "before");
             if (mood == uint8(Wallet.Mood.ReturnBomb)) {
                 // What it says first is right. That it says more is its own affair: nothing else is copied.
                 assertTrue(reasons[1] == Reason.Ok || reasons[1] == Reason.BidSignatureInvalid, "bomb");
             } else {
-                assertEq(uint8(reasons[1]), uint8(Reason.BidSignatureInvalid), "bad wallet");
+                assertEq(reasons[1], Reason.BidSignatureInvalid, "bad wallet");
             }
-            assertEq(uint8(reasons[2]), uint8(Reason.Ok), "after");
+            assertEq(reasons[2], Reason.Ok, "after");
         }
     }
 
     function _matches(uint256 count) private view returns (Match[] memory items) {
         items = new Match[](count);
         for (uint256 i; i < count; ++i) {
-            Bid memory bid = _bid();
-            bid.nonce = uint40(i);
-            items[i] = _match(bid, _ask());
+            items[i] = _match(_bid(uint40(i)), _ask());
         }
-    }
-
-    function _openedWithNonce(uint40 nonce) private returns (Terms memory) {
-        Bid memory bid = _bid();
-        bid.nonce = nonce;
-        return _open(_match(bid, _ask()));
     }
 
     function _openBatch(Match[] memory items) private returns (Reason[] memory) {
@@ -162,11 +149,5 @@ contract OpenBatchTest is EscrowTest {
         all[0] = rules;
         vm.prank(matcher);
         return escrow.openBatch(all, items);
-    }
-
-    function _assertOk(Reason[] memory reasons) private pure {
-        for (uint256 i; i < reasons.length; ++i) {
-            assertEq(uint8(reasons[i]), uint8(Reason.Ok), "reason");
-        }
     }
 }

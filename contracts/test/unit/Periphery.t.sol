@@ -3,7 +3,7 @@ pragma solidity ^0.8.28;
 
 import {EpochLog} from "../../src/EpochLog.sol";
 import {Question} from "../../src/interfaces/IArbiter.sol";
-import {IEscrow, Terms} from "../../src/interfaces/IEscrow.sol";
+import {Terms} from "../../src/interfaces/IEscrow.sol";
 import {DevToken} from "../../src/periphery/DevToken.sol";
 import {OperatorArbiter} from "../../src/periphery/OperatorArbiter.sol";
 import {EscrowTest} from "../utils/EscrowTest.sol";
@@ -85,7 +85,7 @@ contract PeripheryTest is EscrowTest {
         Terms memory terms = _opened();
         _claim(terms, 1, 1);
         _challenge(terms, 0, 1, 1);
-        (bytes32 id,,,) = escrow.dispute(_id(terms));
+        bytes32 id = _dispute(terms);
         assertTrue(operated.isOpen(id), "open");
         vm.expectEmit(address(operated));
         emit OperatorArbiter.Ruled(id, 2);

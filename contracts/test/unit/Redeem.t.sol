@@ -2,8 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {IEscrow, Match, Reason, Redemption, Terms} from "../../src/interfaces/IEscrow.sol";
-import {Wallet} from "../utils/Wallets.sol";
-import {EscrowTest} from "../utils/EscrowTest.sol";
+import {LeaseTest} from "../utils/LeaseTest.sol";
 
 /* redeem
  * ├── the lease is unknown, Closed or Challenged: LeaseNotLive
@@ -31,16 +30,7 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  * ├── one item can't be redeemed: skipped with its Reason and an event, the others are paid
  * └── the same item twice: the second is refused
  */
-contract RedeemTest is EscrowTest {
-    Terms internal terms;
-    bytes32 internal lease;
-
-    function setUp() public override {
-        super.setUp();
-        terms = _opened();
-        lease = _id(terms);
-    }
-
+contract RedeemTest is LeaseTest {
     function test_Unknown() external {
         Terms memory other = terms;
         other.nums ^= 1;
@@ -80,16 +70,15 @@ contract RedeemTest is EscrowTest {
         _resign(item);
         vm.expectEmit(address(escrow));
         emit IEscrow.Closed(lease, 2, 0, true);
-        vm.prank(provider);
-        escrow.redeem(item);
+        _redeemByProvider(item);
         _assertState(lease, CLOSED, 2, 2, 2, _tip(2));
-        _assertPaid(2);
+        _assertPaid(2, 0);
     }
 
     function test_NothingDone_Last() external {
         _redeemLast(terms, 0);
         _assertState(lease, CLOSED, 0, 0, 0, bytes20(JOB));
-        _assertPaid(0);
+        _assertPaid(0, 0);
     }
 
     function test_AfterAPassedWindow_Last() external {
@@ -100,10 +89,9 @@ contract RedeemTest is EscrowTest {
         emit IEscrow.Settled(lease, 3);
         vm.expectEmit(address(escrow));
         emit IEscrow.Closed(lease, 3, 0, true);
-        vm.prank(provider);
-        escrow.redeem(item);
+        _redeemByProvider(item);
         _assertState(lease, CLOSED, 3, 3, 3, _tip(3));
-        _assertPaid(3);
+        _assertPaid(3, 0);
     }
 
     function test_AfterAPassedWindow_LastCompletes() external {
@@ -112,10 +100,9 @@ contract RedeemTest is EscrowTest {
         Redemption memory item = _approvalOf(CHECKPOINTS, true);
         vm.expectEmit(address(escrow));
         emit IEscrow.Settled(lease, CHECKPOINTS);
-        vm.prank(provider);
-        escrow.redeem(item);
+        _redeemByProvider(item);
         _assertGone(lease);
-        _assertPaid(CHECKPOINTS);
+        _assertPaid(CHECKPOINTS, 0);
     }
 
     function test_BeyondEnd() external {
@@ -144,11 +131,8 @@ contract RedeemTest is EscrowTest {
     }
 
     function test_ApproverIsAContract() external {
-        address owner = _actor("owner");
-        approver = address(new Wallet(owner));
-        keyOf[approver] = keyOf[owner];
-        client = stranger;
-        _fund(client, FUNDS);
+        approver = address(_wallet("owner"));
+        _useAnotherClient();
         terms = _opened();
         _refused(_approval(terms, 1, false), Reason.ApprovalSignatureInvalid);
     }
@@ -161,23 +145,16 @@ contract RedeemTest is EscrowTest {
         escrow.redeem(item);
         _assertState(lease, ACTIVE, 2, 2, 2, _tip(2));
         _assertTime(lease, START_TIME + 30);
-        assertEq(_free(provider), FUNDS - STAKE + 2 * PRICE, "provider");
-        assertEq(_free(matcher), 2 * FEE, "matcher");
+        _assertPaidSoFar(2);
         assertEq(_active(provider), 1, "active");
         escrow.redeem(_approvalOf(5, false));
-        assertEq(_free(provider), FUNDS - STAKE + 5 * PRICE, "provider again");
-        assertEq(_free(matcher), 5 * FEE, "matcher again");
+        _assertPaidSoFar(5);
     }
 
     function test_Active_ReplacesAClaim() external {
         // What the approver saw differs from what was claimed on chain: the approver decides.
         bytes32[] memory others = _roots(11, 12);
-        bytes20 tip = _tip(0);
-        for (uint256 i; i < others.length; ++i) {
-            tip = bytes20(keccak256(abi.encodePacked(tip, others[i])));
-        }
-        vm.prank(provider);
-        escrow.claim(provider, terms.nums, keccak256(abi.encode(terms.parties)), 2, tip, others);
+        _claim(terms, 2, _extended(_tip(0), others), others);
         escrow.redeem(_approvalOf(2, false));
         _assertState(lease, ACTIVE, 2, 2, 2, _tip(2));
     }
@@ -187,24 +164,23 @@ contract RedeemTest is EscrowTest {
         vm.warp(START_TIME + WINDOW);
         escrow.redeem(_approvalOf(3, false));
         _assertState(lease, ACTIVE, 3, 3, 3, _tip(3));
-        assertEq(_free(provider), FUNDS - STAKE + 3 * PRICE, "provider");
+        _assertPaidSoFar(3);
     }
 
     function test_Active_Complete() external {
         escrow.redeem(_approvalOf(CHECKPOINTS, false));
         _assertGone(lease);
-        _assertPaid(CHECKPOINTS);
+        _assertPaid(CHECKPOINTS, 0);
     }
 
     function test_Active_CompleteAndMore() external {
         _redeem(terms, CHECKPOINTS);
-        client = stranger;
-        _fund(client, FUNDS);
-        terms = _openedFor(4);
+        _useAnotherClient();
+        _useLease(_openedFor(4));
         vm.expectEmit(address(escrow));
-        emit IEscrow.Closed(_id(terms), 4, 0, true);
+        emit IEscrow.Closed(lease, 4, 0, true);
         escrow.redeem(_approvalOf(4, false));
-        _assertState(_id(terms), CLOSED, 4, 4, 4, _tip(4));
+        _assertState(lease, CLOSED, 4, 4, 4, _tip(4));
         assertEq(_active(provider), 0, "active");
         assertEq(_free(client), FUNDS - 4 * uint256(PRICE + FEE), "client");
         assertEq(_free(provider), FUNDS + (CHECKPOINTS + 4) * PRICE, "provider");
@@ -214,7 +190,7 @@ contract RedeemTest is EscrowTest {
         _claim(terms, 1, 2);
         _redeemLast(terms, 4);
         _assertState(lease, CLOSED, 4, 4, 4, _tip(4));
-        _assertPaid(4);
+        _assertPaid(4, 0);
     }
 
     function test_Active_LastByAnyoneElse() external {
@@ -233,7 +209,7 @@ contract RedeemTest is EscrowTest {
         _assertTime(lease, START_TIME + TIMEOUT);
         vm.warp(START_TIME + TIMEOUT + WINDOW);
         escrow.close(terms);
-        _assertPaid(2);
+        _assertPaid(2, 0);
     }
 
     function test_Closing_Complete() external {
@@ -241,7 +217,7 @@ contract RedeemTest is EscrowTest {
         _end(terms, stranger);
         escrow.redeem(_approvalOf(CHECKPOINTS, false));
         _assertGone(lease);
-        _assertPaid(CHECKPOINTS);
+        _assertPaid(CHECKPOINTS, 0);
     }
 
     function test_Closing_Last() external {
@@ -249,7 +225,7 @@ contract RedeemTest is EscrowTest {
         _end(terms, stranger);
         _redeemLast(terms, 0);
         _assertState(lease, CLOSED, 0, 0, 0, bytes20(JOB));
-        _assertPaid(0);
+        _assertPaid(0, 0);
     }
 
     function test_Closing_ByClient() external {
@@ -257,24 +233,21 @@ contract RedeemTest is EscrowTest {
         Redemption memory item = _approvalOf(3, true);
         vm.expectEmit(address(escrow));
         emit IEscrow.Closed(lease, 3, 0, false);
-        vm.prank(provider);
-        escrow.redeem(item);
+        _redeemByProvider(item);
         _assertGone(lease);
-        _assertPaid(3);
+        _assertPaid(3, 0);
     }
 
     function test_Closing_CompleteAndMoreByClient() external {
-        client = stranger;
-        _fund(client, FUNDS);
-        terms = _openedFor(4);
+        _useAnotherClient();
+        _useLease(_openedFor(4));
         _end(terms, client);
         escrow.redeem(_approvalOf(4, false));
-        _assertGone(_id(terms));
+        _assertGone(lease);
     }
 
     function test_NoFee() external {
-        client = stranger;
-        _fund(client, FUNDS);
+        _useAnotherClient();
         Match memory item = _match(_bid(), _ask());
         item.bid.fee = 0;
         item.bid.matcher = address(0);
@@ -286,8 +259,7 @@ contract RedeemTest is EscrowTest {
     }
 
     function test_Batch() external {
-        client = stranger;
-        _fund(client, FUNDS);
+        _useAnotherClient();
         Terms memory second = _opened();
         Redemption[] memory items = new Redemption[](4);
         items[0] = _approval(terms, 2, false);
@@ -299,10 +271,10 @@ contract RedeemTest is EscrowTest {
         vm.expectEmit(address(escrow));
         emit IEscrow.Skipped(2, Reason.IndexTooLow);
         Reason[] memory reasons = escrow.redeemBatch(items);
-        assertEq(uint8(reasons[0]), uint8(Reason.Ok), "first");
-        assertEq(uint8(reasons[1]), uint8(Reason.IndexTooHigh), "second");
-        assertEq(uint8(reasons[2]), uint8(Reason.IndexTooLow), "third");
-        assertEq(uint8(reasons[3]), uint8(Reason.Ok), "fourth");
+        assertEq(reasons[0], Reason.Ok, "first");
+        assertEq(reasons[1], Reason.IndexTooHigh, "second");
+        assertEq(reasons[2], Reason.IndexTooLow, "third");
+        assertEq(reasons[3], Reason.Ok, "fourth");
         _assertState(lease, ACTIVE, 2, 2, 2, _tip(2));
         _assertGone(_id(second));
         assertEq(_free(provider), FUNDS - STAKE + (2 + CHECKPOINTS) * PRICE, "provider");
@@ -310,18 +282,5 @@ contract RedeemTest is EscrowTest {
 
     function _approvalOf(uint16 n, bool last) private view returns (Redemption memory) {
         return _approval(terms, n, last);
-    }
-
-    /// @dev The lease is over, n checkpoints were paid, all else is back.
-    function _assertPaid(uint256 n) private view {
-        assertEq(_free(provider), FUNDS + n * PRICE, "provider");
-        assertEq(_free(matcher), n * FEE, "matcher");
-        assertEq(_free(client), FUNDS - n * uint256(PRICE + FEE), "client");
-        assertEq(_active(provider), 0, "active");
-    }
-
-    function _refused(Redemption memory item, Reason reason) private {
-        _expectRefusal(reason);
-        escrow.redeem(item);
     }
 }

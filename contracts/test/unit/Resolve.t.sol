@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
-import {IEscrow, Match, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
+import {IEscrow, Match, Rules} from "../../src/interfaces/IEscrow.sol";
 import {ScriptedArbiter} from "../utils/Arbiters.sol";
-import {EscrowTest} from "../utils/EscrowTest.sol";
+import {DisputeTest} from "../utils/LeaseTest.sol";
 
 /* resolve
  * ├── the lease is not Challenged: reverts
@@ -25,21 +25,7 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  * ├── a verdict after the time: counts
  * └── a second dispute has another id
  */
-contract ResolveTest is EscrowTest {
-    uint256 internal constant BOND = ARBITER_FEE + 2 * PRICE;
-    uint256 internal constant REWARD = (STAKE - ARBITER_FEE) / 5;
-
-    Terms internal terms;
-    bytes32 internal lease;
-
-    function setUp() public override {
-        super.setUp();
-        terms = _opened();
-        lease = _id(terms);
-        _redeem(terms, 1);
-        _claim(terms, 2, 3);
-    }
-
+contract ResolveTest is DisputeTest {
     function test_RevertWhen_NotChallenged() external {
         _expectWrongPhase(lease, ACTIVE);
         escrow.resolve(terms, rules);
@@ -49,11 +35,7 @@ contract ResolveTest is EscrowTest {
         _challenge(terms, 1, 3, 2);
         Rules memory other = rules;
         other.arbiter = stranger;
-        vm.expectRevert(
-            abi.encodeWithSelector(
-                IEscrow.Escrow_RulesMismatch.selector, escrow.hashRules(rules), escrow.hashRules(other)
-            )
-        );
+        _expectRulesMismatch(other);
         escrow.resolve(terms, other);
     }
 
@@ -70,7 +52,7 @@ contract ResolveTest is EscrowTest {
     function testFuzz_StarvedArbiterIsNotSilent(uint256 gas) external {
         gas = bound(gas, 20_000, 400_000);
         _challenge(terms, 1, 3, 2);
-        (bytes32 id,,,) = escrow.dispute(lease);
+        bytes32 id = _dispute(terms);
         arbiter.rule(id, 2);
         vm.warp(block.timestamp + ARBITER_TIMEOUT);
         (bool success,) = address(escrow).call{gas: gas}(abi.encodeCall(IEscrow.resolve, (terms, rules)));
@@ -79,7 +61,7 @@ contract ResolveTest is EscrowTest {
 
     function test_RevertWhen_NoVerdict() external {
         _challenge(terms, 1, 3, 2);
-        (bytes32 id,,,) = escrow.dispute(lease);
+        bytes32 id = _dispute(terms);
         vm.warp(START_TIME + ARBITER_TIMEOUT - 1);
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_NoVerdict.selector, id, START_TIME + ARBITER_TIMEOUT));
         escrow.resolve(terms, rules);
@@ -88,7 +70,7 @@ contract ResolveTest is EscrowTest {
     function test_True() external {
         uint256 free = _free(provider);
         _challenge(terms, 1, 3, 2);
-        (bytes32 id,,,) = escrow.dispute(lease);
+        bytes32 id = _dispute(terms);
         arbiter.rule(id, 1);
         vm.warp(START_TIME + 5 hours);
         vm.expectEmit(address(escrow));
@@ -96,7 +78,7 @@ contract ResolveTest is EscrowTest {
         escrow.resolve(terms, rules);
         _assertState(lease, ACTIVE, 1, 1, 3, _tip(3));
         _assertTime(lease, START_TIME + 5 hours);
-        _assertNoDispute();
+        _assertDispute(0, address(0), 0, 0);
         assertEq(_free(challenger), FUNDS - BOND, "challenger");
         assertEq(_free(address(arbiter)), ARBITER_FEE, "arbiter");
         assertEq(_free(provider), free + 2 * PRICE, "provider");
@@ -131,7 +113,7 @@ contract ResolveTest is EscrowTest {
 
     function test_False() external {
         _challenge(terms, 1, 3, 2);
-        (bytes32 id,,,) = escrow.dispute(lease);
+        bytes32 id = _dispute(terms);
         arbiter.rule(id, 2);
         uint256 stakeToClient = STAKE - ARBITER_FEE - REWARD;
         vm.expectEmit(address(escrow));
@@ -140,7 +122,7 @@ contract ResolveTest is EscrowTest {
         emit IEscrow.Closed(lease, 1, stakeToClient, true);
         escrow.resolve(terms, rules);
         _assertState(lease, CLOSED, 1, 1, 1, _tip(1));
-        _assertNoDispute();
+        _assertDispute(0, address(0), 0, 0);
         assertEq(_free(challenger), FUNDS + REWARD, "challenger");
         assertEq(_free(address(arbiter)), ARBITER_FEE, "arbiter");
         assertEq(_free(provider), FUNDS - STAKE + PRICE, "provider");
@@ -170,13 +152,11 @@ contract ResolveTest is EscrowTest {
         _challenge(terms, 3, 5, 4);
         _resolve(terms, 2);
         _assertState(lease, CLOSED, 3, 3, 3, _tip(3));
-        assertEq(_free(provider), FUNDS - STAKE + 3 * PRICE, "provider");
-        assertEq(_free(matcher), 3 * FEE, "matcher");
+        _assertPaidSoFar(3);
     }
 
     function test_False_OddStake() external {
-        client = stranger;
-        _fund(client, FUNDS);
+        _useAnotherClient();
         Match memory item = _match(_bid(), _ask());
         item.bid.stake = ARBITER_FEE + 9;
         _resign(item);
@@ -198,14 +178,13 @@ contract ResolveTest is EscrowTest {
         uint256 before = _free(challenger);
         _challenge(terms, 0, 1, 1);
         _resolve(terms, 2);
-        uint256 cost = uint256(PRICE + FEE) * CHECKPOINTS;
-        assertEq(_free(challenger), before + cost + STAKE - ARBITER_FEE, "bond, reward, refund and stake");
+        assertEq(_free(challenger), before + COST + STAKE - ARBITER_FEE, "bond, reward, refund and stake");
     }
 
     function test_Silent() external {
         uint256 free = _free(provider);
         _challenge(terms, 1, 3, 2);
-        (bytes32 id,,,) = escrow.dispute(lease);
+        bytes32 id = _dispute(terms);
         vm.warp(START_TIME + ARBITER_TIMEOUT);
         vm.expectEmit(address(escrow));
         emit IEscrow.Resolved(lease, id, 0);
@@ -222,7 +201,7 @@ contract ResolveTest is EscrowTest {
 
     function test_BadAnswersAreSilence() external {
         _challenge(terms, 1, 3, 2);
-        (bytes32 id,,,) = escrow.dispute(lease);
+        bytes32 id = _dispute(terms);
         arbiter.rule(id, 2);
         ScriptedArbiter.Mood[5] memory moods = [
             ScriptedArbiter.Mood.Reverts,
@@ -259,8 +238,8 @@ contract ResolveTest is EscrowTest {
         _challenge(terms, 1, 3, 2);
         _resolve(terms, 1);
         _challenge(terms, 1, 3, 2);
-        (bytes32 id,,,) = escrow.dispute(lease);
-        assertEq(id, keccak256(abi.encode(block.chainid, address(escrow), 2)), "id");
+        bytes32 id = _dispute(terms);
+        assertEq(id, _disputeId(2), "id");
         vm.expectRevert(
             abi.encodeWithSelector(IEscrow.Escrow_NoVerdict.selector, id, block.timestamp + ARBITER_TIMEOUT)
         );
@@ -269,18 +248,10 @@ contract ResolveTest is EscrowTest {
 
     function test_ForkOfTheChain() external {
         _challenge(terms, 1, 3, 2);
-        (bytes32 id,,,) = escrow.dispute(lease);
+        bytes32 id = _dispute(terms);
         arbiter.rule(id, 1);
         vm.chainId(block.chainid + 1);
         escrow.resolve(terms, rules);
         _assertState(lease, ACTIVE, 1, 1, 3, _tip(3));
-    }
-
-    function _assertNoDispute() private view {
-        (bytes32 id, address who, uint96 bond, bytes20 claimedTip) = escrow.dispute(lease);
-        assertEq(id, 0, "dispute id");
-        assertEq(who, address(0), "dispute challenger");
-        assertEq(bond, 0, "dispute bond");
-        assertEq(bytes32(claimedTip), 0, "dispute tip");
     }
 }

@@ -9,7 +9,6 @@ import {
     Bounds,
     IEscrow,
     Match,
-    Parties,
     Reason,
     Redemption,
     Rules,
@@ -17,21 +16,11 @@ import {
 } from "../../src/interfaces/IEscrow.sol";
 import {DevToken} from "../../src/periphery/DevToken.sol";
 import {ScriptedArbiter} from "./Arbiters.sol";
-import {Test} from "./Test.sol";
+import {Protocol} from "./Protocol.sol";
+import {Wallet} from "./Wallets.sol";
 
 /// @notice An escrow with funded parties, orders that match, and every move as a function.
-/// @dev Terms, tips and nums are computed here from the protocol's text, not with the escrow's libraries.
-abstract contract EscrowTest is Test {
-    uint8 internal constant ACTIVE = 1;
-    uint8 internal constant CLOSING = 2;
-    uint8 internal constant CLOSED = 3;
-    uint8 internal constant CHALLENGED = 4;
-    uint8 internal constant FROM_CLOSING = 0x08;
-    uint8 internal constant BY_CLIENT = 0x10;
-    uint8 internal constant LATE = 0x20;
-    uint8 internal constant MORE = 0x40;
-    uint8 internal constant CLAIMED_IN_CLOSING = 0x80;
-
+abstract contract EscrowTest is Protocol {
     uint256 internal constant START_TIME = 1_800_000_000;
     uint32 internal constant WINDOW = 1 hours;
     uint32 internal constant TIMEOUT = 3 hours;
@@ -41,6 +30,8 @@ abstract contract EscrowTest is Test {
     uint64 internal constant FEE = 1e5;
     uint96 internal constant STAKE = 50e6;
     uint16 internal constant CHECKPOINTS = 6;
+    /// What the default Bid locks.
+    uint256 internal constant COST = uint256(PRICE + FEE) * CHECKPOINTS;
     uint256 internal constant FUNDS = 1_000e6;
     bytes32 internal constant JOB = keccak256("job");
 
@@ -102,6 +93,20 @@ abstract contract EscrowTest is Test {
         vm.label(actor, name);
     }
 
+    /// @dev A funded contract wallet, and its owner's key under its address.
+    function _wallet(string memory ownerName) internal returns (Wallet wallet) {
+        address owner = _actor(ownerName);
+        wallet = new Wallet(owner);
+        keyOf[address(wallet)] = keyOf[owner];
+        _fund(address(wallet), FUNDS);
+    }
+
+    /// @dev The orders below are another client's, with a whole balance and unused nonces.
+    function _useAnotherClient() internal {
+        client = stranger;
+        _fund(client, FUNDS);
+    }
+
     function _fund(address owner, uint256 amount) internal {
         token.faucet(address(this), amount);
         token.approve(address(escrow), amount);
@@ -111,11 +116,21 @@ abstract contract EscrowTest is Test {
     /// @dev 64 bytes, as in EIP-2098. `signer` may be a wallet whose owner's key is known under its address.
     function _sign(address signer, bytes32 digest) internal view returns (bytes memory) {
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(keyOf[signer], digest);
-        return abi.encodePacked(r, bytes32(uint256(s) | (uint256(v - 27) << 255)));
+        return compact(v, r, s);
     }
 
-    function _free(address owner) internal view returns (uint256 free) {
-        (free,,,) = escrow.account(owner);
+    function _withdraw(address owner, uint256 amount) internal {
+        vm.prank(owner);
+        escrow.withdraw(owner, amount);
+    }
+
+    function _raisePage(address owner, uint32 page) internal {
+        vm.prank(owner);
+        escrow.raisePage(page);
+    }
+
+    function _free(address owner) internal view returns (uint256) {
+        return _freeIn(escrow, owner);
     }
 
     function _active(address owner) internal view returns (uint256 active) {
@@ -140,6 +155,11 @@ abstract contract EscrowTest is Test {
             validUntil: uint40(START_TIME + 10 days),
             nonce: 0
         });
+    }
+
+    function _bid(uint40 nonce) internal view returns (Bid memory bid) {
+        bid = _bid();
+        bid.nonce = nonce;
     }
 
     function _ask() internal view returns (Ask memory) {
@@ -181,49 +201,8 @@ abstract contract EscrowTest is Test {
     // ---------------------------------------------------------------- terms, tips
 
     /// @dev The terms that the protocol gives to a match, from the index `start`.
-    function _terms(Match memory item, uint256 start) internal view returns (Terms memory terms) {
-        Bid memory bid = item.bid;
-        uint256 end = start + item.ask.maxCheckpoints;
-        if (end > bid.checkpoints) end = bid.checkpoints;
-        terms.provider = item.ask.provider;
-        terms.nums = _nums(start, end, item.price, bid.fee);
-        bytes32 prev = _prev(item);
-        terms.parties = Parties({
-            bid: escrow.hashBid(bid),
-            job: bid.job,
-            prev: prev,
-            rules: bid.rules,
-            client: bid.client,
-            approver: bid.approver == address(0) ? bid.client : bid.approver,
-            feeTo: bid.matcher,
-            stake: bid.stake
-        });
-    }
-
-    function _prev(Match memory item) private view returns (bytes32) {
-        if (item.prevProvider == address(0)) return 0;
-        Bid memory bid = item.bid;
-        Parties memory parties = Parties({
-            bid: escrow.hashBid(bid),
-            job: bid.job,
-            prev: item.prevPrev,
-            rules: bid.rules,
-            client: bid.client,
-            approver: bid.approver == address(0) ? bid.client : bid.approver,
-            feeTo: bid.matcher,
-            stake: bid.stake
-        });
-        return keccak256(abi.encode(item.prevProvider, item.prevNums, keccak256(abi.encode(parties))));
-    }
-
-    function _nums(uint256 start, uint256 end, uint96 price, uint64 fee) internal view returns (uint256) {
-        return uint256(
-            bytes32(abi.encodePacked(uint16(start), uint16(end), rules.window, rules.checkpointTimeout, price, fee))
-        );
-    }
-
-    function _id(Terms memory terms) internal pure returns (bytes32) {
-        return keccak256(abi.encode(terms.provider, terms.nums, keccak256(abi.encode(terms.parties))));
+    function _terms(Match memory item, uint256 start) internal view returns (Terms memory) {
+        return _termsUnder(rules, item, escrow.hashBid(item.bid), start);
     }
 
     function _root(uint256 i) internal pure returns (bytes32) {
@@ -239,14 +218,7 @@ abstract contract EscrowTest is Test {
     }
 
     function _tip(uint256 n) internal pure returns (bytes20 tip) {
-        return _tipFrom(bytes20(JOB), 0, n);
-    }
-
-    function _tipFrom(bytes20 tip, uint256 start, uint256 n) internal pure returns (bytes20) {
-        for (uint256 i = start + 1; i <= n; ++i) {
-            tip = bytes20(keccak256(abi.encodePacked(tip, _root(i))));
-        }
-        return tip;
+        return _extended(bytes20(JOB), _roots(1, n));
     }
 
     // ---------------------------------------------------------------- moves
@@ -274,10 +246,12 @@ abstract contract EscrowTest is Test {
     }
 
     function _claim(Terms memory terms, uint256 from, uint256 to) internal {
+        _claim(terms, uint16(to), _tip(to), _roots(from, to));
+    }
+
+    function _claim(Terms memory terms, uint16 n, bytes20 tip, bytes32[] memory roots) internal {
         vm.prank(terms.provider);
-        escrow.claim(
-            terms.provider, terms.nums, keccak256(abi.encode(terms.parties)), uint16(to), _tip(to), _roots(from, to)
-        );
+        escrow.claim(terms.provider, terms.nums, _hash(terms.parties), n, tip, roots);
     }
 
     function _approval(Terms memory terms, uint16 n, bool last) internal view returns (Redemption memory item) {
@@ -296,8 +270,11 @@ abstract contract EscrowTest is Test {
 
     /// @dev The provider stops with an Approval(last).
     function _redeemLast(Terms memory terms, uint16 n) internal {
-        Redemption memory item = _approval(terms, n, true);
-        vm.prank(terms.provider);
+        _redeemByProvider(_approval(terms, n, true));
+    }
+
+    function _redeemByProvider(Redemption memory item) internal {
+        vm.prank(item.terms.provider);
         escrow.redeem(item);
     }
 
@@ -319,20 +296,43 @@ abstract contract EscrowTest is Test {
 
     /// @dev The arbiter's verdict, if it is not 0, and its application.
     function _resolve(Terms memory terms, uint8 verdict) internal {
-        (bytes32 id,,,) = escrow.dispute(_id(terms));
-        arbiter.rule(id, verdict);
+        arbiter.rule(_dispute(terms), verdict);
         if (verdict == 0) vm.warp(block.timestamp + ARBITER_TIMEOUT);
         escrow.resolve(terms, rules);
     }
 
+    /// @return id of the dispute over the lease
+    function _dispute(Terms memory terms) internal view returns (bytes32 id) {
+        (id,,,) = escrow.dispute(_id(terms));
+    }
+
     // ---------------------------------------------------------------- expectations
 
-    function _expectRefusal(Reason reason) internal {
+    function _refused(Match memory item, Reason reason) internal {
+        _expectRefusal(reason);
+        vm.prank(matcher);
+        escrow.open(rules, item);
+    }
+
+    function _refused(Redemption memory item, Reason reason) internal {
+        _expectRefusal(reason);
+        escrow.redeem(item);
+    }
+
+    function _expectRefusal(Reason reason) private {
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_Refused.selector, reason));
+    }
+
+    function _expectBadIndex(uint256 index, uint256 lowest, uint256 highest) internal {
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_BadIndex.selector, index, lowest, highest));
     }
 
     function _expectWrongPhase(bytes32 lease, uint8 status) internal {
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_WrongPhase.selector, lease, status));
+    }
+
+    function assertEq(Reason got, Reason expected, string memory what) internal pure {
+        assertEq(uint8(got), uint8(expected), what);
     }
 
     function _assertState(bytes32 lease, uint8 status, uint256 settled, uint256 accepted, uint256 claimed, bytes20 tip)

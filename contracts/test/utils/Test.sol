@@ -39,6 +39,11 @@ abstract contract Test {
         return low + x % (high - low + 1);
     }
 
+    /// @notice A signature's 64 bytes, as in EIP-2098.
+    function compact(uint8 v, bytes32 r, bytes32 s) internal pure returns (bytes memory) {
+        return abi.encodePacked(r, bytes32(uint256(s) | (uint256(v - 27) << 255)));
+    }
+
     function _differ(string memory what, string memory got, string memory expected) private pure {
         revert Failed(string.concat(what, ": got ", got, ", expected ", expected));
     }
