@@ -146,10 +146,74 @@ enum Phase {
 
 /// @title Escrow of training leases
 /// @notice Holds the token of clients and providers and moves it only for accepted checkpoints, by signed
-/// orders and timed exits. The whole protocol is in docs/protocol.md.
-/// @dev What it assumes of the token: a plain ERC-20 that moves exactly the amount asked for, never calls back,
-/// never freezes the escrow. Of the chain: time moves on, and anyone's transaction gets in within a window.
-/// Every mutating call but deposits and withdrawals only moves numbers between internal balances.
+/// orders and timed exits. The whole protocol is in docs/protocol.md; numbers in brackets are its invariants.
+/// @dev Every mutating call but deposits and withdrawals only moves numbers between internal balances. Nobody can
+/// pause, upgrade or reconfigure any of it.
+///
+/// @dev What it assumes, or money may go to the wrong hands:
+/// - Token: a transfer moves exactly the amount asked for. What arrives is not measured, so a fee on transfers would be
+///   missing at the last withdrawal.
+/// - Token: the escrow's balance falls by the escrow's own transfers only: no rebasing down, no burning, no seizing.
+///   What comes in unasked is nobody's.
+/// - Token: a transfer that fails reverts or returns false. One that returns nothing counts as done.
+/// - Token: `balanceOf` is true. It alone keeps all balances together within 96 bits.
+/// - Clock: `block.timestamp` is UTC seconds below 2^40, never goes back, and is wrong by far less than any window or
+///   timeout in `bounds`.
+/// - Chain: whoever pays for it gets a transaction in before a window or timeout has passed, even a challenge with 1024
+///   roots. If challengers are kept out for a window, a false claim is accepted; if a provider is kept out for a
+///   timeout and the closing window after it, it pays for silence.
+/// - Chain: what a reorganisation undoes has not happened. Whoever acts on a state elsewhere (works, sends data, rules)
+///   waits until its block is final.
+/// - Arbiter: is a contract whose `open` accepts honest questions; answers each by the truth, within arbiterTimeout,
+///   for at most 100,000 gas.
+/// - Arbiter: answers only when the question's block is final. Ids are counted, so after a reorganisation one may name
+///   another question.
+///
+/// @dev A bad arbiter touches only leases whose rules name it. There it can cost at most the stake (by a false
+/// conviction), the client's lock (by false claims that it upholds, or lets nobody challenge) and the bonds of those
+/// who challenge; never what is accepted already, nor a free balance.
+///
+/// @dev What it assumes, or money may be stuck:
+/// - Token: transfers out of the escrow go through in the end: no pause for ever, no freezing of the escrow. An owner
+///   that is frozen itself can withdraw to another address.
+/// - Token: the escrow never holds 2^96 units. From there on deposits are refused, and nothing else.
+/// - Clock: time moves on.
+/// - Chain: anyone's transaction gets in, in the end.
+/// - Arbiter: nothing. One that is silent, reverts, eats its gas, or answers anything but 1 and 2 is passed over after
+///   arbiterTimeout.
+///
+/// @dev What it does not assume: that the token never calls back, or has permits; that contract wallets behave (each
+/// has 60,000 gas to say yes); that the arbiter, called last in `challenge`, doesn't call back.
+///
+/// @dev What it promises of safety:
+/// - Between calls, the token balance is at least all free balances, locks, stakes and bonds together; equal, but for
+///   tokens sent unasked (1, 2, 3).
+/// - A free balance falls only by its owner's withdrawal, signed order, or bond (7).
+/// - A checkpoint is accepted only by an Approval that the approver's key signed, or by a whole window in which it
+///   could be challenged throughout (6).
+/// - What is accepted stays accepted, and is paid at the latest at the lease's exit (4).
+/// - Each index of a Bid is paid at most once: `price` to the provider, no less than its Ask's rate; `fee` to the
+///   matcher that the Bid names; together no more than the Bid's maxPrice (5).
+/// - A Bid has at most one live lease. Once it is complete, given up, or closed after the client ended it, it has no
+///   other (5).
+/// - A stake is lost whole by a verdict; up to one checkpoint's price of it by silence, when the lease is ended after a
+///   timeout without a claim or an Approval, nothing is pending, and nothing more is accepted until it closes. By
+///   nothing else.
+/// - Where money goes does not depend on who posts a signed message or takes an exit. But only the provider closes with
+///   `last`, and only the client's `end` stops the Bid.
+/// - An item that a batch refuses has no effect, and stops none of the others.
+///
+/// @dev What it promises of liveness (8), to anyone where nobody is named:
+/// - A free balance can be withdrawn by its owner at any time.
+/// - Active: provider and client can `end` it at any time; anyone can when a timeout has passed since the last opening,
+///   claim, Approval or verdict, and so has the window of what is pending.
+/// - Active, Closing: what is pending is accepted when its window has passed, without anybody's word.
+/// - Active, Closing, Challenged: what is accepted can be collected at once.
+/// - Closing: can be closed when a window has passed since the end, or since the one claim that the provider may still
+///   make. A challenge that is lost restarts the window.
+/// - Challenged: can be resolved when the arbiter has answered, or arbiterTimeout after the challenge.
+/// - Closed: holds no tokens. Another lease of the Bid goes on from it, or the client gives it up.
+/// - All that an exit takes is on chain: the terms in `Opened`, the rules in the opening's calldata.
 interface IEscrow {
     // ---------------------------------------------------------------- events
     event Deposited(address indexed account, address indexed from, uint256 amount);
