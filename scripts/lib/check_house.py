@@ -1,4 +1,4 @@
-"""What import rules can't say of the house: folders that can be looked over, one name for one thing, no hidden circles."""
+"""What import rules can't say of the house: folders of a size, one name for one thing, no hidden circles."""
 
 import ast
 import subprocess
