@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from contracts.chain.ledger import Ledger
 
-# Of tiers 1, 2 and 3 (jobspec.MAX_TIER): least checkpoints that were accepted and paid, and leases for each late one.
+# Of tiers 1 to MAX_TIER of contracts.job.spec: least checkpoints accepted and paid, and leases for each late one.
 STEPS = ((10, 5), (100, 10), (1_000, 50))
 
 

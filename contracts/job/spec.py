@@ -1,4 +1,4 @@
-"""JobSpec: what a job is, byte for byte. docs/protocol.md section 1. contracts/jobfile.py reads job.yaml into one."""
+"""JobSpec: what a job is, byte for byte. docs/protocol.md section 1. contracts/job/file.py reads job.yaml into one."""
 
 import hashlib
 import posixpath
@@ -29,7 +29,7 @@ from contracts.types import Bytes32
 
 MAX_FILES = 1000
 MAX_CHECKPOINTS = 65535
-MAX_TIER = 3  # of a provider's reliability: contracts/reliability.py
+MAX_TIER = 3  # of a provider's reliability: contracts/chain/reliability.py
 MAX_DEPTH = 64  # of a config: serializers of JSON stop somewhere, and in a body it is inside other objects
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _RECIPE = re.compile(r"^(?P<path>[^:]+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")

@@ -1,4 +1,4 @@
-"""Providers' records, from the market's own tables: contracts/reliability.py says what they mean."""
+"""Providers' records, from the market's own tables: contracts/chain/reliability.py says what they mean."""
 
 from collections.abc import Mapping
 
