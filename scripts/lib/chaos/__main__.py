@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from chaos_faults import Fault, LeftOut, schedule
-from chaos_world import CHECKPOINTS, World, clear
-from demo_parties import Failure
 from rich.console import Console
 
 from contracts.api.bodies import CheckpointStatus, JobOut, JobStatus
 from contracts.errors import UserError
+from scripts.lib.chaos.faults import Fault, LeftOut, schedule
+from scripts.lib.chaos.world import CHECKPOINTS, World, clear
+from scripts.lib.demo.parties import Failure
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 HOME = ROOT / ".chaos"
 RECOVERY = 180.0  # seconds in which the books must agree again after an event, once the market answers
 PATIENCE = 900.0  # seconds for the jobs to be done after the last event

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from chaos_world import PROVIDERS, World
+
+from scripts.lib.chaos.world import PROVIDERS, World
 
 WAIT_FOR_SANDBOX = 15.0  # seconds
 

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import threading
+from collections.abc import Coroutine
+from typing import Any
 
 
 class Proxy:
@@ -28,7 +30,7 @@ class Proxy:
         self.refuse()
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def _call(self, what: "asyncio._CoroutineLike[None]") -> None:
+    def _call(self, what: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(what, self._loop).result(10)
 
     async def _listen(self) -> None:

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from chaos_chain import FrailChain
-from chaos_proxy import Proxy
-from demo_parties import Failure, Party, Stage
 from sqlalchemy.exc import SQLAlchemyError
 from web3.exceptions import Web3Exception
 from web3.types import RPCEndpoint
@@ -31,6 +28,9 @@ from market.maintenance.retention import Keep
 from market.runtime.settings import load_market_settings
 from market.store.blobs import BlobStore
 from market.store.db import Database
+from scripts.lib.chaos.chain import FrailChain
+from scripts.lib.chaos.proxy import Proxy
+from scripts.lib.demo.parties import Failure, Party, Stage
 
 PROVIDERS = ("hydro", "solar", "wind")
 SMALL_DISK = ("operator", "wind")  # their homes are small file systems, where this machine lets us mount some
