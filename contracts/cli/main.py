@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from contracts import extras
 from contracts.errors import UserError
 
 GROUP = "gpumarket.commands"
@@ -34,21 +35,17 @@ SUMMARIES = {
 
 def load(entry_point: EntryPoint) -> Any:
     """The command behind an entry point, or a UserError that says which extra to install."""
-    try:
+    with extras.needed_by(f"`gpumarket {entry_point.name}`", *entry_point.extras):
         app: typer.Typer = entry_point.load()
-    except ModuleNotFoundError as error:
-        extras = ",".join(entry_point.extras)
-        raise UserError(
-            f"`gpumarket {entry_point.name}` can't start: no module named '{error.name}'",
-            f"pip install 'gpumarket[{extras}]'" if extras else None,
-        ) from error
     return typer.main.get_command(app)
 
 
-def explain(error: Exception) -> UserError | None:
-    """An error as the user should see it; None if it is a bug, whose traceback is needed."""
+def explain(error: Exception, command: EntryPoint | None) -> UserError | None:
+    """An error of a command as the user should see it; None if it is a bug, whose traceback is needed."""
     if isinstance(error, UserError):
         return error
+    if isinstance(error, ModuleNotFoundError) and command is not None:  # commands import what is slow when they run
+        return extras.explain(f"`gpumarket {command.name}`", command.extras, error)
     if "web3" not in sys.modules:  # then no node was asked anything; and importing it takes a second
         return None
     from contracts.chain.errors import explain_node
@@ -74,7 +71,7 @@ class LazyGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            explained = explain(error)
+            explained = explain(error, self.entry_points.get(ctx.invoked_subcommand or ""))
             if explained is None or ctx.params["debug"]:
                 raise
             typer.secho(f"error: {explained.message}", fg=typer.colors.RED, err=True)

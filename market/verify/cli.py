@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from itertools import islice
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from eth_utils.address import is_address, to_checksum_address
@@ -17,11 +17,13 @@ from contracts.api.problems import Problem
 from contracts.chain.client import connect
 from contracts.cli.output import Output, OutputOption, print_whole
 from contracts.errors import UserError
+from contracts.extras import needed_by
 from contracts.progress_bar import watching
 from contracts.settings import load_settings
 from market.client.cli.common import tokens
-from market.verify import Checked
-from market.verify import verify as verifying
+
+if TYPE_CHECKING:
+    from market.verify.verify import Checked
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into a market's epochs, and verify them.")
 console = Console()
@@ -103,6 +105,8 @@ def verify(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Check an epoch against signatures, receipts and the chain. The exit code is 1 if the market lied."""
+    with needed_by("`gpumarket epoch verify`", "verify"):
+        from market.verify.verify import verify as verifying
     if matcher is not None and not is_address(matcher):
         raise UserError(f"'{matcher}' is not an address", "0x and 40 hex digits; mixed case must be its checksum")
     matcher = to_checksum_address(matcher) if matcher else None
@@ -121,7 +125,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _show(number: int, checked: list[Checked]) -> None:
+def _show(number: int, checked: "list[Checked]") -> None:
     table = Table("check", "compared", "lies", box=None, pad_edge=False)
     for one in checked:
         table.add_row(one.name, str(one.count), str(len(one.lies) or "none"))

@@ -19,7 +19,7 @@ from contracts.chain.client import connect
 from contracts.chain.devnet import devnet
 from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
-from scripts.demo_parties import Stage
+from scripts.lib.demo.parties import Stage
 
 TOKENS = 1_000 * 10**6
 RULES = "audited"

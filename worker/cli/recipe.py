@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 
 from contracts.cli.output import Output
 from contracts.errors import UserError
+from contracts.extras import needed_by
 from contracts.job.file import parse_job_file, read_job
 from contracts.job.spec import JobSpec, check_steps
 from worker import recipes
@@ -98,12 +99,8 @@ def make_data(name: str, folder: Path) -> list[Path]:
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    try:
+    with needed_by(f"making the data of {name}", "recipes"):
         files: list[Path] = module.make_data(folder)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"making the data of {name} needs the module {error.name!r}", "pip install 'gpumarket[recipes]'"
-        ) from error
     return files
 
 
