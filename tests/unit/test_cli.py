@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from contracts import extras
 from contracts.cli import main
 from contracts.errors import UserError
 
@@ -24,6 +25,11 @@ def fail() -> None:
 @two_commands.command()
 def crash() -> None:
     raise ValueError("a bug")
+
+
+@two_commands.command()
+def serve() -> None:
+    import no_such_framework  # noqa: F401
 
 
 @one_command.command()
@@ -43,6 +49,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> None:
         "one": f"{__name__}:one_command",
         "bare": f"{__name__}:callback_only",
         "market": "no_such_framework:app [market]",
+        "late": f"{__name__}:two_commands [market]",
     }
     found = [EntryPoint(name, value, main.GROUP) for name, value in values.items()]
     monkeypatch.setattr(main, "entry_points", lambda group: found)
@@ -81,11 +88,21 @@ def test_an_app_of_one_command_is_the_command() -> None:
     assert run("bare").output == "reconciled all\n"
 
 
-def test_a_missing_library_names_the_extra() -> None:
-    result = run("market")
+@pytest.mark.parametrize("args", [["market"], ["late", "serve"]])
+def test_a_missing_library_names_the_extra(args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "is_here", lambda extra: False)
+    result = run(*args)
     assert result.exit_code == 1
-    assert "no module named 'no_such_framework'" in result.stderr
-    assert "hint: pip install 'gpumarket[market]'" in result.stderr
+    assert result.stderr == (
+        f"error: `gpumarket {args[0]}` needs the extra 'market': there is no module named 'no_such_framework'\n"
+        f"hint: {extras.command('market')}\n"
+    )
+
+
+@pytest.mark.parametrize("args", [["market"], ["late", "serve"]])
+def test_a_module_that_no_extra_brings_is_a_bug(args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "is_here", lambda extra: True)
+    assert isinstance(run(*args).exception, ModuleNotFoundError)
 
 
 def test_a_misspelt_command_suggests_the_nearest() -> None:
