@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from eth_utils.address import is_address, to_checksum_address
@@ -21,9 +21,7 @@ from contracts.extras import needed_by
 from contracts.progress_bar import watching
 from contracts.settings import load_settings
 from market.client.cli.common import tokens
-
-if TYPE_CHECKING:
-    from market.verify.verify import Checked
+from market.verify.findings import Checked
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into a market's epochs, and verify them.")
 console = Console()
@@ -125,7 +123,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _show(number: int, checked: "list[Checked]") -> None:
+def _show(number: int, checked: list[Checked]) -> None:
     table = Table("check", "compared", "lies", box=None, pad_edge=False)
     for one in checked:
         table.add_row(one.name, str(one.count), str(len(one.lies) or "none"))

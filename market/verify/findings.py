@@ -1,7 +1,7 @@
 """What a check has found."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -19,3 +19,13 @@ class Note:
 
 
 Findings = Iterator[Lie | Note]
+
+
+@dataclass
+class Checked:
+    """One kind of check: of how many things, and what was found."""
+
+    name: str
+    count: int
+    lies: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """All checks of one epoch, in the order in which each can build on those before."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain as joined
 
@@ -18,22 +18,12 @@ from contracts.progress_bar import Watch, nobody
 from market.matching import Book
 from market.verify import order_set
 from market.verify.censorship import LeftOutOrders, check_failures, check_silent_stay_out
-from market.verify.findings import Findings, Lie, Note
+from market.verify.findings import Checked, Findings, Lie, Note
 from market.verify.history import ChainNode, Node, Past, look_back
 from market.verify.leases import Openings
 from market.verify.orders import InForce, check_orders
 from market.verify.published import Lookup, Market, Promise, Published
 from market.verify.result import check_certificate, check_coin, read_book
-
-
-@dataclass
-class Checked:
-    """One kind of check: of how many things, and what was found."""
-
-    name: str
-    count: int
-    lies: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,12 @@ def hidden(name: str, tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id == "TYPE_CHECKING":
             yield f"{name}:{node.lineno}: TYPE_CHECKING hides an import; hand in what is needed instead"
-        late = isinstance(node, ast.ImportFrom) and id(node) not in top and name not in LATE
-        if late and (node.module or "").split(".")[0] in PACKAGES:
+        if isinstance(node, ast.ImportFrom) and id(node) not in top and name not in LATE and _is_ours(node):
             yield f"{name}:{node.lineno}: imports {node.module} late; import it at the top, or add the file to LATE"
+
+
+def _is_ours(node: ast.ImportFrom) -> bool:
+    return (node.module or "").split(".")[0] in PACKAGES
 
 
 def long(name: str) -> Iterator[str]:
