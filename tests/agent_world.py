@@ -14,11 +14,11 @@ from contracts import commitment
 from contracts.api.bodies import CheckpointOut, CheckpointRecord, LeaseOut, LeaseState
 from contracts.job.spec import FileRef, JobSpec, hash_file
 from contracts.orders import Bid, Claim, Domain, Rules, new_account
+from contracts.statefile import file_state_root
 from contracts.terms import Nums, Parties, Terms
 from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex, to_hex
 from worker.lease.folder import Job, LeaseFile, LeaseFolder, Store
 from worker.lease.job_key import JobKey
-from worker.training.checkpoints import file_state_root
 
 DOMAIN = Domain(chain_id=31337, verifying_contract="0x5FbDB2315678afecb367f032d93F642f64180aa3")
 RULES = Rules(

@@ -19,7 +19,7 @@ from worker.files import provider_folder, write_atomically
 from worker.pauses import Hours, parse_hours
 from worker.training.environment import Device
 
-OFFER_NAME = "provider.toml"
+SETTINGS_FILE = "provider.toml"
 
 
 class OwnerRules(BaseModel):
@@ -72,7 +72,7 @@ class MoneyRules(BaseModel):
         return self
 
 
-class Offer(BaseModel):
+class ProviderSettings(BaseModel):
     """All of provider.toml. Money is text, in the token's smallest unit; times are seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -134,8 +134,8 @@ class Offer(BaseModel):
             changes["sandbox"] = "podman"
         return self.resources.model_copy(update=changes)
 
-    def as_before(self, former: "Offer") -> "Offer":
-        """This offer with the settings that its owner had made in the former one."""
+    def as_before(self, former: "ProviderSettings") -> "ProviderSettings":
+        """These settings, with what their owner had set in the former ones."""
         measured = {"market_url", "price_per_hour", "units_per_hour", "max_stake", "rules_name", "rules", "resources",
                     "device", "gpus", "threads"}  # fmt: skip
         return former.model_copy(update={name: getattr(self, name) for name in measured})
@@ -151,16 +151,16 @@ TABLES: dict[str, type[BaseModel]] = {
 }
 
 
-def offer_path(key: str) -> Path:
-    return provider_folder(key) / OFFER_NAME
+def provider_settings_path(key: str) -> Path:
+    return provider_folder(key) / SETTINGS_FILE
 
 
-def read_offer(key: str) -> Offer:
+def read_provider_settings(key: str) -> ProviderSettings:
     """Raises UserError if the key isn't registered, or the file is wrong."""
-    path = offer_path(key)
+    path = provider_settings_path(key)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Offer.model_validate(values)
+        return ProviderSettings.model_validate(values)
     except FileNotFoundError as error:
         raise UserError(
             f"key '{key}' is not registered as a provider: there is no {path}",
@@ -172,23 +172,23 @@ def read_offer(key: str) -> Offer:
         raise first_problem(error, _known(error), str(path)) from error
 
 
-def write_offer(key: str, offer: Offer) -> Path:
-    path = offer_path(key)
+def write_provider_settings(key: str, settings: ProviderSettings) -> Path:
+    path = provider_settings_path(key)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(path, to_toml(offer).encode())
+    write_atomically(path, to_toml(settings).encode())
     return path
 
 
-def to_toml(offer: Offer) -> str:
+def to_toml(settings: ProviderSettings) -> str:
     """All settings with what they mean; those that are left to the agent as comments."""
-    values = offer.model_dump(mode="json")
+    values = settings.model_dump(mode="json")
     lines = ["# What this machine offers on the market. Changed here, it holds from the agent's next start."]
-    for name, field in Offer.model_fields.items():
+    for name, field in ProviderSettings.model_fields.items():
         if name not in TABLES:
             lines.append(_line(name, values[name], field.description))
     for name, model in TABLES.items():
         table, fields = values[name], model.model_fields
-        meaning = Offer.model_fields[name].description
+        meaning = ProviderSettings.model_fields[name].description
         lines += ["", f"[{name}]" + (f"  # {meaning}" if meaning else "")]
         lines += [_line(key, value, fields[key].description) for key, value in table.items() if key not in TABLES]
     return "\n".join(lines) + "\n"
@@ -203,4 +203,4 @@ def _line(name: str, value: Any, description: str | None) -> str:
 def _known(error: ValidationError) -> Mapping[str, Any]:
     """The settings of the table that the first problem is in."""
     table = TABLES.get(str(error.errors()[0]["loc"][0])) if error.errors()[0]["loc"] else None
-    return (table or Offer).model_fields
+    return (table or ProviderSettings).model_fields

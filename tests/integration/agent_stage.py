@@ -32,7 +32,7 @@ from market.server import Server, open_context, works
 from tests.integration.conftest import rpc
 from worker.agent.agent import Agent
 from worker.lease.folder import LeaseFolder, Store
-from worker.settings import Offer, write_offer
+from worker.settings import ProviderSettings, write_provider_settings
 from worker.training.environment import environment_id
 
 TOKEN = 1_000_000
@@ -179,7 +179,7 @@ class Stage:
 
     # ------------------------------------------------------------- the provider
 
-    def offer(self, **changes: Any) -> Offer:
+    def offer(self, **changes: Any) -> ProviderSettings:
         given: dict[str, Any] = {
             "market_url": self.market.url,
             "price_per_hour": 3600 * PRICE,
@@ -190,8 +190,8 @@ class Stage:
             "resources": RESOURCES,
             "poll_seconds": 0.3,
         }
-        offer = Offer.model_validate(given | changes)
-        write_offer(KEY, offer)
+        offer = ProviderSettings.model_validate(given | changes)
+        write_provider_settings(KEY, offer)
         return offer
 
     @contextlib.contextmanager

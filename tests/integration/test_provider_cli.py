@@ -14,7 +14,7 @@ from contracts.cli import main
 from contracts.wallet import keys
 from tests.integration.agent_stage import KEY, PASSWORD, TOKEN, Stage
 from tests.integration.conftest import Funded
-from worker.settings import offer_path, read_offer
+from worker.settings import provider_settings_path, read_provider_settings
 
 pytestmark = pytest.mark.mostly_sqlite
 
@@ -58,7 +58,7 @@ def register(stage: Stage, *more: str, key: str = KEY) -> list[str]:
 
 def test_registering_deposits_what_is_missing_and_writes_the_offer(stage: Stage, run: Run) -> None:
     shown = run(*register(stage, "--max-stake", "50", "--yes")).stdout
-    offer = read_offer(KEY)
+    offer = read_provider_settings(KEY)
     assert (offer.price_per_hour, offer.units_per_hour, offer.max_stake) == (800_000, 3_600_000, 50 * TOKEN)
     assert (offer.rules_name, offer.rules, offer.market_url) == ("test", stage.rules, stage.market.url)
     assert stage.free(stage.provider) == 100 * TOKEN
@@ -73,7 +73,7 @@ def test_registering_deposits_what_is_missing_and_writes_the_offer(stage: Stage,
 def test_a_dry_run_changes_nothing(stage: Stage, run: Run) -> None:
     shown = run(*register(stage, "--dry-run", key="fresh")).stdout
     assert "a new key" in shown and "nothing was made, sent or written" in shown
-    assert "fresh" not in keys.list_keys() and not offer_path("fresh").exists()
+    assert "fresh" not in keys.list_keys() and not provider_settings_path("fresh").exists()
 
 
 def test_a_new_key_is_made_and_told_how_to_get_tokens(stage: Stage, run: Run) -> None:

@@ -19,7 +19,7 @@ from tests.integration.conftest import Funded
 from worker.agent import sweep
 from worker.onboarding.selftest import sandbox_leaks
 from worker.sandbox.bubblewrap import Bare, Bubblewrap
-from worker.settings import MoneyRules, offer_path, write_offer
+from worker.settings import MoneyRules, provider_settings_path, write_provider_settings
 
 STAKE = 20 * TOKEN
 
@@ -137,7 +137,7 @@ def test_what_is_sent_is_what_was_asked(stage: Stage, run: Run, monkeypatch: pyt
     assert stage.free(stage.provider) == 60 * TOKEN
 
     monkeypatch.setattr(sweep, "ALONE_SECONDS", 0)
-    with sweep.alone(chain, stage.provider.address):
+    with sweep.one_mover(chain, stage.provider.address):
         done = run("withdraw", "1", "--to", cold, "--key", KEY, "--yes", "--stop", code=1)
     assert "just moving tokens" in done.stderr
 
@@ -168,7 +168,7 @@ def test_the_probe_sees_a_sandbox_that_leaks(stage: Stage) -> None:
 
 def test_several_lots_in_one_status_each_with_its_own_sandbox(stage: Stage, run: Run) -> None:
     keys.save("spare", new_account(), PASSWORD, scrypt_n=2)
-    write_offer("spare", stage.offer().model_copy(update={"sandbox": "podman", "image": "no/such:1"}))
+    write_provider_settings("spare", stage.offer().model_copy(update={"sandbox": "podman", "image": "no/such:1"}))
     report, other = said(run("status", "-o", "json").stdout)
     assert [(one["key"], one["free"], one["live"]) for one in (report, other)] == [
         (KEY, str(100 * TOKEN), []),
@@ -180,7 +180,7 @@ def test_several_lots_in_one_status_each_with_its_own_sandbox(stage: Stage, run:
     rig = ["5", "100", "0", "0", "0"]  # wallet, free, staked, earned, penalties
     assert money == {KEY: rig, "spare": ["0"] * 5, "total": rig}
 
-    offer_path("spare").rename(offer_path(KEY))
+    provider_settings_path("spare").rename(provider_settings_path(KEY))
     options = ("--price", "1", "--stake", "100", "--units-per-hour", "1", "--market", stage.market.url, "--dry-run")
     shown = run("register", "--key", KEY, *options).stdout
     assert "none: podman " in shown and "Only shipped recipes will run" in shown

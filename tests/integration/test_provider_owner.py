@@ -23,7 +23,7 @@ from tests.integration.conftest import Funded
 from worker.files import provider_folder
 from worker.lease.folder import LeaseFolder, Store
 from worker.machine.presence import write_wish
-from worker.settings import OFFER_NAME, Offer, write_offer
+from worker.settings import SETTINGS_FILE, ProviderSettings, write_provider_settings
 
 
 @pytest.fixture
@@ -97,8 +97,8 @@ def test_two_lots_work_at_once_and_one_that_dies_is_started_again(stage: Stage, 
     keys.save("lot1", other, PASSWORD, scrypt_n=2)
     offer = stage.offer(grace_seconds=10)
     half = offer.model_copy(update={"resources": offer.resources.model_copy(update={"memory_mb": 1_000})})
-    write_offer(KEY, half)
-    write_offer("lot1", half)
+    write_provider_settings(KEY, half)
+    write_provider_settings("lot1", half)
     jobs = [stage.submit(checkpoints=5, pause=0.15, nonce=nonce) for nonce in (0, 1)]
     log = stage.home / "fleet.log"
     with stage.approving():
@@ -142,13 +142,13 @@ def pid_of(log: Path, key: str) -> int:
 
 
 def test_lots_that_sell_too_much_do_not_start(stage: Stage) -> None:
-    offer: Offer = stage.offer()
+    offer: ProviderSettings = stage.offer()
     memory = psutil.virtual_memory().total >> 20
     greedy_one = offer.model_copy(update={"resources": offer.resources.model_copy(update={"memory_mb": memory})})
     for key in (KEY, "lot1"):
-        write_offer(key, greedy_one)
+        write_provider_settings(key, greedy_one)
     fleet = start_fleet(stage, stage.home / "fleet.log")
     assert fleet.wait(120) == 1
     text = (stage.home / "fleet.log").read_text()
     assert f"this machine has {memory}" in text and "--memory" in text
-    assert (provider_folder("lot1") / OFFER_NAME).exists()
+    assert (provider_folder("lot1") / SETTINGS_FILE).exists()

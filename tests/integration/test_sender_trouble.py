@@ -270,7 +270,7 @@ def test_a_deposit_on_its_way_is_counted(chain: Chain, funded: Funded, monkeypat
         settle()
 
     monkeypatch.setattr(sender, "settle", mined_meanwhile)
-    register.deposit(sender, 100)
+    register.deposit_stake(sender, 100)
     assert chain.account(account.address).free == 100
-    register.deposit(sender, 5)
+    register.deposit_stake(sender, 5)
     assert chain.account(account.address).free == 105

@@ -16,7 +16,7 @@ from worker.sandbox import bubblewrap
 from worker.sandbox.limits import Limits
 from worker.sandbox.runner import Runner
 from worker.training.checkpoints import TakenCheckpoint
-from worker.training.messages import Checkpoint, Done, Failed, Message, Ready, Step, Stopped
+from worker.training.messages import Checkpoint, Done, Failed, Message, Ready, Stepped, Stopped
 
 LIMITS = Limits(memory_mb=800, disk_mb=64, processes=64, start_seconds=100, hang_seconds=30)
 
@@ -59,7 +59,7 @@ def test_a_job_killed_and_resumed_elsewhere_ends_in_the_same_state(tmp_path: Pat
     assert whole.sandbox == "bubblewrap"
     said, taken = train(whole)
     assert isinstance(said[0], Ready) and said[0].numerics["threads"] == 1
-    steps = [message for message in said if isinstance(message, Step)]
+    steps = [message for message in said if isinstance(message, Stepped)]
     assert [message.step for message in steps] == list(range(1, 21))
     assert isinstance(said[-1], Done)
     assert [(c.index, c.step) for c in taken] == [(1, 4), (2, 8), (3, 12), (4, 16), (5, 20)]
@@ -74,7 +74,7 @@ def test_a_job_killed_and_resumed_elsewhere_ends_in_the_same_state(tmp_path: Pat
         spec, tmp_path / "job", tmp_path / "resumed", first=made + 1, state=saved[-1].path, step_interval=0
     )
     said, rest = train(resumed)
-    assert [m.metrics for m in said if isinstance(m, Step)] == [m.metrics for m in steps[4 * made :]]
+    assert [m.metrics for m in said if isinstance(m, Stepped)] == [m.metrics for m in steps[4 * made :]]
     assert [c.trace_root for c in saved + rest] == [c.trace_root for c in taken]
     assert [c.state_root() for c in saved + rest] == [c.state_root() for c in taken]
 
@@ -155,7 +155,7 @@ def test_stop_ends_after_the_step(tmp_path: Path) -> None:
             said.append(message)
             if isinstance(message, Ready):
                 run.go()
-            if isinstance(message, Step):
+            if isinstance(message, Stepped):
                 run.stop()
     assert isinstance(said[-1], Stopped) and 0 < said[-1].step < 50_000
     assert not list((tmp_path / "work").glob("checkpoint*"))
@@ -184,7 +184,7 @@ def test_training_waits_for_its_checkpoints_to_be_taken_and_that_is_no_hang(tmp_
         assert [checkpoint.index for checkpoint in waiting] == [1, 2]
         run.take(waiting[0])
         following = run.next_message(timeout=100)
-        assert isinstance(following, Step) and following.step > 8
+        assert isinstance(following, Stepped) and following.step > 8
 
 
 def test_a_checkpoint_that_found_the_disk_full_can_be_taken_again(

@@ -15,7 +15,7 @@ from market.approver.metrics import ApproverMetrics
 from market.approver.settings import ApproverSettings, load_approver_settings
 from market.cli import market
 from market.runtime.settings import MarketSettings, load_market_settings
-from worker.settings import MoneyRules, Offer, OwnerRules
+from worker.settings import MoneyRules, OwnerRules, ProviderSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
 SECRET = "geheim"
@@ -91,7 +91,7 @@ def test_what_holds_and_where_it_comes_from(file: Path, monkeypatch: pytest.Monk
         (Settings, "## Everybody"),
         (MarketSettings, "## Market"),
         (ApproverSettings, "## Approver"),
-        (Offer, "## Provider"),
+        (ProviderSettings, "## Provider"),
         (Wants, "`[wants]`"),
         (OwnerRules, "`[owner]`"),
         (MoneyRules, "`[money]`"),

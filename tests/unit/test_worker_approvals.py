@@ -14,7 +14,7 @@ from contracts.terms import Phase, StateWord
 from tests.agent_world import APPROVER, DOMAIN, add_checkpoints, lease_out, make_bid, make_folder, make_spec, sign
 from worker.lease.approvals import Approvals
 from worker.lease.folder import LeaseFolder
-from worker.lease.schedule import Action, Timing
+from worker.lease.schedule import Action, LeaseTiming
 from worker.lease.settlement import Settlement
 
 SPEC = make_spec()
@@ -104,7 +104,7 @@ class Chain:
 def settlement(folder: LeaseFolder, state: StateWord | Exception) -> Settlement:
     chain: Any = Chain(state)
     nobody: Any = None
-    return Settlement(chain, ChainClock(chain), nobody, folder, Timing.of(100))
+    return Settlement(chain, ChainClock(chain), nobody, folder, LeaseTiming.of(100))
 
 
 def test_what_was_rejected_can_not_be_claimed(folder: LeaseFolder) -> None:

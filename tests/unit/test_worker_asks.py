@@ -13,7 +13,7 @@ from contracts.orders import Receipt, new_account
 from tests.agent_world import DOMAIN, PROVIDER, RULES
 from tests.unit.test_worker_offer import OFFER
 from worker.agent import asks
-from worker.agent.asks import BACK_OFF_SECONDS, StandingAsk
+from worker.agent.asks import BACK_OFF_SECONDS, CurrentAsk
 from worker.lease.folder import Store
 from worker.settings import MoneyRules
 
@@ -76,10 +76,10 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def standing(world: World, offer: Any = HOURLY, **money: Any) -> StandingAsk:
+def standing(world: World, offer: Any = HOURLY, **money: Any) -> CurrentAsk:
     offer = offer.model_copy(update={"money": MoneyRules.model_validate(money)})
     fake: Any = world
-    return StandingAsk(offer, fake, fake, fake, PROVIDER, Store("rig"))
+    return CurrentAsk(offer, fake, fake, fake, PROVIDER, Store("rig"))
 
 
 def test_an_ask_wants_leases_that_pay_for_their_gas(world: World) -> None:

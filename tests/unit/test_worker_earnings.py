@@ -10,7 +10,7 @@ from contracts.types import ZERO_HASH
 from tests.agent_world import CLIENT, PROVIDER, make_bid, make_spec, make_terms
 from tests.unit.test_worker_offer import OFFER
 from worker.agent.earnings import Earning, payments, total, write_csv
-from worker.onboarding.selftest import Gpu, judge_gpus
+from worker.onboarding.selftest import GpuHealth, judge_gpus
 
 AT = Place(3, ZERO_HASH, 0, ZERO_HASH, 0)
 TERMS = make_terms(make_bid(make_spec()), start=1)
@@ -48,7 +48,7 @@ def test_totals_and_csv() -> None:
     assert line == f"2030-01-01,{TERMS.lease},{ZERO_HASH},{CLIENT.address},2,20,5,15,7,True"
 
 
-WELL = Gpu(0, 'A "quoted" GPU', "570.1", 24_000, 23_900, 60, 0)
+WELL = GpuHealth(0, 'A "quoted" GPU', "570.1", 24_000, 23_900, 60, 0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from contracts.commitment import step_digest
 from tests.worker_jobs import TOY
 from worker.training.checkpoints import checkpoint_name, read_trace, trace_name
 from worker.training.failures import Failure
-from worker.training.loop import CheckpointSaved, StepDone, sample, start, train
+from worker.training.loop import CheckpointSaved, StepDone, sample, start_recipe, train
 from worker.training.recipe import Recipe, load_recipe
 from worker.training.seeding import pin
 from worker.training.state import difference, flatten, read_checkpoint
@@ -33,7 +33,7 @@ def run(
     make: Callable[[], Recipe], folder: Path, *, first: int = 1, last: int = 2, start_step: int = 0,
     state: Path | None = None, weights: Path | None = None,
 ) -> list[StepDone | CheckpointSaved]:  # fmt: skip
-    recipe = start(make, SEED, state, weights)
+    recipe = start_recipe(make, SEED, state, weights)
     folder.mkdir()
     return list(
         train(recipe, seed=SEED, checkpoint_every=4, first=first, last=last, folder=folder, start_step=start_step)
@@ -82,11 +82,11 @@ def test_a_follow_up_job_is_the_rest_of_a_longer_one(tmp_path: Path) -> None:
 def test_weights_to_start_from(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"weight": torch.full((16, 16), 0.5), "bias": torch.full((16,), 2.0)}, path)
-    recipe = start(judged(), SEED, None, path)
+    recipe = start_recipe(judged(), SEED, None, path)
     assert flatten(recipe.state_dict())["model/bias"].tolist() == [2.0] * 16
     state = tmp_path / "run" / checkpoint_name(1)
     run(judged(), tmp_path / "run", weights=path)
-    resumed = start(judged(), SEED, state, path)  # a state to go on from comes before them
+    resumed = start_recipe(judged(), SEED, state, path)  # a state to go on from comes before them
     assert difference(flatten(resumed.state_dict()), read_checkpoint(state)) is None
 
 
@@ -94,15 +94,15 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"weight": torch.zeros(3)}, path)
     with pytest.raises(Failure, match="load_weights raised RuntimeError"):
-        start(judged(), SEED, None, path)
+        start_recipe(judged(), SEED, None, path)
     path.write_bytes(b"no weights")
     with pytest.raises(Failure, match="can't read"):
-        start(judged(), SEED, None, path)
+        start_recipe(judged(), SEED, None, path)
 
 
 def test_without_load_weights_load_state_dict_takes_them(tmp_path: Path) -> None:
     toy = load_recipe("toy.py:Toy", TOY.parent)
     run(lambda: toy({}, {}), tmp_path / "run", last=1)
     path = tmp_path / "run" / checkpoint_name(1)
-    recipe = start(lambda: toy({}, {}), SEED, None, path)
+    recipe = start_recipe(lambda: toy({}, {}), SEED, None, path)
     assert difference(flatten(recipe.state_dict()), read_checkpoint(path)) is None

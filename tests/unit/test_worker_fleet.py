@@ -11,14 +11,14 @@ from tests.unit.test_worker_offer import OFFER
 from worker.agent.fleet import check_lots, split_cores
 from worker.machine.hardware import Machine, Processor
 from worker.onboarding.register import check_region, choose_gpus, describe
-from worker.settings import Offer
+from worker.settings import ProviderSettings
 
 CPU = Machine((Processor("cpu", "A CPU", 16_000),), "A CPU", 4, 8, 16_000)
 CARDS = tuple(Processor("cuda", model, memory) for model, memory in (("A", 24_000), ("A", 23_000), ("B", 8_000)))
 GPUS = Machine(CARDS, "A CPU", 16, 32, 90_000)
 
 
-def lot(**changes: Any) -> Offer:
+def lot(**changes: Any) -> ProviderSettings:
     memory = changes.pop("memory_mb", 1_000)
     resources = OFFER.resources.model_copy(update={"memory_mb": memory, "gpus": len(changes.get("gpus", ()))})
     return OFFER.model_copy(update={"resources": resources, **changes})

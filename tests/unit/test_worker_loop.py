@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.commitment import step_digest, trace_root
+from contracts.statefile import file_state_root
 from tests.worker_jobs import TOY
-from worker.training.checkpoints import checkpoint_name, file_state_root, read_trace, trace_name
+from worker.training.checkpoints import checkpoint_name, read_trace, trace_name
 from worker.training.failures import Failure
-from worker.training.loop import CheckpointSaved, StepDone, checked_metrics, sample, start, train
+from worker.training.loop import CheckpointSaved, StepDone, checked_metrics, sample, start_recipe, train
 from worker.training.recipe import Recipe, load_recipe
 from worker.training.seeding import pin
 from worker.training.state import as_bytes, difference, read_checkpoint, write_checkpoint
@@ -36,7 +37,7 @@ def toy(name: str = "Toy", **config: object) -> Callable[[], Recipe]:
 def run(
     make: Callable[[], Recipe], folder: Path, *, first: int = 1, last: int = 5, state: Path | None = None
 ) -> tuple[list[StepDone], list[CheckpointSaved]]:
-    recipe = start(make, SEED, state)
+    recipe = start_recipe(make, SEED, state)
     events = list(train(recipe, seed=SEED, checkpoint_every=4, first=first, last=last, folder=folder))
     steps = [event for event in events if isinstance(event, StepDone)]
     return steps, [event for event in events if isinstance(event, CheckpointSaved)]
@@ -66,7 +67,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path: Path) -> N
 
 
 def test_stopping_between_checkpoints_loses_only_the_steps_since(tmp_path: Path) -> None:
-    recipe = start(toy(), SEED, None)
+    recipe = start_recipe(toy(), SEED, None)
     for event in train(recipe, seed=SEED, checkpoint_every=4, first=1, last=5, folder=tmp_path):
         if event.step == 6:
             break
@@ -76,7 +77,7 @@ def test_stopping_between_checkpoints_loses_only_the_steps_since(tmp_path: Path)
 def test_another_seed_trains_differently(tmp_path: Path) -> None:
     metrics = []
     for seed in (1, 2):
-        recipe = start(toy(), seed, None)
+        recipe = start_recipe(toy(), seed, None)
         (first, *_) = train(recipe, seed=seed, checkpoint_every=1, first=1, last=1, folder=tmp_path)
         assert isinstance(first, StepDone)
         metrics.append(first.metrics["loss"])
@@ -114,7 +115,7 @@ def test_attention_is_counted_in_its_plain_form_on_every_device() -> None:
 def test_a_recipe_must_restore_all_that_it_saved(tmp_path: Path) -> None:
     run(toy(), tmp_path, last=1)
     with pytest.raises(Failure, match="after load_state_dict the state is not what was saved") as caught:
-        start(toy("Forgetful"), SEED, tmp_path / checkpoint_name(1))
+        start_recipe(toy("Forgetful"), SEED, tmp_path / checkpoint_name(1))
     assert caught.value.kind == "state"
 
 
@@ -123,14 +124,14 @@ def test_a_broken_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
     with pytest.raises(Failure, match=r"can't read the checkpoint broken\.safetensors"):
-        start(toy(), SEED, path)
+        start_recipe(toy(), SEED, path)
 
 
 def test_another_recipes_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     write_checkpoint(path, {"weight": torch.zeros(3)})
     with pytest.raises(Failure, match="load_state_dict raised KeyError: 'model'"):
-        start(toy(), SEED, path)
+        start_recipe(toy(), SEED, path)
 
 
 def test_the_trace_is_of_metrics_and_sampled_state(tmp_path: Path) -> None:

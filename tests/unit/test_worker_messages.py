@@ -10,10 +10,10 @@ import pytest
 from contracts.commitment import trace_root
 from worker.sandbox.limits import MB, Limits, check_usage, descendants, folder_usage
 from worker.sandbox.log import CappedLog
-from worker.training.checkpoints import check_trace, file_state_root
+from worker.training.checkpoints import check_trace, checkpoint_state_root
 from worker.training.failures import Failure
 from worker.training.harness import failed
-from worker.training.messages import Checkpoint, Conversation, Done, Ready, Step
+from worker.training.messages import Checkpoint, Conversation, Done, Ready, Stepped
 
 READY = {"type": "ready", "flops": 10, "units": 1, "parameters": 5, "numerics": {"torch": "2.13.0"}}
 CHECKPOINT = {
@@ -34,7 +34,7 @@ def hear(*said: Any) -> list[Any]:
 def test_a_proper_conversation() -> None:
     second = CHECKPOINT | {"index": 2, "step": 8, "path": "checkpoint-00002.safetensors"}
     heard = hear(READY, step(1), step(4), CHECKPOINT, step(5), second, {"type": "done"})
-    assert [type(message) for message in heard] == [Ready, Step, Step, Checkpoint, Step, Checkpoint, Done]
+    assert [type(message) for message in heard] == [Ready, Stepped, Stepped, Checkpoint, Stepped, Checkpoint, Done]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_state_that_is_no_safetensors_file_is_refused(tmp_path: Path, header: 
     path = tmp_path / "state.safetensors"
     path.write_bytes((len(header) if length is None else length).to_bytes(8, "little") + header)
     with pytest.raises(Failure, match=r"state\.safetensors: not a safetensors file"):
-        file_state_root(path)
+        checkpoint_state_root(path)
 
 
 def test_usage_over_a_limit_is_a_failure(tmp_path: Path) -> None:

@@ -8,9 +8,18 @@ from contracts.api.bodies import AskResources
 from contracts.errors import UserError
 from contracts.job.provider_wants import Wants
 from tests.agent_world import RULES
-from worker.settings import TABLES, MoneyRules, Offer, OwnerRules, offer_path, read_offer, to_toml, write_offer
+from worker.settings import (
+    TABLES,
+    MoneyRules,
+    OwnerRules,
+    ProviderSettings,
+    provider_settings_path,
+    read_provider_settings,
+    to_toml,
+    write_provider_settings,
+)
 
-OFFER = Offer(
+OFFER = ProviderSettings(
     market_url="http://market.example:8600",
     price_per_hour=800_000,
     units_per_hour=2**63,
@@ -30,13 +39,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_offer_is_read_as_it_was_written() -> None:
-    write_offer("rig", OFFER)
-    assert read_offer("rig") == OFFER
+    write_provider_settings("rig", OFFER)
+    assert read_provider_settings("rig") == OFFER
 
 
 def test_every_setting_is_in_the_file_and_those_with_a_default_are_explained() -> None:
     text = to_toml(OFFER)
-    for name, field in Offer.model_fields.items():
+    for name, field in ProviderSettings.model_fields.items():
         line = next(
             line for line in text.splitlines() if line.removeprefix("# ").startswith((f"{name} =", f"[{name}]"))
         )
@@ -54,17 +63,17 @@ def test_what_is_left_to_the_agent_is_a_comment() -> None:
 
 
 def test_a_typo_names_the_nearest_setting() -> None:
-    write_offer("rig", OFFER)
-    path = offer_path("rig")
+    write_provider_settings("rig", OFFER)
+    path = provider_settings_path("rig")
     path.write_text(path.read_text().replace("patience =", "patiense ="))
     with pytest.raises(UserError, match="unknown field 'patiense'") as caught:
-        read_offer("rig")
+        read_provider_settings("rig")
     assert caught.value.hint == "Did you mean 'patience'?"
 
 
 def test_a_key_that_is_not_registered_says_how() -> None:
     with pytest.raises(UserError, match="not registered") as caught:
-        read_offer("other")
+        read_provider_settings("other")
     assert caught.value.hint == "gpumarket provider register --key other"
 
 
@@ -82,11 +91,11 @@ def test_a_key_that_is_not_registered_says_how() -> None:
     ],
 )
 def test_a_wrong_table_is_explained(line: str, problem: str, hint: str | None) -> None:
-    write_offer("rig", OFFER)
-    path = offer_path("rig")
+    write_provider_settings("rig", OFFER)
+    path = provider_settings_path("rig")
     path.write_text(path.read_text().partition("\n[wants]")[0] + f"\n{line}\n")
     with pytest.raises(UserError) as caught:
-        read_offer("rig")
+        read_provider_settings("rig")
     assert problem in caught.value.message
     assert hint is None or caught.value.hint == hint
 
@@ -101,8 +110,8 @@ def test_an_ask_says_what_is_wanted_and_registering_anew_keeps_it() -> None:
             "grace_seconds": 5,
         }
     )
-    write_offer("rig", mine)
-    assert read_offer("rig") == mine
+    write_provider_settings("rig", mine)
+    assert read_provider_settings("rig") == mine
     assert mine.sold().wants.deny_clients == (client,)
     assert [mine.sold(least).wants.min_pay for least in (3, 9)] == [7, 9]
     assert OFFER.sold().hash() == OFFER.resources.hash() != mine.sold().hash()

@@ -12,14 +12,14 @@ import pytest
 from tests.unit.test_worker_offer import OFFER
 from worker.machine import presence
 from worker.machine.presence import FLEET, Presence, read_wish, write_wish
-from worker.settings import OwnerRules, write_offer
+from worker.settings import OwnerRules, write_provider_settings
 
 
 @pytest.fixture(autouse=True)
 def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     monkeypatch.delenv(FLEET, raising=False)
-    write_offer("rig", OFFER)
+    write_provider_settings("rig", OFFER)
 
 
 def watching(**rules: object) -> Presence:

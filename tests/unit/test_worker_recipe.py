@@ -103,12 +103,12 @@ def test_shipped_recipes_are_complete(name: str) -> None:
 
 def test_only_shipped_or_trusted_recipes_run_without_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bubblewrap, "bubblewrap_problem", lambda: "bubblewrap is not installed")
-    assert bubblewrap.choose(recipes.FOLDER / "digits" / "recipe.py", trusted=False).kind == "none"
+    assert bubblewrap.sandbox_for(recipes.FOLDER / "digits" / "recipe.py", trusted=False).kind == "none"
     strange = tmp_path / "recipe.py"
     strange.write_text(GOOD)
-    assert bubblewrap.choose(strange, trusted=True).kind == "none"
+    assert bubblewrap.sandbox_for(strange, trusted=True).kind == "none"
     with pytest.raises(UserError, match=r"recipe\.py needs a sandbox to run in, and bubblewrap is not") as caught:
-        bubblewrap.choose(strange, trusted=False)
+        bubblewrap.sandbox_for(strange, trusted=False)
     assert "apt install bubblewrap" in str(caught.value.hint)
 
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from contracts.terms import MAX_PENDING, Flag, Nums, Phase, StateWord
 from worker.lease.pace import Pace
-from worker.lease.schedule import Action, Progress, Timing, deadline, must_give_up, next_action
+from worker.lease.schedule import Action, LeaseTiming, Progress, deadline, must_give_up, next_action
 
 NUMS = Nums(start=0, end=10, window=30, timeout=100, price=5, fee=0)
-TIMING = Timing.of(100)
+TIMING = LeaseTiming.of(100)
 
 
 def state(
@@ -42,14 +42,14 @@ def due(state: StateWord, progress: Progress, now: float, nums: Nums = NUMS) -> 
 
 
 def test_the_defaults_follow_from_the_timeout() -> None:
-    assert Timing.of(100) == Timing(redeem_every=50, patience=25, claim_before=25, margin=10, release_wait=10)
-    assert Timing.of(100_000).margin == 300
-    assert Timing.of(100_000).release_wait == 60
+    assert LeaseTiming.of(100) == LeaseTiming(redeem_every=50, patience=25, claim_before=25, margin=10, release_wait=10)
+    assert LeaseTiming.of(100_000).margin == 300
+    assert LeaseTiming.of(100_000).release_wait == 60
 
 
 def test_redeeming_less_often_than_every_half_timeout_is_not_to_be_had() -> None:
-    assert Timing.of(100, redeem_every=80).redeem_every == 50
-    assert Timing.of(100, redeem_every=8).redeem_every == 8
+    assert LeaseTiming.of(100, redeem_every=80).redeem_every == 50
+    assert LeaseTiming.of(100, redeem_every=8).redeem_every == 8
 
 
 def test_an_approval_is_redeemed_at_half_the_timeout() -> None:

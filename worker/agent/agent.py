@@ -17,7 +17,7 @@ from contracts.chain.errors import NODE_AWAY
 from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.logs import Trouble
-from worker.agent.asks import StandingAsk
+from worker.agent.asks import CurrentAsk
 from worker.agent.sweep import Sweeper
 from worker.lease.discovery import discover
 from worker.lease.folder import LeaseFile, LeaseFolder, Store
@@ -25,7 +25,7 @@ from worker.lease.run import MARKET_SECONDS, LeaseRun, Throttles
 from worker.machine.presence import Presence
 from worker.pauses import Pause
 from worker.sandbox.limits import MB
-from worker.settings import Offer
+from worker.settings import ProviderSettings
 
 log = structlog.get_logger()
 SLICE_SECONDS = 0.2  # within which a signal is noticed
@@ -39,15 +39,22 @@ class Agent:
     """Runs until `stop`, or until the first lease is over with `once`. Neither market nor chain can make it crash."""
 
     def __init__(
-        self, key: str, offer: Offer, chain: Chain, account: LocalAccount, own: PrivateKey, *, once: bool = False
+        self,
+        key: str,
+        settings: ProviderSettings,
+        chain: Chain,
+        account: LocalAccount,
+        own: PrivateKey,
+        *,
+        once: bool = False,
     ) -> None:
         """`own` is the encryption key that sealed jobs' keys are granted to."""
         self._own = own
-        self._offer, self._chain, self._account, self._once = offer, chain, account, once
+        self._settings, self._chain, self._account, self._once = settings, chain, account, once
         self._store, self._clock = Store(key), ChainClock(chain)
-        self._sender = Sender(chain, account, timeout=min(SENDER_SECONDS, max(5.0, offer.grace_seconds / 3)))
-        self._market = MarketClient(offer.market_url, timeout=MARKET_SECONDS, attempts=1)
-        self._ask = StandingAsk(offer, chain, self._sender, self._market, account, self._store)
+        self._sender = Sender(chain, account, timeout=min(SENDER_SECONDS, max(5.0, settings.grace_seconds / 3)))
+        self._market = MarketClient(settings.market_url, timeout=MARKET_SECONDS, attempts=1)
+        self._ask = CurrentAsk(settings, chain, self._sender, self._market, account, self._store)
         self._runs: dict[str, LeaseRun] = {}
         self._wake = threading.Event()
         self._stop_asked: float | None = None  # monotonic
@@ -57,11 +64,11 @@ class Agent:
         self._disk_is_there = True
         self._backed_off: set[str] = set()  # leases that were refused
         self._trouble = Trouble(log.bind(provider=account.address))
-        up, down = offer.upload_bytes, offer.download_bytes
+        up, down = settings.upload_bytes, settings.download_bytes
         self._throttles = Throttles(uploads=Throttle(up) if up else None, downloads=Throttle(down) if down else None)
-        self._presence = Presence(key, offer)
+        self._presence = Presence(key, settings)
         self._owner: Pause | None = None  # why there is no training now
-        self._sweeper = Sweeper(offer, self._sender) if offer.money.sweep_to else None
+        self._sweeper = Sweeper(settings, self._sender) if settings.money.sweep_to else None
 
     def stop(self) -> None:
         """Asks to release all leases and to end within the grace time. Safe to call in a signal handler."""
@@ -85,7 +92,7 @@ class Agent:
                 f"stop that one, or use another key; the lock is {lock.lock_file}",
             ) from error
         try:
-            log.info("agent.starts", provider=self._account.address, market=self._offer.market_url)
+            log.info("agent.starts", provider=self._account.address, market=self._settings.market_url)
             self._heed_owner()
             self._resume()
             if self._sweeper:
@@ -133,12 +140,12 @@ class Agent:
     def _wants_work(self) -> bool:
         active = sum(run.active for run in self._runs.values())
         more = not self._once or (not self._runs and not self._done)
-        free = not self.stopping and self._owner is None and more and active < self._offer.max_active
+        free = not self.stopping and self._owner is None and more and active < self._settings.max_active
         return free and self._has_disk()
 
     def _has_disk(self) -> bool:
         """Whether one more job fits into what all of them may take."""
-        cap, job = self._offer.all_disk_mb, self._offer.disk_mb
+        cap, job = self._settings.all_disk_mb, self._settings.disk_mb
         if cap is None or time.monotonic() < self._measure_disk_at:
             return self._disk_is_there
         self._measure_disk_at = time.monotonic() + DISK_SECONDS
@@ -171,7 +178,7 @@ class Agent:
             self._backed_off |= new
 
     def _pause(self) -> None:
-        ends = time.monotonic() + min([self._offer.poll_seconds, *(run.poll_seconds for run in self._runs.values())])
+        ends = time.monotonic() + min([self._settings.poll_seconds, *(run.poll_seconds for run in self._runs.values())])
         stopping = self.stopping
         while (left := ends - time.monotonic()) > 0:
             if self._wake.wait(min(left, SLICE_SECONDS)):
@@ -183,7 +190,7 @@ class Agent:
     def _ended(self) -> bool:
         if self._stop_asked is not None:
             idle = self._withdrawn and all(run.idle for run in self._runs.values())
-            return idle or time.monotonic() > self._stop_asked + self._offer.grace_seconds
+            return idle or time.monotonic() > self._stop_asked + self._settings.grace_seconds
         return self._once and self._done > 0 and not self._runs
 
     # ------------------------------------------------------------- leases
@@ -207,14 +214,14 @@ class Agent:
     def _start(self, folder: LeaseFolder) -> None:
         run = LeaseRun(
             folder,
-            self._offer,
+            self._settings,
             self._chain,
             self._clock,
             self._sender,
             self._account,
             self._own,
             self._wake.set,
-            self._offer.sold(self._ask.min_pay).wants,
+            self._settings.sold(self._ask.min_pay).wants,
             self._throttles,
         )
         self._runs[folder.lease] = run
@@ -241,7 +248,7 @@ class Agent:
                     self._store.collect(folder)
 
     def _is_old(self, file: LeaseFile) -> bool:
-        keep = self._offer.keep_traces_seconds
+        keep = self._settings.keep_traces_seconds
         if keep is None:
             keep = 10 * file.nums.window + 86_400
         return time.time() > (file.over_since or 0) + keep
@@ -257,7 +264,7 @@ class Agent:
     def _hurry_at_last(self) -> None:
         """Towards the end of the grace time there is no waiting for anybody."""
         assert self._stop_asked is not None
-        hurry_at = self._stop_asked + (1 - HURRY_SHARE) * self._offer.grace_seconds
+        hurry_at = self._stop_asked + (1 - HURRY_SHARE) * self._settings.grace_seconds
         if not self._hurried and time.monotonic() > hurry_at:
             self._hurried = True
             for run in self._runs.values():

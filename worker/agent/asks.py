@@ -16,8 +16,8 @@ from contracts.logs import Trouble
 from contracts.orders import Ask
 from worker.agent.gas import GasPrice, least_pay
 from worker.lease.folder import Store
-from worker.lease.schedule import Timing
-from worker.settings import MoneyRules, Offer
+from worker.lease.schedule import LeaseTiming
+from worker.settings import MoneyRules, ProviderSettings
 
 BACK_OFF_SECONDS = (30.0, 3600.0)  # first and longest
 CLOCK_SLACK = 120  # seconds that the chain's clock may be behind this machine's
@@ -25,26 +25,28 @@ CLOCK_SLACK = 120  # seconds that the chain's clock may be behind this machine's
 log = structlog.get_logger()
 
 
-def make_ask(offer: Offer, provider: str, info: Info, page: int, chain_time: int, min_pay: int = 0) -> Ask:
-    """The Ask that the offer comes to, in force from now on; for leases that pay `min_pay` at least."""
+def make_ask(
+    settings: ProviderSettings, provider: str, info: Info, page: int, chain_time: int, min_pay: int = 0
+) -> Ask:
+    """The Ask that the settings come to, in force from now on; for leases that pay `min_pay` at least."""
     return Ask(
         provider=provider,
         matcher=info.matcher,
-        resources=offer.sold(min_pay).hash(),
-        rules=offer.rules.struct_hash(),
-        price_per_hour=offer.price_per_hour,
-        units_per_hour=offer.units_per_hour,
-        max_stake=offer.max_stake,
-        max_active=offer.max_active,
-        max_checkpoints=offer.max_checkpoints,
+        resources=settings.sold(min_pay).hash(),
+        rules=settings.rules.struct_hash(),
+        price_per_hour=settings.price_per_hour,
+        units_per_hour=settings.units_per_hour,
+        max_stake=settings.max_stake,
+        max_active=settings.max_active,
+        max_checkpoints=settings.max_checkpoints,
         valid_from=chain_time,
         # A chain without traffic lags behind the wall clock, which its next block takes over.
-        valid_until=max(chain_time, int(time.time())) + offer.ask_seconds,
+        valid_until=max(chain_time, int(time.time())) + settings.ask_seconds,
         page=page,
     )
 
 
-def check_market(info: Info, chain: Chain, offer: Offer) -> None:
+def check_market_terms(info: Info, chain: Chain, settings: ProviderSettings) -> None:
     """Raises UserError if the market works with another escrow, or no longer has the rules that were agreed to."""
     here = (chain.domain.chain_id, chain.domain.verifying_contract)
     if (info.chain_id, info.escrow) != here:
@@ -53,10 +55,10 @@ def check_market(info: Info, chain: Chain, offer: Offer) -> None:
             f"the settings name {here[1]} on chain {here[0]}",
             "set GPUMARKET_CHAIN_ID, GPUMARKET_ESCROW and GPUMARKET_TOKEN to the deployment you want to use",
         )
-    if offer.rules.struct_hash() not in {one.hash for one in info.rules}:
+    if settings.rules.struct_hash() not in {one.hash for one in info.rules}:
         names = ", ".join(one.name for one in info.rules)
         raise UserError(
-            f"the market no longer has the rules '{offer.rules_name}' that this provider agreed to",
+            f"the market no longer has the rules '{settings.rules_name}' that this provider agreed to",
             f"it has: {names}. Look at them, and register anew with --rules NAME",
         )
 
@@ -67,13 +69,19 @@ def gas_today(chain: Chain, money: MoneyRules) -> GasPrice:
     return GasPrice(int(chain.w3.eth.gas_price), parse_amount(worth, chain.decimals) if worth else None)
 
 
-class StandingAsk:
+class CurrentAsk:
     """Keeps one Ask in force while the agent wants work. Kept on disk: a restart must be able to withdraw it."""
 
     def __init__(
-        self, offer: Offer, chain: Chain, sender: Sender, market: MarketClient, account: LocalAccount, store: Store
+        self,
+        settings: ProviderSettings,
+        chain: Chain,
+        sender: Sender,
+        market: MarketClient,
+        account: LocalAccount,
+        store: Store,
     ) -> None:
-        self._offer, self._chain, self._sender, self._market = offer, chain, sender, market
+        self._settings, self._chain, self._sender, self._market = settings, chain, sender, market
         self._account, self._store = account, store
         self._trouble = Trouble(log.bind(provider=account.address))
         state = store.read_state()
@@ -96,23 +104,23 @@ class StandingAsk:
             self._post()
         except UserError as error:
             self._trouble.at("ask", error.message)
-            self._renew_at = time.monotonic() + min(5.0, self._offer.ask_seconds / 4)
+            self._renew_at = time.monotonic() + min(5.0, self._settings.ask_seconds / 4)
         else:
             self._trouble.over("ask")
-            self._renew_at = time.monotonic() + self._offer.ask_seconds / 2
+            self._renew_at = time.monotonic() + self._settings.ask_seconds / 2
 
     def _post(self) -> None:
         info = self._market.info()
-        check_market(info, self._chain, self._offer)
+        check_market_terms(info, self._chain, self._settings)
         page = max(self._raised_to, self._chain.account(self._account.address).page)
         min_pay = self._least_pay()
-        ask = make_ask(self._offer, self._account.address, info, page, self._chain.now(), min_pay)
+        ask = make_ask(self._settings, self._account.address, info, page, self._chain.now(), min_pay)
         # While the Ask before this one is in force, it binds as well.
         before = self.min_pay if self._valid_until > time.time() else min_pay
         self._page = max(self._page, page)
         self._store.write_state(ask_valid_until=ask.valid_until, ask_page=self._page, min_pay=min(before, min_pay))
         signature = ask.sign(self._chain.domain, self._account)
-        body = AskIn(ask=ask, signature=signature, resources=self._offer.sold(min_pay))
+        body = AskIn(ask=ask, signature=signature, resources=self._settings.sold(min_pay))
         posted = self._market.post_ask(body)
         self._valid_until = ask.valid_until
         log.info("ask.posted", ask=posted.id, status=posted.status, valid_until=ask.valid_until)
@@ -125,12 +133,12 @@ class StandingAsk:
 
     def _least_pay(self) -> int:
         """Raises UserError if at today's gas price no lease is worth its transactions."""
-        times, timeout = self._offer.money.pay_over_gas, self._offer.rules.checkpoint_timeout
+        times, timeout = self._settings.money.pay_over_gas, self._settings.rules.checkpoint_timeout
         if not times:
             return 0
-        gas = gas_today(self._chain, self._offer.money)
-        redeem_every = Timing.of(timeout, redeem_every=self._offer.redeem_every).redeem_every
-        least = least_pay(self._offer.price_per_hour, gas, redeem_every, times)
+        gas = gas_today(self._chain, self._settings.money)
+        redeem_every = LeaseTiming.of(timeout, redeem_every=self._settings.redeem_every).redeem_every
+        least = least_pay(self._settings.price_per_hour, gas, redeem_every, times)
         if least is None:
             raise UserError(
                 f"at {gas.wei / 1e9:.3g} gwei no lease pays {times:g} times its gas, however long it is",

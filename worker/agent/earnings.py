@@ -65,7 +65,7 @@ def payments(opening: Opened, events: Iterable[Event]) -> list[Payment]:
     return found
 
 
-class Ledger:
+class EarningsReader:
     """Reads the chain for one provider; blocks and receipts once each."""
 
     def __init__(self, chain: Chain, provider: str) -> None:

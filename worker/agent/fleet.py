@@ -18,7 +18,7 @@ from contracts.settings import home
 from contracts.wallet import keys
 from worker.machine.hardware import Machine
 from worker.machine.presence import FLEET
-from worker.settings import OFFER_NAME, Offer, read_offer
+from worker.settings import SETTINGS_FILE, ProviderSettings, read_provider_settings
 
 log = structlog.get_logger()
 RESTART_SECONDS = (1.0, 60.0)  # first and longest pause before a dead agent is started again
@@ -29,28 +29,28 @@ EXTRA_SECONDS = 15.0  # beyond the grace time, for a process to end
 
 def registered() -> list[str]:
     """Keys that have been registered as providers here."""
-    return sorted(path.parent.name for path in (home() / "provider").glob(f"*/{OFFER_NAME}"))
+    return sorted(path.parent.name for path in (home() / "provider").glob(f"*/{SETTINGS_FILE}"))
 
 
-def gpus_of(offer: Offer) -> set[int]:
+def gpus_of(settings: ProviderSettings) -> set[int]:
     """NVML indices. A lot that names none has all GPUs from the first on."""
-    return set(offer.gpus or range(offer.resources.gpus))
+    return set(settings.gpus or range(settings.resources.gpus))
 
 
-def check_lots(lots: Mapping[str, Offer], machine: Machine) -> None:
+def check_lots(lots: Mapping[str, ProviderSettings], machine: Machine) -> None:
     """Raises UserError if the lots together sell more than the machine has, or one thing twice."""
     owner: dict[int, str] = {}
-    for name, offer in lots.items():
-        for gpu in gpus_of(offer):
+    for name, lot in lots.items():
+        for gpu in gpus_of(lot):
             if gpu in owner:
                 raise UserError(
                     f"the lots '{owner[gpu]}' and '{name}' both sell GPU {gpu}",
-                    f"register one of them anew with other --gpus, or `gpus` in its {OFFER_NAME}",
+                    f"register one of them anew with other --gpus, or `gpus` in its {SETTINGS_FILE}",
                 )
             owner[gpu] = name
     totals = (
-        ("CPU threads", "--threads", sum(offer.threads for offer in lots.values()), machine.threads),
-        ("MB of memory", "--memory", sum(offer.resources.memory_mb for offer in lots.values()), machine.memory_mb),
+        ("CPU threads", "--threads", sum(lot.threads for lot in lots.values()), machine.threads),
+        ("MB of memory", "--memory", sum(lot.resources.memory_mb for lot in lots.values()), machine.memory_mb),
     )
     for what, option, sold, there in totals:
         if sold > there and len(lots) > 1:
@@ -70,7 +70,7 @@ def split_cores(threads: Mapping[str, int], cores: Sequence[int]) -> dict[str, s
     return found
 
 
-class Lot:
+class LotProcess:
     """The agent process of one key."""
 
     def __init__(self, key: str, password: str, cores: set[int], options: Sequence[str]) -> None:
@@ -140,12 +140,12 @@ class Lot:
 class Fleet:
     """Runs until `stop`, or until all lots have ended by themselves."""
 
-    def __init__(self, lots: Mapping[str, Offer], machine: Machine, options: Sequence[str] = ()) -> None:
+    def __init__(self, lots: Mapping[str, ProviderSettings], machine: Machine, options: Sequence[str] = ()) -> None:
         """`options` go to each `provider start`. Asks for the passwords. Raises UserError."""
         check_lots(lots, machine)
-        cores = split_cores({key: offer.threads for key, offer in lots.items()}, sorted(os.sched_getaffinity(0)))
-        self._lots = [Lot(key, _password(key), cores[key], options) for key in lots]
-        self._grace = max(offer.grace_seconds for offer in lots.values()) + EXTRA_SECONDS
+        cores = split_cores({key: lot.threads for key, lot in lots.items()}, sorted(os.sched_getaffinity(0)))
+        self._lots = [LotProcess(key, _password(key), cores[key], options) for key in lots]
+        self._grace = max(lot.grace_seconds for lot in lots.values()) + EXTRA_SECONDS
         self.stopping = False
 
     def stop(self) -> None:
@@ -191,8 +191,8 @@ def _password(key: str) -> str:
     return password
 
 
-def read_lots(names: Sequence[str]) -> dict[str, Offer]:
-    return {name: read_offer(name) for name in names}
+def read_lots(names: Sequence[str]) -> dict[str, ProviderSettings]:
+    return {name: read_provider_settings(name) for name in names}
 
 
 def stop_without_fleet(stop: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from contracts.chain.sending.lane import lane_path
 from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.logs import Trouble
-from worker.settings import Offer
+from worker.settings import ProviderSettings
 
 ALONE_SECONDS = 30.0  # to wait for another process that moves tokens
 
@@ -36,24 +36,24 @@ class Sweep:
         return self.from_wallet + self.from_escrow
 
 
-def plan(held: int, free: int, above: int, stake: int) -> Sweep:
+def plan_sweep(held: int, free: int, above: int, stake: int) -> Sweep:
     """What of the wallet's `held` and the escrow's `free` tokens is over `above`; `stake` stays free in any case."""
     spare = max(0, held + free - max(above, stake))
     from_escrow = min(spare, max(0, free - stake))
     return Sweep(from_wallet=min(held, spare - from_escrow), from_escrow=from_escrow)
 
 
-def stake_needed(offer: Offer) -> int:
+def stake_needed(settings: ProviderSettings) -> int:
     """For all leases that the Ask allows at a time: a market refuses Asks that are not covered."""
-    return offer.max_stake * offer.max_active
+    return settings.max_stake * settings.max_active
 
 
-def find(chain: Chain, address: str, above: int, stake: int) -> Sweep:
+def find_sweep(chain: Chain, address: str, above: int, stake: int) -> Sweep:
     """The plan for how things stand on chain."""
-    return plan(chain.token_balance(address), chain.account(address).free, above, stake)
+    return plan_sweep(chain.token_balance(address), chain.account(address).free, above, stake)
 
 
-def calls(chain: Chain, sweep: Sweep, to: str) -> list[tuple[str, ContractFunction]]:
+def sweep_calls(chain: Chain, sweep: Sweep, to: str) -> list[tuple[str, ContractFunction]]:
     """The transactions of a sweep, each with what it does."""
 
     def tokens(amount: int) -> str:
@@ -72,7 +72,7 @@ def calls(chain: Chain, sweep: Sweep, to: str) -> list[tuple[str, ContractFuncti
 
 
 @contextmanager
-def alone(chain: Chain, address: str) -> Iterator[None]:
+def one_mover(chain: Chain, address: str) -> Iterator[None]:
     """From a plan to its last transaction, for one at a time: two that plan at once would send the same tokens twice.
 
     Raises UserError while another process of this home does so.
@@ -92,9 +92,9 @@ def alone(chain: Chain, address: str) -> Iterator[None]:
 class Sweeper(threading.Thread):
     """Sweeps now and then while the agent runs, beside it: money that moves must not keep leases waiting."""
 
-    def __init__(self, offer: Offer, sender: Sender) -> None:
+    def __init__(self, settings: ProviderSettings, sender: Sender) -> None:
         super().__init__(name="sweeper", daemon=True)
-        self._offer, self._sender = offer, sender
+        self._settings, self._sender = settings, sender
         self._closed = threading.Event()
         self._trouble = Trouble(log.bind(provider=sender.address))
 
@@ -113,14 +113,14 @@ class Sweeper(threading.Thread):
                 self._trouble.at("sweep", error.message)
             except Exception:
                 log.exception("sweep.crashed")
-            self._closed.wait(self._offer.money.sweep_seconds)
+            self._closed.wait(self._settings.money.sweep_seconds)
 
     def _sweep(self) -> None:
-        money, chain = self._offer.money, self._sender.chain
+        money, chain = self._settings.money, self._sender.chain
         assert money.sweep_above is not None and money.sweep_to is not None
-        with alone(chain, self._sender.address):
+        with one_mover(chain, self._sender.address):
             self._sender.settle()  # what a former process has sent must not be sent again
-            sweep = find(chain, self._sender.address, money.sweep_above, stake_needed(self._offer))
-            for what, call in calls(chain, sweep, money.sweep_to):
+            sweep = find_sweep(chain, self._sender.address, money.sweep_above, stake_needed(self._settings))
+            for what, call in sweep_calls(chain, sweep, money.sweep_to):
                 receipt = self._sender.send(call)
                 log.info("sweep.sent", what=what, transaction=receipt["transactionHash"].to_0x_hex())

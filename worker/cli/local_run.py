@@ -14,11 +14,11 @@ from worker.sandbox.limits import Limits
 from worker.sandbox.runner import Runner
 from worker.training.checkpoints import TakenCheckpoint
 from worker.training.failures import Failure
-from worker.training.messages import Checkpoint, Failed, Message, Ready, Step
+from worker.training.messages import Checkpoint, Failed, Message, Ready, Stepped
 
 
 @dataclass
-class Record:
+class RunRecord:
     """What a run did: metrics of each step, commitments to each checkpoint."""
 
     job: str
@@ -44,7 +44,7 @@ def train_locally(
     threads: int = 1,
     trusted: bool = False,
     watch: Callable[[Message], None] = lambda message: None,
-) -> Record:
+) -> RunRecord:
     """Runs checkpoints 1 .. last, or until the job stops early; they stay in `work_folder`.
 
     Raises Failure if training fails.
@@ -60,7 +60,7 @@ def train_locally(
         trusted=trusted,
         step_interval=0,
     )
-    record = Record(job=to_hex(spec.job_hash()), sandbox=runner.sandbox)
+    record = RunRecord(job=to_hex(spec.job_hash()), sandbox=runner.sandbox)
     tip = start_tip(spec.job_hash())
     made: list[dict[str, float]] = []  # metrics of the checkpoints
     with runner as run:
@@ -70,7 +70,7 @@ def train_locally(
                     record.numerics, record.units = message.numerics, message.units
                     record.numerics_class = to_hex(numerics_class(message.numerics))
                     run.go()
-                case Step():
+                case Stepped():
                     record.metrics[message.step] = message.metrics
                 case Checkpoint() if record.early_stop:
                     continue  # it was on its way already
@@ -110,7 +110,7 @@ def limits_for(spec: JobSpec) -> Limits:
     return Limits(memory_mb=spec.resources.memory_mb) if spec.resources.memory_mb else Limits()
 
 
-def _record_checkpoint(record: Record, spec: JobSpec, taken: TakenCheckpoint, tip: bytes) -> bytes:
+def _record_checkpoint(record: RunRecord, spec: JobSpec, taken: TakenCheckpoint, tip: bytes) -> bytes:
     state = taken.state_root()
     numerics = numerics_class(record.numerics)
     root = checkpoint_root(spec.job_hash(), taken.index, taken.step, state, taken.trace_root, numerics)

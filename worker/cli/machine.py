@@ -21,7 +21,7 @@ from worker.machine.presence import write_wish
 from worker.onboarding.selftest import Selftest
 from worker.onboarding.systemd import unit
 from worker.pauses import parse_duration
-from worker.settings import read_offer
+from worker.settings import read_provider_settings
 
 COLORS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
 
@@ -36,7 +36,7 @@ def chosen(names: list[str] | None) -> list[str]:
     if not names:
         raise UserError("no key is registered as a provider here", "gpumarket provider register")
     for name in names:
-        read_offer(name)
+        read_provider_settings(name)
     return names
 
 
@@ -47,7 +47,7 @@ def selftest(
 ) -> None:
     """Check all that a provider needs, and say how to mend what is wrong. Exits with 1 if something fails."""
     name = keys.choose(load_settings(key=key).key)
-    test = Selftest(name, read_offer(name), measure_seconds)
+    test = Selftest(name, read_provider_settings(name), measure_seconds)
     checks = []
     for check in test.run():
         checks.append(check)
@@ -112,7 +112,7 @@ def systemd(
     names = chosen(key)
     if user_unit and user:
         raise UserError("--user is for system units; a user's own runs as that user", "leave out one of the two")
-    offers = [read_offer(name) for name in names]
+    lots = [read_provider_settings(name) for name in names]
     print(
         unit(
             Path(sys.argv[0]).resolve(),
@@ -120,9 +120,9 @@ def systemd(
             home().resolve(),
             password_file=password_file and password_file.absolute(),
             user=None if user_unit else user or getpass.getuser(),
-            stop_seconds=max(offer.grace_seconds for offer in offers) + 2 * EXTRA_SECONDS,
+            stop_seconds=max(lot.grace_seconds for lot in lots) + 2 * EXTRA_SECONDS,
             python=(Path(sys.prefix), Path(sys.base_prefix)),
-            podman=any(offer.sandbox == "podman" for offer in offers),
+            podman=any(lot.sandbox == "podman" for lot in lots),
         ),
         end="",
     )

@@ -17,11 +17,11 @@ from contracts.cli.output import Output
 from contracts.errors import UserError
 from contracts.types import Address
 from contracts.wallet import keys
-from worker.agent import earnings as ledger
-from worker.agent import sweep as sweeping
+from worker.agent.earnings import Earning, EarningsReader, as_json, total, write_csv
+from worker.agent.sweep import find_sweep, one_mover, stake_needed, sweep_calls
 from worker.cli.options import DryRun, Key, OutputOption, Yes, columns, confirm, console, open_chain, say, tokens
 from worker.lease.folder import Store
-from worker.settings import MoneyRules, offer_path, read_offer
+from worker.settings import MoneyRules, provider_settings_path, read_provider_settings
 
 Steps = list[tuple[str, ContractFunction]]
 
@@ -35,17 +35,17 @@ def earnings(
     """Show what leases have paid, penalties, gas and the rest, from the chain. Needs no password."""
     chain, name = open_chain(key)
     with console.status("reading the chain"):
-        book = ledger.Ledger(chain, keys.address(name))
+        book = EarningsReader(chain, keys.address(name))
         rows = book.by_day() if by == "day" else book.by_lease()
     if csv is not None:
         try:
             with csv.open("w", encoding="utf-8", newline="") as file:
-                ledger.write_csv(rows, file)
+                write_csv(rows, file)
         except OSError as error:
             raise UserError(f"can't write {csv}: {error.strerror}") from error
     if output is Output.JSON:
         unit = {"token": chain.symbol, "decimals": chain.decimals}
-        print(json.dumps(unit | {"rows": [ledger.as_json(row) for row in rows], "total": _total_json(rows)}, indent=2))
+        print(json.dumps(unit | {"rows": [as_json(row) for row in rows], "total": _total_json(rows)}, indent=2))
     elif csv is not None:
         say(f"wrote {len(rows)} rows to {csv}")
     else:
@@ -108,13 +108,13 @@ def sweep(
     With `sweep_above` and `sweep_to` in provider.toml the running agent does this by itself.
     """
     chain, name = open_chain(key)
-    money = read_offer(name).money if offer_path(name).exists() else MoneyRules()
+    money = read_provider_settings(name).money if provider_settings_path(name).exists() else MoneyRules()
     limit = parse_amount(above, chain.decimals) if above is not None else money.sweep_above
     target = _address(to, "--to") if to is not None else money.sweep_to
     if limit is None or target is None:
         raise UserError(
             "how much may stay, and where to with the rest?",
-            f"give --above and --to, or set sweep_above and sweep_to in {offer_path(name)}",
+            f"give --above and --to, or set sweep_above and sweep_to in {provider_settings_path(name)}",
         )
     if target == keys.address(name):
         raise UserError(
@@ -123,7 +123,7 @@ def sweep(
     sender = None if dry_run else _settled(chain, name)
 
     def plan() -> Steps:
-        return sweeping.calls(chain, sweeping.find(chain, keys.address(name), limit, _stake(name)), target)
+        return sweep_calls(chain, find_sweep(chain, keys.address(name), limit, _stake(name)), target)
 
     if not plan() and output is Output.TABLE:
         say(f"nothing to send: {name} holds no more than {tokens(chain, max(limit, _stake(name)))}")
@@ -140,7 +140,7 @@ def _settled(chain: Chain, name: str) -> Sender:
 
 def _stake(name: str) -> int:
     """What must stay free for the key's Ask; nothing for a key that offers nothing."""
-    return sweeping.stake_needed(read_offer(name)) if offer_path(name).exists() else 0
+    return stake_needed(read_provider_settings(name)) if provider_settings_path(name).exists() else 0
 
 
 def _check_stopped(name: str) -> None:
@@ -166,7 +166,7 @@ def _carry_out(
     if sender is None:
         done = [_estimate(chain, address, *step) for step in steps]
     else:
-        with sweeping.alone(chain, address):
+        with one_mover(chain, address):
             _check_still(sender, plan, steps)
             done = [_send(sender, *step) for step in steps]
     if output is Output.JSON:
@@ -204,11 +204,11 @@ def _send(sender: Sender, what: str, call: ContractFunction) -> dict[str, Any]:
     }
 
 
-def _total_json(rows: list[ledger.Earning]) -> dict[str, Any]:
-    return {name: str(value) for name, value in ledger.total(rows).items()}
+def _total_json(rows: list[Earning]) -> dict[str, Any]:
+    return {name: str(value) for name, value in total(rows).items()}
 
 
-def _show_earnings(chain: Chain, rows: list[ledger.Earning], by: str) -> None:
+def _show_earnings(chain: Chain, rows: list[Earning], by: str) -> None:
     ids = () if by == "day" else ("lease", "job")
     names = ("day", *ids, "checkpoints", "paid", "penalties", "net", "gas", "final")
 
@@ -219,7 +219,7 @@ def _show_earnings(chain: Chain, rows: list[ledger.Earning], by: str) -> None:
         return ids | money | {"gas": gas, "checkpoints": str(values["checkpoints"]), "final": values.get("final", "")}
 
     table = [shown(vars(row) | {"net": row.net, "final": "yes" if row.final else "not yet"}) for row in rows]
-    say(columns(names, [*table, shown({"day": "total", **ledger.total(rows)})]))
+    say(columns(names, [*table, shown({"day": "total", **total(rows)})]))
     say(f"tokens: {chain.symbol}; gas in ETH. What is not final yet, a reorganisation of the chain may still take back")
 
 

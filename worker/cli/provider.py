@@ -32,7 +32,7 @@ from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS
 from contracts.wallet import keys
 from contracts.wallet.encryption_keys import unlock
 from worker.agent.agent import Agent
-from worker.agent.asks import check_market, gas_today, make_ask
+from worker.agent.asks import check_market_terms, gas_today, make_ask
 from worker.agent.fleet import Fleet, check_lots, read_lots, registered, stop_without_fleet
 from worker.agent.gas import per_hour
 from worker.cli import machine, money
@@ -40,12 +40,12 @@ from worker.cli.machine import Keys, chosen
 from worker.cli.options import Key, OutputOption, confirm, console, facts, say, tokens
 from worker.cli.status import status_report, status_table
 from worker.lease.folder import Store
-from worker.lease.schedule import Timing
+from worker.lease.schedule import LeaseTiming
 from worker.machine.hardware import probe
 from worker.machine.presence import FLEET
 from worker.onboarding import register as registration
 from worker.sandbox.podman import chosen_sandbox
-from worker.settings import Offer, offer_path, read_offer, write_offer
+from worker.settings import ProviderSettings, provider_settings_path, read_provider_settings, write_provider_settings
 from worker.training.environment import Device
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Offer this machine's GPUs and train.")
@@ -102,12 +102,12 @@ def register(
         info = client.info()
     chosen = registration.choose_rules(info, rules)
     name, address = registration.find_key(key)
-    need = registration.needed(chain, address, staked)
+    need = registration.deposit_needed(chain, address, staked)
     if need.missing and not dry_run:
         if address is None:
             address = _make_key(name)
         raise registration.how_to_get_tokens(chain, name, address, need)
-    former = read_offer(name) if offer_path(name).exists() else None
+    former = read_provider_settings(name) if provider_settings_path(name).exists() else None
     hosts = former.resources.hosts if former and allow_host is None else registration.check_hosts(allow_host or [])
     where = former.resources.region if former and region is None else registration.check_region(region or "")
     machine = probe()
@@ -116,7 +116,7 @@ def register(
     resources = registration.describe(machine, environments, where, lot, memory, hosts, runtime)
     beside = console if output is Output.TABLE else Console(stderr=True)
     speed = units_per_hour or _measure(measure_seconds, registration.device_of(machine), threads, lot, beside)
-    offer = Offer(
+    offer = ProviderSettings(
         market_url=settings.require("market_url"),
         price_per_hour=price_per_hour,
         units_per_hour=speed,
@@ -130,8 +130,8 @@ def register(
     )
     if former is not None:
         offer = offer.as_before(former)
-    check_lots({one: read_offer(one) for one in registered() if one != name} | {name: offer}, machine)
-    check_market(info, chain, offer)
+    check_lots({one: read_provider_settings(one) for one in registered() if one != name} | {name: offer}, machine)
+    check_market_terms(info, chain, offer)
     if output is Output.TABLE:
         _show_offer(chain, name, address, offer, info, need.deposit)
         if need.missing:  # a dry run
@@ -141,8 +141,8 @@ def register(
         if not yes:
             confirm()
         if need.deposit:
-            registration.deposit(Sender(chain, keys.load(name)), need.deposit)
-        path = write_offer(name, offer)
+            registration.deposit_stake(Sender(chain, keys.load(name)), need.deposit)
+        path = write_provider_settings(name, offer)
     if output is Output.JSON:
         money = {"deposit": str(need.deposit), "missing": str(need.missing)}
         told = {"key": name, "provider": address, "dry_run": dry_run} | money
@@ -188,7 +188,7 @@ def start(
         return
     settings = load_settings(key=lots[0] if lots else key[0] if key else None)
     name = keys.choose(settings.key)
-    offer, chain = read_offer(name), connect(settings)
+    offer, chain = read_provider_settings(name), connect(settings)
     structlog.get_logger().info("agent.gas", a_lease=_gas(chain, offer))
     agent = Agent(name, offer, chain, *unlock(name), once=once)
     _heed_signals(agent, lambda: None)
@@ -290,10 +290,10 @@ def _measure(seconds: float, device: Device, threads: int, gpus: tuple[int, ...]
     return found.units_per_hour
 
 
-def _gas(chain: Chain, offer: Offer) -> str:
+def _gas(chain: Chain, offer: ProviderSettings) -> str:
     """What transactions cost today, beside what a lease pays."""
     timeout = offer.rules.checkpoint_timeout
-    redeem_every = Timing.of(timeout, redeem_every=offer.redeem_every).redeem_every
+    redeem_every = LeaseTiming.of(timeout, redeem_every=offer.redeem_every).redeem_every
     wei, share = per_hour(offer.price_per_hour, gas_today(chain, offer.money), redeem_every)
     words = f"about {format_ether(wei)} ETH for a lease of an hour"
     return words + (
@@ -305,7 +305,9 @@ def _per_hour(units: int) -> str:
     return f"{units:,} units an hour ({units / SECONDS_PER_HOUR / 1e6:.3g} TFLOP/s)"
 
 
-def _show_offer(chain: Chain, name: str, address: str | None, offer: Offer, info: Info, deposit: int) -> None:
+def _show_offer(
+    chain: Chain, name: str, address: str | None, offer: ProviderSettings, info: Info, deposit: int
+) -> None:
     resources, rules = offer.resources, offer.rules
     page = chain.account(address).page if address else 0
     ask = make_ask(offer, address or ZERO_ADDRESS, info, page, chain.now())

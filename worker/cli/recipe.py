@@ -23,7 +23,7 @@ from worker import recipes
 from worker.cli.local_run import check_files_are_here, limits_for, train_locally
 from worker.sandbox.runner import Runner
 from worker.training.environment import ENVIRONMENTS, environment_id, installed
-from worker.training.messages import Checkpoint, Failed, Message, Ready, Step
+from worker.training.messages import Checkpoint, Failed, Message, Ready, Stepped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check and measure a training program.")
 console = Console()
@@ -84,7 +84,7 @@ def new(
     for file in ("recipe.py", "job.yaml"):
         shutil.copyfile(source / file, folder / file)
     with Console(stderr=True).status("making the data"):
-        made = make_data(name, folder)
+        made = make_example_data(name, folder)
     files = ["recipe.py", "job.yaml", *(file.name for file in made)]
     if output is Output.JSON:
         console.print_json(data={"folder": str(folder), "files": files})
@@ -93,7 +93,7 @@ def new(
     say(f"next: change what you like, gpumarket recipe measure {folder}, gpumarket job submit {folder}")
 
 
-def make_data(name: str, folder: Path) -> list[Path]:
+def make_example_data(name: str, folder: Path) -> list[Path]:
     """Makes the data of a shipped recipe in `folder`; returns the files."""
     spec = spec_from_file_location(f"make_data_{name}", recipes.FOLDER / name / "make_data.py")
     assert spec is not None and spec.loader is not None
@@ -191,7 +191,7 @@ def _progress(steps: int, console: Console) -> Iterator[Callable[[Message], None
 
         def watch(message: Message) -> None:
             match message:
-                case Step():
+                case Stepped():
                     bar.update(
                         task,
                         completed=message.step,

@@ -18,7 +18,7 @@ from worker.lease.folder import LeaseFile, LeaseFolder, Store
 from worker.machine.presence import read_wish
 from worker.pauses import decide
 from worker.sandbox.podman import chosen_sandbox
-from worker.settings import Offer, offer_path, read_offer
+from worker.settings import ProviderSettings, provider_settings_path, read_provider_settings
 
 
 def status_report(chain: Chain, store: Store, key: str) -> dict[str, Any]:
@@ -28,14 +28,14 @@ def status_report(chain: Chain, store: Store, key: str) -> dict[str, Any]:
     leases = [_lease(chain, folder) for folder in store.leases() if folder.file.goal != "over"]
     over = [(folder.lease, folder.file) for folder in store.leases() if folder.file.goal == "over"]
     ended = [_ended(lease, file) for lease, file in [*over, *store.ended()]]
-    offer = read_offer(key) if offer_path(key).exists() else None
-    runtime = chosen_sandbox(offer.sandbox, offer.image) if offer else chosen_sandbox()
+    settings = read_provider_settings(key) if provider_settings_path(key).exists() else None
+    runtime = chosen_sandbox(settings.sandbox, settings.image) if settings else chosen_sandbox()
     problem = runtime.problem()
     return {
         "key": key,
         "provider": address,
         "agent": "running" if store.is_running() else "stopped",
-        "paused": _paused(key, offer),
+        "paused": _paused(key, settings),
         "sandbox": runtime.kind if problem is None else f"none ({problem})",
         "held": str(chain.token_balance(address)),
         "free": str(account.free),
@@ -96,9 +96,9 @@ def _common(lease: str, file: LeaseFile) -> dict[str, Any]:
     }
 
 
-def _paused(key: str, offer: Offer | None) -> str:
+def _paused(key: str, settings: ProviderSettings | None) -> str:
     """Why the agent pauses, by wish or by hour; whom it makes room for, only its log tells."""
-    hours = offer.owner.hours if offer else ()
+    hours = settings.owner.hours if settings else ()
     pause = decide(time.time(), read_wish(key), hours, None)
     if pause is None:
         return ""

@@ -12,7 +12,7 @@ from contracts.job.sealing import sealed_size
 from contracts.job.spec import FileRef, JobSpec, check_path, hash_file
 from contracts.types import ZERO_TIP, from_hex, to_hex
 from worker.lease.folder import Job, LeaseFolder
-from worker.training.checkpoints import file_state_root
+from worker.training.checkpoints import checkpoint_state_root
 from worker.training.failures import Failure
 
 Web = Callable[[FileRef, Path], None]
@@ -90,7 +90,7 @@ def fetch_state(
     """A checkpoint's state, checked against its record. Raises Failure("state") if it is not that, or NotOpened."""
     if not is_state(target, record):
         get_state(market, record, target, job=job, job_key=job_key)
-        root = to_hex(file_state_root(target))
+        root = to_hex(checkpoint_state_root(target))
         if root != record.state_root:
             target.unlink()
             raise Failure("state", f"the state of checkpoint {record.index} has root {root}, not {record.state_root}")
@@ -99,7 +99,7 @@ def fetch_state(
 def is_state(path: Path, record: CheckpointRecord) -> bool:
     """Whether the file is there and is the state that the record commits to."""
     try:
-        return path.is_file() and to_hex(file_state_root(path)) == record.state_root
+        return path.is_file() and to_hex(checkpoint_state_root(path)) == record.state_root
     except (Failure, OSError):
         return False
 

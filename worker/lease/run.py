@@ -25,11 +25,11 @@ from worker.lease.discovery import Unwanted
 from worker.lease.folder import LeaseFolder
 from worker.lease.job_key import JobKey, NoKey
 from worker.lease.reporting import Reporter, send_report
-from worker.lease.schedule import Action, Timing, must_give_up
+from worker.lease.schedule import Action, LeaseTiming, must_give_up
 from worker.lease.settlement import Settlement, Turn
 from worker.lease.trainer import Machine, Training
 from worker.pauses import Pause, can_hold
-from worker.settings import Offer
+from worker.settings import ProviderSettings
 from worker.training.failures import Failure
 from worker.training.messages import Done, Stopped
 
@@ -56,7 +56,7 @@ class LeaseRun:
     def __init__(
         self,
         folder: LeaseFolder,
-        offer: Offer,
+        settings: ProviderSettings,
         chain: Chain,
         clock: ChainClock,
         sender: Sender,
@@ -66,26 +66,26 @@ class LeaseRun:
         wants: Wants,
         throttles: Throttles,
     ) -> None:
-        self.folder, self._offer, self._chain, self._account, self._wake = folder, offer, chain, account, wake
+        self.folder, self._settings, self._chain, self._account, self._wake = folder, settings, chain, account, wake
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._trouble = Trouble(self._log)
         timeout = folder.file.nums.timeout
-        self.poll_seconds = min(offer.poll_seconds, timeout / 20)
-        self._timing = Timing.of(
+        self.poll_seconds = min(settings.poll_seconds, timeout / 20)
+        self._timing = LeaseTiming.of(
             timeout,
-            redeem_every=offer.redeem_every,
-            patience=offer.patience,
-            margin=offer.margin,
-            release_wait=offer.release_wait,
+            redeem_every=settings.redeem_every,
+            patience=settings.patience,
+            margin=settings.margin,
+            release_wait=settings.release_wait,
         )
         signer = Signer(account, chain.domain)
         self._clients = {
-            name: MarketClient(offer.market_url, signer=signer, **throttles) for name in ("training", "reports")
+            name: MarketClient(settings.market_url, signer=signer, **throttles) for name in ("training", "reports")
         }
         # These two run beside the chain's clock: a market that hangs may cost a part of the margin only.
         patience = min(MARKET_SECONDS, max(1.0, self._timing.margin / 4))
         self._clients |= {
-            name: MarketClient(offer.market_url, timeout=patience, attempts=1) for name in ("approvals", "main")
+            name: MarketClient(settings.market_url, timeout=patience, attempts=1) for name in ("approvals", "main")
         }
         self.settlement = Settlement(chain, clock, sender, folder, self._timing)
         self._job_key = JobKey(folder, account, own, chain)
@@ -94,17 +94,17 @@ class LeaseRun:
         )
         self.approvals = Approvals(self._clients["approvals"], chain.domain, folder, self.poll_seconds, wake)
         machine = Machine(
-            offer.resources,
-            offer.units_per_hour,
-            offer.device,
-            offer.threads,
-            offer.disk_mb,
-            offer.hang_seconds,
-            offer.trusted,
-            offer.gpus,
+            settings.resources,
+            settings.units_per_hour,
+            settings.device,
+            settings.threads,
+            settings.disk_mb,
+            settings.hang_seconds,
+            settings.trusted,
+            settings.gpus,
             wants,
-            offer.sandbox,
-            offer.image,
+            settings.sandbox,
+            settings.image,
         )
         # A pause ends the process, for what it holds of the GPU's memory; a new one goes on after it.
         self._new_training = lambda: Training(
@@ -142,7 +142,7 @@ class LeaseRun:
     def stop(self) -> None:
         """Stops at a step or a checkpoint close by, then releases the lease. Safe to call in a signal handler."""
         self._stopping = True
-        self.training.stop(self._offer.finish_seconds)
+        self.training.stop(self._settings.finish_seconds)
 
     def hurry(self) -> None:
         """There is no time left to finish a step, or to wait for the approver."""
@@ -156,7 +156,7 @@ class LeaseRun:
         """Stops training as `stop` does, but keeps the lease if its clock allows for that."""
         if self._pause is None:
             self._log.info("lease.pauses", reason=why.reason, **self._place())
-            self.training.stop(self._offer.finish_seconds)
+            self.training.stop(self._settings.finish_seconds)
         self._pause = why
 
     def resume(self) -> None:

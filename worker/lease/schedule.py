@@ -18,7 +18,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True)
-class Timing:
+class LeaseTiming:
     """Seconds; `of` derives them from a lease's timeout where the provider set none."""
 
     redeem_every: float  # an approval is redeemed when the chain's clock is this old
@@ -36,7 +36,7 @@ class Timing:
         patience: float | None = None,
         margin: float | None = None,
         release_wait: float | None = None,
-    ) -> "Timing":
+    ) -> "LeaseTiming":
         quarter = timeout / 4
         return cls(
             redeem_every=timeout / 2 if redeem_every is None else min(redeem_every, timeout / 2),
@@ -69,7 +69,7 @@ def deadline(state: StateWord, nums: Nums) -> int:
     return state.t + (max(nums.window, nums.timeout) if pending else nums.timeout)
 
 
-def next_action(stored: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
+def next_action(stored: StateWord, nums: Nums, progress: Progress, timing: LeaseTiming, now: float) -> Action:
     """What to send now; `now` is the chain's time. It is right again after that was done, or could not be done."""
     state = stored.synced(nums, now)
     progress = progress.within(state)
@@ -95,7 +95,7 @@ def _closable(state: StateWord, progress: Progress) -> bool:
     return progress.last and progress.approved >= max(state.accepted, state.claimed)
 
 
-def _active(state: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
+def _active(state: StateWord, nums: Nums, progress: Progress, timing: LeaseTiming, now: float) -> Action:
     if _redeemable(state, progress) and (progress.approved == nums.end or now >= state.t + timing.redeem_every):
         return Action.REDEEM
     if _unanswered(state, progress):
@@ -107,7 +107,7 @@ def _active(state: StateWord, nums: Nums, progress: Progress, timing: Timing, no
     return Action.WAIT
 
 
-def _releasing(state: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
+def _releasing(state: StateWord, nums: Nums, progress: Progress, timing: LeaseTiming, now: float) -> Action:
     """What the approver signs, for a while; then a claim of what it left open, and `end`."""
     assert progress.releasing is not None
     unanswered = _unanswered(state, progress)
@@ -125,7 +125,7 @@ def _releasing(state: StateWord, nums: Nums, progress: Progress, timing: Timing,
     return Action.CLAIM if unanswered else Action.END
 
 
-def _closing(state: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float) -> Action:
+def _closing(state: StateWord, nums: Nums, progress: Progress, timing: LeaseTiming, now: float) -> Action:
     unanswered = _unanswered(state, progress)
     if _closable(state, progress) and not unanswered:
         return Action.REDEEM
@@ -145,12 +145,12 @@ def _unanswered(state: StateWord, progress: Progress) -> bool:
     return progress.claimable > max(state.claimed, progress.approved)
 
 
-def _silent(progress: Progress, timing: Timing) -> bool:
+def _silent(progress: Progress, timing: LeaseTiming) -> bool:
     return progress.waited is not None and progress.waited >= timing.patience
 
 
 def must_give_up(
-    state: StateWord, nums: Nums, progress: Progress, timing: Timing, now: float, seconds_left: float | None
+    state: StateWord, nums: Nums, progress: Progress, timing: LeaseTiming, now: float, seconds_left: float | None
 ) -> bool:
     """Whether the next checkpoint would come too late: better to end now, at no cost.
 

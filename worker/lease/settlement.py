@@ -17,7 +17,7 @@ from contracts.finality import KEPT_BLOCKS, at_stake
 from contracts.logs import Trouble
 from contracts.terms import Phase, StateWord
 from worker.lease.folder import LeaseFolder
-from worker.lease.schedule import Action, Progress, Timing, next_action
+from worker.lease.schedule import Action, LeaseTiming, Progress, next_action
 
 LONGEST_PAUSE = 15.0  # seconds between two tries of what was refused
 # Refusals that a later block will take back: its time is not there yet, or the arbiter has not ruled.
@@ -36,7 +36,9 @@ class Turn:
 class Settlement:
     """One lease's dealings with the escrow. One thread calls `turn` again and again."""
 
-    def __init__(self, chain: Chain, clock: ChainClock, sender: Sender, folder: LeaseFolder, timing: Timing) -> None:
+    def __init__(
+        self, chain: Chain, clock: ChainClock, sender: Sender, folder: LeaseFolder, timing: LeaseTiming
+    ) -> None:
         self._chain, self._clock, self._sender = chain, clock, sender
         self._folder, self._timing = folder, timing
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)

@@ -35,7 +35,7 @@ from worker.sandbox.runner import Runner
 from worker.training.checkpoints import TakenCheckpoint
 from worker.training.environment import Device
 from worker.training.failures import Failure, is_full
-from worker.training.messages import Checkpoint, Done, Failed, Ready, Step, Stopped
+from worker.training.messages import Checkpoint, Done, Failed, Ready, Stepped, Stopped
 
 UNITS_TOLERANCE = 1.01  # of what the Bid says; docs/protocol.md section 1
 POLL_SECONDS = 0.2
@@ -265,7 +265,7 @@ class Training(threading.Thread):
                     self.pace = Pace(job.spec.checkpoint_every, time.monotonic(), run.first)
                     self._log.info("training.ready", parameters=ready.parameters, units=ready.units)
                     run.go()
-                case Step() as step if self.pace:
+                case Stepped() as step if self.pace:
                     self.pace.step(step.step - (job.spec.start_step or 0), time.monotonic())
                 case Checkpoint() if self.early_stop:
                     pass  # it was on its way already; nobody would pay for it

@@ -19,7 +19,7 @@ from worker.sandbox.limits import MB
 from worker.sandbox.runner import Runner
 from worker.training.cpu import cpu_model
 from worker.training.environment import Device
-from worker.training.messages import Checkpoint, Failed, Ready, Step
+from worker.training.messages import Checkpoint, Failed, Ready, Stepped
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _train_for(
                 case Ready():
                     flops = message.flops
                     run.go()
-                case Step():
+                case Stepped():
                     arrivals.append(time.monotonic())
                     measured = arrivals[WARM_UP:]
                     if len(measured) > 2 * WINDOWS and measured[-1] - measured[0] >= seconds:

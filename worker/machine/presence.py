@@ -13,7 +13,7 @@ import pynvml
 from worker.files import provider_folder, write_atomically
 from worker.pauses import Pause, decide
 from worker.sandbox.limits import descendants
-from worker.settings import Offer
+from worker.settings import ProviderSettings
 
 PAUSE_FILE = "pause.json"
 LOOK_SECONDS = 5.0  # over which CPU use is taken
@@ -23,8 +23,8 @@ FLEET = "GPUMARKET_FLEET"  # the process that runs all lots here: what is below 
 class Presence:
     """Of the people and programs that share this machine with one agent."""
 
-    def __init__(self, key: str, offer: Offer) -> None:
-        self._key, self._offer = key, offer
+    def __init__(self, key: str, settings: ProviderSettings) -> None:
+        self._key, self._settings = key, settings
         self._root = int(os.environ.get(FLEET, os.getpid()))
         self._cpu: tuple[float, float, float] | None = None  # monotonic; CPU seconds of all, and of ours
         self._busy: str | None = None
@@ -32,7 +32,7 @@ class Presence:
 
     def look(self) -> Pause | None:
         """Why there should be no training now, if so. Quick: counts processes every few seconds only."""
-        rules, now = self._offer.owner, time.monotonic()
+        rules, now = self._settings.owner, time.monotonic()
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
             if reason := self._who_is_busy():
@@ -41,13 +41,13 @@ class Presence:
         return decide(time.time(), read_wish(self._key), rules.hours, busy)
 
     def _who_is_busy(self) -> str | None:
-        rules = self._offer.owner
+        rules = self._settings.owner
         if rules.typed_seconds is not None and (since := seconds_since_typed()) < rules.typed_seconds:
             return f"somebody typed {since:.0f} s ago"
         if rules.others_cpu is not None and (share := self._others_cpu()) > rules.others_cpu:
             return f"other programs use {share:.0%} of the CPU"
-        if rules.others_gpu and self._offer.device == "cuda":
-            strangers = gpu_processes(self._offer.gpus) - {process.pid for process in descendants(self._root)}
+        if rules.others_gpu and self._settings.device == "cuda":
+            strangers = gpu_processes(self._settings.gpus) - {process.pid for process in descendants(self._root)}
             if strangers:
                 return f"process {min(strangers)} computes on the GPU"
         return None

@@ -151,7 +151,7 @@ def find_key(name: str | None) -> tuple[str, str | None]:
     return name, known.get(name)
 
 
-def needed(chain: Chain, address: str | None, stake: int) -> Needed:
+def deposit_needed(chain: Chain, address: str | None, stake: int) -> Needed:
     """What is left to deposit so that `stake` is free in the escrow, or locked in leases from before."""
     if address is None:
         return Needed(stake, stake)
@@ -169,7 +169,7 @@ def how_to_get_tokens(chain: Chain, key: str, address: str | None, need: Needed)
     )
 
 
-def deposit(sender: Sender, amount: int) -> None:
+def deposit_stake(sender: Sender, amount: int) -> None:
     """Moves tokens of the sender into its free balance. Raises EscrowError, UserError."""
     chain = sender.chain
     before = chain.account(sender.address).free

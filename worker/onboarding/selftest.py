@@ -23,14 +23,14 @@ from contracts.chain.sending.fees import format_ether
 from contracts.errors import UserError
 from contracts.settings import home, load_settings
 from contracts.wallet import keys
-from worker.agent.asks import check_market, gas_today
+from worker.agent.asks import check_market_terms, gas_today
 from worker.agent.gas import CLAIM, REDEEM
 from worker.agent.sweep import stake_needed
 from worker.machine.hardware import measure_throughput
 from worker.sandbox.bubblewrap import HOW_TO_MEND, Program, Sandbox
 from worker.sandbox.limits import MB
 from worker.sandbox.podman import chosen_sandbox
-from worker.settings import Offer
+from worker.settings import ProviderSettings
 from worker.training.environment import environment_id
 
 Verdict = Literal["ok", "warn", "fail", "skip"]
@@ -44,7 +44,7 @@ GAS_LEASES = 20  # transactions that the gas money should last for
 
 
 @dataclass(frozen=True)
-class Check:
+class Finding:
     name: str
     verdict: Verdict
     found: str
@@ -54,14 +54,14 @@ class Check:
 class Selftest:
     """Of one registered key. Changes nothing, and sends nothing to market or chain but questions."""
 
-    def __init__(self, key: str, offer: Offer, measure_seconds: float) -> None:
+    def __init__(self, key: str, settings: ProviderSettings, measure_seconds: float) -> None:
         """`measure_seconds` 0: don't measure the speed."""
-        self._key, self._offer, self._measure_seconds = key, offer, measure_seconds
+        self._key, self._settings, self._measure_seconds = key, settings, measure_seconds
         self._chain: Chain | None = None
 
-    def run(self) -> Iterator[Check]:
+    def run(self) -> Iterator[Finding]:
         """One after the other; a check that breaks is a failure with the reason."""
-        checks: dict[str, Callable[[], Check]] = {
+        checks: dict[str, Callable[[], Finding]] = {
             "python": self._python,
             "sandbox": self._sandbox,
             "disk": self._disk,
@@ -78,161 +78,165 @@ class Selftest:
             try:
                 yield check()
             except UserError as error:
-                yield Check(name, "fail", error.message, error.hint or "")
+                yield Finding(name, "fail", error.message, error.hint or "")
             except NODE_AWAY as error:
-                yield Check(name, "fail", f"{type(error).__name__}: {error}"[:200], "is the node well?")
+                yield Finding(name, "fail", f"{type(error).__name__}: {error}"[:200], "is the node well?")
             except OSError as error:
-                yield Check(name, "fail", str(error))
+                yield Finding(name, "fail", str(error))
 
     # ------------------------------------------------------------- the machine
 
-    def _python(self) -> Check:
+    def _python(self) -> Finding:
         try:
             found = f"Python {sys.version.split()[0]}, torch {version('torch')}, environment {environment_id()}"
         except PackageNotFoundError as error:
-            return Check("python", "fail", str(error), "pip install 'gpumarket[worker]'")
-        offered = self._offer.resources.environments
+            return Finding("python", "fail", str(error), "pip install 'gpumarket[worker]'")
+        offered = self._settings.resources.environments
         if environment_id() not in offered:
-            return Check(
+            return Finding(
                 "python",
                 "fail",
                 f"{found}; but the Ask offers {', '.join(offered)}",
                 "register anew: it offers what is here",
             )
-        return Check("python", "ok", found)
+        return Finding("python", "ok", found)
 
-    def _sandbox(self) -> Check:
+    def _sandbox(self) -> Finding:
         """Runs a program inside that tries to get out."""
-        runtime = chosen_sandbox(self._offer.sandbox, self._offer.image)
+        runtime = chosen_sandbox(self._settings.sandbox, self._settings.image)
         mend = HOW_TO_MEND[runtime.kind]
         problem = runtime.problem()
         if problem:
-            return Check("sandbox", "fail", f"{problem}; only shipped recipes would run", mend)
+            return Finding("sandbox", "fail", f"{problem}; only shipped recipes would run", mend)
         leaks = sandbox_leaks(runtime)
         if leaks:
-            return Check("sandbox", "fail", f"a program inside {'; '.join(leaks)}", mend)
-        return Check("sandbox", "ok", f"{runtime.kind}: no network, no home, no other process, no variables")
+            return Finding("sandbox", "fail", f"a program inside {'; '.join(leaks)}", mend)
+        return Finding("sandbox", "ok", f"{runtime.kind}: no network, no home, no other process, no variables")
 
-    def _disk(self) -> Check:
+    def _disk(self) -> Finding:
         folder = home()
         free = shutil.disk_usage(folder).free // MB
-        wanted = self._offer.all_disk_mb or self._offer.disk_mb * self._offer.max_active
+        wanted = self._settings.all_disk_mb or self._settings.disk_mb * self._settings.max_active
         speed = write_speed(folder)
         found = f"{free:,} MB free in {folder}, written at {speed / MB:,.0f} MB/s"
         if free < wanted:
-            return Check(
+            return Finding(
                 "disk",
                 "fail",
                 f"{found}; jobs may take {wanted:,} MB",
                 "free some, or set a smaller disk_mb in provider.toml",
             )
         if speed < SLOW_DISK:
-            return Check("disk", "warn", found, "checkpoints are written to it: a faster disk trains faster")
-        return Check("disk", "ok", found)
+            return Finding("disk", "warn", found, "checkpoints are written to it: a faster disk trains faster")
+        return Finding("disk", "ok", found)
 
-    def _gpu(self) -> Check:
-        if self._offer.device == "cpu":
-            return Check("gpu", "skip", f"none is offered: this lot trains on the CPU ({self._offer.resources.device})")
+    def _gpu(self) -> Finding:
+        if self._settings.device == "cpu":
+            return Finding(
+                "gpu", "skip", f"none is offered: this lot trains on the CPU ({self._settings.resources.device})"
+            )
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
-            return Check(
+            return Finding(
                 "gpu", "fail", f"the driver does not answer: {error}", "install NVIDIA's driver; try nvidia-smi"
             )
         try:
-            indices = self._offer.gpus or range(self._offer.resources.gpus)
-            return judge_gpus([read_gpu(index) for index in indices], self._offer)
+            indices = self._settings.gpus or range(self._settings.resources.gpus)
+            return judge_gpus([read_gpu(index) for index in indices], self._settings)
         except pynvml.NVMLError as error:
-            return Check("gpu", "fail", f"NVML: {error}", "`nvidia-smi` shows which GPUs there are; see `gpus`")
+            return Finding("gpu", "fail", f"NVML: {error}", "`nvidia-smi` shows which GPUs there are; see `gpus`")
         finally:
             pynvml.nvmlShutdown()
 
-    def _speed(self) -> Check:
+    def _speed(self) -> Finding:
         if not self._measure_seconds:
-            return Check("speed", "skip", "not measured")
-        offer = self._offer
-        seconds, device = self._measure_seconds, offer.device
-        found = measure_throughput(seconds, device=device, threads=offer.threads, gpus=offer.gpus).units_per_hour
-        share = found / offer.units_per_hour
+            return Finding("speed", "skip", "not measured")
+        settings = self._settings
+        seconds, device = self._measure_seconds, settings.device
+        found = measure_throughput(seconds, device=device, threads=settings.threads, gpus=settings.gpus).units_per_hour
+        share = found / settings.units_per_hour
         text = f"{found:,} units an hour, {share:.0%} of what is registered"
         if share < SLOWER:
-            return Check(
+            return Finding(
                 "speed",
                 "warn",
                 text,
                 "is the machine busy, hot, or throttled? Leases may be late; register anew if it stays",
             )
-        return Check("speed", "ok", text)
+        return Finding("speed", "ok", text)
 
     # ------------------------------------------------------------- key, chain, market
 
-    def _keystore(self) -> Check:
+    def _keystore(self) -> Finding:
         path = keys.keystore_path(self._key)
         keys.check_private(path, "the keystore")
         if file := os.environ.get("GPUMARKET_PASSWORD_FILE"):
             keys.check_private(Path(file), "the password file")
         if path.parent.stat().st_mode & 0o022:
-            return Check("keystore", "fail", f"others may write to {path.parent}", f"chmod 700 {path.parent}")
-        return Check("keystore", "ok", f"{path}, for its owner only")
+            return Finding("keystore", "fail", f"others may write to {path.parent}", f"chmod 700 {path.parent}")
+        return Finding("keystore", "ok", f"{path}, for its owner only")
 
-    def _reach_chain(self) -> Check:
+    def _reach_chain(self) -> Finding:
         self._chain = connect(load_settings())
         block = self._chain.w3.eth.get_block("latest")
-        return Check("chain", "ok", f"chain {self._chain.domain.chain_id}, block {block['number']}")
+        return Finding("chain", "ok", f"chain {self._chain.domain.chain_id}, block {block['number']}")
 
-    def _market(self) -> Check:
-        with MarketClient(self._offer.market_url, attempts=1) as client:
+    def _market(self) -> Finding:
+        with MarketClient(self._settings.market_url, attempts=1) as client:
             info = client.info()
         if self._chain is None:
-            return Check("market", "skip", "it answers; there is no chain to compare it with")
-        check_market(info, self._chain, self._offer)
-        return Check(
-            "market", "ok", f"{self._offer.market_url}, the same escrow, and the rules '{self._offer.rules_name}'"
+            return Finding("market", "skip", "it answers; there is no chain to compare it with")
+        check_market_terms(info, self._chain, self._settings)
+        return Finding(
+            "market", "ok", f"{self._settings.market_url}, the same escrow, and the rules '{self._settings.rules_name}'"
         )
 
-    def _clock(self) -> Check:
+    def _clock(self) -> Finding:
         if self._chain is None:
-            return Check("clock", "skip", "no chain to compare it with")
+            return Finding("clock", "skip", "no chain to compare it with")
         # A chain without traffic lags behind; one that is ahead tells for sure.
         ahead = self._chain.now() - time.time()
         if ahead > CLOCK_SECONDS:
-            return Check(
+            return Finding(
                 "clock",
                 "fail",
                 f"this machine is {ahead:.0f} s behind the chain",
                 "set the clock: timedatectl set-ntp true",
             )
         if ahead < -3600:
-            return Check(
+            return Finding(
                 "clock", "warn", f"the newest block is {-ahead:.0f} s old", "is the node in sync? Is the clock right?"
             )
-        return Check("clock", "ok", f"{-ahead:.0f} s after the newest block")
+        return Finding("clock", "ok", f"{-ahead:.0f} s after the newest block")
 
-    def _gas_money(self) -> Check:
+    def _gas_money(self) -> Finding:
         if self._chain is None:
-            return Check("gas money", "skip", "no chain")
+            return Finding("gas money", "skip", "no chain")
         address = keys.address(self._key)
         balance = self._chain.w3.eth.get_balance(self._chain.w3.to_checksum_address(address))
-        one = max(CLAIM, REDEEM) * gas_today(self._chain, self._offer.money).wei
+        one = max(CLAIM, REDEEM) * gas_today(self._chain, self._settings.money).wei
         count = balance // max(1, one)
         found = f"{format_ether(balance)} ETH: {count:,} transactions at today's price"
         mend = f"send some of the chain's coin to {address}; on a devnet: gpumarket wallet faucet --key {self._key}"
         verdict: Verdict = "fail" if not count else "warn" if count < GAS_LEASES else "ok"
-        return Check("gas money", verdict, found, "" if verdict == "ok" else mend)
+        return Finding("gas money", verdict, found, "" if verdict == "ok" else mend)
 
-    def _stake(self) -> Check:
+    def _stake(self) -> Finding:
         if self._chain is None:
-            return Check("stake", "skip", "no chain")
+            return Finding("stake", "skip", "no chain")
         chain, account = self._chain, self._chain.account(keys.address(self._key))
-        needed = stake_needed(self._offer)
+        needed = stake_needed(self._settings)
         found = f"{format_amount(account.free, chain.decimals)} {chain.symbol} free, {account.active} leases"
-        if account.active == 0 and account.free < self._offer.max_stake:
-            missing = format_amount(self._offer.max_stake - account.free, chain.decimals)
+        if account.active == 0 and account.free < self._settings.max_stake:
+            missing = format_amount(self._settings.max_stake - account.free, chain.decimals)
             mend = f"gpumarket wallet deposit {missing} --key {self._key}, or register a smaller --max-stake"
-            return Check("stake", "fail", f"{found}: the market would refuse the Ask", mend)
+            return Finding("stake", "fail", f"{found}: the market would refuse the Ask", mend)
         if account.active == 0 and account.free < needed:
-            return Check("stake", "warn", f"{found}: not for {self._offer.max_active} leases at a time", "deposit more")
-        return Check("stake", "ok", found)
+            return Finding(
+                "stake", "warn", f"{found}: not for {self._settings.max_active} leases at a time", "deposit more"
+            )
+        return Finding("stake", "ok", found)
 
 
 # ------------------------------------------------------------------ what is really there
@@ -294,7 +298,7 @@ def write_speed(folder: Path) -> float:
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuHealth:
     """As NVML reports it. None: this card doesn't tell."""
 
     index: int
@@ -306,7 +310,7 @@ class Gpu:
     ecc_errors: int | None  # uncorrected, since the driver was loaded
 
 
-def read_gpu(index: int) -> Gpu:
+def read_gpu(index: int) -> GpuHealth:
     """Raises NVMLError if there is no such GPU. NVML must be initialized."""
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
@@ -317,7 +321,7 @@ def read_gpu(index: int) -> Gpu:
         except pynvml.NVMLError:
             return None
 
-    return Gpu(
+    return GpuHealth(
         index=index,
         name=str(pynvml.nvmlDeviceGetName(handle)),
         driver=str(pynvml.nvmlSystemGetDriverVersion()),
@@ -332,29 +336,29 @@ def read_gpu(index: int) -> Gpu:
     )
 
 
-def judge_gpus(gpus: list[Gpu], offer: Offer) -> Check:
-    """Pure: whether these GPUs are what the offer sells, and well."""
+def judge_gpus(gpus: list[GpuHealth], settings: ProviderSettings) -> Finding:
+    """Pure: whether these GPUs are what the Ask sells, and well."""
     found = "; ".join(f"{gpu.index}: {gpu.name}, {gpu.free_mb:,} of {gpu.memory_mb:,} MB free" for gpu in gpus)
     found += f"; driver {gpus[0].driver}" if gpus else "none"
-    sold = offer.resources
+    sold = settings.resources
     for gpu in gpus:
         if gpu.ecc_errors:
-            return Check(
+            return Finding(
                 "gpu", "fail", f"GPU {gpu.index} has {gpu.ecc_errors} uncorrected ECC errors", "reset or replace it"
             )
         if gpu.name != sold.device or gpu.memory_mb < sold.vram_mb:
             wrong = (
                 f"GPU {gpu.index} is {gpu.name} with {gpu.memory_mb} MB; the Ask sells {sold.device}, {sold.vram_mb} MB"
             )
-            return Check("gpu", "fail", wrong, "register anew")
+            return Finding("gpu", "fail", wrong, "register anew")
     if len(gpus) < sold.gpus:
-        return Check("gpu", "fail", f"{found}; the Ask sells {sold.gpus}", "register anew")
+        return Finding("gpu", "fail", f"{found}; the Ask sells {sold.gpus}", "register anew")
     hot = [gpu for gpu in gpus if gpu.celsius is not None and gpu.celsius >= HOT_CELSIUS]
     if hot:
-        return Check(
+        return Finding(
             "gpu", "warn", f"GPU {hot[0].index} has {hot[0].celsius} °C", "look after fans and dust: it will throttle"
         )
     used = [gpu for gpu in gpus if gpu.free_mb < gpu.memory_mb * 0.9]
     if used:
-        return Check("gpu", "warn", f"{found}", f"something else uses GPU {used[0].index}'s memory: jobs may not fit")
-    return Check("gpu", "ok", found)
+        return Finding("gpu", "warn", f"{found}", f"something else uses GPU {used[0].index}'s memory: jobs may not fit")
+    return Finding("gpu", "ok", found)

@@ -1,4 +1,4 @@
-"""What a stranger's recipe runs in: bubblewrap, podman (worker/podman.py), or nothing for recipes that are trusted.
+"""What a stranger's recipe runs in: bubblewrap, podman (podman.py), or nothing for recipes that are trusted.
 
 Inside there is no network; the system and the Python environment are read-only, and so are the job's files;
 one output folder is writable, and a small /tmp in memory. Nothing else of this machine can be seen: no
@@ -315,7 +315,7 @@ def bubblewrap_problem() -> str | None:
 # Which
 
 
-def choose(recipe_file: Path, wanted: Sandbox | None = None, *, trusted: bool) -> Sandbox:
+def sandbox_for(recipe_file: Path, wanted: Sandbox | None = None, *, trusted: bool) -> Sandbox:
     """The sandbox for a recipe: bubblewrap unless another is `wanted`. Raises UserError if there is none, and the
     recipe needs one.
 

@@ -76,7 +76,7 @@ class Runner:
         self.first, self.last = first, spec.checkpoints if last is None else last
         check_environment(spec.environment)
         recipe_file = job_folder / spec.recipe_path
-        self._sandbox = bubblewrap.choose(recipe_file, runtime, trusted=trusted)
+        self._sandbox = bubblewrap.sandbox_for(recipe_file, runtime, trusted=trusted)
         self.sandbox: bubblewrap.SandboxKind = self._sandbox.kind
         self._gpus = granted(gpus) if device == "cuda" else ()
         self.folder = work_folder.resolve()

@@ -14,7 +14,7 @@ import sys
 from typing import NamedTuple
 
 
-class Machine(NamedTuple):
+class Architecture(NamedTuple):
     audit: int  # AUDIT_ARCH_*, which the kernel compares with how a call was made
     column: int  # of CALLS
     clone: int
@@ -22,7 +22,10 @@ class Machine(NamedTuple):
     ioctl: int
 
 
-MACHINES = {"x86_64": Machine(0xC000003E, 0, 56, 41, 16), "aarch64": Machine(0xC00000B7, 1, 220, 198, 29)}
+ARCHITECTURES = {
+    "x86_64": Architecture(0xC000003E, 0, 56, 41, 16),
+    "aarch64": Architecture(0xC00000B7, 1, 220, 198, 29),
+}
 
 # Names with their numbers on x86_64 and aarch64. None: that machine lacks it.
 CALLS: dict[str, tuple[int | None, int | None]] = {
@@ -102,7 +105,7 @@ _X32 = 0x4000_0000  # x86_64's second set of call numbers
 
 def program(machine: str = platform.machine()) -> bytes | None:
     """The filter as the kernel's struct sock_filter[]; None if there is none for this machine."""
-    known = MACHINES.get(machine)
+    known = ARCHITECTURES.get(machine)
     if known is None:
         return None
     code = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, known.audit), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
@@ -121,14 +124,14 @@ def program(machine: str = platform.machine()) -> bytes | None:
     return b"".join(struct.pack("=HBBI", *step) for step in [*code, (_RETURN, 0, 0, _ALLOW)])
 
 
-Step = tuple[int, int, int, int]  # struct sock_filter: operation, jump if true, jump if false, operand
+_Instruction = tuple[int, int, int, int]  # struct sock_filter: operation, jump if true, jump if false, operand
 
 
-def _refuse(number: int) -> Step:
+def _refuse(number: int) -> _Instruction:
     return (_RETURN, 0, 0, 0x0005_0000 | number)
 
 
-def _checked(call: int, argument: int, steps: list[Step]) -> list[Step]:
+def _checked(call: int, argument: int, steps: list[_Instruction]) -> list[_Instruction]:
     """For one call: its argument's low half goes through `steps`, then the call is allowed."""
     load = (_LOAD, 0, 0, _ARGUMENTS + 8 * argument)  # both machines are little-endian
     body = [load, *steps, (_RETURN, 0, 0, _ALLOW)]

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts import statefile
 from contracts.commitment import trace_root
+from contracts.statefile import file_state_root
 from worker.training.failures import Failure
 
 DIGEST_BYTES = 32
@@ -33,16 +33,16 @@ class TakenCheckpoint:
     seconds: float
 
     def state_root(self) -> bytes:
-        return file_state_root(self.path)
+        return checkpoint_state_root(self.path)
 
     def trace(self) -> list[bytes]:
         return list(read_trace(self.trace_path))
 
 
-def file_state_root(path: Path) -> bytes:
+def checkpoint_state_root(path: Path) -> bytes:
     """The commitment to the state in a safetensors file. Raises Failure("state")."""
     try:
-        return statefile.file_state_root(path)
+        return file_state_root(path)
     except ValueError as error:
         raise Failure("state", f"{path.name}: {error}") from error
 

@@ -1,6 +1,6 @@
 """The training process: loads a recipe, counts its work, trains it, and reports over a pipe.
 
-Started by worker/runner.py, usually inside a sandbox. Its standard input and output are the pipe; whatever
+Started by worker/sandbox/runner.py, usually inside a sandbox. Its standard input and output are the pipe; whatever
 the recipe prints goes to standard error, the log.
 """
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from worker.training import messages
 from worker.training.failures import Failure
-from worker.training.loop import CheckpointSaved, start, train
+from worker.training.loop import CheckpointSaved, start_recipe, train
 from worker.training.messages import HarnessConfig, ResourceLimits
 from worker.training.numerics import numerics
 from worker.training.recipe import Recipe, load_recipe
@@ -80,13 +80,13 @@ class Channel:
         self._pipe.flush()
 
 
-def main() -> None:
+def run_harness() -> None:
     commands_in, channel = _take_the_pipe()
     config = HarnessConfig.model_validate_json(commands_in.readline())
     limit_resources(config.limits)
     commands = Commands(commands_in, acknowledged=config.first - 1)
     try:
-        channel.send(run(config, commands, channel))
+        channel.send(run_job(config, commands, channel))
     except BaseException as error:  # also SystemExit: a recipe may call exit()
         channel.send(failed(error))
     finally:
@@ -102,7 +102,7 @@ def _take_the_pipe() -> tuple[BinaryIO, Channel]:
     return os.fdopen(commands, "rb"), Channel(os.fdopen(out, "wb"))
 
 
-def run(config: HarnessConfig, commands: Commands, channel: Channel) -> messages.Stopped | messages.Done:
+def run_job(config: HarnessConfig, commands: Commands, channel: Channel) -> messages.Stopped | messages.Done:
     pin(config.threads)
     if config.sibling_imports:
         sys.path.append(str(config.job_folder))
@@ -121,7 +121,7 @@ def run(config: HarnessConfig, commands: Commands, channel: Channel) -> messages
         return messages.Stopped(step=step)
     said = 0.0
     weights = config.job_folder / config.weights if config.weights else None
-    recipe = start(make(), config.seed, config.state, weights)
+    recipe = start_recipe(make(), config.seed, config.state, weights)
     for event in train(
         recipe,
         seed=config.seed,
@@ -141,7 +141,7 @@ def run(config: HarnessConfig, commands: Commands, channel: Channel) -> messages
             at_boundary = (step - config.start_step) % config.checkpoint_every == 0
             if at_boundary or time.monotonic() - said >= config.step_interval:
                 said = time.monotonic()
-                channel.send(messages.Step(**vars(event)))
+                channel.send(messages.Stepped(**vars(event)))
             if at_boundary:
                 continue  # its checkpoint comes next, stop or not
         if commands.stop:
@@ -197,4 +197,4 @@ def is_memory_error(error: BaseException) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    run_harness()

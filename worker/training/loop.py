@@ -51,7 +51,7 @@ class CheckpointSaved:
     seconds: float  # since the checkpoint before it
 
 
-def start(make: Callable[[], Recipe], seed: int, state: Path | None, weights: Path | None = None) -> Recipe:
+def start_recipe(make: Callable[[], Recipe], seed: int, state: Path | None, weights: Path | None = None) -> Recipe:
     """A recipe where a stretch starts: built under step 0's seed, then put into the saved state, if any.
 
     Without one it gets the `weights` that the job starts from, if it names some. Raises Failure("state") if the

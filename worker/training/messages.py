@@ -81,7 +81,7 @@ class Ready(Strict):
     )
 
 
-class Step(Strict):
+class Stepped(Strict):
     type: Literal["step"] = "step"
     step: int
     metrics: Metrics
@@ -118,7 +118,7 @@ class Done(Strict):
     type: Literal["done"] = "done"
 
 
-Message = Ready | Step | Checkpoint | Failed | Stopped | Done
+Message = Ready | Stepped | Checkpoint | Failed | Stopped | Done
 Terminal = (Failed, Stopped, Done)
 _message: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
@@ -145,7 +145,7 @@ class Conversation:
                 if self._ready:
                     raise _broken("`ready` twice")
                 self._ready = True
-            case Step():
+            case Stepped():
                 self._hear_step(message)
             case Checkpoint():
                 self._hear_checkpoint(message)
@@ -158,7 +158,7 @@ class Conversation:
         """The step after which checkpoint `index` is made."""
         return self._start_step + index * self._every
 
-    def _hear_step(self, message: Step) -> None:
+    def _hear_step(self, message: Stepped) -> None:
         if not self._step < message.step <= self._at(self._next_checkpoint):
             raise _broken(f"step {message.step} after step {self._step}")
         self._step = message.step
