@@ -1,5 +1,6 @@
 """Leases, jobs and checkpoints for tests of the worker agent; no chain and no market behind them."""
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from contracts.terms import Nums, Parties, Terms
 from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex, to_hex
 from worker.lease.folder import Job, LeaseFile, LeaseFolder, Store
 from worker.lease.job_key import JobKey
+from worker.lease.tools import LeaseTools
 
 DOMAIN = Domain(chain_id=31337, verifying_contract="0x5FbDB2315678afecb367f032d93F642f64180aa3")
 RULES = Rules(
@@ -172,7 +174,13 @@ def make_chain(spec: JobSpec, count: int, states: Path) -> list[CheckpointRecord
 def job_key(folder: LeaseFolder, spec: JobSpec, own: PrivateKey | None = None) -> JobKey:
     """Of a lease whose job is known from now on."""
     folder.update(job=Job(bid=make_bid(spec), spec=spec, rules=RULES))
-    return JobKey(folder, PROVIDER, own or PrivateKey.generate(), CHAIN)
+    return JobKey(folder, lease_tools(encryption_key=own or PrivateKey.generate()))
+
+
+def lease_tools(**given: Any) -> LeaseTools:
+    """Of an agent that has a key, a chain without contract wallets, and what is given."""
+    nothing = {field.name: None for field in dataclasses.fields(LeaseTools)}
+    return LeaseTools(**(nothing | {"account": PROVIDER, "chain": CHAIN, "wake": lambda: None} | given))
 
 
 def add_checkpoints(folder: LeaseFolder, spec: JobSpec, count: int) -> list[CheckpointRecord]:

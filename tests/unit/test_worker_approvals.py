@@ -11,7 +11,17 @@ from contracts.api.bodies import ApprovalIn, RejectionIn
 from contracts.chain.clock import ChainClock
 from contracts.orders import Approval, Rejection, new_account
 from contracts.terms import Phase, StateWord
-from tests.agent_world import APPROVER, DOMAIN, add_checkpoints, lease_out, make_bid, make_folder, make_spec, sign
+from tests.agent_world import (
+    APPROVER,
+    DOMAIN,
+    add_checkpoints,
+    lease_out,
+    lease_tools,
+    make_bid,
+    make_folder,
+    make_spec,
+    sign,
+)
 from worker.lease.approvals import Approvals
 from worker.lease.folder import LeaseFolder
 from worker.lease.schedule import Action, LeaseTiming
@@ -31,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LeaseFolder:
 
 def take(folder: LeaseFolder, **said: Any) -> LeaseFolder:
     market: Any = None
-    approvals = Approvals(market, DOMAIN, folder, 1.0, lambda: None)
+    approvals = Approvals(folder, lease_tools(), market, 1.0)
     approvals.take(lease_out(SPEC, make_bid(SPEC), folder.file.terms, **said))
     return folder
 
@@ -103,8 +113,7 @@ class Chain:
 
 def settlement(folder: LeaseFolder, state: StateWord | Exception) -> Settlement:
     chain: Any = Chain(state)
-    nobody: Any = None
-    return Settlement(chain, ChainClock(chain), nobody, folder, LeaseTiming.of(100))
+    return Settlement(folder, lease_tools(chain=chain, clock=ChainClock(chain)), LeaseTiming.of(100))
 
 
 def test_what_was_rejected_can_not_be_claimed(folder: LeaseFolder) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.agent_world import DOMAIN, PROVIDER, job_key, make_chain, make_folder, make_spec
+from tests.agent_world import job_key, lease_tools, make_chain, make_folder, make_spec
 from worker.lease import reporting
 from worker.lease.reporting import LOG_SECONDS, Reporter, what_is_new
 
@@ -49,7 +49,7 @@ def test_with_the_first_checkpoint_then_once_in_a_while_and_with_the_last(
     folder, clock, log = make_folder(spec), [1000.0], [""]
     monkeypatch.setattr(reporting.time, "monotonic", lambda: clock[0])
     market: Any = Market()
-    reporter = Reporter(market, PROVIDER, DOMAIN, folder, job_key(folder, spec), lambda: log[0])
+    reporter = Reporter(folder, lease_tools(), market, job_key(folder, spec), lambda: log[0])
     for record in make_chain(spec, 5, tmp_path / "states"):
         log[0] += f"line {record.index}\n"
         folder.add_checkpoint(record)

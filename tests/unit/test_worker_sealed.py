@@ -15,19 +15,19 @@ from contracts.job.spec import FileRef, hash_file
 from contracts.orders import new_account
 from tests.agent_world import (
     APPROVER,
-    CHAIN,
     CLIENT,
     DOMAIN,
     PROVIDER,
     add_checkpoints,
     job_key,
+    lease_tools,
     make_folder,
     make_spec,
 )
 from worker.lease.folder import LeaseFolder, Store
 from worker.lease.inputs import fetch_files, fetch_state
 from worker.lease.job_key import JobKey, NoKey
-from worker.lease.reporting import Reporter, send_report
+from worker.lease.reporting import Note, Reporter, send_report
 
 SPEC = make_spec(sealed=True)
 KEY = new_job_key()
@@ -99,7 +99,7 @@ def ask(market: Market, key: JobKey) -> bytes | None:
 
 def reporter(market: Market, folder: LeaseFolder, key: JobKey) -> Reporter:
     client: Any = market
-    return Reporter(client, PROVIDER, DOMAIN, folder, key, lambda: "the secret log\n")
+    return Reporter(folder, lease_tools(), client, key, lambda: "the secret log\n")
 
 
 # ------------------------------------------------------------------ the key
@@ -114,7 +114,7 @@ def test_a_partys_grant_is_taken_and_outlives_a_restart(folder: LeaseFolder, sig
     assert registered.key.signer(DOMAIN, registered.signature) == PROVIDER.address
     again = Store("rig").load(folder.lease)
     assert again is not None and KEY.hex() not in (again.folder / "lease.json").read_text()
-    assert JobKey(again, PROVIDER, OWN, CHAIN).get() == KEY  # without a market
+    assert JobKey(again, lease_tools(encryption_key=OWN)).get() == KEY  # without a market
 
 
 def test_a_market_can_not_grant_a_key_of_its_own(folder: LeaseFolder) -> None:
@@ -186,7 +186,7 @@ def test_checkpoints_and_logs_leave_sealed(folder: LeaseFolder, tmp_path: Path) 
 
 def test_a_long_sealed_text_fits_into_a_report(folder: LeaseFolder) -> None:
     client: Any = Market()
-    send_report(client, PROVIDER, DOMAIN, folder.lease, 0, "log", "€" + "😀" * 30_000, KEY)
+    send_report(client, lease_tools(), folder.lease, Note(0, "log", "€" + "😀" * 30_000), KEY)
     (sealed,) = client.reports
     assert len(sealed) < 100_000
     assert set(open_text(sealed, KEY)) == {"😀"}

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 from eth_account.signers.local import LocalAccount
@@ -21,7 +22,8 @@ from worker.agent.asks import CurrentAsk
 from worker.agent.sweep import Sweeper
 from worker.lease.discovery import discover
 from worker.lease.folder import LeaseFile, LeaseFolder, Store
-from worker.lease.run import MARKET_SECONDS, LeaseRun, Throttles
+from worker.lease.run import MARKET_SECONDS, LeaseRun
+from worker.lease.tools import LeaseTools
 from worker.machine.presence import Presence
 from worker.pauses import Pause
 from worker.sandbox.limits import MB
@@ -49,9 +51,8 @@ class Agent:
         once: bool = False,
     ) -> None:
         """`own` is the encryption key that sealed jobs' keys are granted to."""
-        self._own = own
         self._settings, self._chain, self._account, self._once = settings, chain, account, once
-        self._store, self._clock = Store(key), ChainClock(chain)
+        self._store = Store(key)
         self._sender = Sender(chain, account, timeout=min(SENDER_SECONDS, max(5.0, settings.grace_seconds / 3)))
         self._market = MarketClient(settings.market_url, timeout=MARKET_SECONDS, attempts=1)
         self._ask = CurrentAsk(settings, chain, self._sender, self._market, account, self._store)
@@ -64,8 +65,18 @@ class Agent:
         self._disk_is_there = True
         self._backed_off: set[str] = set()  # leases that were refused
         self._trouble = Trouble(log.bind(provider=account.address))
-        up, down = settings.upload_bytes, settings.download_bytes
-        self._throttles = Throttles(uploads=Throttle(up) if up else None, downloads=Throttle(down) if down else None)
+        self._tools = LeaseTools(
+            settings=settings,
+            wants=settings.wants,
+            chain=chain,
+            clock=ChainClock(chain),
+            sender=self._sender,
+            account=account,
+            encryption_key=own,
+            wake=self._wake.set,
+            uploads=_throttle(settings.upload_bytes),
+            downloads=_throttle(settings.download_bytes),
+        )
         self._presence = Presence(key, settings)
         self._owner: Pause | None = None  # why there is no training now
         self._sweeper = Sweeper(settings, self._sender) if settings.money.sweep_to else None
@@ -212,18 +223,8 @@ class Agent:
             self._trouble.at("chain", error.message)
 
     def _start(self, folder: LeaseFolder) -> None:
-        run = LeaseRun(
-            folder,
-            self._settings,
-            self._chain,
-            self._clock,
-            self._sender,
-            self._account,
-            self._own,
-            self._wake.set,
-            self._settings.sold(self._ask.min_pay).wants,
-            self._throttles,
-        )
+        wants = self._settings.sold(self._ask.min_pay).wants
+        run = LeaseRun(folder, replace(self._tools, wants=wants))
         self._runs[folder.lease] = run
         if self.stopping:
             run.stop()
@@ -281,3 +282,7 @@ class Agent:
             self._trouble.at(what, error.message)
             return False
         return True
+
+
+def _throttle(bytes_a_second: int | None) -> Throttle | None:
+    return None if bytes_a_second is None else Throttle(bytes_a_second)

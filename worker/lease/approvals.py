@@ -1,7 +1,6 @@
 """Listens for the approver's word on a lease, in a thread: neither training nor the chain's clock waits for it."""
 
 import threading
-from collections.abc import Callable
 
 import structlog
 
@@ -9,18 +8,16 @@ from contracts.api.bodies import ApprovalIn, LeaseOut, RejectionIn
 from contracts.api.client import MarketClient
 from contracts.errors import UserError
 from contracts.logs import Trouble
-from contracts.orders import Domain
 from worker.lease.folder import LeaseFolder
+from worker.lease.tools import LeaseTools
 
 
 class Approvals(threading.Thread):
     """Asks the market every `poll` seconds while a word is due. What is proven to be the approver's is kept."""
 
-    def __init__(
-        self, market: MarketClient, domain: Domain, folder: LeaseFolder, poll: float, wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, folder: LeaseFolder, tools: LeaseTools, market: MarketClient, poll: float) -> None:
         super().__init__(name=f"approvals {folder.lease[:10]}", daemon=True)
-        self._market, self._domain, self._folder, self._poll, self._wake = market, domain, folder, poll, wake
+        self._folder, self._tools, self._market, self._poll = folder, tools, market, poll
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._trouble = Trouble(self._log)
         self._closed = threading.Event()
@@ -51,14 +48,14 @@ class Approvals(threading.Thread):
         if said.rejection is not None and before.rejected is None:
             self._take_rejection(said.rejection)
         if self._folder.file != before:
-            self._wake()
+            self._tools.wake()
 
     def _take_approval(self, said: ApprovalIn) -> None:
         file, approval = self._folder.file, said.approval
         old = file.approval.approval if file.approval else None
         if old is not None and (approval.n, approval.last) <= (old.n, old.last):
             return
-        signer = approval.signer(self._domain, said.signature)
+        signer = approval.signer(self._tools.domain, said.signature)
         if approval.lease != self._folder.lease or signer != file.parties.approver:
             problem = f"signed by {signer} for lease {approval.lease}, where {file.parties.approver} approves"
         elif not self._is_ours(approval.n, approval.tip):
@@ -71,7 +68,7 @@ class Approvals(threading.Thread):
 
     def _take_rejection(self, said: RejectionIn) -> None:
         rejection = said.rejection
-        signer = rejection.signer(self._domain, said.signature)
+        signer = rejection.signer(self._tools.domain, said.signature)
         if rejection.lease != self._folder.lease or signer != self._folder.file.parties.approver:
             self._trouble.at("rejection", f"the market shows a Rejection of {rejection.n} signed by {signer}")
         elif self._is_ours(rejection.n, rejection.tip):  # else of one that has been made anew since

@@ -2,17 +2,14 @@
 
 from functools import partial
 
-from eth_account.signers.local import LocalAccount
-from nacl.public import PrivateKey
-
 from contracts.api.client import MarketClient
 from contracts.api.grants import find_grant, public_key, publish_key
-from contracts.chain.client import Chain
 from contracts.chain.signatures import is_signed_by
 from contracts.errors import UserError
 from contracts.job.sealing import open_key
 from contracts.types import from_hex
 from worker.lease.folder import LeaseFolder
+from worker.lease.tools import LeaseTools
 
 
 class NoKey(UserError):
@@ -25,8 +22,8 @@ class JobKey:
     So a market can neither make a sealed job a plain one, nor have it sealed with a key of its own.
     """
 
-    def __init__(self, folder: LeaseFolder, account: LocalAccount, own: PrivateKey, chain: Chain) -> None:
-        self._folder, self._account, self._own, self._chain = folder, account, own, chain
+    def __init__(self, folder: LeaseFolder, tools: LeaseTools) -> None:
+        self._folder, self._tools, self._own = folder, tools, tools.encryption_key
         self._opened: bytes | None = None
         parties = folder.file.parties
         self._signers = (parties.client, parties.approver)
@@ -56,10 +53,12 @@ class JobKey:
         try:
             return self.get()
         except NoKey:
-            publish_key(market, self._chain.domain, self._account, self._own)
-            job, reader = self._folder.file.parties.bid, self._account.address
-            is_signed = partial(is_signed_by, self._chain)
-            found = find_grant(market, job, reader, self._own, self._signers, is_signed)
+            account = self._tools.account
+            publish_key(market, self._tools.domain, account, self._own)
+            is_signed = partial(is_signed_by, self._tools.chain)
+            found = find_grant(
+                market, self._folder.file.parties.bid, account.address, self._own, self._signers, is_signed
+            )
             if found is None:
                 raise
             body, self._opened = found

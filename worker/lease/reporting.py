@@ -4,18 +4,19 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
-from eth_account.signers.local import LocalAccount
 
 from contracts.api.bodies import ProgressIn, ReportIn
 from contracts.api.client import MarketClient
 from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
 from contracts.job.sealing import seal_file, seal_text
-from contracts.orders import Claim, Domain, Report
+from contracts.orders import Claim, Report
 from worker.lease.folder import LeaseFolder
 from worker.lease.job_key import JobKey
+from worker.lease.tools import LeaseTools
 
 MAX_TEXT = 20_000  # of a report, in characters
 MAX_SEALED_BYTES = 60_000  # of a report's text in UTF-8, so that in base64 it is no longer than the market takes
@@ -29,16 +30,15 @@ class Reporter(threading.Thread):
 
     def __init__(
         self,
-        market: MarketClient,
-        account: LocalAccount,
-        domain: Domain,
         folder: LeaseFolder,
+        tools: LeaseTools,
+        market: MarketClient,
         job_key: JobKey,
         log_tail: Callable[[], str] = str,
     ) -> None:
         """`log_tail` gives the end of what the recipe has printed."""
         super().__init__(name=f"reports {folder.lease[:10]}", daemon=True)
-        self._market, self._account, self._domain, self._folder = market, account, domain, folder
+        self._folder, self._tools, self._market = folder, tools, market
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._job_key = job_key
         self._changed = threading.Condition()
@@ -83,9 +83,8 @@ class Reporter(threading.Thread):
             return
         tail = self._log_tail()
         if text := what_is_new(self._told, tail):
-            file = self._folder.file
-            key = self._job_key.get()
-            send_report(self._market, self._account, self._domain, self._folder.lease, file.reported, "log", text, key)
+            note = Note(self._folder.file.reported, "log", text)
+            send_report(self._market, self._tools, self._folder.lease, note, self._job_key.get())
             self._told, self._told_at = tail, time.monotonic()
 
     def _post(self, index: int) -> None:
@@ -99,7 +98,7 @@ class Reporter(threading.Thread):
                 seal_file(self._folder.state_path(index), path, job_key)
             record = record.model_copy(update={"sealed": self._market.put_blob(path)})
         claim = Claim(lease=self._folder.lease, n=index, tip=record.tip)
-        signature = claim.sign(self._domain, self._account)
+        signature = claim.sign(self._tools.domain, self._tools.account)
         try:
             self._market.post_progress(ProgressIn(claim=claim, signature=signature, checkpoint=record))
         except Problem as problem:
@@ -136,27 +135,27 @@ def what_is_new(told: str, tail: str) -> str:
     return tail if at < 0 else tail[at + len(end) :]
 
 
-def send_report(
-    market: MarketClient,
-    account: LocalAccount,
-    domain: Domain,
-    lease: str,
-    n: int,
-    kind: str,
-    text: str,
-    job_key: bytes | None,
-) -> bool:
+@dataclass(frozen=True)
+class Note:
+    """What a Report says."""
+
+    n: int  # of the checkpoint that it is about
+    kind: str  # as contracts.orders.Report knows them
+    text: str
+
+
+def send_report(market: MarketClient, tools: LeaseTools, lease: str, note: Note, job_key: bytes | None) -> bool:
     """Posts a Report now; False if the market says that there is no use in it. Raises what the market raises.
 
     With the key of a sealed job its text is sealed.
     """
-    text = text[-MAX_TEXT:].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    text = note.text[-MAX_TEXT:].replace("\0", "\N{REPLACEMENT CHARACTER}")
     if job_key is not None:
         text = seal_text(text.encode()[-MAX_SEALED_BYTES:].decode(errors="ignore"), job_key)
     content = "0x" + hashlib.sha256(text.encode()).hexdigest()
-    report = Report(lease=lease, n=n, kind=kind, content=content, time=int(time.time()))
+    report = Report(lease=lease, n=note.n, kind=note.kind, content=content, time=int(time.time()))
     try:
-        market.post_report(ReportIn(report=report, signature=report.sign(domain, account), text=text))
+        market.post_report(ReportIn(report=report, signature=report.sign(tools.domain, tools.account), text=text))
     except Problem as problem:
         if problem.code in (Code.LEASE_NOT_LIVE, Code.REPORT_STALE):
             return False

@@ -1,22 +1,11 @@
 """One lease from its opening to its end: training, reports and money side by side, and when to stop early."""
 
 import time
-from collections.abc import Callable
-from typing import TypedDict
 
 import structlog
-from eth_account.signers.local import LocalAccount
-from nacl.public import PrivateKey
 
-from contracts.api.access import Signer
-from contracts.api.client import MarketClient
-from contracts.api.throttle import Throttle
-from contracts.chain.client import Chain
-from contracts.chain.clock import ChainClock
 from contracts.chain.lookup import MarketLied
-from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
-from contracts.job.provider_wants import Wants
 from contracts.job.sealing import NotOpened
 from contracts.logs import Trouble
 from contracts.terms import Flag, Phase
@@ -24,12 +13,12 @@ from worker.lease.approvals import Approvals
 from worker.lease.discovery import Unwanted
 from worker.lease.folder import LeaseFolder
 from worker.lease.job_key import JobKey, NoKey
-from worker.lease.reporting import Reporter, send_report
-from worker.lease.schedule import Action, LeaseTiming, must_give_up
+from worker.lease.reporting import Note, Reporter, send_report
+from worker.lease.schedule import Action, must_give_up
 from worker.lease.settlement import Settlement, Turn
-from worker.lease.trainer import Machine, Training
+from worker.lease.tools import LeaseTools, lease_timing
+from worker.lease.trainer import Training
 from worker.pauses import Pause, can_hold
-from worker.settings import ProviderSettings
 from worker.training.failures import Failure
 from worker.training.messages import Done, Stopped
 
@@ -39,13 +28,6 @@ MAX_KILLS = 3  # of its process at one checkpoint, after which the recipe is tak
 WORKING = (Phase.ACTIVE, Phase.CHALLENGED)
 
 
-class Throttles(TypedDict):
-    """What all leases of an agent share of the line to the market."""
-
-    uploads: Throttle | None
-    downloads: Throttle | None
-
-
 class LeaseRun:
     """Drives one lease; `turn` is called again and again until it is over, and never blocks for long.
 
@@ -53,63 +35,22 @@ class LeaseRun:
     LeaseRun of the same folder goes on from it.
     """
 
-    def __init__(
-        self,
-        folder: LeaseFolder,
-        settings: ProviderSettings,
-        chain: Chain,
-        clock: ChainClock,
-        sender: Sender,
-        account: LocalAccount,
-        own: PrivateKey,
-        wake: Callable[[], None],
-        wants: Wants,
-        throttles: Throttles,
-    ) -> None:
-        self.folder, self._settings, self._chain, self._account, self._wake = folder, settings, chain, account, wake
+    def __init__(self, folder: LeaseFolder, tools: LeaseTools) -> None:
+        self.folder, self._tools, self._settings = folder, tools, tools.settings
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._trouble = Trouble(self._log)
-        timeout = folder.file.nums.timeout
-        self.poll_seconds = min(settings.poll_seconds, timeout / 20)
-        self._timing = LeaseTiming.of(
-            timeout,
-            redeem_every=settings.redeem_every,
-            patience=settings.patience,
-            margin=settings.margin,
-            release_wait=settings.release_wait,
-        )
-        signer = Signer(account, chain.domain)
-        self._clients = {
-            name: MarketClient(settings.market_url, signer=signer, **throttles) for name in ("training", "reports")
-        }
+        self.poll_seconds = min(self._settings.poll_seconds, folder.file.nums.timeout / 20)
+        self._timing = lease_timing(self._settings, folder.file.nums.timeout)
+        self._clients = {name: tools.market() for name in ("training", "reports")}
         # These two run beside the chain's clock: a market that hangs may cost a part of the margin only.
         patience = min(MARKET_SECONDS, max(1.0, self._timing.margin / 4))
-        self._clients |= {
-            name: MarketClient(settings.market_url, timeout=patience, attempts=1) for name in ("approvals", "main")
-        }
-        self.settlement = Settlement(chain, clock, sender, folder, self._timing)
-        self._job_key = JobKey(folder, account, own, chain)
+        self._clients |= {name: tools.quick_market(patience) for name in ("approvals", "main")}
+        self._job_key = JobKey(folder, tools)
+        self.settlement = Settlement(folder, tools, self._timing)
         self.reporter = Reporter(
-            self._clients["reports"], account, chain.domain, folder, self._job_key, lambda: self.training.log_tail()
+            folder, tools, self._clients["reports"], self._job_key, lambda: self.training.log_tail()
         )
-        self.approvals = Approvals(self._clients["approvals"], chain.domain, folder, self.poll_seconds, wake)
-        machine = Machine(
-            settings.resources,
-            settings.units_per_hour,
-            settings.device,
-            settings.threads,
-            settings.disk_mb,
-            settings.hang_seconds,
-            settings.trusted,
-            settings.gpus,
-            wants,
-            settings.sandbox,
-            settings.image,
-        )
-        # A pause ends the process, for what it holds of the GPU's memory; a new one goes on after it.
-        self._new_training = lambda: Training(
-            chain, self._clients["training"], folder, machine, self._job_key, self._news
-        )
+        self.approvals = Approvals(folder, tools, self._clients["approvals"], self.poll_seconds)
         self.training = self._new_training()
         self._kills: list[int] = []  # what had been made each time that something killed the process
         self._next_report = 0.0  # monotonic
@@ -118,6 +59,10 @@ class LeaseRun:
         self._absent = False  # a reorganisation has taken the lease away
         self.refused = False
         self._last: Turn | None = None
+
+    def _new_training(self) -> Training:
+        """A pause ends the process, for what it holds of the GPU's memory; a new one goes on after it."""
+        return Training(self.folder, self._tools, self._clients["training"], self._job_key, self._news)
 
     def start(self) -> None:
         file = self.folder.file
@@ -300,15 +245,9 @@ class LeaseRun:
             return
         index = min(file.made, (file.rejected or file.made + 1) - 1)
         try:
-            send_report(
-                self._clients["main"],
-                self._account,
-                self._chain.domain,
-                self.folder.lease,
-                index + 1 if kind == "failed" else index,
-                kind,
-                *self._text_and_key(kind),
-            )
+            text, key = self._text_and_key(kind)
+            note = Note(index + 1 if kind == "failed" else index, kind, text)
+            send_report(self._clients["main"], self._tools, self.folder.lease, note, key)
             self.folder.update(told=True)
             self._log.info("report.sent", kind=kind)
             self._trouble.over("report")
@@ -340,7 +279,7 @@ class LeaseRun:
     def _news(self) -> None:
         """Training has made a checkpoint, or has ended."""
         self.reporter.wake()
-        self._wake()
+        self._tools.wake()
 
     def _place(self) -> dict[str, int]:
         file = self.folder.file

@@ -6,18 +6,16 @@ from dataclasses import dataclass
 import structlog
 from web3.contract.contract import ContractFunction
 
-from contracts.chain.client import Chain
-from contracts.chain.clock import ChainClock
 from contracts.chain.errors import NODE_AWAY, EscrowError
 from contracts.chain.events import Approved, Closed, Settled
 from contracts.chain.lookup import lease_events
-from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS, at_stake
 from contracts.logs import Trouble
 from contracts.terms import Phase, StateWord
 from worker.lease.folder import LeaseFolder
 from worker.lease.schedule import Action, LeaseTiming, Progress, next_action
+from worker.lease.tools import LeaseTools
 
 LONGEST_PAUSE = 15.0  # seconds between two tries of what was refused
 # Refusals that a later block will take back: its time is not there yet, or the arbiter has not ruled.
@@ -36,11 +34,9 @@ class Turn:
 class Settlement:
     """One lease's dealings with the escrow. One thread calls `turn` again and again."""
 
-    def __init__(
-        self, chain: Chain, clock: ChainClock, sender: Sender, folder: LeaseFolder, timing: LeaseTiming
-    ) -> None:
-        self._chain, self._clock, self._sender = chain, clock, sender
+    def __init__(self, folder: LeaseFolder, tools: LeaseTools, timing: LeaseTiming) -> None:
         self._folder, self._timing = folder, timing
+        self._chain, self._clock, self._sender = tools.chain, tools.clock, tools.sender
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._trouble = Trouble(self._log)
         self._not_before = 0.0  # monotonic

@@ -3,22 +3,19 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import structlog
 
-from contracts.api.bodies import AskResources, CheckpointRecord
+from contracts.api.bodies import CheckpointRecord
 from contracts.api.client import MarketClient, Unreachable
 from contracts.api.problems import Problem
-from contracts.chain.client import Chain
 from contracts.chain.errors import NODE_AWAY
 from contracts.chain.lookup import opened
 from contracts.commitment import checkpoint_root, next_tip, numerics_class
 from contracts.errors import UserError
 from contracts.finality import at_stake
-from contracts.job.provider_wants import Wants
 from contracts.job.sealing import NotOpened
 from contracts.job.spec import JobSpec, hash_file
 from contracts.types import ZERO_TIP, from_hex, to_hex
@@ -29,11 +26,11 @@ from worker.lease.inputs import fetch_files, fetch_start_state, fetch_state, is_
 from worker.lease.job_history import metrics_so_far
 from worker.lease.job_key import JobKey, NoKey
 from worker.lease.pace import Pace
+from worker.lease.tools import LeaseTools
 from worker.sandbox.limits import Limits
 from worker.sandbox.podman import chosen_sandbox
 from worker.sandbox.runner import Runner
 from worker.training.checkpoints import TakenCheckpoint
-from worker.training.environment import Device
 from worker.training.failures import Failure, is_full
 from worker.training.messages import Checkpoint, Done, Failed, Ready, Stepped, Stopped
 
@@ -43,25 +40,7 @@ FINALITY_SHARE = 0.25  # of a lease's timeout, at most, for the wait until its o
 KEY_SHARE = 0.25  # likewise, for the wait until a sealed job's key is granted
 RETRY_SECONDS = (1.0, 30.0)  # first and longest pause while market or chain don't answer
 
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a training run may use of this machine."""
-
-    resources: AskResources
-    units_per_hour: int
-    device: Device = "cpu"
-    threads: int = 1
-    disk_mb: int = 20_480
-    hang_seconds: float = 600
-    trusted: bool = False  # the owner's word that recipes need no sandbox
-    gpus: tuple[int, ...] = ()  # NVML indices; empty: all there are
-    wants: Wants = field(default_factory=Wants)
-    sandbox: Literal["bubblewrap", "podman"] = "bubblewrap"
-    image: str | None = None  # for podman; None: this machine's own Python
 
 
 class Training(threading.Thread):
@@ -72,16 +51,15 @@ class Training(threading.Thread):
 
     def __init__(
         self,
-        chain: Chain,
-        market: MarketClient,
         folder: LeaseFolder,
-        machine: Machine,
+        tools: LeaseTools,
+        market: MarketClient,
         job_key: JobKey,
         wake: Callable[[], None],
     ) -> None:
         super().__init__(name=f"training {folder.lease[:10]}", daemon=True)
-        self._chain, self._market, self._folder, self._machine, self._wake = chain, market, folder, machine, wake
-        self._job_key = job_key
+        self._folder, self._market, self._job_key, self._wake = folder, market, job_key, wake
+        self._chain, self._settings, self._wants = tools.chain, tools.settings, tools.wants
         self._key_late: float | None = None  # monotonic: until when the grant of a sealed job's key is waited for
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._stop_at: float | None = None  # monotonic; for a checkpoint that comes before it training goes on
@@ -156,18 +134,18 @@ class Training(threading.Thread):
 
     def _prepare(self) -> Job:
         """Verifies the job against the chain; fetches and verifies files and state."""
-        folder, machine = self._folder, self._machine
+        folder, settings = self._folder, self._settings
         job = folder.file.job or verified_job(self._chain, self._market, folder)
         folder.update(job=job)
-        check_wanted(machine.wants, job, folder.file.nums)
-        check_fit(job.spec, machine.resources, machine.units_per_hour, machine.disk_mb)
-        cache = Cache(folder.cache_folder, machine.resources.hosts, machine.disk_mb << 20)
+        check_wanted(self._wants, job, folder.file.nums)
+        check_fit(job.spec, settings.resources, settings.units_per_hour, settings.disk_mb)
+        cache = Cache(folder.cache_folder, settings.resources.hosts, settings.disk_mb << 20)
         web = partial(cache.get, stopped=self._must_stop)
         job_key = self._await_key()
         fetch_files(self._market, web, job.spec, folder.job_folder, job=folder.file.parties.bid, job_key=job_key)
         self._newest_whole_checkpoint(job_key)
         if folder.file.made == folder.file.base:
-            fetch_start_state(self._market, folder, job, machine.disk_mb, job_key)
+            fetch_start_state(self._market, folder, job, settings.disk_mb, job_key)
         self._metrics = metrics_so_far(self._market, folder, job.spec)
         return job
 
@@ -223,14 +201,14 @@ class Training(threading.Thread):
                 folder.step_back(index - 1)
 
     def _train(self, job: Job) -> Done | Stopped | UserError:
-        folder, machine, made = self._folder, self._machine, self._folder.file.made
+        folder, settings, made = self._folder, self._settings, self._folder.file.made
         if self._stops_early(job.spec):
             return Stopped(step=job.spec.step_of(made))
         fresh = made == 0 and job.bid.start_tip == ZERO_TIP
         limits = Limits(
             memory_mb=job.spec.resources.memory_mb or Limits().memory_mb,
-            disk_mb=machine.disk_mb,
-            hang_seconds=machine.hang_seconds,
+            disk_mb=settings.disk_mb,
+            hang_seconds=settings.hang_seconds,
         )
         runner = Runner(
             job.spec,
@@ -239,12 +217,12 @@ class Training(threading.Thread):
             first=made + 1,
             last=folder.file.nums.end,
             state=None if fresh else folder.state_path(made),
-            threads=machine.threads,
-            device=machine.device,
-            gpus=machine.gpus,
+            threads=settings.threads,
+            device=settings.device,
+            gpus=settings.gpus,
             limits=limits,
-            runtime=chosen_sandbox(machine.sandbox, machine.image),
-            trusted=machine.trusted,
+            runtime=chosen_sandbox(settings.sandbox, settings.image),
+            trusted=settings.trusted,
         )
         self._runner = runner
         self._log.info("training.starts", after=made, until=folder.file.nums.end, sandbox=runner.sandbox)
