@@ -20,7 +20,7 @@ from tests.integration.conftest import Funded, pass_time
 from worker.agent.agent import Agent
 from worker.cli.local_run import train_locally
 from worker.lease.folder import LeaseFolder
-from worker.sandbox.runner import Runner
+from worker.sandbox.output import OutputFolder
 
 pytestmark = pytest.mark.mostly_sqlite
 
@@ -249,7 +249,7 @@ def test_a_full_disk_is_waited_for(stage_of: StageOf, monkeypatch: pytest.Monkey
 
         return act_or_refuse
 
-    monkeypatch.setattr("worker.sandbox.runner.Runner._copy_out", when_there_is_room("state", Runner._copy_out))
+    monkeypatch.setattr(OutputFolder, "take", when_there_is_room("state", OutputFolder.take))
     monkeypatch.setattr(LeaseFolder, "add_checkpoint", when_there_is_room("record", LeaseFolder.add_checkpoint))
     with stage.approving(), stage.agent(once=True) as agent:
         agent.join(200)

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +25,8 @@ from worker.agent.asks import check_market_terms, gas_today
 from worker.agent.gas import CLAIM, REDEEM
 from worker.agent.sweep import stake_needed
 from worker.machine.hardware import measure_throughput
-from worker.sandbox.bubblewrap import HOW_TO_MEND, Program, Sandbox
+from worker.sandbox.bubblewrap import HOW_TO_MEND
+from worker.sandbox.leaks import sandbox_leaks
 from worker.sandbox.limits import MB
 from worker.sandbox.podman import chosen_sandbox
 from worker.settings import ProviderSettings
@@ -227,7 +226,7 @@ class Selftest:
             return Finding("stake", "skip", "no chain")
         chain, account = self._chain, self._chain.account(keys.address(self._key))
         needed = stake_needed(self._settings)
-        found = f"{format_amount(account.free, chain.decimals)} {chain.symbol} free, {account.active} leases"
+        found = f"{chain.format_amount(account.free)} free, {account.active} leases"
         if account.active == 0 and account.free < self._settings.max_stake:
             missing = format_amount(self._settings.max_stake - account.free, chain.decimals)
             mend = f"gpumarket wallet deposit {missing} --key {self._key}, or register a smaller --max-stake"
@@ -240,49 +239,6 @@ class Selftest:
 
 
 # ------------------------------------------------------------------ what is really there
-
-# Says on standard output what it could do. Standard library only; it must not trust the file system to be there.
-_PROBE = """
-import os, socket
-try:
-    socket.create_connection(("1.1.1.1", 53), 2); print("reached the network")
-except OSError: pass
-for port in PORTS:
-    try:
-        socket.create_connection(("127.0.0.1", port), 2); print("reached this machine's services")
-    except OSError: pass
-for path in PATHS:
-    if os.path.exists(path): print("saw", path)
-if "GPUMARKET_SELFTEST" in os.environ or "GPUMARKET_PASSWORD" in os.environ: print("saw the worker's variables")
-if len([name for name in os.listdir("/proc") if name.isdigit()]) > 8: print("saw other processes")
-try:
-    open("/usr/gpumarket-selftest", "w"); print("wrote to /usr")
-except OSError: pass
-print("done")
-"""
-
-
-def sandbox_leaks(runtime: Sandbox) -> list[str]:
-    """What a program in this sandbox could see or reach that it must not; empty if it is tight."""
-    with tempfile.TemporaryDirectory(dir=home()) as secret, socket.create_server(("127.0.0.1", 0)) as server:
-        probe = (
-            f"PORTS = {[server.getsockname()[1]]}\nPATHS = {[secret, str(home()), str(Path.home() / '.ssh')]}\n{_PROBE}"
-        )
-        os.environ["GPUMARKET_SELFTEST"] = "1"
-        try:
-            process = runtime.start(Program([sys.executable, "-S", "-c", probe]))
-            try:
-                said, complaint = process.communicate(timeout=60)
-            finally:
-                runtime.end(process)
-        except subprocess.TimeoutExpired:
-            return ["did not end"]
-        finally:
-            del os.environ["GPUMARKET_SELFTEST"]
-    lines = said.decode(errors="replace").splitlines()
-    if not lines or lines.pop() != "done":
-        return [f"broke: {complaint.decode(errors='replace').strip()[-200:]}"]
-    return lines
 
 
 def write_speed(folder: Path) -> float:

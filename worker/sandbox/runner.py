@@ -4,7 +4,6 @@ import contextlib
 import os
 import queue
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -20,10 +19,11 @@ from worker.sandbox.bubblewrap import Program, Sandbox
 from worker.sandbox.gpus import granted, training_environment
 from worker.sandbox.limits import Limits, check_usage, prefer_to_kill
 from worker.sandbox.log import CappedLog
+from worker.sandbox.output import OutputFolder
 from worker.training import messages
 from worker.training.checkpoints import DIGEST_BYTES, TakenCheckpoint, check_trace, trace_name
 from worker.training.environment import Device, check_environment
-from worker.training.failures import Failure, is_full
+from worker.training.failures import Failure
 from worker.training.messages import MAX_LINE, Checkpoint, Command, Conversation, Failed, HarnessConfig, Message
 
 POLL_SECONDS = 0.25
@@ -80,9 +80,7 @@ class Runner:
         self.sandbox: bubblewrap.SandboxKind = self._sandbox.kind
         self._gpus = granted(gpus) if device == "cuda" else ()
         self.folder = work_folder.resolve()
-        self._output = self.folder / "out"
-        self._remove_files()
-        self._output.mkdir(parents=True)
+        self._output = OutputFolder(self.folder)
         self._log = CappedLog(self.folder / "log.txt", self.limits.log_bytes)
         self._job_folder, self._state = job_folder.resolve(), state
         self._threads, self._device, self._trusted, self._ahead = threads, device, trusted, ahead
@@ -114,7 +112,7 @@ class Runner:
     ) -> None:
         self.kill()
         self._supervisor.join()
-        self._remove_files()
+        self._output.remove()
 
     # What the worker does
 
@@ -150,11 +148,11 @@ class Runner:
         disk is full: then it may be tried again.
         """
         try:
-            path = self._copy_out(message.path, self.limits.disk_mb << 20)
-            trace_path = self._copy_out(trace_name(message.index), DIGEST_BYTES * self.spec.checkpoint_every)
+            path = self._output.take(message.path, self.limits.disk_mb << 20)
+            trace_path = self._output.take(trace_name(message.index), DIGEST_BYTES * self.spec.checkpoint_every)
             root = bytes.fromhex(message.trace_root[2:])
             check_trace(trace_path, steps=self.spec.checkpoint_every, root=root)
-            self._drop_out(message.path, trace_path.name)
+            self._output.drop(message.path, trace_path.name)
         except Failure as failure:
             for name in (message.path, trace_name(message.index)):
                 (self.folder / name).unlink(missing_ok=True)
@@ -222,7 +220,7 @@ class Runner:
                     Failure("hang", "the training process said nothing for too long", "see the log's end")
                 )
             try:
-                check_usage(self._sandbox.members(process), self._output, self.limits)
+                check_usage(self._sandbox.members(process), self._output.path, self.limits)
             except Failure as failure:
                 return self._fail(failure)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -301,9 +299,9 @@ class Runner:
             inputs[bubblewrap.STATE] = self._state.resolve()
         return Program(
             [sys.executable, "-m", "worker.training.harness"],
-            training_environment(self._threads, self._gpus, "/tmp" if inside else str(self._output)),
+            training_environment(self._threads, self._gpus, "/tmp" if inside else str(self._output.path)),
             inputs,
-            self._output,
+            self._output.path,
             self._gpus,
             self.limits,
         )
@@ -313,7 +311,7 @@ class Runner:
         state = self._state and (bubblewrap.STATE if inside else self._state.resolve())
         return HarnessConfig(
             job_folder=bubblewrap.JOB if inside else self._job_folder,
-            output_folder=bubblewrap.OUTPUT if inside else self._output,
+            output_folder=bubblewrap.OUTPUT if inside else self._output.path,
             state=state,
             recipe=self.spec.recipe,
             config=self.spec.config,
@@ -332,50 +330,6 @@ class Runner:
             step_interval=self._step_interval,
             limits=self.limits.for_process(count_processes=inside),
         )
-
-    def _remove_files(self) -> None:
-        """What the process wrote, however deep or closed to us it made its folders."""
-        for folder in (self._output, bubblewrap.scratch_folder(self._output)):
-            if os.path.lexists(folder):
-                subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL)
-                subprocess.run(["rm", "-rf", "--one-file-system", folder], stderr=subprocess.DEVNULL)
-
-    def _copy_out(self, name: str, limit: int) -> Path:
-        """Copies a file of the output folder, where it may still be open. Raises OSError if this disk is full."""
-        target = self.folder / name
-        partial = target.with_name(name + ".partial")
-        folder = os.open(self._output, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-            with open(source, "rb") as file, open(partial, "wb") as copy:
-                if not stat.S_ISREG(os.fstat(source).st_mode):
-                    raise Failure("protocol", f"{name} is not a file")
-                left = limit
-                while data := file.read(min(left + 1, 1 << 20)):
-                    left -= len(data)
-                    if left < 0:
-                        raise Failure("disk", f"{name} has over {limit} bytes")
-                    copy.write(data)
-                copy.flush()
-                os.fsync(copy.fileno())
-            os.replace(partial, target)
-        except Failure:
-            partial.unlink(missing_ok=True)
-            raise
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            if is_full(error):
-                raise
-            raise Failure("protocol", f"can't take {name} from the output folder: {error.strerror}") from error
-        finally:
-            os.close(folder)
-        return target
-
-    def _drop_out(self, *names: str) -> None:
-        """Deletes files of the output folder; a process that put a folder in their place has to live with it."""
-        for name in names:
-            with contextlib.suppress(OSError):
-                os.unlink(self._output / name)
 
     def _why_it_ended(self, code: int) -> Failed:
         """A process that said no last word: what its exit code and its log tell."""
