@@ -14,6 +14,7 @@ from web3.contract.contract import ContractFunction
 from web3.exceptions import BadFunctionCallOutput, BlockNotFound, ContractLogicError, Web3RPCError
 from web3.types import BlockIdentifier, TxParams, TxReceipt, Wei
 
+from contracts.amounts import format_amount
 from contracts.chain import artifacts, errors, events
 from contracts.chain.calls import Redemption, SignedMatch, order_abi, rules_abi
 from contracts.errors import UserError
@@ -156,6 +157,10 @@ class Chain:
     @property
     def symbol(self) -> str:
         return self._token_info()[1]
+
+    def format_amount(self, amount: int) -> str:
+        """In whole tokens, with the token's symbol: "12.5 USDC"."""
+        return f"{format_amount(amount, self.decimals)} {self.symbol}"
 
     def _token_info(self) -> tuple[int, str]:
         if self._token_facts is None:

@@ -1,6 +1,7 @@
 """How a command prints what it found."""
 
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -20,6 +21,6 @@ def print_whole(console: Console, table: Table) -> None:
 
 
 console = Console()
-
+say = partial(console.print, highlight=False, soft_wrap=True)
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")]

@@ -17,8 +17,8 @@ from contracts.wallet import keys
 from tests.integration.agent_stage import KEY, PASSWORD, PRICE, TOKEN, Stage, wait_for
 from tests.integration.conftest import Funded
 from worker.agent import sweep
-from worker.onboarding.selftest import sandbox_leaks
 from worker.sandbox.bubblewrap import Bare, Bubblewrap
+from worker.sandbox.leaks import sandbox_leaks
 from worker.settings import MoneyRules, provider_settings_path, write_provider_settings
 
 STAKE = 20 * TOKEN
@@ -130,7 +130,7 @@ def test_what_is_sent_is_what_was_asked(stage: Stage, run: Run, monkeypatch: pyt
     def meanwhile() -> None:
         Sender(chain, stage.provider).send(chain.withdraw(cold, 40 * TOKEN))
 
-    monkeypatch.setattr("worker.cli.money.confirm", meanwhile)
+    monkeypatch.setattr("worker.cli.money.ask_to_go_on", meanwhile)
     asked = run("sweep", "--above", "60", "--to", cold, "--key", KEY, code=1)
     assert "has changed meanwhile; nothing was sent" in asked.stderr
     assert "20 tUSD short" in run("withdraw", "20", "--to", cold, "--key", KEY, "--yes", code=1).stderr

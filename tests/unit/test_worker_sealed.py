@@ -27,7 +27,7 @@ from tests.agent_world import (
 from worker.lease.folder import LeaseFolder, Store
 from worker.lease.inputs import fetch_files, fetch_state
 from worker.lease.job_key import JobKey, NoKey
-from worker.lease.reporting import Note, Reporter, send_report
+from worker.lease.reporting import ReportContent, Reporter, send_report
 
 SPEC = make_spec(sealed=True)
 KEY = new_job_key()
@@ -186,7 +186,7 @@ def test_checkpoints_and_logs_leave_sealed(folder: LeaseFolder, tmp_path: Path) 
 
 def test_a_long_sealed_text_fits_into_a_report(folder: LeaseFolder) -> None:
     client: Any = Market()
-    send_report(client, lease_tools(), folder.lease, Note(0, "log", "€" + "😀" * 30_000), KEY)
+    send_report(client, lease_tools(), folder.lease, ReportContent(0, "log", "€" + "😀" * 30_000), KEY)
     (sealed,) = client.reports
     assert len(sealed) < 100_000
     assert set(open_text(sealed, KEY)) == {"😀"}

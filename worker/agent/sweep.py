@@ -10,7 +10,6 @@ import structlog
 from filelock import FileLock, Timeout
 from web3.contract.contract import ContractFunction
 
-from contracts.amounts import format_amount
 from contracts.chain.client import Chain
 from contracts.chain.errors import NODE_AWAY, EscrowError
 from contracts.chain.sending.lane import lane_path
@@ -55,19 +54,11 @@ def find_sweep(chain: Chain, address: str, above: int, stake: int) -> Sweep:
 
 def sweep_calls(chain: Chain, sweep: Sweep, to: str) -> list[tuple[str, ContractFunction]]:
     """The transactions of a sweep, each with what it does."""
-
-    def tokens(amount: int) -> str:
-        return f"{format_amount(amount, chain.decimals)} {chain.symbol}"
-
     found = []
-    if sweep.from_escrow:
-        found.append(
-            (f"withdraw {tokens(sweep.from_escrow)} from the escrow to {to}", chain.withdraw(to, sweep.from_escrow))
-        )
-    if sweep.from_wallet:
-        found.append(
-            (f"send {tokens(sweep.from_wallet)} from the wallet to {to}", chain.transfer(to, sweep.from_wallet))
-        )
+    if amount := sweep.from_escrow:
+        found.append((f"withdraw {chain.format_amount(amount)} from the escrow to {to}", chain.withdraw(to, amount)))
+    if amount := sweep.from_wallet:
+        found.append((f"send {chain.format_amount(amount)} from the wallet to {to}", chain.transfer(to, amount)))
     return found
 
 

@@ -11,12 +11,12 @@ from typing import Annotated
 
 import typer
 
-from contracts.cli.output import Output
+from contracts.cli.output import Output, OutputOption, say
 from contracts.errors import UserError
 from contracts.settings import home, load_settings
 from contracts.wallet import keys
 from worker.agent.fleet import EXTRA_SECONDS, registered
-from worker.cli.options import Key, OutputOption, say
+from worker.cli.options import Key
 from worker.machine.presence import write_wish
 from worker.onboarding.selftest import Selftest
 from worker.onboarding.systemd import unit

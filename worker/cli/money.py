@@ -13,13 +13,13 @@ from contracts.amounts import format_amount, parse_amount, parse_positive
 from contracts.chain.client import Chain
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
-from contracts.cli.output import Output
+from contracts.cli.output import Output, OutputOption, console, say
 from contracts.errors import UserError
 from contracts.types import Address
 from contracts.wallet import keys
 from worker.agent.earnings import Earning, EarningsReader, as_json, total, write_csv
 from worker.agent.sweep import find_sweep, one_mover, stake_needed, sweep_calls
-from worker.cli.options import DryRun, Key, OutputOption, Yes, columns, confirm, console, open_chain, say, tokens
+from worker.cli.options import DryRun, Key, Yes, ask_to_go_on, columns, open_chain
 from worker.lease.folder import Store
 from worker.settings import MoneyRules, provider_settings_path, read_provider_settings
 
@@ -65,32 +65,30 @@ def withdraw(
 ) -> None:
     """Move free tokens out of the escrow. What the Ask needs as stake stays, unless it ends with --stop."""
     chain, name = open_chain(key)
-    address, target = keys.address(name), _address(to, "--to")
-    sender = None if dry_run else _settled(chain, name)
+    target = _address(to, "--to")
+    moves = Moves(chain, name, dry_run=dry_run, yes=yes, output=output)
+    moves.carry_out(lambda: _withdrawal(chain, name, amount, target, stop))
 
-    def plan() -> Steps:
-        account = chain.account(address)
-        kept = 0 if stop else _stake(name)
-        there = max(0, account.free - kept)
-        wanted = there if amount == "all" else parse_positive(amount, chain.decimals)
-        if wanted > there or not wanted:
-            raise UserError(
-                f"{name} has {tokens(chain, account.free)} free in the escrow"
-                + (f", of which the Ask needs {tokens(chain, kept)}" if kept else "")
-                + (
-                    f": {tokens(chain, wanted - there)} short of {tokens(chain, wanted)}"
-                    if wanted
-                    else ": nothing to move"
-                ),
-                "what leases hold becomes free when they end" + (", and --stop ends the Ask" if kept else ""),
-            )
-        steps = [(f"withdraw {tokens(chain, wanted)} to {target}", chain.withdraw(target, wanted))]
-        if stop:
-            _check_stopped(name)
-            steps.insert(0, ("cancel all standing Asks", chain.raise_page(account.page + 1)))
-        return steps
 
-    _carry_out(chain, sender, address, plan, yes, output)
+def _withdrawal(chain: Chain, name: str, amount: str, target: str, stop: bool) -> Steps:
+    """Raises UserError if there is not so much, or the Ask needs it."""
+    account = chain.account(keys.address(name))
+    kept = 0 if stop else _stake(name)
+    there = max(0, account.free - kept)
+    wanted = there if amount == "all" else parse_positive(amount, chain.decimals)
+    if wanted > there or not wanted:
+        show = chain.format_amount
+        raise UserError(
+            f"{name} has {show(account.free)} free in the escrow"
+            + (f", of which the Ask needs {show(kept)}" if kept else "")
+            + (f": {show(wanted - there)} short of {show(wanted)}" if wanted else ": nothing to move"),
+            "what leases hold becomes free when they end" + (", and --stop ends the Ask" if kept else ""),
+        )
+    steps = [(f"withdraw {chain.format_amount(wanted)} to {target}", chain.withdraw(target, wanted))]
+    if stop:
+        _check_stopped(name)
+        steps.insert(0, ("cancel all standing Asks", chain.raise_page(account.page + 1)))
+    return steps
 
 
 def sweep(
@@ -108,6 +106,20 @@ def sweep(
     With `sweep_above` and `sweep_to` in provider.toml the running agent does this by itself.
     """
     chain, name = open_chain(key)
+    limit, target = _sweep_to_where(chain, name, above, to)
+    moves = Moves(chain, name, dry_run=dry_run, yes=yes, output=output)
+
+    def plan() -> Steps:
+        return sweep_calls(chain, find_sweep(chain, moves.address, limit, _stake(name)), target)
+
+    if not plan() and output is Output.TABLE:
+        say(f"nothing to send: {name} holds no more than {chain.format_amount(max(limit, _stake(name)))}")
+        return
+    moves.carry_out(plan)
+
+
+def _sweep_to_where(chain: Chain, name: str, above: str | None, to: str | None) -> tuple[int, str]:
+    """How much may stay, and the cold address: as given, or as provider.toml says."""
     money = read_provider_settings(name).money if provider_settings_path(name).exists() else MoneyRules()
     limit = parse_amount(above, chain.decimals) if above is not None else money.sweep_above
     target = _address(to, "--to") if to is not None else money.sweep_to
@@ -120,22 +132,7 @@ def sweep(
         raise UserError(
             f"{target} is the key '{name}' itself", "a cold address is one whose key is not on this machine"
         )
-    sender = None if dry_run else _settled(chain, name)
-
-    def plan() -> Steps:
-        return sweep_calls(chain, find_sweep(chain, keys.address(name), limit, _stake(name)), target)
-
-    if not plan() and output is Output.TABLE:
-        say(f"nothing to send: {name} holds no more than {tokens(chain, max(limit, _stake(name)))}")
-        return
-    _carry_out(chain, sender, keys.address(name), plan, yes, output)
-
-
-def _settled(chain: Chain, name: str) -> Sender:
-    """Who sends for a key, when all that it has sent before is counted: nothing is to be moved twice."""
-    sender = Sender(chain, keys.load(name))
-    sender.settle()
-    return sender
+    return limit, target
 
 
 def _stake(name: str) -> int:
@@ -149,36 +146,43 @@ def _check_stopped(name: str) -> None:
         raise UserError(f"the agent of '{name}' is running, and would post a new Ask", "stop it first")
 
 
-def _carry_out(
-    chain: Chain,
-    sender: Sender | None,
-    address: str,
-    plan: Callable[[], Steps],
-    yes: bool,
-    output: Output,
-) -> None:
-    """Without a sender it is a dry run, which signs nothing and needs no password."""
-    steps = plan()
-    if sender and not yes:
-        for what, _ in steps:
-            say(what)
-        confirm()
-    if sender is None:
-        done = [_estimate(chain, address, *step) for step in steps]
-    else:
-        with one_mover(chain, address):
-            _check_still(sender, plan, steps)
-            done = [_send(sender, *step) for step in steps]
-    if output is Output.JSON:
-        print(json.dumps({"dry_run": sender is None, "transactions": done}, indent=2))
-        return
-    for row in done:
-        if sender is None:
-            say(f"would {row['what']}; gas: about {format_ether(int(row['cost_wei']))} ETH")
-        else:
-            say(f"{row['what']}: done in block {row['block']}, {row['transaction']}")
-    if sender is None:
-        say("nothing was sent")
+class Moves:
+    """What a command sends for a key: shown, agreed to, sent. A dry run signs nothing, and needs no password."""
+
+    def __init__(self, chain: Chain, name: str, *, dry_run: bool, yes: bool, output: Output) -> None:
+        """Whatever the key has sent before is counted from now on: nothing is to be moved twice."""
+        self.address = keys.address(name)
+        self._chain, self._yes, self._output = chain, yes, output
+        self._sender = None if dry_run else Sender(chain, keys.load(name))
+        if self._sender:
+            self._sender.settle()
+
+    def carry_out(self, plan: Callable[[], Steps]) -> None:
+        """`plan` is asked again before the first transaction, which others may have come before."""
+        steps = plan()
+        if self._sender is None:
+            self._show([_estimate(self._chain, self.address, *step) for step in steps])
+            return
+        if not self._yes:
+            for what, _ in steps:
+                say(what)
+            ask_to_go_on()
+        with one_mover(self._chain, self.address):
+            _check_still(self._sender, plan, steps)
+            done = [_send(self._sender, *step) for step in steps]
+        self._show(done)
+
+    def _show(self, done: list[dict[str, Any]]) -> None:
+        if self._output is Output.JSON:
+            print(json.dumps({"dry_run": self._sender is None, "transactions": done}, indent=2))
+            return
+        for row in done:
+            if self._sender is None:
+                say(f"would {row['what']}; gas: about {format_ether(int(row['cost_wei']))} ETH")
+            else:
+                say(f"{row['what']}: done in block {row['block']}, {row['transaction']}")
+        if self._sender is None:
+            say("nothing was sent")
 
 
 def _check_still(sender: Sender, plan: Callable[[], Steps], steps: Steps) -> None:

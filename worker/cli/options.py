@@ -1,25 +1,17 @@
-"""What the commands of `gpumarket provider` share: options, and how money is shown."""
+"""What the commands of `gpumarket provider` share: options, questions, and how facts are shown."""
 
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from contracts.amounts import format_amount
 from contracts.chain.client import Chain, connect
-from contracts.cli.output import Output
 from contracts.settings import load_settings
 from contracts.wallet import keys
 
-console = Console()
-say = partial(console.print, highlight=False, soft_wrap=True)
-
 Key = Annotated[str | None, typer.Option("--key", help="Name of the key; not needed if there is only one")]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen and its cost; send nothing")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before")]
 
@@ -29,10 +21,6 @@ def open_chain(key: str | None) -> tuple[Chain, str]:
     settings = load_settings(key=key)
     name = keys.choose(settings.key)
     return connect(settings), name
-
-
-def tokens(chain: Chain, amount: int) -> str:
-    return f"{format_amount(amount, chain.decimals)} {chain.symbol}"
 
 
 def facts(rows: Mapping[str, str], title: str | None = None) -> Table:
@@ -53,7 +41,7 @@ def columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def confirm() -> None:
+def ask_to_go_on() -> None:
     """Raises Abort unless somebody says yes."""
     if not typer.confirm("Go on?" if sys.stdin.isatty() else "--yes was not given. Go on?"):
         raise typer.Abort

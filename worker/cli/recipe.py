@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from contracts.cli.output import Output
+from contracts.cli.output import Output, OutputOption, console, say
 from contracts.errors import UserError
 from contracts.extras import needed_by
 from contracts.job.file import parse_job_file, read_job
@@ -26,12 +25,9 @@ from worker.training.environment import ENVIRONMENTS, environment_id, installed
 from worker.training.messages import Checkpoint, Failed, Message, Ready, Stepped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check and measure a training program.")
-console = Console()
-say = partial(console.print, highlight=False, soft_wrap=True)
 
-JobPath = Annotated[Path, typer.Argument(help="job.yaml, or the folder that holds one", show_default=False)]
+JobArgument = Annotated[Path, typer.Argument(help="job.yaml, or the folder that holds one", show_default=False)]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads to train with")]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run my own recipe even if there is no sandbox here")]
 
 
@@ -105,7 +101,7 @@ def make_example_data(name: str, folder: Path) -> list[Path]:
 
 
 @app.command()
-def measure(path: JobPath, threads: Threads = 1, trust: Trust = False, output: OutputOption = Output.TABLE) -> None:
+def measure(path: JobArgument, threads: Threads = 1, trust: Trust = False, output: OutputOption = Output.TABLE) -> None:
     """Count a job's work units per checkpoint, and write them into its job.yaml."""
     job_file = path / "job.yaml" if path.is_dir() else path
     job, spec = read_job(job_file)
@@ -138,7 +134,7 @@ def _measure(spec: JobSpec, job_folder: Path, work_folder: Path, threads: int, t
 
 @app.command()
 def run(
-    path: JobPath,
+    path: JobArgument,
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps")] = None,
     out: Annotated[
         Path | None,

@@ -5,10 +5,8 @@ from contracts.api.client import MarketClient
 from contracts.job.spec import JobSpec
 from worker.lease.folder import LeaseFolder
 
-Metrics = dict[str, float]
 
-
-def metrics_so_far(market: MarketClient, folder: LeaseFolder, spec: JobSpec) -> list[Metrics]:
+def metrics_so_far(market: MarketClient, folder: LeaseFolder, spec: JobSpec) -> list[dict[str, float]]:
     """Of checkpoints 1 .. made: this machine's own, and those before its base as the market has them.
 
     Empty for jobs without `stop`. No tip commits to a record's metrics; a market that forges them can only end the

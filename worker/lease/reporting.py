@@ -83,8 +83,8 @@ class Reporter(threading.Thread):
             return
         tail = self._log_tail()
         if text := what_is_new(self._told, tail):
-            note = Note(self._folder.file.reported, "log", text)
-            send_report(self._market, self._tools, self._folder.lease, note, self._job_key.get())
+            said = ReportContent(self._folder.file.reported, "log", text)
+            send_report(self._market, self._tools, self._folder.lease, said, self._job_key.get())
             self._told, self._told_at = tail, time.monotonic()
 
     def _post(self, index: int) -> None:
@@ -136,7 +136,7 @@ def what_is_new(told: str, tail: str) -> str:
 
 
 @dataclass(frozen=True)
-class Note:
+class ReportContent:
     """What a Report says."""
 
     n: int  # of the checkpoint that it is about
@@ -144,16 +144,18 @@ class Note:
     text: str
 
 
-def send_report(market: MarketClient, tools: LeaseTools, lease: str, note: Note, job_key: bytes | None) -> bool:
+def send_report(
+    market: MarketClient, tools: LeaseTools, lease: str, said: ReportContent, job_key: bytes | None
+) -> bool:
     """Posts a Report now; False if the market says that there is no use in it. Raises what the market raises.
 
     With the key of a sealed job its text is sealed.
     """
-    text = note.text[-MAX_TEXT:].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    text = said.text[-MAX_TEXT:].replace("\0", "\N{REPLACEMENT CHARACTER}")
     if job_key is not None:
         text = seal_text(text.encode()[-MAX_SEALED_BYTES:].decode(errors="ignore"), job_key)
     content = "0x" + hashlib.sha256(text.encode()).hexdigest()
-    report = Report(lease=lease, n=note.n, kind=note.kind, content=content, time=int(time.time()))
+    report = Report(lease=lease, n=said.n, kind=said.kind, content=content, time=int(time.time()))
     try:
         market.post_report(ReportIn(report=report, signature=report.sign(tools.domain, tools.account), text=text))
     except Problem as problem:

@@ -13,7 +13,7 @@ from worker.lease.approvals import Approvals
 from worker.lease.discovery import Unwanted
 from worker.lease.folder import LeaseFolder
 from worker.lease.job_key import JobKey, NoKey
-from worker.lease.reporting import Note, Reporter, send_report
+from worker.lease.reporting import ReportContent, Reporter, send_report
 from worker.lease.schedule import Action, must_give_up
 from worker.lease.settlement import Settlement, Turn
 from worker.lease.tools import LeaseTools, lease_timing
@@ -246,8 +246,8 @@ class LeaseRun:
         index = min(file.made, (file.rejected or file.made + 1) - 1)
         try:
             text, key = self._text_and_key(kind)
-            note = Note(index + 1 if kind == "failed" else index, kind, text)
-            send_report(self._clients["main"], self._tools, self.folder.lease, note, key)
+            said = ReportContent(index + 1 if kind == "failed" else index, kind, text)
+            send_report(self._clients["main"], self._tools, self.folder.lease, said, key)
             self.folder.update(told=True)
             self._log.info("report.sent", kind=kind)
             self._trouble.over("report")

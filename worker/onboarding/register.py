@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from contracts.amounts import format_amount
 from contracts.api.bodies import HOST, AskResources, Info, RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
@@ -160,11 +159,10 @@ def deposit_needed(chain: Chain, address: str | None, stake: int) -> Needed:
 
 
 def how_to_get_tokens(chain: Chain, key: str, address: str | None, need: Needed) -> UserError:
-    amount = f"{format_amount(need.missing, chain.decimals)} {chain.symbol}"
     to = f"send them to {address}" if address else "make the key first (gpumarket wallet new) and send them to it"
     return UserError(
-        f"key '{key}' is {amount} short of its stake, of which "
-        f"{format_amount(need.deposit, chain.decimals)} {chain.symbol} are to be deposited",
+        f"key '{key}' is {chain.format_amount(need.missing)} short of its stake, of which "
+        f"{chain.format_amount(need.deposit)} are to be deposited",
         f"{to}, with some of the chain's coin for gas; on a devnet: gpumarket wallet faucet --key {key}",
     )
 

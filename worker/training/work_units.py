@@ -14,13 +14,13 @@ from worker.training.recipe import Recipe
 from worker.training.seeding import seed_everything
 
 
-class Work(NamedTuple):
+class WorkCount(NamedTuple):
     flops: int  # of one step
     units: int  # of one checkpoint
     parameters: int  # elements of the modules' parameters
 
 
-def count_work(make: Callable[[], Recipe], seed: int, checkpoint_every: int) -> Work:
+def count_work(make: Callable[[], Recipe], seed: int, checkpoint_every: int) -> WorkCount:
     """Counts step 1 of a throwaway recipe.
 
     Fused attention is counted in its plain form: torch has no count for the CPU's kernel, and the same job
@@ -38,7 +38,7 @@ def count_work(make: Callable[[], Recipe], seed: int, checkpoint_every: int) -> 
             "step 1 does no floating-point work that torch's FlopCounterMode counts",
             "a training step multiplies matrices or convolves, in torch",
         )
-    return Work(flops, math.ceil(flops * checkpoint_every / UNIT_FLOPS), _parameters(recipe))
+    return WorkCount(flops, math.ceil(flops * checkpoint_every / UNIT_FLOPS), _parameters(recipe))
 
 
 def _parameters(recipe: Recipe) -> int:
