@@ -23,13 +23,13 @@ def needed_by(what: str, *extras: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        explained = explain(what, extras, error)
+        explained = missing_extra(what, extras, error)
         if explained is None:
             raise
         raise explained from error
 
 
-def explain(what: str, extras: Sequence[str], error: ModuleNotFoundError) -> UserError | None:
+def missing_extra(what: str, extras: Sequence[str], error: ModuleNotFoundError) -> UserError | None:
     """Which extra a missing module comes with. None if no extra brings it: that is a bug, whose traceback is needed."""
     lacking = [extra for extra in extras if not is_here(extra)]
     if not lacking or error.name is None or error.name.partition(".")[0] in PACKAGES:

@@ -33,7 +33,7 @@ SUMMARIES = {
 }
 
 
-def load(entry_point: EntryPoint) -> Any:
+def load_command(entry_point: EntryPoint) -> Any:
     """The command behind an entry point, or a UserError that says which extra to install."""
     with extras.needed_by(f"`gpumarket {entry_point.name}`", *entry_point.extras):
         app: typer.Typer = entry_point.load()
@@ -45,7 +45,7 @@ def explain(error: Exception, command: EntryPoint | None) -> UserError | None:
     if isinstance(error, UserError):
         return error
     if isinstance(error, ModuleNotFoundError) and command is not None:  # commands import what is slow when they run
-        return extras.explain(f"`gpumarket {command.name}`", command.extras, error)
+        return extras.missing_extra(f"`gpumarket {command.name}`", command.extras, error)
     if "web3" not in sys.modules:  # then no node was asked anything; and importing it takes a second
         return None
     from contracts.chain.errors import explain_node
@@ -65,7 +65,7 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, placeholder, rest = super().resolve_command(ctx, args)
-        return name, load(self.entry_points[name]) if name else placeholder, rest
+        return name, load_command(self.entry_points[name]) if name else placeholder, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:

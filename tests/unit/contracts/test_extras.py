@@ -71,9 +71,9 @@ def test_what_no_extra_brings_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
         import no_such_solver  # noqa: F401
     installed(monkeypatch)
     for gone in ("worker.no_such_room", "market", "gpumarket.no_such_door", "contracts.no_such_word"):
-        assert extras.explain("it", ["verify"], ModuleNotFoundError(name=gone)) is None
-    assert extras.explain("it", [], ModuleNotFoundError(name="numpy")) is None
-    assert extras.explain("it", ["verify"], ModuleNotFoundError("raised by hand")) is None
+        assert extras.missing_extra("it", ["verify"], ModuleNotFoundError(name=gone)) is None
+    assert extras.missing_extra("it", [], ModuleNotFoundError(name="numpy")) is None
+    assert extras.missing_extra("it", ["verify"], ModuleNotFoundError("raised by hand")) is None
 
 
 WHEEL = "https://example.org/gpumarket-0.1.0-py3-none-any.whl"
