@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 from contracts import commitment
 from contracts.api.bodies import CheckpointOut, CheckpointRecord, LeaseOut, LeaseState
-from contracts.job.spec import FileRef, JobSpec, hash_file
+from contracts.job.file import hash_file
+from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Bid, Claim, Domain, Rules, new_account
 from contracts.statefile import file_state_root
 from contracts.terms import Nums, Parties, Terms

@@ -42,7 +42,8 @@ from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.problems import Code, Problem
 from contracts.api.throttle import Throttle
 from contracts.errors import UserError
-from contracts.job.spec import FileRef, hash_file
+from contracts.job.file import hash_file
+from contracts.job.spec import FileRef
 
 M = TypeVar("M", bound=BaseModel)
 CHUNK = 1 << 20

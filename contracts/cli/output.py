@@ -8,6 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from contracts.amounts import format_amount
+from contracts.api.bodies import Info
+
 
 class Output(StrEnum):
     TABLE = "table"
@@ -24,3 +27,7 @@ console = Console()
 say = partial(console.print, highlight=False, soft_wrap=True)
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")]
+
+
+def tokens(amount: int, info: Info) -> str:
+    return f"{format_amount(amount, info.token_decimals)} {info.token_symbol}"

@@ -3,6 +3,7 @@
 `pack` hashes the job's folder. A recipe is bytes here: nothing of it is run, and no torch is needed.
 """
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +23,6 @@ from contracts.job.spec import (
     check_steps,
     check_url,
     first_problem,
-    hash_file,
 )
 
 
@@ -158,3 +158,10 @@ def read_job(path: Path) -> tuple[JobFile, JobSpec]:
         raise UserError(f"can't read {path}: {error}", "A job file is YAML, in UTF-8.") from error
     job = parse_job_file(text, str(path))
     return job, pack(job, path.parent)
+
+
+def hash_file(path: Path) -> FileRef:
+    """Size and SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return FileRef(sha256="0x" + digest.hexdigest(), size=file.tell())

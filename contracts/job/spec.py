@@ -1,12 +1,10 @@
 """JobSpec: what a job is, byte for byte. docs/protocol.md section 1. contracts/job/file.py reads job.yaml into one."""
 
-import hashlib
 import posixpath
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -271,10 +269,3 @@ def first_problem(error: ValidationError, known: Mapping[str, Any], what: str) -
     given = problem.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float) and repr(given) not in message else ""
     return UserError(f"{what}: {where + ': ' if where else ''}{message}{shown}")
-
-
-def hash_file(path: Path) -> FileRef:
-    """Size and SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return FileRef(sha256="0x" + digest.hexdigest(), size=file.tell())

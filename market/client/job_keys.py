@@ -12,8 +12,9 @@ from contracts.api.bodies import JobOut, ReportOut
 from contracts.api.client import MarketClient
 from contracts.api.grants import Check, by_key, find_grant, fresh_key, publish_key
 from contracts.errors import UserError
+from contracts.job.file import hash_file
 from contracts.job.sealing import NotOpened, is_sealed_text, open_text, seal_file
-from contracts.job.spec import FileRef, hash_file
+from contracts.job.spec import FileRef
 from contracts.orders import Domain
 
 

@@ -16,7 +16,8 @@ from contracts.chain.client import Chain
 from contracts.chain.events import Event
 from contracts.chain.follower import read_events
 from contracts.chain.ledger import LeaseView, Ledger
-from contracts.job.spec import FileRef, JobSpec, hash_file
+from contracts.job.file import hash_file
+from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Approval, Claim
 from contracts.progress_bar import Watch, nobody
 from contracts.statefile import file_state_root

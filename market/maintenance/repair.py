@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 from contracts.chain.client import Chain
-from contracts.job.spec import hash_file
+from contracts.job.file import hash_file
 from contracts.progress_bar import Watch, nobody
 from market.maintenance import reindex
 from market.maintenance.reconcile import SECONDS_BETWEEN

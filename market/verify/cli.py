@@ -15,12 +15,11 @@ from contracts.api.client import MarketClient
 from contracts.api.epochs import EpochOut
 from contracts.api.problems import Problem
 from contracts.chain.client import connect
-from contracts.cli.output import Output, OutputOption, print_whole
+from contracts.cli.output import Output, OutputOption, print_whole, tokens
 from contracts.errors import UserError
 from contracts.extras import needed_by
 from contracts.progress_bar import watching
 from contracts.settings import load_settings
-from market.client.cli.common import tokens
 from market.verify.findings import Checked
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into a market's epochs, and verify them.")

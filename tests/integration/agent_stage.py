@@ -20,7 +20,8 @@ from contracts.api.bodies import AskResources, BidIn, JobOut, LeaseOut
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
 from contracts.chain.sending.sender import Sender
-from contracts.job.spec import JobSpec, hash_file
+from contracts.job.file import hash_file
+from contracts.job.spec import JobSpec
 from contracts.orders import Bid, Rules
 from contracts.settings import Settings, write_config
 from contracts.types import to_hex

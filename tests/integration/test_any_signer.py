@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from contracts.api.problems import Code
-from contracts.job.spec import hash_file
+from contracts.job.file import hash_file
 from market.store.models import BidRow, BlobRow
 from tests.integration.conftest import TOKEN
 from tests.integration.market_stage import Stage, stage

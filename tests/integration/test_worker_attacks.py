@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
-from contracts.job.spec import JobSpec, hash_file
+from contracts.job.file import hash_file
+from contracts.job.spec import JobSpec
 from tests.worker_jobs import attacks
 from worker.sandbox import bubblewrap
 from worker.sandbox.gpus import Gpu

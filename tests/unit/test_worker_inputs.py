@@ -9,7 +9,8 @@ import pytest
 
 from contracts.commitment import start_tip
 from contracts.errors import UserError
-from contracts.job.spec import FileRef, hash_file
+from contracts.job.file import hash_file
+from contracts.job.spec import FileRef
 from contracts.types import ZERO_HASH, to_hex
 from tests.agent_world import RULES, BlobMarket, make_bid, make_chain, make_folder, make_record, make_spec, write_state
 from worker.lease.folder import Job, LeaseFolder

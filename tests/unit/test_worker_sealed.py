@@ -10,8 +10,9 @@ from nacl.public import PrivateKey
 from contracts.api.bodies import EncryptionKeyIn, KeyGrantIn
 from contracts.api.grants import make_grant, public_key
 from contracts.errors import UserError
+from contracts.job.file import hash_file
 from contracts.job.sealing import NotOpened, new_job_key, open_text, seal, seal_file
-from contracts.job.spec import FileRef, hash_file
+from contracts.job.spec import FileRef
 from contracts.orders import new_account
 from tests.agent_world import (
     APPROVER,

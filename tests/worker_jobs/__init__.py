@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from contracts.job.spec import JobSpec, hash_file
+from contracts.job.file import hash_file
+from contracts.job.spec import JobSpec
 
 TOY = Path(__file__).parent / "toy.py"
 

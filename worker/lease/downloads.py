@@ -23,7 +23,8 @@ from urllib.parse import urljoin, urlsplit
 import structlog
 
 from contracts.errors import UserError
-from contracts.job.spec import FileRef, check_url, hash_file
+from contracts.job.file import hash_file
+from contracts.job.spec import FileRef, check_url
 
 CHUNK = 1 << 20
 MAX_REDIRECTS = 5

@@ -8,8 +8,9 @@ from contracts.api.client import MarketClient
 from contracts.api.grants import get_sealed, get_state
 from contracts.commitment import checkpoint_root, next_tip, numerics_class, start_tip
 from contracts.errors import UserError
+from contracts.job.file import hash_file
 from contracts.job.sealing import sealed_size
-from contracts.job.spec import FileRef, JobSpec, check_path, hash_file
+from contracts.job.spec import FileRef, JobSpec, check_path
 from contracts.types import ZERO_TIP, from_hex, to_hex
 from worker.lease.folder import Job, LeaseFolder
 from worker.training.checkpoints import checkpoint_state_root

@@ -16,8 +16,9 @@ from contracts.chain.lookup import opened
 from contracts.commitment import checkpoint_root, next_tip, numerics_class
 from contracts.errors import UserError
 from contracts.finality import at_stake
+from contracts.job.file import hash_file
 from contracts.job.sealing import NotOpened
-from contracts.job.spec import JobSpec, hash_file
+from contracts.job.spec import JobSpec
 from contracts.types import ZERO_TIP, from_hex, to_hex
 from worker.lease.discovery import check_fit, check_wanted, verified_job
 from worker.lease.downloads import Cache, Interrupted

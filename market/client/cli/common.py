@@ -21,7 +21,7 @@ from contracts.api.client import MarketClient, Unreachable
 from contracts.api.grants import Check
 from contracts.chain.client import Chain, connect
 from contracts.chain.signatures import is_signed_by
-from contracts.cli.output import Output, console, print_whole
+from contracts.cli.output import Output, console, print_whole, tokens
 from contracts.errors import UserError
 from contracts.orders import Domain, SignedType
 from contracts.settings import Settings
@@ -167,10 +167,6 @@ def watch_job(client: MarketClient, info: Info, job: JobOut) -> JobOut:
                 continue  # markets restart; the job goes on without them
             live.update(job_table(job, info), refresh=True)
     return job
-
-
-def tokens(amount: int, info: Info) -> str:
-    return f"{format_amount(amount, info.token_decimals)} {info.token_symbol}"
 
 
 def status_of(job: JobOut) -> str:

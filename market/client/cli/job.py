@@ -12,7 +12,7 @@ from rich.table import Table
 from contracts.api.bodies import JobStatus
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
-from contracts.cli.output import Output, OutputOption, console, print_whole
+from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
 from contracts.errors import UserError
 from contracts.settings import load_settings
 from contracts.wallet import keys
@@ -29,7 +29,6 @@ from market.client.cli.common import (
     job_table,
     reader,
     status_of,
-    tokens,
     watch_job,
 )
 

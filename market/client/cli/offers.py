@@ -13,14 +13,14 @@ from contracts.amounts import parse_amount
 from contracts.api.bodies import Info, QuoteIn
 from contracts.api.client import MarketClient
 from contracts.api.offers import OfferOut, OffersIn
-from contracts.cli.output import Output, OutputOption, console, print_whole
+from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
 from contracts.errors import UserError
 from contracts.job.spec import MAX_TIER, first_problem
 from contracts.settings import load_settings
 from contracts.types import ZERO_ADDRESS
 from contracts.wallet import keys
 from market.client import submit as submitting
-from market.client.cli.common import MarketUrl, tokens
+from market.client.cli.common import MarketUrl
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="See what machines are on offer, and their prices.")
 

@@ -12,7 +12,7 @@ from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
-from contracts.cli.output import Output, OutputOption, console, print_whole
+from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
 from contracts.errors import UserError
 from contracts.settings import load_settings
 from contracts.wallet import keys
@@ -27,7 +27,6 @@ from market.client.cli.common import (
     hand_in,
     local,
     status_of,
-    tokens,
 )
 from market.client.download import accepted_chain, check_against_chain
 from market.client.spending import MONEY, Cancellation, plan_cancellation, row_of
