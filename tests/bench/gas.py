@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from json import dumps, loads
-from pathlib import Path
 from typing import Any
 
 from eth_account import Account
@@ -23,8 +22,8 @@ from web3 import HTTPProvider, Web3
 from contracts.orders import Approval, Ask, Bid, Domain, Rules, SignedType
 from contracts.terms import Nums, Parties, Terms
 from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex, to_hex
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 GENESIS = 1_900_000_000  # seconds
 FOREVER = GENESIS + 10**8
 WINDOW, TIMEOUT, ARBITER_TIMEOUT = 1_800, 7_200, 86_400  # seconds

@@ -1,4 +1,4 @@
-"""The auction on books of real GPU models (tests/books.py): how good, how fast, how large.
+"""The auction on books of real GPU models (tests/support/gpu_books.py): how good, how fast, how large.
 
 surplus_ratio      its surplus over an optimum of the same integers, found from all pairs by another solver; must be 1
 bucket_loss        share of the surplus at the machines' own speeds that rounding them to classes gives away
@@ -25,7 +25,7 @@ from market.matching import Book, Result, clear, touched
 from market.matching.verifier import ClaimedMatch, lies
 from tests.bench import Figure, report
 from tests.bench._pairs import first_come_cheapest, optimum, pairwise, written_out
-from tests.books import RULES, random_book
+from tests.support.gpu_books import RULES, random_book
 
 SEED, BOOK = b"seed", 7
 PEAK = """

@@ -27,9 +27,9 @@ import psutil
 
 from tests.bench import Figure, report
 from tests.bench._market import PATIENCE, Market, make_job, market
+from tests.support import ROOT
 from worker.sandbox.gpus import training_environment
 
-ROOT = Path(__file__).parents[2]
 CONFIG = {"width": 384, "layers": 6, "heads": 6, "context": 64, "batch_size": 4}  # 10.8 million parameters
 PAIRS = 2
 CHECKPOINTS = 3  # a run

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import ROOT
+
 SILENCE = "60"  # seconds that cost a provider its lease: other tests run beside this one
 
 

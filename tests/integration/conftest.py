@@ -16,7 +16,7 @@ from contracts.chain.sending.sender import Sender
 from contracts.orders import new_account
 from market.auction.clearing import Clearing
 from market.store.models import EpochRow
-from tests.postgres import postgresql
+from tests.support.postgres import postgresql
 
 __all__ = ["postgresql"]
 

@@ -28,14 +28,14 @@ from contracts.wallet import keys
 from market.client.cli import offers
 from market.client.cli.job import app
 from market.services import bids
-from tests.integration.agent_stage import PASSWORD, PRICE, RESOURCES, TOKEN, UNITS, Stage, wait_for
 from tests.integration.conftest import Funded
+from tests.support.recipes import JUDGED
+from tests.support.whole_market import PASSWORD, PRICE, RESOURCES, TOKEN, UNITS, Stage, wait_for
 from worker.cli.local_run import train_locally
 from worker.training.environment import environment_id
 from worker.training.state import read_checkpoint
 
 FREE = 100 * TOKEN
-RECIPE = Path(__file__).parents[1] / "worker_jobs" / "judged.py"
 Run = Callable[..., Result]
 
 
@@ -81,7 +81,7 @@ def write_job(stage: Stage, **fields: Any) -> Path:
     """A job's folder; four steps a checkpoint."""
     folder = stage.home / "job"
     folder.mkdir(exist_ok=True)
-    (folder / "recipe.py").write_bytes(RECIPE.read_bytes())
+    (folder / "recipe.py").write_bytes(JUDGED.read_bytes())
     given = {
         "environment": environment_id(), "recipe": "recipe.py:Judged", "config": {"judged": [3, 2, 1]}, "seed": 7,
         "files": ["recipe.py"], "checkpoint_every": 4, "units": UNITS, "max_price": "2 per checkpoint", "stake": "20",

@@ -32,15 +32,15 @@ from market.client.cli.job import app
 from market.client.job_keys import put_sealed
 from market.maintenance.reconcile import reconcile
 from market.maintenance.retention import Keep
-from tests.integration.agent_stage import PASSWORD, TOKEN, UNITS, Stage, wait_for
 from tests.integration.conftest import Funded, contract_wallet, pass_time
+from tests.support.recipes import JUDGED
+from tests.support.whole_market import PASSWORD, TOKEN, UNITS, Stage, wait_for
 from worker.agent.agent import Agent
 from worker.cli.local_run import train_locally
 from worker.training.environment import environment_id
 
 FREE = 100 * TOKEN
 TIMEOUT = 60  # seconds for a checkpoint
-RECIPE = Path(__file__).parents[1] / "worker_jobs" / "judged.py"
 SAID = "what the recipe says is for those only who have the key: " + "0123456789" * 3
 
 
@@ -80,7 +80,7 @@ def submit(stage: Stage, checkpoints: int, pause: float, code: str = "") -> JobO
     """`code` is put at the recipe's end."""
     folder = stage.home / "job"
     folder.mkdir(exist_ok=True)
-    (folder / "recipe.py").write_text(RECIPE.read_text() + f"\n\nprint({SAID!r})\n{code}")
+    (folder / "recipe.py").write_text(JUDGED.read_text() + f"\n\nprint({SAID!r})\n{code}")
     (folder / "data.bin").write_bytes(os.urandom(200_000))
     job = {
         "environment": environment_id(), "recipe": "recipe.py:Judged", "config": {"judged": [1], "pause": pause},
@@ -210,7 +210,7 @@ def test_a_contract_wallet_has_a_sealed_job(stage: Stage, tmp_path: Path) -> Non
     assert fresh_key(market, wallet, is_signed) == public_key(own)
 
     market.signer = OwnersSigner(wallet, owner, domain)
-    plain, cipher = put_sealed(market, RECIPE, job_key)
+    plain, cipher = put_sealed(market, JUDGED, job_key)
     spec = JobSpec(
         environment=environment_id(), recipe="recipe.py:Judged", config={"judged": [1], "pause": 0}, seed=7, steps=4,
         files={"recipe.py": plain}, checkpoint_every=4, sealed=True,

@@ -1,6 +1,6 @@
 """A process that sends with a key, and ends itself with SIGKILL where it is told to.
 
-python -m tests.integration.sender_process POINT PRIVATE_KEY AMOUNT... sends a faucet call for each amount, with the
+python -m tests.support.dying_sender POINT PRIVATE_KEY AMOUNT... sends a faucet call for each amount, with the
 amount as the intent's key. POINT is one of `POINTS`, or "never". Prints the nonces of its transactions.
 """
 

@@ -23,7 +23,7 @@ from market.api.app import create_app
 from market.runtime.context import Context
 from market.store.db import Database
 from market.store.models import AskRow, BidRow, ChainBlock, LeaseRow
-from tests.market_world import (
+from tests.support.market_parts import (
     RECIPE,
     STATE,
     FakeChain,

@@ -29,7 +29,7 @@ from market.server import Server, open_context
 from market.store.leases import terms_of
 from market.store.models import AskRow, BidRow, CheckpointRow, LeaseRow
 from tests.integration.conftest import TOKEN, Funded
-from tests.market_world import (
+from tests.support.market_parts import (
     RECIPE,
     STATE,
     make_ask,

@@ -29,7 +29,7 @@ from market.chain.keeper import keep_leases
 from market.store.leases import terms_of
 from market.store.models import EpochRow, LeaseRow
 from tests.integration.conftest import clear, pass_time
-from tests.market_world import (
+from tests.support.market_parts import (
     RECIPE,
     make_ask,
     make_bid,

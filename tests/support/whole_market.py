@@ -31,6 +31,7 @@ from market.approver.service import Approver
 from market.runtime.settings import MarketSettings
 from market.server import Server, open_context, works
 from tests.integration.conftest import rpc
+from tests.support.recipes import SLOW
 from worker.agent.agent import Agent
 from worker.lease.folder import LeaseFolder, Store
 from worker.settings import ProviderSettings, write_provider_settings
@@ -42,7 +43,6 @@ STAKE = 20 * TOKEN
 UNITS = 1_000
 PASSWORD = "for tests"
 KEY = "rig"
-SLOW = Path(__file__).parents[1] / "worker_jobs" / "slow.py"
 RESOURCES = AskResources(
     device="Test CPU", gpus=0, vram_mb=0, memory_mb=4096, environments=(environment_id(),), sandbox="bubblewrap"
 )

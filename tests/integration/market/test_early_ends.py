@@ -14,8 +14,8 @@ from contracts.chain.devnet.devnet import Devnet
 from contracts.job.early_stop import Stop
 from contracts.terms import Phase
 from tests.integration.conftest import TOKEN, Funded
-from tests.integration.market_lives import Lives, lives
-from tests.market_world import make_spec
+from tests.support.market_parts import make_spec
+from tests.support.stepped_market import Lives, lives
 
 STOP = Stop(metric="eval_loss", patience=1)
 

@@ -5,8 +5,8 @@ from market.auction.clearing import Clearing
 from market.chain import keeper
 from market.store.models import AskRow
 from tests.integration.conftest import TOKEN, Funded, clear, pass_time
-from tests.integration.market_stage import Stage, stage
-from tests.market_world import make_ask, signed_ask
+from tests.support.market_parts import make_ask, signed_ask
+from tests.support.served_market import Stage, stage
 
 __all__ = ["stage"]
 

@@ -32,8 +32,8 @@ from market.store.models import (
     UnmatchedRow,
 )
 from tests.integration.conftest import TOKEN, Funded
-from tests.integration.market_lives import Lives, lives
-from tests.market_world import signed_progress
+from tests.support.market_parts import signed_progress
+from tests.support.stepped_market import Lives, lives
 
 
 @pytest.fixture

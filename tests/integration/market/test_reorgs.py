@@ -20,7 +20,7 @@ from contracts.finality import KEPT_BLOCKS
 from market.maintenance import reindex
 from market.store.models import ApprovalRow, CheckpointRow, LeaseRow, MatchRow
 from tests.integration.conftest import TOKEN, Funded, rpc
-from tests.integration.market_lives import Lives, lives
+from tests.support.stepped_market import Lives, lives
 
 STEPS = 30
 

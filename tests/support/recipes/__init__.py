@@ -1,4 +1,4 @@
-"""Jobs for tests of the worker."""
+"""Recipes for tests of the worker, each a file that is copied into a job's folder as its recipe.py."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from contracts.job.file import hash_file
 from contracts.job.spec import JobSpec
 
-TOY = Path(__file__).parent / "toy.py"
+TOY, SLOW, JUDGED, ATTACKS = (Path(__file__).with_name(f"{name}.py") for name in ("toy", "slow", "judged", "attacks"))
 
 
 def toy_job(folder: Path, recipe: str = "Toy", **fields: Any) -> JobSpec:

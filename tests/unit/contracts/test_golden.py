@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,9 @@ from contracts.orders import (
 )
 from contracts.terms import AccountWord, Nums, Parties, StateWord, Terms
 from tests.golden.generate import vectors
+from tests.support import ROOT
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 
 
 def load(name: str) -> Any:

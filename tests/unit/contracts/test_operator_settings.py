@@ -15,9 +15,10 @@ from market.approver.metrics import ApproverMetrics
 from market.approver.settings import ApproverSettings, load_approver_settings
 from market.cli import market
 from market.runtime.settings import MarketSettings, load_market_settings
-from worker.settings import MoneyRules, OwnerRules, ProviderSettings
+from tests.support import ROOT
+from worker.settings import MoneyRules, Offer, OwnerRules
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 SECRET = "geheim"
 
 

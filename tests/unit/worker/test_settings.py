@@ -7,17 +7,8 @@ import pytest
 from contracts.api.bodies import AskResources
 from contracts.errors import UserError
 from contracts.job.provider_wants import Wants
-from tests.agent_world import RULES
-from worker.settings import (
-    TABLES,
-    MoneyRules,
-    OwnerRules,
-    ProviderSettings,
-    provider_settings_path,
-    read_provider_settings,
-    to_toml,
-    write_provider_settings,
-)
+from tests.support.worker_leases import RULES
+from worker.settings import TABLES, MoneyRules, Offer, OwnerRules, offer_path, read_offer, to_toml, write_offer
 
 OFFER = ProviderSettings(
     market_url="http://market.example:8600",

@@ -13,15 +13,16 @@ from contracts.api.problems import Code
 from contracts.job.file import hash_file
 from market.store.models import BidRow, BlobRow
 from tests.integration.conftest import TOKEN
-from tests.integration.market_stage import Stage, stage
-from tests.market_world import make_spec
+from tests.support import ROOT
+from tests.support.market_parts import make_spec
+from tests.support.served_market import Stage, stage
 
 __all__ = ["stage"]
 
 pytestmark = pytest.mark.mostly_sqlite
 
-README = Path(__file__).parents[2] / "README.md"
-ACCESS = README.parent / "docs" / "access.md"
+README = ROOT / "README.md"
+ACCESS = ROOT / "docs" / "access.md"
 CAST = Path(sys.executable).with_name("cast")
 PASSWORD = "open sesame"  # of a key that lives as long as the test
 

@@ -7,7 +7,7 @@ from typing import Any
 from contracts.api.problems import Problem
 from market.api import idempotency
 from market.store.db import Database
-from tests.integration.test_market_database import db
+from tests.integration.market.store.test_db import db
 
 __all__ = ["db"]
 

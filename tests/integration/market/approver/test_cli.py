@@ -14,7 +14,7 @@ from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.wallet import keys
 from tests.integration.conftest import rpc
-from tests.integration.test_market_serve import home, serving
+from tests.integration.market.cli.test_serve import home, serving
 
 __all__ = ["home"]
 

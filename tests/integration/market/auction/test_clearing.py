@@ -16,8 +16,8 @@ from market.auction import clearing
 from market.auction.clearing import Clearing
 from market.store.models import BidRow
 from tests.integration.conftest import TOKEN, clear, rpc
-from tests.integration.market_lives import Lives
-from tests.integration.test_market_lives import market
+from tests.integration.market.test_lives import market
+from tests.support.stepped_market import Lives
 
 __all__ = ["market"]
 

@@ -9,12 +9,12 @@ from contracts.chain.sending.lane import close_lanes
 from contracts.terms import Phase
 from market.store.models import ChainEvent, EpochRow, LeaseRow, MatchRow
 from tests.integration.conftest import pass_time, rpc
-from tests.integration.market_stage import Stage, stage
-from tests.market_world import (
+from tests.support.market_parts import (
     make_record,
     signed_approval,
     signed_progress,
 )
+from tests.support.served_market import Stage, stage
 
 __all__ = ["stage"]
 

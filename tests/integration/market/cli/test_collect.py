@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from contracts.chain.devnet.devnet import Devnet
 from contracts.settings import write_config
 from market.cli.market import app
-from tests.integration.market_stage import Stage, stage
-from tests.market_world import RECIPE, STATE, sha256
+from tests.support.market_parts import RECIPE, STATE, sha256
+from tests.support.served_market import Stage, stage
 
 __all__ = ["stage"]
 

@@ -18,7 +18,7 @@ from contracts.types import from_hex, to_hex
 from market.client.download import Pulled, Unverified, pull
 from market.store.models import CheckpointRow
 from tests.integration.conftest import TOKEN, Funded
-from tests.integration.market_lives import Lives, lives
+from tests.support.stepped_market import Lives, lives
 
 pytestmark = pytest.mark.mostly_sqlite
 

@@ -19,8 +19,8 @@ from market.cli.reconcile import app as reconcile_app
 from market.maintenance.backup import save_copy
 from market.store.db import Database
 from tests.integration.conftest import TOKEN, Funded
-from tests.integration.market_lives import Lives, lives
-from tests.postgres import GUEST, Cluster
+from tests.support.postgres import GUEST, Cluster
+from tests.support.stepped_market import Lives, lives
 
 
 @pytest.fixture

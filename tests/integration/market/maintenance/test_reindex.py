@@ -24,7 +24,7 @@ from market.store.columns import now
 from market.store.journal import FOLDER, Journal
 from market.store.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow
 from tests.integration.conftest import TOKEN, Funded
-from tests.integration.market_lives import Lives, lives
+from tests.support.stepped_market import Lives, lives
 
 sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

@@ -24,7 +24,7 @@ from contracts.types import ZERO_ADDRESS
 from market.matching import BidOffer, Book, Match, clear
 from market.matching.inputs import OfferReader, book_of
 from tests.integration.conftest import give_gas_money, rpc
-from tests.market_world import CPU, EVERY, make_ask, make_bid, make_spec, signed_ask, signed_bid
+from tests.support.market_parts import CPU, EVERY, make_ask, make_bid, make_spec, signed_ask, signed_bid
 
 BANK, MATCHER = accounts()[1].address, accounts()[2].address  # the node signs for them
 MODELS = ["Test CPU", "Other CPU"]

@@ -18,8 +18,7 @@ from market.runtime.settings import MarketSettings
 from market.server import Server, open_context
 from market.store.models import BidRow
 from tests.integration.conftest import TOKEN, Funded, rpc
-from tests.integration.market_stage import Stage, stage
-from tests.market_world import (
+from tests.support.market_parts import (
     RECIPE,
     file_ref,
     forged,
@@ -28,6 +27,7 @@ from tests.market_world import (
     sha256,
     signed_bid,
 )
+from tests.support.served_market import Stage, stage
 
 __all__ = ["stage"]
 

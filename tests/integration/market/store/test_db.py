@@ -15,8 +15,8 @@ from sqlmodel import SQLModel, col, func, select
 from contracts.errors import UserError
 from market.store.columns import Amount, UtcTime
 from market.store.db import OUTAGE, Database
-from market.store.models import EpochRow, MatchRow
-from tests.postgres import GUEST, Cluster
+from market.store.models import Amount, EpochRow, MatchRow, UtcTime
+from tests.support.postgres import GUEST, Cluster
 
 HASH = "0x" + "11" * 32
 

@@ -25,8 +25,8 @@ from market.matching import clear as solve
 from market.verify import cli
 from market.verify.verify import verify
 from tests.integration.conftest import TOKEN, Funded, pass_time
-from tests.integration.market_lives import Lives, lives
-from tests.market_world import make_ask, make_bid, signed_ask, signed_bid
+from tests.support.market_parts import make_ask, make_bid, signed_ask, signed_bid
+from tests.support.stepped_market import Lives, lives
 
 CHEAP, DEAR = 3_600_000_000, 5_400_000_000  # per hour: 1 and 1.5 tokens a checkpoint
 

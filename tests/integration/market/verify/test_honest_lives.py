@@ -23,8 +23,8 @@ from contracts.chain.sending.sender import Sender
 from market.auction import clearing
 from market.verify.verify import verify
 from tests.integration.conftest import TOKEN, Funded, pass_time
-from tests.integration.market_lives import Lives, lives
-from tests.market_world import CPU, RECIPE, make_ask, make_bid, make_spec, signed_ask, signed_bid, upload
+from tests.support.market_parts import CPU, RECIPE, make_ask, make_bid, make_spec, signed_ask, signed_bid, upload
+from tests.support.stepped_market import Lives, lives
 
 GPU = CPU.model_copy(update={"device": "Test GPU", "gpus": 1, "vram_mb": 8000})
 

@@ -15,8 +15,8 @@ from contracts.chain.lookup import MarketLied
 from contracts.errors import UserError
 from contracts.orders import Rejection
 from contracts.terms import Phase
-from tests.integration.agent_stage import KEY, PRICE, TOKEN, Stage, terminate, wait_for
 from tests.integration.conftest import Funded, pass_time
+from tests.support.whole_market import KEY, PRICE, TOKEN, Stage, terminate, wait_for
 from worker.agent.agent import Agent
 from worker.cli.local_run import train_locally
 from worker.lease.folder import LeaseFolder

@@ -18,8 +18,8 @@ from contracts.chain.client import Chain
 from contracts.job.provider_wants import Wants
 from contracts.wallet import keys
 from market.matching import fitting
-from tests.integration.agent_stage import KEY, PASSWORD, TOKEN, Stage, wait_for
 from tests.integration.conftest import Funded
+from tests.support.whole_market import KEY, PASSWORD, TOKEN, Stage, wait_for
 from worker.files import provider_folder
 from worker.lease.folder import LeaseFolder, Store
 from worker.machine.presence import write_wish

@@ -14,8 +14,8 @@ from contracts.chain.sending.sender import Sender
 from contracts.cli import main
 from contracts.orders import new_account
 from contracts.wallet import keys
-from tests.integration.agent_stage import KEY, PASSWORD, PRICE, TOKEN, Stage, wait_for
 from tests.integration.conftest import Funded
+from tests.support.whole_market import KEY, PASSWORD, PRICE, TOKEN, Stage, wait_for
 from worker.agent import sweep
 from worker.sandbox.bubblewrap import Bare, Bubblewrap
 from worker.sandbox.leaks import sandbox_leaks

@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 from contracts.chain.client import Chain
 from contracts.cli import main
 from contracts.wallet import keys
-from tests.integration.agent_stage import KEY, PASSWORD, TOKEN, Stage
 from tests.integration.conftest import Funded
-from worker.settings import provider_settings_path, read_provider_settings
+from tests.support.whole_market import KEY, PASSWORD, TOKEN, Stage
+from worker.settings import offer_path, read_offer
 
 pytestmark = pytest.mark.mostly_sqlite
 

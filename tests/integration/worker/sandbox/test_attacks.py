@@ -19,9 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
-from contracts.job.file import hash_file
-from contracts.job.spec import JobSpec
-from tests.worker_jobs import attacks
+from contracts.job.spec import JobSpec, hash_file
+from tests.support import ROOT
+from tests.support.recipes import ATTACKS
 from worker.sandbox import bubblewrap
 from worker.sandbox.gpus import Gpu
 from worker.sandbox.limits import Limits
@@ -30,7 +30,6 @@ from worker.sandbox.runner import LOG_BYTES_PER_SECOND, Runner
 from worker.training.failures import Failure
 from worker.training.messages import Checkpoint, Failed, Message, Ready
 
-ROOT = Path(__file__).parents[2]
 SECRET = "correct-horse-battery-staple"
 LIMITS = Limits(memory_mb=800, disk_mb=64, files=2000, processes=48, start_seconds=100, hang_seconds=30)
 USER = 12_345  # an ordinary one, which need not have an account
@@ -101,7 +100,7 @@ def _processes_of_runs() -> Iterator[int]:
 
 def job(folder: Path, recipe: str, config: dict[str, Any], steps: int = 20) -> JobSpec:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.py").write_bytes(Path(attacks.__file__).read_bytes())
+    (folder / "recipe.py").write_bytes(ATTACKS.read_bytes())
     return JobSpec(
         recipe=f"recipe.py:{recipe}",
         files={"recipe.py": hash_file(folder / "recipe.py")},
@@ -324,7 +323,7 @@ def test_it_dies_with_a_killed_worker(tmp_path: Path) -> None:
     program = f"""
 import time
 from pathlib import Path
-from tests.integration.test_worker_attacks import job
+from tests.integration.worker.sandbox.test_attacks import job
 from worker.training.messages import Ready
 from worker.sandbox.runner import Runner
 folder = Path({str(tmp_path)!r})

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.worker_jobs import toy_job
+from tests.support.recipes import toy_job
 from worker.sandbox import bubblewrap
 from worker.sandbox.limits import Limits
 from worker.sandbox.runner import Runner

@@ -1,7 +1,6 @@
 """Each refusal has a sentence."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +9,9 @@ from eth_utils.crypto import keccak
 
 from contracts.chain import artifacts
 from contracts.chain.errors import EscrowError, Refusal, decode_revert
+from tests.support import ROOT
 
-INTERFACE = Path(__file__).parents[2] / "contracts" / "src" / "interfaces" / "IEscrow.sol"
+INTERFACE = ROOT / "contracts" / "src" / "interfaces" / "IEscrow.sol"
 SAMPLES: dict[str, Any] = {
     "uint256": 1_700_000_000, "uint8": 2, "uint32": 7, "address": "0x" + "11" * 20, "bytes32": b"\x22" * 32,
     "bytes20": b"\x33" * 20, "string": "text", "uint64": 9,

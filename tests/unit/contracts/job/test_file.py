@@ -12,8 +12,9 @@ from contracts.errors import UserError
 from contracts.job.early_stop import Stop
 from contracts.job.file import JobFile, parse_job_file, read_job
 from contracts.job.spec import Resources, check_url
+from tests.support import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 DATA = b"numbers"
 JOB = """
 environment: torch-2.13

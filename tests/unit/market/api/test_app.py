@@ -15,8 +15,8 @@ from contracts.api.problems import Code, Problem
 from contracts.job.spec import FileRef
 from market.api.app import create_app
 from market.store.models import BlobRow, EpochRow, MatchRow, UnmatchedRow
-from tests.market_fixtures import DOMAIN, World, world
-from tests.market_world import RECIPE, file_ref, make_spec, sha256
+from tests.support.market_parts import RECIPE, file_ref, make_spec, sha256
+from tests.support.offline_market import DOMAIN, World, world
 
 __all__ = ["world"]
 

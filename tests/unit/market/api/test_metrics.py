@@ -1,7 +1,6 @@
 """/metrics: what it counts, to whom it tells, and that each is documented."""
 
 import re
-from pathlib import Path
 
 import pytest
 import requests
@@ -10,11 +9,10 @@ from starlette.testclient import TestClient
 
 from contracts.api.problems import Problem
 from market.store.models import BlobRow
-from tests.market_fixtures import World, world
+from tests.support import ROOT
+from tests.support.offline_market import World, world
 
 __all__ = ["world"]
-
-ROOT = Path(__file__).parents[2]
 
 
 def samples(world: World) -> dict[tuple[str, ...], float]:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from market.api.app import create_app
-from tests.market_fixtures import World, world
+from tests.support.offline_market import World, world
 
 __all__ = ["world"]
 

@@ -9,8 +9,8 @@ from contracts.orders import Rules, new_account
 from contracts.terms import Phase, StateWord, Terms
 from market.chain import keeper
 from market.store.models import LeaseRow
-from tests.market_fixtures import DOMAIN, RULES, World, world
-from tests.market_world import make_bid, make_lease, make_spec
+from tests.support.market_parts import make_bid, make_lease, make_spec
+from tests.support.offline_market import DOMAIN, RULES, World, world
 
 __all__ = ["world"]
 

@@ -10,8 +10,8 @@ from contracts.orders import Bid
 from contracts.terms import AccountWord, Phase, StateWord
 from market.client import spending
 from market.store.leases import terms_of
-from tests.market_fixtures import DOMAIN, RULES, World, world
-from tests.market_world import make_bid, make_lease, make_spec
+from tests.support.market_parts import make_bid, make_lease, make_spec
+from tests.support.offline_market import DOMAIN, RULES, World, world
 
 __all__ = ["world"]
 

@@ -13,8 +13,8 @@ from contracts.wallet import keys
 from market.client import submit
 from market.client.cli.common import find_job_by_prefix
 from market.client.cli.spending import _client_key
-from tests.market_fixtures import DOMAIN, World, world
-from tests.market_world import make_spec
+from tests.support.market_parts import make_spec
+from tests.support.offline_market import DOMAIN, World, world
 
 __all__ = ["world"]
 

@@ -17,8 +17,8 @@ from market.services import bids
 from market.services.access import DAY
 from market.store.apply import apply
 from market.store.models import BlobRow, ChainEvent, LeaseRow, UploadRow
-from tests.market_fixtures import DOMAIN, RULES, World, world
-from tests.market_world import RECIPE, STATE, make_record, make_spec, sha256, signed_progress, upload
+from tests.support.market_parts import RECIPE, STATE, make_record, make_spec, sha256, signed_progress, upload
+from tests.support.offline_market import DOMAIN, RULES, World, world
 
 __all__ = ["world"]
 

@@ -7,7 +7,19 @@ from hypothesis import strategies as st
 
 from market.matching import AskOffer, BidOffer, Book, Reason, Result, clear, touched
 from market.matching.verifier import lies
-from tests.small_books import LOT, PARTIES, RICH, RULES, ask_offer, bid_offer, book, checked, claims, markets, rich
+from tests.support.small_books import (
+    LOT,
+    PARTIES,
+    RICH,
+    RULES,
+    ask_offer,
+    bid_offer,
+    book,
+    checked,
+    claims,
+    markets,
+    rich,
+)
 
 
 def after(market: Book, result: Result, opened: bool = True) -> Book:

@@ -11,7 +11,7 @@ from contracts.errors import UserError
 from market.matching import AskOffer, BidOffer, Book, Reason, clear, flow
 from market.matching.classes import MAX_VALUE
 from market.matching.verifier import lies
-from tests.small_books import PARTIES, RICH, ask_offer, bid_offer, book, checked, claims
+from tests.support.small_books import PARTIES, RICH, ask_offer, bid_offer, book, checked, claims
 
 MAX_UNITS = 2**64 - 1
 BOUNDLESS = dict.fromkeys(PARTIES, 2**200)

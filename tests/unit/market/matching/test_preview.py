@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from market.matching import Book, Reason, clear
 from market.matching.classes import lone_price, lowest_limit, obstacle
 from market.matching.preview import rehearse
-from tests.books import random_book
-from tests.small_books import ask_offer, bid_offer, book
+from tests.support.gpu_books import random_book
+from tests.support.small_books import ask_offer, bid_offer, book
 
 
 def without_matches(of: Book) -> Book:

@@ -25,8 +25,7 @@ from market.services import blobs
 from market.store.blobs import UnderWay
 from market.store.events import Head
 from market.store.models import AuditorRow, ChainEvent, CheckpointRow, LeaseRow, UploadRow
-from tests.market_fixtures import DOMAIN, RULES, World, world
-from tests.market_world import (
+from tests.support.market_parts import (
     RECIPE,
     STATE,
     file_ref,
@@ -40,6 +39,7 @@ from tests.market_world import (
     signed_report,
     upload,
 )
+from tests.support.offline_market import DOMAIN, RULES, World, world
 
 __all__ = ["world"]
 

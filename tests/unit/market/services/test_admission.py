@@ -14,8 +14,8 @@ from contracts.orders import Bid
 from contracts.types import ZERO_ADDRESS, ZERO_HASH
 from market.store.events import event_row
 from market.store.models import AskRow, BidRow
-from tests.market_fixtures import DOMAIN, RULES, World, world
-from tests.market_world import FOREVER, RECIPE, file_ref, forged, make_bid, make_spec, signed_bid
+from tests.support.market_parts import FOREVER, RECIPE, file_ref, forged, make_bid, make_spec, signed_bid
+from tests.support.offline_market import DOMAIN, RULES, World, world
 
 __all__ = ["world"]
 

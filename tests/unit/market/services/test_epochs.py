@@ -18,8 +18,8 @@ from market.services.epochs import _in_set
 from market.store.apply import apply
 from market.store.events import Head
 from market.store.models import EpochOrderRow, EpochRow
-from tests.market_fixtures import DOMAIN, RULES
-from tests.market_world import FakeChain, make_context
+from tests.support.market_parts import FakeChain, make_context
+from tests.support.offline_market import DOMAIN, RULES
 
 ORDERS = [f"0x{number:064x}" for number in range(8)]  # the first half are bids
 EPOCHS = 40

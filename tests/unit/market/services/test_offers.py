@@ -17,8 +17,7 @@ from contracts.cli import main
 from contracts.orders import new_account
 from market.client.cli import offers as offers_cli
 from market.services import pricing
-from tests.market_fixtures import DOMAIN, RULES, World, world
-from tests.market_world import (
+from tests.support.market_parts import (
     CPU,
     FOREVER,
     RECIPE,
@@ -30,6 +29,7 @@ from tests.market_world import (
     signed_bid,
     upload,
 )
+from tests.support.offline_market import DOMAIN, RULES, World, world
 
 __all__ = ["world"]
 

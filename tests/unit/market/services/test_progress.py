@@ -13,8 +13,7 @@ from contracts.api.problems import Code, Problem
 from contracts.terms import Flag, Phase
 from market.services.reports import take_report
 from market.store.models import ApprovalRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
-from tests.market_fixtures import DOMAIN, World, world
-from tests.market_world import (
+from tests.support.market_parts import (
     EVERY,
     forged,
     make_record,
@@ -23,6 +22,7 @@ from tests.market_world import (
     signed_rejection,
     signed_report,
 )
+from tests.support.offline_market import DOMAIN, World, world
 
 __all__ = ["world"]
 

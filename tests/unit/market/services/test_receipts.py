@@ -16,9 +16,9 @@ from contracts.orders import Receipt, new_account
 from contracts.settings import home
 from market.store.events import Head
 from market.store.models import AskRow, BidRow, EpochRow
-from tests.market_fixtures import DOMAIN, World, world
-from tests.market_world import FakeSender, make_spec
-from tests.unit.test_market_journal import replayed, stored
+from tests.support.market_parts import FakeSender, make_spec
+from tests.support.offline_market import DOMAIN, World, world
+from tests.unit.market.store.test_journal import replayed, stored
 
 __all__ = ["world"]
 

@@ -31,8 +31,8 @@ from market.maintenance.retention import Keep
 from market.store import apply
 from market.store.journal import Journal
 from market.store.models import BidRow, CheckpointRow, EncryptionKeyRow, KeyGrantRow
-from tests.market_fixtures import DOMAIN, World, world
-from tests.market_world import RECIPE, STATE, file_ref, make_record, make_spec, sha256, signed_progress, upload
+from tests.support.market_parts import RECIPE, STATE, file_ref, make_record, make_spec, sha256, signed_progress, upload
+from tests.support.offline_market import DOMAIN, World, world
 
 __all__ = ["world"]
 

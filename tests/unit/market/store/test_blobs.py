@@ -8,7 +8,7 @@ import pytest
 from contracts.api.problems import Problem
 from contracts.job.spec import FileRef
 from market.store.blobs import BlobStore
-from tests.market_world import sha256
+from tests.support.market_parts import sha256
 
 DATA = b"some bytes" * 100
 

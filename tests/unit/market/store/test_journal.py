@@ -18,8 +18,8 @@ from market.store import apply
 from market.store.db import Database
 from market.store.journal import Journal, Message
 from market.store.models import CheckpointRow, ReportRow
-from tests.market_fixtures import DOMAIN, World, blank_database, world
-from tests.market_world import RECIPE, make_record, signed_progress, signed_report, upload
+from tests.support.market_parts import RECIPE, make_record, signed_progress, signed_report, upload
+from tests.support.offline_market import DOMAIN, World, blank_database, world
 
 __all__ = ["world"]
 

@@ -47,8 +47,8 @@ from market.verify.history import BlockFacts, Past, look_back
 from market.verify.published import OrderSet, Promise, Published, until
 from market.verify.result import book_of
 from market.verify.verify import Checked, Verifier
-from tests.market_fixtures import DOMAIN, RULES
-from tests.market_world import CPU, make_ask, make_bid, make_spec, sha256
+from tests.support.market_parts import CPU, make_ask, make_bid, make_spec, sha256
+from tests.support.offline_market import DOMAIN, RULES
 
 BLOCK, COMMITTED = 20, 25  # the epoch's block, and the one in which it was published
 SEED_BLOCK = COMMITTED + 1

@@ -1,11 +1,11 @@
 """What a lease must pay to cover its gas."""
 
 import re
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import ROOT
 from worker.agent import gas
 from worker.agent.gas import GasPrice, lease_gas, least_pay
 
@@ -13,7 +13,7 @@ GWEI = 10**9
 
 
 def test_the_constants_are_those_that_were_measured() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "gas.md").read_text()
+    text = (ROOT / "docs" / "gas.md").read_text()
     measured = {
         name: int(value.replace(",", "")) for name, value in re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", text, re.M)
     }

@@ -11,12 +11,11 @@ from contracts.api.bodies import ApprovalIn, RejectionIn
 from contracts.chain.clock import ChainClock
 from contracts.orders import Approval, Rejection, new_account
 from contracts.terms import Phase, StateWord
-from tests.agent_world import (
+from tests.support.worker_leases import (
     APPROVER,
     DOMAIN,
     add_checkpoints,
     lease_out,
-    lease_tools,
     make_bid,
     make_folder,
     make_spec,

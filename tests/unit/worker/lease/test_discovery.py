@@ -11,7 +11,7 @@ from contracts.chain.lookup import MarketLied
 from contracts.errors import UserError
 from contracts.job.spec import Resources
 from contracts.terms import Flag, Phase, StateWord
-from tests.agent_world import DOMAIN, RULES, lease_out, make_bid, make_folder, make_spec, make_terms
+from tests.support.worker_leases import DOMAIN, RULES, lease_out, make_bid, make_folder, make_spec, make_terms
 from worker.lease.discovery import Unfit, check_fit, lease_file, verified_job
 from worker.lease.folder import LeaseFolder
 

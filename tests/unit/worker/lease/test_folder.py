@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import UserError
-from tests.agent_world import add_checkpoints, make_folder, make_spec
+from tests.support.worker_leases import add_checkpoints, make_folder, make_spec
 from worker.files import write_atomically
 from worker.lease.folder import LeaseFolder, Store
 

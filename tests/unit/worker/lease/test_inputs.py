@@ -12,7 +12,16 @@ from contracts.errors import UserError
 from contracts.job.file import hash_file
 from contracts.job.spec import FileRef
 from contracts.types import ZERO_HASH, to_hex
-from tests.agent_world import RULES, BlobMarket, make_bid, make_chain, make_folder, make_record, make_spec, write_state
+from tests.support.worker_leases import (
+    RULES,
+    BlobMarket,
+    make_bid,
+    make_chain,
+    make_folder,
+    make_record,
+    make_spec,
+    write_state,
+)
 from worker.lease.folder import Job, LeaseFolder
 from worker.lease.inputs import NoStartState, fetch_files, fetch_start_state, fetch_state, is_state
 from worker.training.failures import Failure

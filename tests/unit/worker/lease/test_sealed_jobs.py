@@ -14,7 +14,7 @@ from contracts.job.file import hash_file
 from contracts.job.sealing import NotOpened, new_job_key, open_text, seal, seal_file
 from contracts.job.spec import FileRef
 from contracts.orders import new_account
-from tests.agent_world import (
+from tests.support.worker_leases import (
     APPROVER,
     CLIENT,
     DOMAIN,

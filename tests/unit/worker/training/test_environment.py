@@ -1,16 +1,16 @@
 """Environments by id: one list, and documents that say the same."""
 
 import json
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from contracts.errors import UserError
+from tests.support import ROOT
 from worker.cli.recipe import app
 from worker.training.environment import ENVIRONMENTS, check_environment, environment_id, installed
 
-DOCS = Path(__file__).parents[2] / "docs" / "environments.md"
+DOCS = ROOT / "docs" / "environments.md"
 
 
 def test_the_documents_list_each_environment_with_what_it_contains() -> None:

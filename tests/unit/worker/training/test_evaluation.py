@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.commitment import step_digest
-from tests.worker_jobs import TOY
+from tests.support.recipes import TOY
 from worker.training.checkpoints import checkpoint_name, read_trace, trace_name
 from worker.training.failures import Failure
 from worker.training.loop import CheckpointSaved, StepDone, sample, start_recipe, train

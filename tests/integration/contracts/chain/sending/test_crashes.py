@@ -9,14 +9,14 @@ from eth_account.signers.local import LocalAccount
 from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
 from tests.integration.conftest import TOKEN, Funded, rpc
-from tests.integration.sender_process import POINTS
+from tests.support.dying_sender import POINTS
 
 HELD = 1_000 * TOKEN
 
 
 def start(point: str, account: LocalAccount, *amounts: int) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.sender_process", point, account.key.hex(), *map(str, amounts)],
+        [sys.executable, "-m", "tests.support.dying_sender", point, account.key.hex(), *map(str, amounts)],
         stdout=subprocess.PIPE,
         text=True,
     )
