@@ -28,7 +28,7 @@ from contracts.wallet import keys
 from market.client.cli import offers
 from market.client.cli.job import app
 from market.services import bids
-from tests.integration.conftest import Funded
+from tests.support.devnet import Funded
 from tests.support.recipes import JUDGED
 from tests.support.whole_market import PASSWORD, PRICE, RESOURCES, TOKEN, UNITS, Stage, wait_for
 from worker.cli.local_run import train_locally

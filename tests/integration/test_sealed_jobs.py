@@ -32,7 +32,7 @@ from market.client.cli.job import app
 from market.client.job_keys import put_sealed
 from market.maintenance.reconcile import reconcile
 from market.maintenance.retention import Keep
-from tests.integration.conftest import Funded, contract_wallet, pass_time
+from tests.support.devnet import Funded, contract_wallet, pass_time
 from tests.support.recipes import JUDGED
 from tests.support.whole_market import PASSWORD, TOKEN, UNITS, Stage, wait_for
 from worker.agent.agent import Agent

@@ -1,4 +1,4 @@
-"""A process that sends with a key, and ends itself with SIGKILL where it is told to.
+"""A process that sends with a key, for tests of crashes: it ends itself with SIGKILL where it is told to.
 
 python -m tests.support.dying_sender POINT PRIVATE_KEY AMOUNT... sends a faucet call for each amount, with the
 amount as the intent's key. POINT is one of `POINTS`, or "never". Prints the nonces of its transactions.

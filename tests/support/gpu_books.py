@@ -1,6 +1,7 @@
-"""Order books of real GPU models, from a seed. Prices in millionths of a token per hour, speeds in work units per hour.
+"""Order books of real GPU models, from a seed, for a test of the auction and for its benchmark.
 
-Rates and relative speeds are about those of public marketplaces in 2025 and of the makers' data sheets.
+Prices are in millionths of a token per hour, speeds in work units per hour. Rates and relative speeds are about those
+of public marketplaces in 2025 and of the makers' data sheets.
 """
 
 import random

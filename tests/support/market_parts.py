@@ -1,4 +1,7 @@
-"""A market for tests, with orders that it takes. The chain behind it may be real or not."""
+"""The parts of a market and what it is sent, for all its tests: a context, orders, leases, checkpoints, reports.
+
+The chain behind them may be real, or a FakeChain.
+"""
 
 import hashlib
 from collections import defaultdict

@@ -1,5 +1,6 @@
-"""A market without a chain or sockets: the whole API on a database, with accounts as a test sets them."""
+"""A market without a chain or sockets, for unit tests of the market: the whole API on a database, accounts as set."""
 
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from eth_account.signers.local import LocalAccount
 from sqlalchemy import func
-from sqlmodel import select
+from sqlmodel import SQLModel, select
 from starlette.testclient import TestClient
 
 from contracts.api.access import Signer
@@ -21,7 +22,9 @@ from contracts.terms import AccountWord
 from contracts.types import ZERO_HASH
 from market.api.app import create_app
 from market.runtime.context import Context
+from market.store import apply
 from market.store.db import Database
+from market.store.journal import Journal
 from market.store.models import AskRow, BidRow, ChainBlock, LeaseRow
 from tests.support.market_parts import (
     RECIPE,
@@ -147,3 +150,22 @@ def world(tmp_path: Path) -> Iterator[World]:
     with TestClient(app, base_url="http://market.test", raise_server_exceptions=False) as http:
         yield World(context, chain, LocalClient(http))
     context.db.close()
+
+
+def replayed(world: World, model: type[SQLModel]) -> list[dict[str, Any]]:
+    path = world.context.settings.blob_dir / f"replayed-{secrets.token_hex(4)}.sqlite3"
+    path.write_bytes(blank_database())
+    new = Database(f"sqlite:///{path}")
+    try:
+        with new.session() as session:
+            for message in Journal(world.context.journal.folder).read():
+                apply.apply(session, DOMAIN, message)
+        with new.reading() as session:
+            return [row.model_dump() for row in session.exec(select(model)).all()]
+    finally:
+        new.close()
+
+
+def stored(world: World, model: type[SQLModel]) -> list[dict[str, Any]]:
+    with world.context.db.reading() as session:
+        return [row.model_dump() for row in session.exec(select(model)).all()]

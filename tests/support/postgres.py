@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own: one cluster in a folder under /tmp, on a Unix socket, without fsync."""
+"""A PostgreSQL of the tests' own, for all that take a database: one cluster in a folder under /tmp, without fsync."""
 
 import os
 import pwd

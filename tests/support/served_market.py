@@ -1,4 +1,4 @@
-"""A running market on the devnet, and people who use it."""
+"""A market on a real chain that is served and follows it, for tests of its API: its indexer runs, and nothing else."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ from market.runtime.settings import MarketSettings
 from market.server import Server, open_context
 from market.store.leases import terms_of
 from market.store.models import AskRow, BidRow, CheckpointRow, LeaseRow
-from tests.integration.conftest import TOKEN, Funded
+from tests.support.devnet import TOKEN, Funded
 from tests.support.market_parts import (
     RECIPE,
     STATE,

@@ -1,4 +1,4 @@
-"""Small order books for tests of the auction: orders that fit unless a test says otherwise, and random ones."""
+"""Small order books, for tests of the auction: orders that fit unless a test says otherwise, and random ones."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,6 +1,7 @@
-"""A market whose parts are run by hand, one call after the other, on a real chain: nothing happens by itself."""
+"""A market on a real chain, for tests of what follows what: nothing happens by itself, each part is called by hand."""
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from contracts import commitment
 from contracts.api.access import Signer
 from contracts.api.bodies import CheckpointOut, CheckpointRecord, JobOut, LeaseOut
 from contracts.api.client import MarketClient
-from contracts.chain.client import Chain
+from contracts.chain.client import Chain, connect
 from contracts.chain.follower import Follower
 from contracts.chain.sending.sender import Sender
 from contracts.orders import Rules
@@ -28,7 +29,7 @@ from market.chain import indexer
 from market.chain.keeper import keep_leases
 from market.store.leases import terms_of
 from market.store.models import EpochRow, LeaseRow
-from tests.integration.conftest import clear, pass_time
+from tests.support.devnet import pass_time, rpc
 from tests.support.market_parts import (
     RECIPE,
     make_ask,
@@ -174,3 +175,24 @@ def lives(chain: Chain, folder: Path, people: list[LocalAccount], rules: Rules, 
         yield made
     finally:
         made.context.db.close()
+
+
+def clear(clearing: Clearing) -> EpochRow | None:
+    """One epoch of a market on a chain where blocks come with transactions only: somebody sends the one after."""
+    chain, market = clearing.context.chain, clearing.context.matcher
+    before, over = chain.newest_epoch(market), threading.Event()
+
+    def next_block() -> None:
+        other = connect(chain.settings)  # a connection of its own
+        while not over.wait(0.02):
+            newest = other.newest_epoch(market)
+            if newest > before and other.epoch_block(market, newest, 0) == other.w3.eth.block_number:
+                rpc(other, "evm_mine")
+
+    others = threading.Thread(target=next_block, daemon=True)
+    others.start()
+    try:
+        return clearing.epoch()
+    finally:
+        over.set()
+        others.join()

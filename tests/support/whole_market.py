@@ -1,4 +1,4 @@
-"""A whole market for tests of the worker agent: a real chain and market, an approver that can be sent away, agents."""
+"""A whole market, for tests of agents and commands: a real chain and market, an approver that can go away, agents."""
 
 import contextlib
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
 
@@ -30,7 +31,7 @@ from market.approver.memory import Memory
 from market.approver.service import Approver
 from market.runtime.settings import MarketSettings
 from market.server import Server, open_context, works
-from tests.integration.conftest import rpc
+from tests.support.devnet import Funded, rpc
 from tests.support.recipes import SLOW
 from worker.agent.agent import Agent
 from worker.lease.folder import LeaseFolder, Store
@@ -250,3 +251,36 @@ def wait_for(what: str, condition: Callable[[], Any], seconds: float = 200) -> A
 def terminate(process: subprocess.Popen[bytes], seconds: float) -> int:
     process.send_signal(signal.SIGTERM)
     return process.wait(seconds)
+
+
+StageOf = Callable[..., Stage]
+FREE = 100 * TOKEN  # of each party in `stage_of`, before
+
+
+@pytest.fixture
+def stage_of(
+    chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> Iterator[StageOf]:
+    """`stage_of(timeout=120, window=3)`: a stage whose rules have these seconds."""
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    stages: list[Stage] = []
+
+    def make(*, timeout: int = 120, window: int = 3) -> Stage:
+        rules = chain.settings.rule_set("audited").model_copy(
+            update={"checkpoint_timeout": timeout, "window": window, "arbiter_fee": 1}
+        )
+        matcher, approver = funded(2)
+        client, provider = funded(2, free=FREE)
+        stages.append(Stage(chain, tmp_path, rules, matcher, client, provider, approver, database_url).__enter__())
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        stage.__exit__()
+
+
+def paid(stage: Stage) -> tuple[int, int]:
+    """What the provider has gained and the client has spent, in checkpoints' prices."""
+    gained, spent = stage.free(stage.provider) - FREE, FREE - stage.free(stage.client)
+    assert gained % PRICE == 0 and spent % PRICE == 0
+    return gained // PRICE, spent // PRICE

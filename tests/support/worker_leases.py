@@ -1,4 +1,4 @@
-"""Leases, jobs and checkpoints for tests of the worker agent; no chain and no market behind them."""
+"""Leases, jobs, checkpoints and an offer, for unit tests of the worker; no chain and no market behind them."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -12,16 +12,16 @@ from nacl.public import PrivateKey
 from safetensors.numpy import save_file
 
 from contracts import commitment
-from contracts.api.bodies import CheckpointOut, CheckpointRecord, LeaseOut, LeaseState
-from contracts.job.file import hash_file
-from contracts.job.spec import FileRef, JobSpec
+from contracts.api.bodies import AskResources, CheckpointOut, CheckpointRecord, LeaseOut, LeaseState
+from contracts.job.spec import FileRef, JobSpec, hash_file
 from contracts.orders import Bid, Claim, Domain, Rules, new_account
 from contracts.statefile import file_state_root
 from contracts.terms import Nums, Parties, Terms
 from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex, to_hex
 from worker.lease.folder import Job, LeaseFile, LeaseFolder, Store
 from worker.lease.job_key import JobKey
-from worker.lease.tools import LeaseTools
+from worker.settings import Offer
+from worker.training.checkpoints import file_state_root
 
 DOMAIN = Domain(chain_id=31337, verifying_contract="0x5FbDB2315678afecb367f032d93F642f64180aa3")
 RULES = Rules(
@@ -226,3 +226,17 @@ class BlobMarket:
 def sign(account: LocalAccount, message: Any) -> str:
     signature: str = message.sign(DOMAIN, account)
     return signature
+
+
+OFFER = Offer(
+    market_url="http://market.example:8600",
+    price_per_hour=800_000,
+    units_per_hour=2**63,
+    max_stake=100,
+    rules_name="audited",
+    rules=RULES,
+    resources=AskResources(
+        device='A "quoted" GPU', gpus=1, vram_mb=24_000, memory_mb=8_000, environments=("torch-2.13",), sandbox="none"
+    ),
+    patience=2.5,
+)

@@ -1,30 +1,19 @@
 """Jobs that end before their last checkpoint, by their own rule or because time is over; and those that follow."""
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contracts.api.problems import Code, Problem
-from contracts.chain.client import Chain
-from contracts.chain.devnet.devnet import Devnet
 from contracts.job.early_stop import Stop
 from contracts.terms import Phase
-from tests.integration.conftest import TOKEN, Funded
+from tests.support.devnet import TOKEN
 from tests.support.market_parts import make_spec
-from tests.support.stepped_market import Lives, lives
+from tests.support.stepped_market import Lives
 
 STOP = Stop(metric="eval_loss", patience=1)
-
-
-@pytest.fixture
-def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database_url: str) -> Iterator[Lives]:
-    people = funded(2) + funded(3, free=100 * TOKEN)
-    with lives(chain, tmp_path, people, devnet.settings.rules["audited"], database_url) as made:
-        yield made
 
 
 def deadline(seconds: float) -> str:

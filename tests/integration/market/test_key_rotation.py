@@ -4,11 +4,10 @@ from contracts.chain.sending.sender import Sender
 from market.auction.clearing import Clearing
 from market.chain import keeper
 from market.store.models import AskRow
-from tests.integration.conftest import TOKEN, Funded, clear, pass_time
+from tests.support.devnet import TOKEN, Funded, pass_time
 from tests.support.market_parts import make_ask, signed_ask
-from tests.support.served_market import Stage, stage
-
-__all__ = ["stage"]
+from tests.support.served_market import Stage
+from tests.support.stepped_market import clear
 
 
 def test_a_market_with_a_new_key(stage: Stage, funded: Funded) -> None:

@@ -1,6 +1,5 @@
 """Whole lives of jobs: cleared, approved, released, timed out, moved on, and reconciled; on a real chain."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ from sqlmodel import select
 from contracts.api.bodies import JobOut, QuoteIn
 from contracts.api.epochs import epoch_root
 from contracts.api.problems import Code, Problem
-from contracts.chain.client import Chain
-from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.reliability import records
 from contracts.chain.sending.sender import Sender
 from contracts.terms import Phase
@@ -31,16 +28,9 @@ from market.store.models import (
     MatchRow,
     UnmatchedRow,
 )
-from tests.integration.conftest import TOKEN, Funded
+from tests.support.devnet import TOKEN
 from tests.support.market_parts import signed_progress
-from tests.support.stepped_market import Lives, lives
-
-
-@pytest.fixture
-def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database_url: str) -> Iterator[Lives]:
-    people = funded(2) + funded(3, free=100 * TOKEN)
-    with lives(chain, tmp_path, people, devnet.settings.rules["audited"], database_url) as made:
-        yield made
+from tests.support.stepped_market import Lives
 
 
 def one_lease(market: Lives, **changes: Any) -> JobOut:

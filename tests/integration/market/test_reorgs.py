@@ -19,7 +19,7 @@ from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS
 from market.maintenance import reindex
 from market.store.models import ApprovalRow, CheckpointRow, LeaseRow, MatchRow
-from tests.integration.conftest import TOKEN, Funded, rpc
+from tests.support.devnet import TOKEN, Funded, rpc
 from tests.support.stepped_market import Lives, lives
 
 STEPS = 30

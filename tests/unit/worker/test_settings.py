@@ -4,24 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from contracts.api.bodies import AskResources
 from contracts.errors import UserError
 from contracts.job.provider_wants import Wants
-from tests.support.worker_leases import RULES
+from tests.support.worker_leases import OFFER
 from worker.settings import TABLES, MoneyRules, Offer, OwnerRules, offer_path, read_offer, to_toml, write_offer
-
-OFFER = ProviderSettings(
-    market_url="http://market.example:8600",
-    price_per_hour=800_000,
-    units_per_hour=2**63,
-    max_stake=100,
-    rules_name="audited",
-    rules=RULES,
-    resources=AskResources(
-        device='A "quoted" GPU', gpus=1, vram_mb=24_000, memory_mb=8_000, environments=("torch-2.13",), sandbox="none"
-    ),
-    patience=2.5,
-)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from contracts.errors import UserError
 from contracts.orders import Rules, new_account
 from contracts.terms import Nums, Parties, Terms
 from contracts.types import ZERO_ADDRESS, ZERO_HASH
-from tests.integration.conftest import TOKEN, Funded
+from tests.support.devnet import TOKEN, Funded
 
 NOBODY = "0x000000000000000000000000000000000000dEaD"
 

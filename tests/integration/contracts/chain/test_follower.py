@@ -13,7 +13,7 @@ from contracts.chain.events import Deposited, Event
 from contracts.chain.follower import Block, Follower, HistoryLost, MemoryStore, Rollback
 from contracts.chain.ledger import Ledger
 from contracts.chain.sending.sender import Sender
-from tests.integration.conftest import TOKEN, Funded, rpc
+from tests.support.devnet import TOKEN, Funded, rpc
 
 
 class Reader:

@@ -25,7 +25,7 @@ from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex, to_hex
 from market.chain import indexer
 from market.store import reliability
 from market.store.db import Database
-from tests.integration.conftest import TOKEN, Funded, pass_time
+from tests.support.devnet import TOKEN, Funded, pass_time
 
 FOREVER = (1 << 40) - 1
 CHECKPOINTS = 7

@@ -15,7 +15,7 @@ from contracts.cli.main import app
 from contracts.errors import UserError
 from contracts.settings import write_config
 from contracts.wallet import keys
-from tests.integration.conftest import TOKEN, rpc
+from tests.support.devnet import TOKEN, rpc
 
 
 class Wallet:

@@ -12,12 +12,10 @@ import pytest
 from contracts.api.problems import Code
 from contracts.job.file import hash_file
 from market.store.models import BidRow, BlobRow
-from tests.integration.conftest import TOKEN
 from tests.support import ROOT
+from tests.support.devnet import TOKEN
 from tests.support.market_parts import make_spec
-from tests.support.served_market import Stage, stage
-
-__all__ = ["stage"]
+from tests.support.served_market import Stage
 
 pytestmark = pytest.mark.mostly_sqlite
 

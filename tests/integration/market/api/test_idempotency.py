@@ -7,9 +7,6 @@ from typing import Any
 from contracts.api.problems import Problem
 from market.api import idempotency
 from market.store.db import Database
-from tests.integration.market.store.test_db import db
-
-__all__ = ["db"]
 
 
 def test_one_of_two_processes_goes_on(db: Database) -> None:

@@ -13,10 +13,8 @@ import pytest
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.wallet import keys
-from tests.integration.conftest import rpc
-from tests.integration.market.cli.test_serve import home, serving
-
-__all__ = ["home"]
+from tests.support.devnet import rpc
+from tests.support.market_process import serving
 
 
 @pytest.mark.timeout(200)

@@ -15,11 +15,8 @@ from contracts.errors import UserError
 from market.auction import clearing
 from market.auction.clearing import Clearing
 from market.store.models import BidRow
-from tests.integration.conftest import TOKEN, clear, rpc
-from tests.integration.market.test_lives import market
-from tests.support.stepped_market import Lives
-
-__all__ = ["market"]
+from tests.support.devnet import TOKEN, rpc
+from tests.support.stepped_market import Lives, clear
 
 
 class Crash(Exception):

@@ -8,15 +8,13 @@ from contracts.api.problems import Code
 from contracts.chain.sending.lane import close_lanes
 from contracts.terms import Phase
 from market.store.models import ChainEvent, EpochRow, LeaseRow, MatchRow
-from tests.integration.conftest import pass_time, rpc
+from tests.support.devnet import pass_time, rpc
 from tests.support.market_parts import (
     make_record,
     signed_approval,
     signed_progress,
 )
-from tests.support.served_market import Stage, stage
-
-__all__ = ["stage"]
+from tests.support.served_market import Stage
 
 
 def lease_matches_chain(stage: Stage, lease: str) -> None:

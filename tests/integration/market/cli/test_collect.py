@@ -10,9 +10,7 @@ from contracts.chain.devnet.devnet import Devnet
 from contracts.settings import write_config
 from market.cli.market import app
 from tests.support.market_parts import RECIPE, STATE, sha256
-from tests.support.served_market import Stage, stage
-
-__all__ = ["stage"]
+from tests.support.served_market import Stage
 
 
 def test_collect(stage: Stage, devnet: Devnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

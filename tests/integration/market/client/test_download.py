@@ -1,6 +1,5 @@
 """What `gpumarket job pull` believes: only what the chain has accepted, whatever a market serves."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,14 @@ from sqlmodel import select
 from contracts import commitment
 from contracts.api.bodies import CheckpointRecord, JobOut
 from contracts.api.problems import Code, Problem
-from contracts.chain.client import Chain
-from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.sending.sender import Sender
 from contracts.orders import new_account
 from contracts.types import from_hex, to_hex
 from market.client.download import Pulled, Unverified, pull
 from market.store.models import CheckpointRow
-from tests.integration.conftest import TOKEN, Funded
-from tests.support.stepped_market import Lives, lives
+from tests.support.stepped_market import Lives
 
 pytestmark = pytest.mark.mostly_sqlite
-
-
-@pytest.fixture
-def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database_url: str) -> Iterator[Lives]:
-    people = funded(2) + funded(3, free=100 * TOKEN)
-    with lives(chain, tmp_path, people, devnet.settings.rules["audited"], database_url) as made:
-        yield made
 
 
 @pytest.fixture

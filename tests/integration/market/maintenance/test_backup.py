@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from contracts.chain.client import Chain
 from contracts.chain.devnet.devnet import Devnet
 from contracts.errors import UserError
 from contracts.settings import CONFIG_NAME
@@ -18,16 +17,8 @@ from market.cli.market import app
 from market.cli.reconcile import app as reconcile_app
 from market.maintenance.backup import save_copy
 from market.store.db import Database
-from tests.integration.conftest import TOKEN, Funded
 from tests.support.postgres import GUEST, Cluster
 from tests.support.stepped_market import Lives, lives
-
-
-@pytest.fixture
-def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database_url: str) -> Iterator[Lives]:
-    people = funded(2) + funded(3, free=100 * TOKEN)
-    with lives(chain, tmp_path, people, devnet.settings.rules["audited"], database_url) as made:
-        yield made
 
 
 @pytest.fixture

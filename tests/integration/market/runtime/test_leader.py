@@ -24,9 +24,9 @@ from market.runtime import leader
 from market.runtime.leader import Elected, NotLeading
 from market.store.db import Database
 from market.store.models import EpochRow, LeaderRow
-from tests.integration.conftest import TOKEN, Funded, give_gas_money, rpc
-from tests.integration.market.cli.test_serve import serving, wait_until_ready
+from tests.support.devnet import TOKEN, Funded, give_gas_money, rpc
 from tests.support.market_parts import RECIPE, make_ask, make_bid, make_spec, signed_ask, signed_bid
+from tests.support.market_process import serving, wait_until_ready
 from tests.support.postgres import Cluster
 
 HASH = "0x" + "11" * 32

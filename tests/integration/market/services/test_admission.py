@@ -17,7 +17,7 @@ from contracts.types import ZERO_ADDRESS
 from market.runtime.settings import MarketSettings
 from market.server import Server, open_context
 from market.store.models import BidRow
-from tests.integration.conftest import TOKEN, Funded, rpc
+from tests.support.devnet import TOKEN, Funded, rpc
 from tests.support.market_parts import (
     RECIPE,
     file_ref,
@@ -27,9 +27,7 @@ from tests.support.market_parts import (
     sha256,
     signed_bid,
 )
-from tests.support.served_market import Stage, stage
-
-__all__ = ["stage"]
+from tests.support.served_market import Stage
 
 
 def test_orders_are_taken_and_shown(stage: Stage) -> None:

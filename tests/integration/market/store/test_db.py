@@ -1,7 +1,6 @@
 """The market's tables on SQLite and on PostgreSQL: migrations, amounts, and writers that take turns."""
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,14 +18,6 @@ from market.store.models import Amount, EpochRow, MatchRow, UtcTime
 from tests.support.postgres import GUEST, Cluster
 
 HASH = "0x" + "11" * 32
-
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
-    database.upgrade()
-    yield database
-    database.close()
 
 
 def differences(db: Database) -> list[object]:

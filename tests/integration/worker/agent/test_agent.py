@@ -2,7 +2,7 @@
 
 import errno
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,51 +10,18 @@ import psutil
 import pytest
 
 from contracts.api.bodies import JobStatus, RejectionIn
-from contracts.chain.client import Chain
 from contracts.chain.lookup import MarketLied
 from contracts.errors import UserError
 from contracts.orders import Rejection
 from contracts.terms import Phase
-from tests.integration.conftest import Funded, pass_time
-from tests.support.whole_market import KEY, PRICE, TOKEN, Stage, terminate, wait_for
+from tests.support.devnet import pass_time
+from tests.support.whole_market import KEY, StageOf, paid, terminate, wait_for
 from worker.agent.agent import Agent
 from worker.cli.local_run import train_locally
 from worker.lease.folder import LeaseFolder
 from worker.sandbox.output import OutputFolder
 
 pytestmark = pytest.mark.mostly_sqlite
-
-StageOf = Callable[..., Stage]
-FREE = 100 * TOKEN
-
-
-@pytest.fixture
-def stage_of(
-    chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
-) -> Iterator[StageOf]:
-    """`stage_of(timeout=120, window=3)`: a stage whose rules have these seconds."""
-    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
-    stages: list[Stage] = []
-
-    def make(*, timeout: int = 120, window: int = 3) -> Stage:
-        rules = chain.settings.rule_set("audited").model_copy(
-            update={"checkpoint_timeout": timeout, "window": window, "arbiter_fee": 1}
-        )
-        matcher, approver = funded(2)
-        client, provider = funded(2, free=FREE)
-        stages.append(Stage(chain, tmp_path, rules, matcher, client, provider, approver, database_url).__enter__())
-        return stages[-1]
-
-    yield make
-    for stage in stages:
-        stage.__exit__()
-
-
-def paid(stage: Stage) -> tuple[int, int]:
-    """What the provider has gained and the client has spent, in checkpoints' prices."""
-    gained, spent = stage.free(stage.provider) - FREE, FREE - stage.free(stage.client)
-    assert gained % PRICE == 0 and spent % PRICE == 0
-    return gained // PRICE, spent // PRICE
 
 
 def test_a_lease_from_open_to_complete(stage_of: StageOf) -> None:

@@ -18,7 +18,7 @@ from contracts.chain.client import Chain
 from contracts.job.provider_wants import Wants
 from contracts.wallet import keys
 from market.matching import fitting
-from tests.integration.conftest import Funded
+from tests.support.devnet import Funded
 from tests.support.whole_market import KEY, PASSWORD, TOKEN, Stage, wait_for
 from worker.files import provider_folder
 from worker.lease.folder import LeaseFolder, Store

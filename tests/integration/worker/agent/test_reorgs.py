@@ -10,12 +10,9 @@ from structlog.testing import capture_logs
 from contracts.chain.client import Chain
 from contracts.chain.lookup import lease_events
 from contracts.chain.sending.lane import close_lanes
-from tests.integration.conftest import rpc
-from tests.integration.worker.agent.test_agent import StageOf, paid, stage_of
-from tests.support.whole_market import Stage, wait_for
+from tests.support.devnet import rpc
+from tests.support.whole_market import Stage, StageOf, paid, wait_for
 from worker.lease.trainer import Training
-
-__all__ = ["stage_of"]
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

@@ -14,7 +14,7 @@ from contracts.chain.sending.sender import Sender
 from contracts.cli import main
 from contracts.orders import new_account
 from contracts.wallet import keys
-from tests.integration.conftest import Funded
+from tests.support.devnet import Funded
 from tests.support.whole_market import KEY, PASSWORD, PRICE, TOKEN, Stage, wait_for
 from worker.agent import sweep
 from worker.sandbox.bubblewrap import Bare, Bubblewrap

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from contracts.chain.client import Chain
 from contracts.cli import main
 from contracts.wallet import keys
-from tests.integration.conftest import Funded
+from tests.support.devnet import Funded
 from tests.support.whole_market import KEY, PASSWORD, TOKEN, Stage
 from worker.settings import offer_path, read_offer
 

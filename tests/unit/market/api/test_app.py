@@ -16,9 +16,7 @@ from contracts.job.spec import FileRef
 from market.api.app import create_app
 from market.store.models import BlobRow, EpochRow, MatchRow, UnmatchedRow
 from tests.support.market_parts import RECIPE, file_ref, make_spec, sha256
-from tests.support.offline_market import DOMAIN, World, world
-
-__all__ = ["world"]
+from tests.support.offline_market import DOMAIN, World
 
 HASH = "0x" + "ab" * 32
 

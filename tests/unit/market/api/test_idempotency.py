@@ -10,9 +10,7 @@ from contracts.api.client import IDEMPOTENCY_KEY as HEADER
 from market.api import idempotency
 from market.maintenance import retention
 from market.store.models import AnswerRow, BidRow, now
-from tests.support.offline_market import World, world
-
-__all__ = ["world"]
+from tests.support.offline_market import World
 
 
 def post(world: World, body: Any, key: str = "one", path: str = "/v1/bids") -> Any:

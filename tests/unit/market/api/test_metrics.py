@@ -10,9 +10,7 @@ from starlette.testclient import TestClient
 from contracts.api.problems import Problem
 from market.store.models import BlobRow
 from tests.support import ROOT
-from tests.support.offline_market import World, world
-
-__all__ = ["world"]
+from tests.support.offline_market import World
 
 
 def samples(world: World) -> dict[tuple[str, ...], float]:

@@ -10,9 +10,7 @@ from contracts.terms import Phase, StateWord, Terms
 from market.chain import keeper
 from market.store.models import LeaseRow
 from tests.support.market_parts import make_bid, make_lease, make_spec
-from tests.support.offline_market import DOMAIN, RULES, World, world
-
-__all__ = ["world"]
+from tests.support.offline_market import DOMAIN, RULES, World
 
 
 def kept(world: World, phases: dict[str, Phase], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:

@@ -11,9 +11,7 @@ from contracts.terms import AccountWord, Phase, StateWord
 from market.client import spending
 from market.store.leases import terms_of
 from tests.support.market_parts import make_bid, make_lease, make_spec
-from tests.support.offline_market import DOMAIN, RULES, World, world
-
-__all__ = ["world"]
+from tests.support.offline_market import DOMAIN, RULES, World
 
 
 def job(bid: Bid, leases: list[Any]) -> Any:

@@ -14,9 +14,7 @@ from market.client import submit
 from market.client.cli.common import find_job_by_prefix
 from market.client.cli.spending import _client_key
 from tests.support.market_parts import make_spec
-from tests.support.offline_market import DOMAIN, World, world
-
-__all__ = ["world"]
+from tests.support.offline_market import DOMAIN, World
 
 OFFER = {"max_price": "2", "stake": "20"}
 

@@ -18,9 +18,7 @@ from market.services.access import DAY
 from market.store.apply import apply
 from market.store.models import BlobRow, ChainEvent, LeaseRow, UploadRow
 from tests.support.market_parts import RECIPE, STATE, make_record, make_spec, sha256, signed_progress, upload
-from tests.support.offline_market import DOMAIN, RULES, World, world
-
-__all__ = ["world"]
+from tests.support.offline_market import DOMAIN, RULES, World
 
 KEEP = Keep(unused=10, files=100, checkpoints=20, result=50)
 

@@ -39,9 +39,7 @@ from tests.support.market_parts import (
     signed_report,
     upload,
 )
-from tests.support.offline_market import DOMAIN, RULES, World, world
-
-__all__ = ["world"]
+from tests.support.offline_market import DOMAIN, RULES, World
 
 HASH = "0x" + "ab" * 32
 

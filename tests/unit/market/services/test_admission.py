@@ -15,9 +15,7 @@ from contracts.types import ZERO_ADDRESS, ZERO_HASH
 from market.store.events import event_row
 from market.store.models import AskRow, BidRow
 from tests.support.market_parts import FOREVER, RECIPE, file_ref, forged, make_bid, make_spec, signed_bid
-from tests.support.offline_market import DOMAIN, RULES, World, world
-
-__all__ = ["world"]
+from tests.support.offline_market import DOMAIN, RULES, World
 
 OTHER = "0x00000000000000000000000000000000000000AA"
 

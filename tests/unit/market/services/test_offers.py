@@ -29,9 +29,7 @@ from tests.support.market_parts import (
     signed_bid,
     upload,
 )
-from tests.support.offline_market import DOMAIN, RULES, World, world
-
-__all__ = ["world"]
+from tests.support.offline_market import DOMAIN, RULES, World
 
 GPU = CPU.model_copy(update={"device": "NVIDIA GeForce RTX 4090", "gpus": 1, "vram_mb": 24_000, "region": "eu-de"})
 TOKEN = 1_000_000

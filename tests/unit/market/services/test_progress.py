@@ -22,9 +22,7 @@ from tests.support.market_parts import (
     signed_rejection,
     signed_report,
 )
-from tests.support.offline_market import DOMAIN, World, world
-
-__all__ = ["world"]
+from tests.support.offline_market import DOMAIN, World
 
 
 @pytest.fixture

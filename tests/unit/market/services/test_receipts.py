@@ -17,10 +17,7 @@ from contracts.settings import home
 from market.store.events import Head
 from market.store.models import AskRow, BidRow, EpochRow
 from tests.support.market_parts import FakeSender, make_spec
-from tests.support.offline_market import DOMAIN, World, world
-from tests.unit.market.store.test_journal import replayed, stored
-
-__all__ = ["world"]
+from tests.support.offline_market import DOMAIN, World, replayed, stored
 
 KINDS = ["ask", "bid"]
 

@@ -32,9 +32,7 @@ from market.store import apply
 from market.store.journal import Journal
 from market.store.models import BidRow, CheckpointRow, EncryptionKeyRow, KeyGrantRow
 from tests.support.market_parts import RECIPE, STATE, file_ref, make_record, make_spec, sha256, signed_progress, upload
-from tests.support.offline_market import DOMAIN, World, world
-
-__all__ = ["world"]
+from tests.support.offline_market import DOMAIN, World
 
 IS_SIGNED = by_key(DOMAIN)
 JOB_KEY = new_job_key()

@@ -1,46 +1,22 @@
 """The journal's order is that of acceptance, whatever clocks say and whoever crashed."""
 
 import itertools
-import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlmodel import SQLModel, select
+from sqlmodel import select
 
 from contracts.api.problems import Problem
 from contracts.errors import UserError
 from market.maintenance import reindex
 from market.server import check_journal
 from market.store import apply
-from market.store.db import Database
 from market.store.journal import Journal, Message
 from market.store.models import CheckpointRow, ReportRow
 from tests.support.market_parts import RECIPE, make_record, signed_progress, signed_report, upload
-from tests.support.offline_market import DOMAIN, World, blank_database, world
-
-__all__ = ["world"]
-
-
-def replayed(world: World, model: type[SQLModel]) -> list[dict[str, Any]]:
-    path = world.context.settings.blob_dir / f"replayed-{secrets.token_hex(4)}.sqlite3"
-    path.write_bytes(blank_database())
-    new = Database(f"sqlite:///{path}")
-    try:
-        with new.session() as session:
-            for message in Journal(world.context.journal.folder).read():
-                apply.apply(session, DOMAIN, message)
-        with new.reading() as session:
-            return [row.model_dump() for row in session.exec(select(model)).all()]
-    finally:
-        new.close()
-
-
-def stored(world: World, model: type[SQLModel]) -> list[dict[str, Any]]:
-    with world.context.db.reading() as session:
-        return [row.model_dump() for row in session.exec(select(model)).all()]
+from tests.support.offline_market import DOMAIN, World, replayed, stored
 
 
 def backwards() -> Iterator[datetime]:

@@ -10,8 +10,7 @@ from contracts.api import receipts
 from contracts.api.bodies import ReceiptOut
 from contracts.errors import UserError
 from contracts.orders import Receipt, new_account
-from tests.support.worker_leases import DOMAIN, PROVIDER, RULES
-from tests.unit.worker.test_settings import OFFER
+from tests.support.worker_leases import DOMAIN, OFFER, PROVIDER, RULES
 from worker.agent import asks
 from worker.agent.asks import BACK_OFF_SECONDS, CurrentAsk
 from worker.lease.folder import Store

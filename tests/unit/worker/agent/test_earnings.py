@@ -7,8 +7,7 @@ import pytest
 
 from contracts.chain.events import Approved, Claimed, Closed, Ended, Event, Opened, Place, Settled
 from contracts.types import ZERO_HASH
-from tests.support.worker_leases import CLIENT, PROVIDER, make_bid, make_spec, make_terms
-from tests.unit.worker.test_settings import OFFER
+from tests.support.worker_leases import CLIENT, OFFER, PROVIDER, make_bid, make_spec, make_terms
 from worker.agent.earnings import Earning, payments, total, write_csv
 from worker.onboarding.selftest import GpuHealth, judge_gpus
 

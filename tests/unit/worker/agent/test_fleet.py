@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import UserError
-from tests.unit.worker.test_settings import OFFER
+from tests.support.worker_leases import OFFER
 from worker.agent.fleet import check_lots, split_cores
 from worker.machine.hardware import Machine, Processor
 from worker.onboarding.register import check_region, choose_gpus, describe

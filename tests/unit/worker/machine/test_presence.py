@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.unit.worker.test_settings import OFFER
+from tests.support.worker_leases import OFFER
 from worker.machine import presence
 from worker.machine.presence import FLEET, Presence, read_wish, write_wish
 from worker.settings import OwnerRules, write_provider_settings

@@ -16,7 +16,7 @@ from contracts.chain.sending.intents import Intent, IntentStore
 from contracts.chain.sending.lane import lane_path
 from contracts.chain.sending.sender import NotMined, Sender
 from contracts.types import to_hex
-from tests.integration.conftest import TOKEN, Funded, rpc
+from tests.support.devnet import TOKEN, Funded, rpc
 from worker.onboarding import register
 
 HELD = 1_000 * TOKEN

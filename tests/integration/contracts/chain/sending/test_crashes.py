@@ -8,7 +8,7 @@ from eth_account.signers.local import LocalAccount
 
 from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
-from tests.integration.conftest import TOKEN, Funded, rpc
+from tests.support.devnet import TOKEN, Funded, rpc
 from tests.support.dying_sender import POINTS
 
 HELD = 1_000 * TOKEN

@@ -14,7 +14,7 @@ from contracts.chain.sending import lane
 from contracts.chain.sending.sender import NotMined, Sender
 from contracts.errors import UserError
 from contracts.orders import new_account
-from tests.integration.conftest import TOKEN, Funded, rpc
+from tests.support.devnet import TOKEN, Funded, rpc
 
 
 def test_threads_share_a_key_without_a_nonce_gap(chain: Chain, funded: Funded) -> None:
