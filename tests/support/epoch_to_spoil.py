@@ -43,17 +43,9 @@ from tests.support.market_parts import CPU, make_ask, make_bid, make_spec, sha25
 from tests.support.offline_market import DOMAIN, RULES
 
 BLOCK, COMMITTED = 20, 25  # the epoch's block, and the one in which it was published
-
-
 SEED_BLOCK = COMMITTED + 1
-
-
 FREE = 100_000_000
-
-
 NUMBER = 3
-
-
 TIP = "0x" + "00" * 20
 
 

@@ -17,6 +17,7 @@ from contracts.api.bodies import CheckpointOut, CheckpointRecord, JobOut, LeaseO
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
 from contracts.chain.follower import Follower
+from contracts.chain.reliability import records
 from contracts.chain.sending.sender import Sender
 from contracts.orders import Rules
 from contracts.terms import StateWord, Terms
@@ -26,9 +27,15 @@ from market.approver.memory import Memory
 from market.approver.service import Approver
 from market.auction.clearing import Clearing
 from market.chain import indexer
-from market.chain.keeper import keep_leases
+from market.chain.keeper import keep
+from market.maintenance.reconcile import read_books, reconcile
+from market.maintenance.retention import Keep
+from market.store import reliability
 from market.store.leases import terms_of
-from market.store.models import EpochRow, LeaseRow
+from market.store.models import (
+    EpochRow,
+    LeaseRow,
+)
 from tests.support.devnet import pass_time, rpc
 from tests.support.market_parts import (
     RECIPE,
@@ -196,3 +203,32 @@ def clear(clearing: Clearing) -> EpochRow | None:
     finally:
         over.set()
         others.join()
+
+
+def one_lease(market: Lives, **changes: Any) -> JobOut:
+    """A job that has just got a lease."""
+    job = market.post_bid(**changes)
+    market.post_ask(market.providers[0])
+    assert market.clear() is not None
+    return job
+
+
+def differences(market: Lives) -> list[str]:
+    """What `reconcile` finds."""
+    found = []
+    for check in reconcile(market.chain, market.context.db, market.context.blobs, Keep.of(market.context.settings)):
+        found += [f"{check.name}: {difference}" for difference in check.differences]
+    with market.context.db.reading() as session:
+        assert found or reliability.records(session) == records(read_books(market.chain).ledger)
+    return found
+
+
+def newest_blob(market: Lives) -> Path:
+    job = next(market.api.jobs())
+    return market.context.blobs.path(list(market.api.checkpoints(job.id))[-1].checkpoint.state.sha256)
+
+
+def tamper_blob(market: Lives) -> None:
+    path = newest_blob(market)
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")

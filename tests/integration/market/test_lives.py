@@ -1,53 +1,22 @@
 """Whole lives of jobs: cleared, approved, released, timed out, moved on, and reconciled; on a real chain."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 from sqlmodel import select
 
-from contracts.api.bodies import JobOut, QuoteIn
+from contracts.api.bodies import QuoteIn
 from contracts.api.epochs import epoch_root
 from contracts.api.problems import Code, Problem
-from contracts.chain.reliability import records
 from contracts.chain.sending.sender import Sender
 from contracts.terms import Phase
-from market.approver.memory import Signed
-from market.client.download import Unverified, accepted_chain, pull
-from market.maintenance import repair
-from market.maintenance.reconcile import read_books, reconcile
-from market.maintenance.retention import Keep
-from market.store import reliability
+from market.client.download import accepted_chain
 from market.store.models import (
-    ApprovalRow,
-    BlobRow,
     ChainEvent,
-    CheckpointRow,
     EpochRow,
     LeaseRow,
-    MatchRow,
     UnmatchedRow,
 )
 from tests.support.devnet import TOKEN
-from tests.support.market_parts import signed_progress
-from tests.support.stepped_market import Lives
-
-
-def one_lease(market: Lives, **changes: Any) -> JobOut:
-    job = market.post_bid(**changes)
-    market.post_ask(market.providers[0])
-    assert market.clear() is not None
-    return job
-
-
-def differences(market: Lives) -> list[str]:
-    found = []
-    for check in reconcile(market.chain, market.context.db, market.context.blobs, Keep.of(market.context.settings)):
-        found += [f"{check.name}: {difference}" for difference in check.differences]
-    with market.context.db.reading() as session:
-        assert found or reliability.stored_records(session) == records(read_books(market.chain).ledger)
-    return found
-
+from tests.support.stepped_market import Lives, differences, one_lease
 
 # ------------------------------------------------------------------ clearing
 
@@ -227,48 +196,6 @@ def test_records_of_what_was_accepted_on_chain_are_welcome_however_late(market: 
     assert [one.checkpoint for one in accepted_chain(market.api, market.api.job(job.id))] == records
 
 
-# ------------------------------------------------------------------ what an approver refuses
-
-
-@pytest.mark.mostly_sqlite
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"state_root": "0x" + "11" * 32}, "the file's state root is 0x"),
-        ({"step": 11}, "checkpoint 1 is at step 10, not 11"),
-        ({"root": "0x" + "11" * 32}, "is not that of its parts"),
-        ({"tip": "0x" + "11" * 20}, "does not follow"),
-    ],
-)
-def test_the_approver_rejects_whatever_its_market_let_pass(market: Lives, changes: dict[str, Any], says: str) -> None:
-    lease = market.lease_of(one_lease(market))
-    record = market.record(lease, 1, lease.state.tip, **changes)
-    body = signed_progress(lease.id, record, market.chain.domain, market.key(lease.provider))
-    with market.context.db.session() as session:  # a market that checks nothing
-        market.context.accept(session, "progress", body, bid=lease.job, provider=lease.provider)
-    market.approver.approve_reported()
-    out = market.api.lease(lease.id)
-    assert out.rejection is not None and says in out.rejection.rejection.reason
-    assert out.approval is None and market.new_approver()._memory.recall(lease.id) is None
-
-
-def test_the_approver_never_signs_two_tips_for_one_checkpoint(market: Lives) -> None:
-    job = one_lease(market)
-    lease = market.lease_of(job)
-    tip = market.make(lease, 1)
-    with market.context.db.session() as session:  # a market that forgets what it was told
-        for model in (ApprovalRow, CheckpointRow):
-            for row in session.exec(select(model)):
-                session.delete(row)
-    again = market.new_approver()
-    market.report(lease, 1, lease.state.tip, metrics={"loss": 0.5}, trace_root="0x" + "33" * 32)
-    again.approve_reported()
-    assert market.api.lease(lease.id).approval is None
-    assert again._memory.recall(lease.id) == Signed(1, tip)
-    with pytest.raises(ValueError, match="would contradict"):
-        again._memory.remember(lease.id, Signed(1, "0x" + "44" * 20))
-
-
 def test_a_failed_checkpoint_is_tried_three_times(market: Lives) -> None:
     job = one_lease(market)
     for attempt in range(3):
@@ -282,174 +209,6 @@ def test_a_failed_checkpoint_is_tried_three_times(market: Lives) -> None:
     failed = market.api.job(job.id)
     assert failed.status == "failed" and "their logs are in its reports" in failed.reason
     assert market.chain.account(market.client.address).free == 100 * TOKEN  # its money is free
-
-
-# ------------------------------------------------------------------ what a client's pull believes
-
-
-def pulled(market: Lives, job: JobOut, folder: Path, **lies: Any) -> list[str]:
-    told = market.api.job(job.id).model_copy(update=lies)
-    return [one.path.name for one in pull(market.reader, market.chain, told, folder, True, lambda _: None)]
-
-
-def test_pull_verifies_tip_by_tip(market: Lives, tmp_path: Path) -> None:
-    job = one_lease(market)
-    lease = market.lease_of(job)
-    market.make(lease, 3)
-    market.redeem(lease)
-    assert pulled(market, job, tmp_path / "all") == [f"checkpoint-{index:05d}.safetensors" for index in (1, 2, 3)]
-    with pytest.raises(Unverified, match="no record of checkpoint 4 follows"):
-        pulled(market, job, tmp_path / "more", accepted=4)
-    with pytest.raises(Unverified, match="Bid or JobSpec is not that of job"):
-        pulled(market, job, tmp_path / "bid", bid=job.bid.model_copy(update={"units": 1}))
-    tamper_blob(market)
-    with pytest.raises(Problem, match="not what its name says"):
-        pulled(market, job, tmp_path / "blob")
-    assert sorted(path.name for path in (tmp_path / "blob").iterdir()) == [
-        f"checkpoint-{n:05d}.safetensors" for n in (1, 2)
-    ]
-
-
-def test_pull_compares_with_the_chain(market: Lives, tmp_path: Path) -> None:
-    """A market that made up a chain of checkpoints of its own, which fits together but was never accepted."""
-    job = one_lease(market)
-    lease = market.lease_of(job)
-    market.make(lease, 2)
-    market.redeem(lease)
-    first = market.record(lease, 1, lease.state.tip, trace_root="0x" + "66" * 32)
-    second = market.record(lease, 2, first.tip)
-    with market.context.db.session() as session:
-        for record in (first, second):
-            row = session.get_one(CheckpointRow, (lease.id, record.index))
-            row.record, row.tip = record.model_dump(mode="json"), record.tip
-    with pytest.raises(Unverified, match=r"checkpoint [12] has the tip .* on chain"):
-        pulled(market, job, tmp_path / "made-up")
-
-
-# ------------------------------------------------------------------ reconcile finds each lie
-
-
-def tamper_paid(market: Lives) -> None:
-    with market.context.db.session() as session:
-        session.exec(select(LeaseRow)).one().paid += 1
-
-
-def tamper_event(market: Lives) -> None:
-    with market.context.db.session() as session:
-        session.delete(session.exec(select(ChainEvent).where(ChainEvent.name == "Approved")).one())
-
-
-def tamper_lease(market: Lives) -> None:
-    with market.context.db.session() as session:
-        session.delete(session.exec(select(LeaseRow)).one())
-
-
-def tamper_match(market: Lives) -> None:
-    with market.context.db.session() as session:
-        session.exec(select(MatchRow)).one().price += 1
-
-
-def tamper_claim(market: Lives) -> None:
-    with market.context.db.session() as session:
-        row = session.exec(select(CheckpointRow).where(CheckpointRow.n == 1)).one()
-        row.signature = row.signature[:-2] + ("00" if not row.signature.endswith("00") else "01")
-
-
-def tamper_approval(market: Lives) -> None:
-    with market.context.db.session() as session:
-        session.exec(select(ApprovalRow).where(ApprovalRow.n == 2)).one().tip = "0x" + "55" * 20
-
-
-def newest_blob(market: Lives) -> Path:
-    job = next(market.api.jobs())
-    return market.context.blobs.path(list(market.api.checkpoints(job.id))[-1].checkpoint.state.sha256)
-
-
-def tamper_blob(market: Lives) -> None:
-    path = newest_blob(market)
-    path.chmod(0o600)
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
-
-
-def lose_blob(market: Lives) -> None:
-    newest_blob(market).unlink()
-
-
-def lose_job_file(market: Lives) -> None:
-    job = next(market.api.jobs())
-    market.context.blobs.path(job.spec.files["recipe.py"].sha256).unlink()
-
-
-@pytest.mark.mostly_sqlite
-@pytest.mark.parametrize(
-    ("tamper", "says"),
-    [
-        (tamper_paid, "(paid, fees, refunded, penalty)"),
-        (tamper_event, "is missing in the database"),
-        (tamper_lease, "is missing in the database"),
-        (tamper_match, "match of bid"),
-        (tamper_claim, "claim 1 of lease"),
-        (tamper_approval, "approval 2 of lease"),
-        (tamper_blob, "bytes that hash to"),
-        (lose_blob, "is missing"),
-        (lose_job_file, "recipe.py of job"),
-    ],
-)
-def test_reconcile_names_what_differs(market: Lives, tamper: Any, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("market.maintenance.reconcile.SECONDS_BETWEEN", 0)
-    monkeypatch.setattr("market.maintenance.reconcile.LOOKS", 2)
-    job = one_lease(market)
-    lease = market.lease_of(job)
-    market.make(lease, 2)
-    market.redeem(lease)
-    assert differences(market) == []
-    tamper(market)
-    found = differences(market)
-    assert found and any(says in difference for difference in found), found
-
-
-def lose_message(market: Lives) -> None:
-    with market.context.db.session() as session:
-        session.delete(session.exec(select(ApprovalRow).where(ApprovalRow.n == 1)).one())
-
-
-def lose_blob_row(market: Lives) -> None:
-    with market.context.db.session() as session:
-        session.delete(session.exec(select(BlobRow)).first())
-
-
-def make_up_blob_row(market: Lives) -> None:
-    with market.context.db.session() as session:
-        session.add(BlobRow(sha256="0x" + "77" * 32, size=7))
-
-
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_reconcile_mends_what_is_safe(
-    market: Lives, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("market.maintenance.reconcile.SECONDS_BETWEEN", 0)
-    monkeypatch.setattr("market.maintenance.reconcile.LOOKS", 2)
-    monkeypatch.setattr("market.maintenance.repair.SECONDS_BETWEEN", 0)
-    context = market.context
-    job = one_lease(market)
-    lease = market.lease_of(job)
-    market.make(lease, 2)
-    market.redeem(lease)
-    for tamper in (
-        tamper_paid, tamper_event, tamper_match, tamper_claim, tamper_approval, lose_message, lose_blob_row,
-        make_up_blob_row,
-    ):  # fmt: skip
-        tamper(market)
-    would = [str(one) for one in repair.find_repairs(market.chain, context.db, context.blobs)]
-    assert len(would) == 8, would
-    assert sorted(repair.fix(market.chain, context.db, context.blobs)) == sorted(would)
-    assert differences(market) == []
-    tamper_blob(market)
-    with context.db.session() as session:
-        session.add(EpochRow(number=1_000, order_root="0x" + "11" * 32))  # nobody knows where that came from
-    left = differences(market)
-    assert list(repair.fix(market.chain, context.db, context.blobs)) == []
-    assert differences(market) == left and len(left) == 2
 
 
 def test_epoch_rows_say_what_was_unmatched(market: Lives) -> None:
