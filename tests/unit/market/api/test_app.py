@@ -1,22 +1,14 @@
 """The API's frame: problems for all that goes wrong, limits, blobs over HTTP, the schema without a market."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from sqlalchemy import create_engine
-from structlog.contextvars import merge_contextvars
-from structlog.testing import capture_logs
 
-from contracts.api.access import Signer
-from contracts.api.problems import Code, Problem
-from contracts.job.spec import FileRef
+from contracts.api.problems import Code
 from market.api.app import create_app
-from market.store.models import BlobRow, EpochRow, MatchRow, UnmatchedRow
-from tests.support.market_parts import RECIPE, file_ref, make_spec, sha256
-from tests.support.offline_market import DOMAIN, World
+from tests.support.offline_market import World
 
 HASH = "0x" + "ab" * 32
 
@@ -166,117 +158,3 @@ def test_a_silent_node(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world.context, "account", silent)
     body = world.bid()
     world.refuses(lambda: world.api.post_bid(body), 503, Code.MARKET_NOT_READY)
-
-
-def test_until_the_chain_is_followed(world: World) -> None:
-    assert world.api._http.get("/readyz").status_code == 204
-    world.context.caught_up.clear()
-    assert_not_ready(world, "this market still follows the chain; it has come to block 0")
-    world.refuses(world.api.info, 503, Code.MARKET_NOT_READY)
-
-
-def test_when_the_chain_is_followed_no_more(world: World) -> None:
-    world.context.followed -= world.context.settings.ready_seconds + 1
-    assert_not_ready(world, "the chain could not be followed for 6")  # and some seconds
-
-
-def test_without_a_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world.context.db, "_reader", create_engine("sqlite:////no/such/folder/market.sqlite3"))
-    assert_not_ready(world, "the market's database does not answer")
-
-
-def assert_not_ready(world: World, detail: str) -> None:
-    """But alive."""
-    assert world.api._http.get("/healthz").status_code == 204
-    response = world.api._http.get("/readyz")
-    assert (response.status_code, response.json()["code"]) == (503, "market_not_ready")
-    assert response.json()["detail"].startswith(detail)
-
-
-def test_a_request_keeps_the_id_that_it_came_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    response = world.api._http.get(f"/v1/jobs/{HASH}", headers={"x-request-id": "load-balancer.1"})
-    assert (response.headers["x-request-id"], response.json()["request"]) == ("load-balancer.1", "load-balancer.1")
-    for bad in ("", "a b", "x" * 65, "a\tb"):
-        response = world.api._http.get(f"/v1/jobs/{HASH}", headers={"x-request-id": bad})
-        assert len(response.headers["x-request-id"]) == 12
-    monkeypatch.setattr(world.context, "account", lambda address: 1 // 0)
-    with pytest.raises(Problem) as caught:
-        world.api.account(world.client.address)
-    assert "In the market's log it is request " in str(caught.value.hint)
-
-
-def test_what_is_logged_names_request_job_and_lease(world: World) -> None:
-    lease = world.lease()
-    with capture_logs(processors=[merge_contextvars]) as logs:
-        world.api._http.get(f"/v1/jobs/{HASH}", headers={"x-request-id": "one"})
-        world.api._http.post(
-            "/v1/reports",
-            json={"report": {"lease": lease.id}, "signature": "0x", "text": ""},
-            headers={"x-request-id": "two"},
-        )
-        world.api._http.get("/v1/epochs/7", headers={"x-request-id": "three"})
-    about = {(line["request"], line.get("job"), line.get("lease")) for line in logs if line["event"] == "api.request"}
-    assert about == {("one", HASH, None), ("two", None, lease.id), ("three", None, None)}
-
-
-# ------------------------------------------------------------------ blobs
-
-
-def test_blobs_there_and_back(world: World, tmp_path: Path) -> None:
-    source, api = tmp_path / "data", world.api_of(world.client)
-    source.write_bytes(bytes(range(256)) * 300)
-    before = world.count(BlobRow)
-    ref = api.put_blob(source)
-    assert api.has_blob(ref.sha256)
-    assert api.put_blob(source) == ref
-    assert world.count(BlobRow) == before + 1
-    job = api.post_bid(world.bid(spec=make_spec(files={"recipe.py": ref}))).id
-    assert api.get_blob(ref, tmp_path / "copy", job=job).read_bytes() == source.read_bytes()
-    headers = {"range": "bytes=256-259"} | Signer(world.client, DOMAIN).reading(job)
-    part = api._http.get(f"/v1/blobs/{ref.sha256}", headers=headers)
-    assert (part.status_code, part.content) == (206, b"\0\1\2\3")
-
-
-def test_a_blob_under_another_name(world: World) -> None:
-    before = world.count(BlobRow)
-    headers = Signer(world.client, DOMAIN).writing()
-    response = world.api._http.put(f"/v1/blobs/{HASH}", content=RECIPE, headers=headers)
-    assert (response.status_code, response.json()["code"]) == (400, "blob_mismatch")
-    assert not world.api_of(world.client).has_blob(HASH)
-    assert world.count(BlobRow) == before
-    assert not any(path.is_file() for path in (world.context.blobs.folder / "incoming").iterdir())
-
-
-def test_a_blob_that_is_too_large(world: World) -> None:
-    data, headers = bytes(100_001), Signer(world.client, DOMAIN).writing()
-    for content in (data, iter([data])):  # announced, and found out on the way
-        response = world.api._http.put(f"/v1/blobs/{sha256(data)}", content=content, headers=headers)
-        assert (response.status_code, response.json()["code"]) == (413, "blob_too_large")
-    assert not world.api_of(world.client).has_blob(sha256(data))
-
-
-def test_a_market_that_lies_about_a_blob(world: World, tmp_path: Path) -> None:
-    ref, job = file_ref(RECIPE), world.lease().bid
-    world.context.blobs.path(ref.sha256).write_bytes(b"other bytes")
-    with pytest.raises(Problem, match="not what its name says"):
-        world.api_of(world.client).get_blob(FileRef(sha256=ref.sha256, size=11), tmp_path / "copy", job=job)
-    assert list(tmp_path.glob("*copy*")) == []
-
-
-# ------------------------------------------------------------------ epochs
-
-
-def test_epochs_newest_first(world: World) -> None:
-    with world.context.db.session() as session:
-        for number in (1, 2, 5):
-            session.add(EpochRow(number=number, order_root=HASH))
-        session.flush()
-        session.add(MatchRow(epoch=5, bid=HASH, ask=HASH, price=1 << 80, note="skipped"))
-        session.add(UnmatchedRow(epoch=5, bid="0x" + "cd" * 32, reason="there are no open asks"))
-    assert [epoch.number for epoch in world.api.epochs()] == [5, 2, 1]
-    page = world.api._http.get("/v1/epochs", params={"limit": 2}).json()
-    rest = world.api._http.get("/v1/epochs", params={"limit": 2, "after": page["next"]}).json()
-    assert [item["number"] for item in rest["items"]] == [1]
-    epoch = world.api.epoch(5)
-    assert [(match.price, match.lease, match.note) for match in epoch.matches] == [(1 << 80, None, "skipped")]
-    assert [left.reason for left in epoch.unmatched] == ["there are no open asks"]
