@@ -126,16 +126,3 @@ def test_a_cursor_of_another_list(world: World) -> None:
     for cursor in ("x", "", "W10", "WzAsMSwyLCJ4Il0x", "WzAsMSwyLDNd", "W1tbW1tb" * 100):
         problem = world.refuses(lambda after=cursor: offers(world, after=after), 422, Code.VALIDATION_FAILED)
         assert "is not a cursor of this list" in problem.message
-
-
-NEEDS: list[tuple[dict[str, Any], str | None]] = [
-    ({"resources": {"gpus": 1}}, "lot"),
-    ({"environment": "torch-9.9"}, "environment"),
-    ({"resources": {"devices": ["NVIDIA H100"]}}, "device"),
-    ({"resources": {"memory_mb": 8_001}}, "memory"),
-    ({"resources": {"regions": ["eu-fr", "us"]}}, "region"),
-    ({"resources": {"tier": 1}}, "tier"),
-    ({"resources": {"units_per_hour": 3_600_000_001}}, "speed"),
-    ({"deadline": "2099-01-01T00:00:00Z"}, None),
-    ({"resources": {"regions": ["eu-de"], "devices": [CPU.device], "units_per_hour": 3_500_000_000}}, None),
-]

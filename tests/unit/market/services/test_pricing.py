@@ -33,6 +33,19 @@ def test_what_a_job_costs_on_each_machine(world: World) -> None:
     assert world.api.quote(quote_in(world, max_price=first.job.lowest_limit - 1)).likely_ask is None
 
 
+NEEDS: list[tuple[dict[str, Any], str | None]] = [
+    ({"resources": {"gpus": 1}}, "lot"),
+    ({"environment": "torch-9.9"}, "environment"),
+    ({"resources": {"devices": ["NVIDIA H100"]}}, "device"),
+    ({"resources": {"memory_mb": 8_001}}, "memory"),
+    ({"resources": {"regions": ["eu-fr", "us"]}}, "region"),
+    ({"resources": {"tier": 1}}, "tier"),
+    ({"resources": {"units_per_hour": 3_600_000_001}}, "speed"),
+    ({"deadline": "2099-01-01T00:00:00Z"}, None),
+    ({"resources": {"regions": ["eu-de"], "devices": [CPU.device], "units_per_hour": 3_500_000_000}}, None),
+]
+
+
 def test_why_a_machine_does_not_fit(world: World) -> None:
     post(world, CPU.model_copy(update={"region": "eu-de"}))
     for asked, reason in NEEDS:

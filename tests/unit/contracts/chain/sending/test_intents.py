@@ -1,4 +1,4 @@
-"""The sender's pure parts, and its file of intents."""
+"""The file of intents: what was to be sent is sent once, whatever happens between."""
 
 import sqlite3
 import time
@@ -6,19 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from eth_account import Account
-from hypothesis import given
-from hypothesis import strategies as st
 
-from contracts.chain.sending.fees import Fees, fees_now, raised
-from contracts.chain.sending.intents import KEEP_SECONDS, KEEP_UNNAMED_SECONDS, Draft, Intent, IntentStore, Version
-from contracts.chain.sending.signing import TransactionSigner
-from contracts.types import from_hex, to_hex
+from contracts.chain.sending.fees import Fees
+from contracts.chain.sending.intents import KEEP_SECONDS, KEEP_UNNAMED_SECONDS, Draft, IntentStore, Version
+from contracts.types import from_hex
 
-ACCOUNT = Account.from_key("0x" + "12" * 32)
 TO = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
 FEES = Fees(10, 100)
-WEI = st.integers(0, 2**80)
 
 
 def draft(key: str | None = None, value: int = 0) -> Draft:
@@ -30,48 +24,6 @@ def store(tmp_path: Path) -> Iterator[IntentStore]:
     made = IntentStore(tmp_path / "intents" / "one.sqlite3")
     yield made
     made.close()
-
-
-# ------------------------------------------------------------- fees and signatures
-
-
-@given(WEI, WEI, WEI)
-def test_fees_stay_below_the_cap(tip: int, base: int, cap: int) -> None:
-    fees = fees_now(tip, base, cap)
-    assert fees.tip <= fees.most <= cap
-    assert fees.most == cap or fees == (tip, 2 * base + tip)
-
-
-@given(WEI, WEI, WEI, WEI)
-def test_both_fees_rise_by_an_eighth_at_least(tip: int, base: int, tip_now: int, base_now: int) -> None:
-    old, today = fees_now(tip, base, 2**100), fees_now(tip_now, base_now, 2**100)
-    new = raised(old, today, 2**100)
-    assert new is not None
-    assert all(8 * after >= 9 * before for before, after in zip(old, new, strict=True))
-    assert new.tip >= today.tip
-    assert new.most >= max(today.most, new.tip)
-    assert raised(old, today, new.most) == new
-    assert raised(old, today, new.most - 1) is None
-
-
-@given(st.integers(0, 2**64), WEI, WEI, st.integers(21_000, 2**24), WEI, st.binary(max_size=200), st.integers(1, 2**40))
-def test_signs_as_eth_account_does(
-    nonce: int, tip: int, most: int, gas: int, value: int, data: bytes, chain: int
-) -> None:
-    version = TransactionSigner(ACCOUNT, chain).sign(
-        Intent(1, Draft(TO, data, value, gas), nonce, Fees(tip, most), 0.0)
-    )
-    expected = ACCOUNT.sign_transaction(
-        {
-            "type": 2, "chainId": chain, "nonce": nonce, "maxPriorityFeePerGas": tip, "maxFeePerGas": most,
-            "gas": gas, "to": TO, "value": value, "data": to_hex(data),
-        }
-    )  # fmt: skip
-    assert version.raw == bytes(expected.raw_transaction)
-    assert version.hash == to_hex(bytes(expected.hash))
-
-
-# ------------------------------------------------------------- the file
 
 
 def test_nonces_go_on_from_the_higher_of_file_and_chain(store: IntentStore) -> None:
