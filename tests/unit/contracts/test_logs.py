@@ -1,11 +1,19 @@
-"""A full disk takes log lines, not the program."""
+"""Log lines: a full disk takes them and not the program, and what strangers write steers no terminal."""
 
 import sys
+from typing import Any
 
 import pytest
 import structlog
 
-from contracts.logs import log_stream
+from contracts.logs import configure_logs, log_stream
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Any:
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 def test_a_line_that_cannot_be_written_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,3 +31,11 @@ def test_a_line_that_cannot_be_written_is_lost(monkeypatch: pytest.MonkeyPatch) 
 def test_a_line_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     structlog.PrintLogger(log_stream()).info("told")
     assert capsys.readouterr().err == "told\n"
+
+
+def test_a_stranger_s_text_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "console")
+    structlog.get_logger("fresh").info("api.refused", path="/v1/jobs/\x1b]0;owned\x07\x9b2J", status=401)
+    said = capsys.readouterr().err
+    assert "/v1/jobs/" in said and "401" in said
+    assert not {"\x1b", "\x07", "\x9b"} & set(said)

@@ -1,17 +1,16 @@
 """Connecting to the right thing, and what refusals say."""
 
-import time
 from typing import Any
 
 import pytest
 
 from contracts.chain.client import Chain, connect
-from contracts.chain.devnet.devnet import Devnet, start_devnet
+from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.errors import EscrowError
 from contracts.chain.events import Deposited, EpochPublished, PageRaised
 from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
-from contracts.orders import Rules, new_account
+from contracts.orders import Rules
 from contracts.terms import Nums, Parties, Terms
 from contracts.types import ZERO_ADDRESS, ZERO_HASH
 from tests.support.devnet import TOKEN, Funded
@@ -107,43 +106,3 @@ def test_events_of_a_receipt(chain: Chain, funded: Funded) -> None:
     [published] = chain.events(sender.send(chain.publish_epoch(2, "0x" + "11" * 32)))
     assert isinstance(published, EpochPublished)
     assert (published.market, published.epoch, published.order_set_root) == (alice.address, 2, "0x" + "11" * 32)
-
-
-def test_one_devnet_a_home(devnet: Devnet) -> None:
-    with pytest.raises(UserError, match=f"running for .* already: process {devnet.process.pid}"):
-        start_devnet(devnet.home)
-
-
-def test_a_port_in_use(devnet: Devnet, tmp_path: Any) -> None:
-    port = int(devnet.settings.rpc_url.rsplit(":", 1)[1])
-    with pytest.raises(UserError, match=f"port {port} is not free"):
-        start_devnet(tmp_path, port)
-
-
-def test_a_config_that_is_not_a_devnets_is_kept(tmp_path: Any) -> None:
-    (tmp_path / "config.toml").write_text("chain_id = 1\n")
-    with pytest.raises(UserError, match="was not written by a devnet"):
-        start_devnet(tmp_path)
-    assert (tmp_path / "config.toml").read_text() == "chain_id = 1\n"
-
-
-def test_a_devnet_goes_on_from_its_state_file(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
-    alice, state = new_account(), tmp_path / "state.json"
-    with start_devnet(tmp_path, state=state) as first:
-        chain = connect(first.settings)
-        Sender(chain, first.operator).send(chain.faucet(alice.address, 5))
-    with start_devnet(tmp_path, state=state) as second:
-        assert second.reused and second.deployment.escrow == first.deployment.escrow
-        assert connect(second.settings).token_balance(alice.address) == 5
-
-
-def test_a_clock_that_goes_on_without_transactions(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
-    with start_devnet(tmp_path, block_time=0.2) as devnet:
-        chain = connect(devnet.settings)
-        Sender(chain, devnet.operator).send(chain.faucet(NOBODY, 1))
-        before, deadline = chain.now(), time.monotonic() + 30
-        while chain.now() == before and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert chain.now() > before

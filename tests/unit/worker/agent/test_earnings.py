@@ -1,15 +1,11 @@
-"""What a lease's events paid; and what the selftest says of GPUs as NVML reports them."""
+"""What a lease's events paid."""
 
 import io
-from dataclasses import replace
-
-import pytest
 
 from contracts.chain.events import Approved, Claimed, Closed, Ended, Event, Opened, Place, Settled
 from contracts.types import ZERO_HASH
-from tests.support.worker_leases import CLIENT, OFFER, PROVIDER, make_bid, make_spec, make_terms
+from tests.support.worker_leases import CLIENT, PROVIDER, make_bid, make_spec, make_terms
 from worker.agent.earnings import Earning, payments, total, write_csv
-from worker.onboarding.selftest import GpuHealth, judge_gpus
 
 AT = Place(3, ZERO_HASH, 0, ZERO_HASH, 0)
 TERMS = make_terms(make_bid(make_spec()), start=1)
@@ -45,28 +41,3 @@ def test_totals_and_csv() -> None:
     heading, line = file.getvalue().splitlines()
     assert heading == "day,lease,job,client,checkpoints,paid,penalties,net,gas_wei,final"
     assert line == f"2030-01-01,{TERMS.lease},{ZERO_HASH},{CLIENT.address},2,20,5,15,7,True"
-
-
-WELL = GpuHealth(0, 'A "quoted" GPU', "570.1", 24_000, 23_900, 60, 0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "verdict", "words"),
-    [
-        ({}, "ok", "driver 570.1"),
-        ({"ecc_errors": None, "celsius": None}, "ok", "driver"),
-        ({"ecc_errors": 2}, "fail", "2 uncorrected ECC errors"),
-        ({"name": "Another"}, "fail", "GPU 0 is Another"),
-        ({"memory_mb": 20_000}, "fail", "the Ask sells"),
-        ({"celsius": 90}, "warn", "90 °C"),
-        ({"free_mb": 10_000}, "warn", "10,000 of 24,000 MB free"),
-    ],
-)
-def test_gpus_as_nvml_reports_them(changes: dict[str, object], verdict: str, words: str) -> None:
-    check = judge_gpus([replace(WELL, **changes)], OFFER)  # type: ignore[arg-type]
-    assert check.verdict == verdict and words in check.found
-    assert (check.mend == "") == (verdict == "ok")
-
-
-def test_a_gpu_that_is_missing() -> None:
-    assert judge_gpus([], OFFER).verdict == "fail"
