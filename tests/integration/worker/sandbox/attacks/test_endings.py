@@ -26,7 +26,7 @@ def test_it_dies_with_a_killed_worker(tmp_path: Path) -> None:
     program = f"""
 import time
 from pathlib import Path
-from tests.integration.worker.sandbox.test_attacks import job
+from tests.support.attack_runs import job
 from worker.training.messages import Ready
 from worker.sandbox.runner import Runner
 folder = Path({str(tmp_path)!r})
