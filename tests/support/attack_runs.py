@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from contracts.job.spec import JobSpec, hash_file
+from contracts.job.file import hash_file
+from contracts.job.spec import JobSpec
 from tests.support.recipes import ATTACKS
 from worker.sandbox import bubblewrap
 from worker.sandbox.limits import Limits

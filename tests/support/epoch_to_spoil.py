@@ -16,7 +16,6 @@ from contracts.api.epochs import (
     EpochHeader,
     EpochOut,
     MatchOut,
-    TradeClassOut,
     epoch_root,
 )
 from contracts.chain.events import (
@@ -33,8 +32,8 @@ from contracts.finality import Finality
 from contracts.orders import Receipt, SignedType, new_account
 from contracts.terms import AccountWord, Flag, Nums, Parties, Phase, Terms
 from contracts.types import ZERO_HASH, from_hex, to_hex
-from market.auction.clearing import class_out
 from market.matching import clear
+from market.matching.inputs import published
 from market.verify.history import BlockFacts, Past, look_back
 from market.verify.published import OrderSet, Promise, Published
 from market.verify.result import book_of
@@ -210,10 +209,7 @@ class World:
             matches.append(
                 MatchOut(bid=match.bid.id, ask=match.ask.id, price=match.price, place=match.place, lease=opened.lease)
             )
-        prices = [
-            ClassPrice(of=TradeClassOut.model_validate(class_out(of)), price=price, epoch=NUMBER)
-            for of, price in result.prices.items()
-        ]
+        prices = [ClassPrice(of=published(of), price=price, epoch=NUMBER) for of, price in result.prices.items()]
         return Held(self, self.told(header, matches=matches), orders, prices)
 
     def publish(self, number: int, root: str, block: int) -> None:

@@ -27,7 +27,7 @@ from market.approver.memory import Memory
 from market.approver.service import Approver
 from market.auction.clearing import Clearing
 from market.chain import indexer
-from market.chain.keeper import keep
+from market.chain.keeper import keep_leases
 from market.maintenance.reconcile import read_books, reconcile
 from market.maintenance.retention import Keep
 from market.store import reliability
@@ -219,7 +219,7 @@ def differences(market: Lives) -> list[str]:
     for check in reconcile(market.chain, market.context.db, market.context.blobs, Keep.of(market.context.settings)):
         found += [f"{check.name}: {difference}" for difference in check.differences]
     with market.context.db.reading() as session:
-        assert found or reliability.records(session) == records(read_books(market.chain).ledger)
+        assert found or reliability.stored_records(session) == records(read_books(market.chain).ledger)
     return found
 
 

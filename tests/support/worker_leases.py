@@ -13,15 +13,16 @@ from safetensors.numpy import save_file
 
 from contracts import commitment
 from contracts.api.bodies import AskResources, CheckpointOut, CheckpointRecord, LeaseOut, LeaseState
-from contracts.job.spec import FileRef, JobSpec, hash_file
+from contracts.job.file import hash_file
+from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Bid, Claim, Domain, Rules, new_account
 from contracts.statefile import file_state_root
 from contracts.terms import Nums, Parties, Terms
 from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex, to_hex
 from worker.lease.folder import Job, LeaseFile, LeaseFolder, Store
 from worker.lease.job_key import JobKey
-from worker.settings import Offer
-from worker.training.checkpoints import file_state_root
+from worker.lease.tools import LeaseTools
+from worker.settings import ProviderSettings
 
 DOMAIN = Domain(chain_id=31337, verifying_contract="0x5FbDB2315678afecb367f032d93F642f64180aa3")
 RULES = Rules(
@@ -228,7 +229,7 @@ def sign(account: LocalAccount, message: Any) -> str:
     return signature
 
 
-OFFER = Offer(
+OFFER = ProviderSettings(
     market_url="http://market.example:8600",
     price_per_hour=800_000,
     units_per_hour=2**63,

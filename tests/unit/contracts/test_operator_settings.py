@@ -16,7 +16,7 @@ from market.approver.settings import ApproverSettings, load_approver_settings
 from market.cli import market
 from market.runtime.settings import MarketSettings, load_market_settings
 from tests.support import ROOT
-from worker.settings import MoneyRules, Offer, OwnerRules
+from worker.settings import MoneyRules, OwnerRules, ProviderSettings
 
 DOCS = ROOT / "docs"
 SECRET = "geheim"

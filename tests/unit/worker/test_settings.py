@@ -7,7 +7,16 @@ import pytest
 from contracts.errors import UserError
 from contracts.job.provider_wants import Wants
 from tests.support.worker_leases import OFFER
-from worker.settings import TABLES, MoneyRules, Offer, OwnerRules, offer_path, read_offer, to_toml, write_offer
+from worker.settings import (
+    TABLES,
+    MoneyRules,
+    OwnerRules,
+    ProviderSettings,
+    provider_settings_path,
+    read_provider_settings,
+    to_toml,
+    write_provider_settings,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -118,7 +118,7 @@ def test_reconcile_mends_what_is_safe(
         make_up_blob_row,
     ):  # fmt: skip
         tamper(market)
-    would = [str(one) for one in repair.find(market.chain, context.db, context.blobs)]
+    would = [str(one) for one in repair.find_repairs(market.chain, context.db, context.blobs)]
     assert len(would) == 8, would
     assert sorted(repair.fix(market.chain, context.db, context.blobs)) == sorted(would)
     assert differences(market) == []

@@ -22,7 +22,7 @@ from market.maintenance import reindex
 from market.store import apply
 from market.store.columns import now
 from market.store.journal import FOLDER, Journal
-from market.store.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow, now
+from market.store.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow
 from tests.support.devnet import TOKEN, Funded
 from tests.support.stepped_market import Lives, lives
 

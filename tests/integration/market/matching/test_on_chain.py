@@ -21,8 +21,8 @@ from contracts.job.spec import Resources
 from contracts.orders import Approval
 from contracts.terms import Terms
 from contracts.types import ZERO_ADDRESS
-from market.matching import AskOffer, BidOffer, Book, Match, clear
-from market.matching.inputs import ask_offer, needs_of
+from market.matching import BidOffer, Book, Match, clear
+from market.matching.inputs import OfferReader, book_of
 from tests.support.devnet import give_gas_money, rpc
 from tests.support.market_parts import CPU, EVERY, make_ask, make_bid, make_spec, signed_ask, signed_bid
 

@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from sqlmodel import col, func, select
 
 from contracts.errors import UserError
-from market.store.columns import Amount, UtcTime
 from market.store.db import OUTAGE, Database
 from market.store.models import EpochRow, MatchRow
 from tests.support.postgres import GUEST, Cluster

@@ -11,8 +11,8 @@ from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
 from contracts.errors import UserError
+from market.store.columns import Amount, UtcTime
 from market.store.db import Database
-from market.store.models import Amount, UtcTime
 
 HASH = "0x" + "11" * 32
 

@@ -14,7 +14,7 @@ from contracts.cli import main
 from contracts.wallet import keys
 from tests.support.devnet import Funded
 from tests.support.whole_market import KEY, PASSWORD, TOKEN, Stage
-from worker.settings import offer_path, read_offer
+from worker.settings import provider_settings_path, read_provider_settings
 
 pytestmark = pytest.mark.mostly_sqlite
 

@@ -9,7 +9,8 @@ from sqlmodel import select
 from contracts.api.client import IDEMPOTENCY_KEY as HEADER
 from market.api import idempotency
 from market.maintenance import retention
-from market.store.models import AnswerRow, BidRow, now
+from market.store.columns import now
+from market.store.models import AnswerRow, BidRow
 from tests.support.offline_market import World
 
 

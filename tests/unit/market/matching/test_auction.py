@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from contracts.job.provider_wants import Wants
 from market.matching import AskOffer, BidOffer, Book, Reason, clear
 from market.matching.classes import MAX_VALUE
-from market.matching.verifier import Claimed, lies
+from market.matching.verifier import ClaimedMatch, lies
 from tests.support.gpu_books import random_book
 from tests.support.small_books import PARTIES, RICH, RULES, ask_offer, bid_offer, book, checked, claims, markets, rich
 

@@ -10,7 +10,7 @@ from contracts.errors import UserError
 from tests.support.worker_leases import OFFER
 from worker.agent.fleet import check_lots, split_cores
 from worker.machine.hardware import Machine, Processor
-from worker.settings import Offer
+from worker.settings import ProviderSettings
 
 CPU = Machine((Processor("cpu", "A CPU", 16_000),), "A CPU", 4, 8, 16_000)
 CARDS = tuple(Processor("cuda", model, memory) for model, memory in (("A", 24_000), ("A", 23_000), ("B", 8_000)))

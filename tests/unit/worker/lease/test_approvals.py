@@ -16,6 +16,7 @@ from tests.support.worker_leases import (
     DOMAIN,
     add_checkpoints,
     lease_out,
+    lease_tools,
     make_bid,
     make_folder,
     make_spec,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.worker_leases import DOMAIN, PROVIDER, job_key, make_chain, make_folder, make_spec
+from tests.support.worker_leases import job_key, lease_tools, make_chain, make_folder, make_spec
 from worker.lease import reporting
 from worker.lease.reporting import LOG_SECONDS, Reporter, what_is_new
 

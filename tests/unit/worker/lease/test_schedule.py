@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.terms import MAX_PENDING, Flag, Nums, Phase, StateWord
-from worker.lease.schedule import Action, Progress, Timing, deadline, must_give_up, next_action, synced
+from worker.lease.schedule import Action, LeaseTiming, Progress, deadline, must_give_up, next_action
 
 NUMS = Nums(start=0, end=10, window=30, timeout=100, price=5, fee=0)
 TIMING = LeaseTiming.of(100)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from tests.support.worker_leases import OFFER
-from worker.onboarding.selftest import Gpu, judge_gpus
+from worker.onboarding.selftest import GpuHealth, judge_gpus
 
-WELL = Gpu(0, 'A "quoted" GPU', "570.1", 24_000, 23_900, 60, 0)
+WELL = GpuHealth(0, 'A "quoted" GPU', "570.1", 24_000, 23_900, 60, 0)
 
 
 @pytest.mark.parametrize(

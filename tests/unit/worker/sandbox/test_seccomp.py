@@ -16,7 +16,7 @@ def run_filter(machine: str, number: int, *arguments: int, audit: int | None = N
     code = seccomp.program(machine)
     assert code
     steps = [struct.unpack_from("=HBBI", code, at) for at in range(0, len(code), 8)]
-    known = seccomp.MACHINES[machine]
+    known = seccomp.ARCHITECTURES[machine]
     data = struct.pack(
         "<iIQ6Q", number, known.audit if audit is None else audit, 0, *(*arguments, 0, 0, 0, 0, 0, 0)[:6]
     )
@@ -42,7 +42,7 @@ ALLOW, KILL = 0x7FFF_0000, 0x8000_0000
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_the_filter_refuses_what_it_lists_and_no_more(machine: str) -> None:
-    known = seccomp.MACHINES[machine]
+    known = seccomp.ARCHITECTURES[machine]
     refused = {numbers[known.column]: errno.EPERM for numbers in seccomp.CALLS.values()}
     refused |= {numbers[known.column]: errno.ENOSYS for numbers in seccomp.UNKNOWN.values()}
     for number in range(500):
@@ -66,9 +66,9 @@ def test_there_is_no_filter_for_other_machines() -> None:
     assert seccomp.program("riscv64") is None
 
 
-@pytest.mark.skipif(platform.machine() not in seccomp.MACHINES, reason="no filter for this machine")
+@pytest.mark.skipif(platform.machine() not in seccomp.ARCHITECTURES, reason="no filter for this machine")
 def test_the_kernel_takes_the_filter() -> None:
-    keyctl = seccomp.CALLS["keyctl"][seccomp.MACHINES[platform.machine()].column]
+    keyctl = seccomp.CALLS["keyctl"][seccomp.ARCHITECTURES[platform.machine()].column]
     program = f"import ctypes; c = ctypes.CDLL(None, use_errno=True); c.syscall({keyctl}, 0, -4, 0)"
     command = [
         sys.executable,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from contracts.chain.sending.fees import Fees
 from contracts.chain.sending.intents import Draft, Intent
-from contracts.chain.sending.signing import Signer
+from contracts.chain.sending.signing import TransactionSigner
 from contracts.types import to_hex
 
 WEI = st.integers(0, 2**80)
@@ -18,7 +18,9 @@ ACCOUNT = Account.from_key("0x" + "12" * 32)
 def test_signs_as_eth_account_does(
     nonce: int, tip: int, most: int, gas: int, value: int, data: bytes, chain: int
 ) -> None:
-    version = Signer(ACCOUNT, chain).sign(Intent(1, Draft(TO, data, value, gas), nonce, Fees(tip, most), 0.0))
+    version = TransactionSigner(ACCOUNT, chain).sign(
+        Intent(1, Draft(TO, data, value, gas), nonce, Fees(tip, most), 0.0)
+    )
     expected = ACCOUNT.sign_transaction(
         {
             "type": 2, "chainId": chain, "nonce": nonce, "maxPriorityFeePerGas": tip, "maxFeePerGas": most,
