@@ -20,7 +20,7 @@ DEFAULT_KEY = "provider"
 class Needed(NamedTuple):
     """What a deposit takes, in the token's smallest unit."""
 
-    deposit_stake: int
+    deposit: int
     missing: int  # tokens that the key does not hold
 
 
@@ -154,8 +154,8 @@ def deposit_needed(chain: Chain, address: str | None, stake: int) -> Needed:
     """What is left to deposit so that `stake` is free in the escrow, or locked in leases from before."""
     if address is None:
         return Needed(stake, stake)
-    deposit_stake = max(0, stake - chain.account(address).free)
-    return Needed(deposit_stake, max(0, deposit_stake - chain.token_balance(address)))
+    deposit = max(0, stake - chain.account(address).free)
+    return Needed(deposit, max(0, deposit - chain.token_balance(address)))
 
 
 def how_to_get_tokens(chain: Chain, key: str, address: str | None, need: Needed) -> UserError:

@@ -190,13 +190,13 @@ def sample(state: Mapping[str, Tensor], seed: int, step: int) -> bytes:
     elsewhere: dict[torch.device, list[Pick]] = {}
     for owner, places in places_of.items():
         tensor = tensors[owner]
-        start_recipe, size = ends[owner] - tensor.numel(), tensor.element_size()
+        start, size = ends[owner] - tensor.numel(), tensor.element_size()
         if tensor.device.type == "cpu" and tensor.is_contiguous():
-            memory = tensor.data_ptr() - start_recipe * size  # a torch operation for each tensor would take ten times as long
+            memory = tensor.data_ptr() - start * size  # a torch operation for each tensor would take ten times as long
             for place in places:
                 elements[place] = string_at(memory + drawn[place] * size, size)
         else:
-            pick = Pick(tensor, [drawn[place] - start_recipe for place in places], places)
+            pick = Pick(tensor, [drawn[place] - start for place in places], places)
             elsewhere.setdefault(tensor.device, []).append(pick)
     for device, picks in elsewhere.items():
         _fetch(device, picks, elements)
