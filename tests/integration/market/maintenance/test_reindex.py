@@ -19,7 +19,7 @@ from contracts.chain.devnet.devnet import Devnet
 from contracts.errors import UserError
 from market.cli.market import app
 from market.maintenance import reindex
-from market.store import apply
+from market.runtime import context
 from market.store.columns import now
 from market.store.journal import FOLDER, Journal
 from market.store.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow
@@ -35,7 +35,7 @@ def market(
 ) -> Iterator[Lives]:
     """After a life with all that can happen in one, a clock that is set back again and again among it."""
     seconds = itertools.count(step=-100)
-    monkeypatch.setattr(apply, "now", lambda: now() + timedelta(seconds=next(seconds)))
+    monkeypatch.setattr(context, "now", lambda: now() + timedelta(seconds=next(seconds)))
     people = funded(2) + funded(4, free=100 * TOKEN)
     with lives(chain, tmp_path, people, devnet.settings.rules["audited"], database_url) as made:
         live(made)

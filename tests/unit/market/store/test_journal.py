@@ -11,6 +11,7 @@ from sqlmodel import select
 from contracts.api.problems import Problem
 from contracts.errors import UserError
 from market.maintenance import reindex
+from market.runtime import context
 from market.server import check_journal
 from market.store import apply
 from market.store.journal import Journal, Message
@@ -27,7 +28,7 @@ def backwards() -> Iterator[datetime]:
 def test_the_order_is_that_of_acceptance_not_of_clocks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     lease = world.lease()
     clock = backwards()
-    monkeypatch.setattr(apply, "now", lambda: next(clock))
+    monkeypatch.setattr(context, "now", lambda: next(clock))
     for turn in range(4):
         world.context.journal = Journal(world.context.journal.folder)  # as another process would
         record = make_record(lease.job, 1, lease.start_tip, trace_root=f"0x{turn:064x}")  # in place of the one before
