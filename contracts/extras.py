@@ -35,7 +35,8 @@ def missing_extra(what: str, extras: Sequence[str], error: ModuleNotFoundError) 
     if not lacking or error.name is None or error.name.partition(".")[0] in PACKAGES:
         return None
     return UserError(
-        f"{what} needs the extra '{','.join(lacking)}': there is no module named '{error.name}'", command(*lacking)
+        f"{what} needs the extra '{','.join(lacking)}': there is no module named '{error.name}'",
+        install_command(*lacking),
     )
 
 
@@ -60,7 +61,7 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def command(*extras: str) -> str:
+def install_command(*extras: str) -> str:
     """What adds extras to the very installation that runs, from where it came."""
     pip = [sys.executable, "-m", "pip"] if find_spec("pip") else ["pip", "--python", sys.executable]
     return shlex.join([*pip, "install", *_wanted(",".join(extras))])

@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, Operati
 from sqlmodel import Session, create_engine
 
 from contracts.errors import UserError
+from contracts.extras import install_command
 
 BUSY_SECONDS = 30  # how long a writing session waits for its turn
 IDLE_SECONDS = 15  # PostgreSQL ends one that does nothing for so long: a paused process must not stop all others
@@ -138,9 +139,7 @@ def parse_url(url: str) -> URL:
     try:
         import psycopg  # noqa: F401  not there without the extra `market`, or without libpq
     except ImportError as error:
-        raise UserError(
-            f"the driver of PostgreSQL can't be loaded: {error}", "pip install 'gpumarket[market]'"
-        ) from error
+        raise UserError(f"the driver of PostgreSQL can't be loaded: {error}", install_command("market")) from error
     return parsed.set(drivername=POSTGRESQL)
 
 

@@ -19,6 +19,7 @@ from contracts.chain.client import Chain, connect
 from contracts.chain.errors import NODE_AWAY
 from contracts.chain.sending.fees import format_ether
 from contracts.errors import UserError
+from contracts.extras import install_command
 from contracts.settings import home, load_settings
 from contracts.wallet import keys
 from worker.agent.asks import check_market_terms, gas_today
@@ -89,7 +90,7 @@ class Selftest:
         try:
             found = f"Python {sys.version.split()[0]}, torch {version('torch')}, environment {environment_id()}"
         except PackageNotFoundError as error:
-            return Finding("python", "fail", str(error), "pip install 'gpumarket[worker]'")
+            return Finding("python", "fail", str(error), install_command("worker"))
         offered = self._settings.resources.environments
         if environment_id() not in offered:
             return Finding(

@@ -62,7 +62,7 @@ def test_a_missing_module_is_told_with_the_extra_that_brings_it(monkeypatch: pyt
     assert caught.value.message == (
         "`gpumarket epoch verify` needs the extra 'market,verify': there is no module named 'no_such_solver'"
     )
-    assert caught.value.hint == extras.command("market", "verify")
+    assert caught.value.hint == extras.install_command("market", "verify")
 
 
 def test_what_no_extra_brings_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_the_command_installs_from_where_this_came(
     origin: Any, wanted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed(monkeypatch, origin=origin)
-    assert shlex.split(extras.command("market", "worker")) == [sys.executable, "-m", "pip", "install", *wanted]
+    assert shlex.split(extras.install_command("market", "worker")) == [sys.executable, "-m", "pip", "install", *wanted]
 
 
 def test_the_command_installs_from_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,16 +105,16 @@ def test_the_command_installs_from_the_tree(tmp_path: Path, monkeypatch: pytest.
     tree.mkdir()
     pip = [sys.executable, "-m", "pip", "install"]
     installed(monkeypatch, origin={"url": tree.as_uri(), "dir_info": {"editable": True}})
-    assert shlex.split(extras.command("market")) == [*pip, "--editable", f"{tree}[market]"]
+    assert shlex.split(extras.install_command("market")) == [*pip, "--editable", f"{tree}[market]"]
     installed(monkeypatch, origin={"url": tree.as_uri(), "dir_info": {}})
-    assert shlex.split(extras.command("market")) == [*pip, f"{tree}[market]"]
+    assert shlex.split(extras.install_command("market")) == [*pip, f"{tree}[market]"]
 
 
 def test_the_command_for_a_python_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch)
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "executable", "/my venv/bin/python")
-    assert extras.command("market") == "pip --python '/my venv/bin/python' install 'gpumarket[market]'"
+    assert extras.install_command("market") == "pip --python '/my venv/bin/python' install 'gpumarket[market]'"
 
 
 def test_the_extras_that_commands_name_are_declared() -> None:

@@ -95,7 +95,7 @@ def test_a_missing_library_names_the_extra(args: list[str], monkeypatch: pytest.
     assert result.exit_code == 1
     assert result.stderr == (
         f"error: `gpumarket {args[0]}` needs the extra 'market': there is no module named 'no_such_framework'\n"
-        f"hint: {extras.command('market')}\n"
+        f"hint: {extras.install_command('market')}\n"
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import UserError
+from contracts.extras import install_command
 from market.store.db import Database
 
 
@@ -42,4 +43,4 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="driver of PostgreSQL can't be loaded") as caught:
         Database("postgresql://market:sesame@host/market")
     assert "sesame" not in caught.value.message
-    assert caught.value.hint == "pip install 'gpumarket[market]'"
+    assert caught.value.hint == install_command("market")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from contracts.commitment import trace_root
-from worker.training.checkpoints import check_trace, file_state_root
+from worker.training.checkpoints import check_trace, checkpoint_state_root
 from worker.training.failures import Failure
 
 
@@ -37,4 +37,4 @@ def test_a_state_that_is_no_safetensors_file_is_refused(tmp_path: Path, header: 
     path = tmp_path / "state.safetensors"
     path.write_bytes((len(header) if length is None else length).to_bytes(8, "little") + header)
     with pytest.raises(Failure, match=r"state\.safetensors: not a safetensors file"):
-        file_state_root(path)
+        checkpoint_state_root(path)

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.commitment import step_digest, trace_root
+from contracts.statefile import file_state_root
 from tests.support.recipes import TOY
-from worker.training.checkpoints import checkpoint_name, file_state_root, read_trace, trace_name
+from worker.training.checkpoints import checkpoint_name, read_trace, trace_name
 from worker.training.failures import Failure
 from worker.training.loop import CheckpointSaved, StepDone, checked_metrics, sample, start_recipe, train
 from worker.training.recipe import Recipe, load_recipe
