@@ -101,7 +101,8 @@ def deposit(
     sender, intent = Sender(chain, keys.load(name), allowed=lambda: not dry_run), f"wallet deposit {wanted}"
     if held < wanted and not sender.knows(intent):
         raise UserError(
-            f"{name} holds {_tokens(chain, held)}, {_tokens(chain, wanted - held)} short of {_tokens(chain, wanted)}",
+            f"{name} holds {chain.format_amount(held)}, {chain.format_amount(wanted - held)} short of "
+            f"{chain.format_amount(wanted)}",
             f"send tokens to {address}; on a devnet: gpumarket wallet faucet --key {name}",
         )
     _carry_out(sender, _deposit_steps(sender, wanted, intent), wanted, dry_run, output)
@@ -125,11 +126,11 @@ def withdraw(
     intent = f"wallet withdraw {wanted} {target}"
     if free < wanted and not sender.knows(intent):
         raise UserError(
-            f"{name} has {_tokens(chain, free)} free in the escrow, {_tokens(chain, wanted - free)} short of "
-            f"{_tokens(chain, wanted)}",
+            f"{name} has {chain.format_amount(free)} free in the escrow, {chain.format_amount(wanted - free)} short of "
+            f"{chain.format_amount(wanted)}",
             "what leases hold becomes free when they end",
         )
-    steps = [WalletStep(f"withdraw {_tokens(chain, wanted)} to {target}", chain.withdraw(target, wanted), intent)]
+    steps = [WalletStep(f"withdraw {chain.format_amount(wanted)} to {target}", chain.withdraw(target, wanted), intent)]
     _carry_out(sender, steps, wanted, dry_run, output)
 
 
@@ -156,7 +157,7 @@ def faucet(
         raise UserError(f"the token {chain.token.address} has no faucet", "this is not a devnet's token") from error
     if not dry_run and chain.w3.eth.get_balance(chain.w3.to_checksum_address(address)) < FAUCET_ETHER * 10**18:
         chain.w3.provider.make_request(RPCEndpoint("anvil_setBalance"), [address, hex(FAUCET_ETHER * 10**18)])
-    _carry_out(sender, [WalletStep(f"give {_tokens(chain, wanted)} to {address}", call)], wanted, dry_run, output)
+    _carry_out(sender, [WalletStep(f"give {chain.format_amount(wanted)} to {address}", call)], wanted, dry_run, output)
 
 
 def _open(key: str | None) -> tuple[Chain, str]:
@@ -168,14 +169,14 @@ def _open(key: str | None) -> tuple[Chain, str]:
 def _deposit_steps(sender: Sender, amount: int, intent: str) -> list[WalletStep]:
     """One transaction where the token knows permits or the allowance is there; else an approval before it."""
     chain = sender.chain
-    into = f"deposit {_tokens(chain, amount)} for {sender.address}"
+    into = f"deposit {chain.format_amount(amount)} for {sender.address}"
     if chain.allowance(sender.address) >= amount or sender.knows(intent):
         return [WalletStep(into, chain.deposit(sender.address, amount), intent)]
     try:
         permitted = chain.deposit_with_permit(sender.account, amount, chain.now() + PERMIT_SECONDS)
         return [WalletStep(f"{into}, with a permit", permitted, intent)]
     except Web3Exception:
-        approval = WalletStep(f"let the escrow take {_tokens(chain, amount)}", chain.approve(amount))
+        approval = WalletStep(f"let the escrow take {chain.format_amount(amount)}", chain.approve(amount))
         return [approval, WalletStep(into, chain.deposit(sender.address, amount), intent)]
 
 
@@ -244,10 +245,6 @@ def _show(rows: list[dict[str, str]], output: Output) -> None:
         table.add_row(*row.values())
     # Not cut to the terminal's width: an address must be whole.
     Console(file=sys.stdout, width=max(200, Console().width)).print(table)
-
-
-def _tokens(chain: Chain, amount: int) -> str:
-    return f"{format_amount(amount, chain.decimals)} {chain.symbol}"
 
 
 def _address(text: str) -> str:
