@@ -10,8 +10,8 @@ HASH, ADDRESS, TIP = "0x" + "11" * 32, "0x" + "22" * 20, "0x" + "33" * 20
 def row(status: int) -> LeaseRow:
     return LeaseRow(
         id=HASH, bid=HASH, ask=HASH, job=HASH, rules=HASH, prev=HASH, provider=ADDRESS, client=ADDRESS,
-        approver=ADDRESS, fee_to=ADDRESS, stake=9, start=1, end=10, window=30, timeout=100, price=5, fee=0, status=status, settled=1,
-        accepted=2, claimed=4, t=1000, tip=TIP, start_tip=TIP, opened_block=1, opened_tx=HASH,
+        approver=ADDRESS, fee_to=ADDRESS, stake=9, start=1, end=10, window=30, timeout=100, price=5, fee=0,
+        status=status, settled=1, accepted=2, claimed=4, t=1000, tip=TIP, start_tip=TIP, opened_block=1, opened_tx=HASH,
     )  # fmt: skip
 
 
