@@ -11,23 +11,20 @@ import structlog
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from contracts.api.epochs import EpochHeader, epoch_root
-from contracts.chain.client import Chain
-from contracts.errors import UserError
 from contracts.types import to_hex
+from market.auction.announcement import announce, check_status, draw_coin
 from market.auction.open_leases import open_matches
 from market.auction.order_book import OrderBook, Snapshot
 from market.auction.wait_reasons import WaitReasons
 from market.chain.accounts import FollowedAccounts
 from market.matching import Book, Resting, Result, clear, touched
-from market.matching.inputs import published, tick
+from market.matching.inputs import tick, to_published
 from market.runtime.context import Context
 from market.runtime.loop import repeat
-from market.store.models import ChainEvent, EpochOrderRow, EpochRow, JournalRow
+from market.store.models import ChainEvent, EpochRow, JournalRow
 
 log = structlog.get_logger()
 
-POLL_SECONDS = 0.05  # for the block that the coin comes from
 FORMER_KEY = "it was signed for a former key of this market, or for another one: cancel it, and submit it again"
 
 _Sight = tuple[int, str]  # the newest message, and the newest event of the chain
@@ -143,9 +140,9 @@ class Clearing:
             number = max(on_chain, stored) + 1
             context.accept(session, "begun", {"number": number})
         snapshot, book = self._usable(snapshot)
-        header, root = self._announce(number, snapshot)
+        header, root = announce(context, number, snapshot)
         receipt = context.sending.send(context.chain.publish_epoch(number, root), key=f"epoch {number} {root}")
-        seed_block, seed = _coin(context.chain, context.matcher, header, stop)
+        seed_block, seed = draw_coin(context.chain, context.matcher, header, stop)
         result = clear(book, bytes.fromhex(seed[2:]), tick(context.chain.decimals), self._round.resting)
         left = {bid: str(why) for bid, why in result.reasons.items()}
         body = {
@@ -160,7 +157,7 @@ class Clearing:
             "prices": [
                 {
                     "size": sold.lot.size,
-                    "of": published(sold).model_dump(mode="json", by_alias=True),
+                    "of": to_published(sold).model_dump(mode="json", by_alias=True),
                     "price": str(price),
                 }
                 for sold, price in result.prices.items()
@@ -171,7 +168,7 @@ class Clearing:
             ],
         }
         with context.leading() as session:
-            _check_status(session, number, "announced")
+            check_status(session, number, "announced")
             epoch: EpochRow = context.accept(session, "cleared", body)
         log.info("clearing.cleared", epoch=number, matches=len(result.matches), left=len(result.reasons))
         self._wait_reasons.tell(_reasons(result))
@@ -179,38 +176,6 @@ class Clearing:
         # Only now: after any trouble before this the next round goes on from what is stored.
         self._round = Round(number, result.resting, left, follow)
         return epoch
-
-    def _announce(self, number: int, snapshot: Snapshot) -> tuple[EpochHeader, str]:
-        """Store what will be committed to."""
-        context = self.context
-        signed = sorted({one.offer.needs.rules for one in snapshot.bids.values()})
-        header = EpochHeader(
-            number=number,
-            market=context.matcher,
-            chain_id=context.chain.domain.chain_id,
-            escrow=context.chain.domain.verifying_contract,
-            block=snapshot.head.number,
-            block_hash=snapshot.head.hash,
-            time=snapshot.time,
-            tick=tick(context.chain.decimals),
-            rules=[context.rule_set(hash).rules for hash in signed],
-            failures=snapshot.failures,
-            left_out=sorted(snapshot.left_out.values(), key=lambda one: one.order),
-        )
-        root = epoch_root(header, snapshot.bids.keys() | snapshot.asks.keys())
-        with context.db.reading() as session:  # only this process writes these rows, and only here
-            before = set(session.exec(select(EpochOrderRow.id).where(col(EpochOrderRow.last).is_(None))))
-        body = {
-            "header": header.model_dump(mode="json", by_alias=True),
-            "order_root": root,
-            "new_bids": sorted(snapshot.bids.keys() - before),
-            "new_asks": sorted(snapshot.asks.keys() - before),
-            "gone": sorted(before - snapshot.bids.keys() - snapshot.asks.keys()),
-        }
-        with context.leading() as session:
-            _check_status(session, number, "begun")  # or another process has led since, and written them
-            context.accept(session, "announced", body)
-        return header, root
 
 
 def _reasons(result: Result) -> dict[str, str]:
@@ -226,25 +191,3 @@ def _sight(session: Session) -> _Sight:
         col(ChainEvent.block_number).desc(), col(ChainEvent.log_index).desc()
     )
     return message, str(session.exec(newest.limit(1)).first())
-
-
-def _check_status(session: Session, number: int, expected: str) -> None:
-    """Raises UserError if another process has led since the epoch began: it has given this one up."""
-    status = session.get_one(EpochRow, number).status
-    if status != expected:
-        raise UserError(f"epoch {number} is {status} meanwhile, not {expected}", "another process has gone on from it")
-
-
-def _coin(chain: Chain, market: str, header: EpochHeader, stop: threading.Event) -> tuple[int, str]:
-    """The block after the one with the epoch's root, and its hash. Waits for it. Raises UserError if told to stop, or
-    if the chain is another one now than the one that the orders were taken from.
-    """
-    while not stop.is_set():
-        block = chain.epoch_block(market, header.number, header.block)
-        seed = None if block is None else chain.block_hash(block + 1)
-        if chain.block_hash(header.block) != header.block_hash:
-            raise UserError("a reorganisation of the chain came between", f"epoch {header.number} is abandoned")
-        if block is not None and seed is not None:
-            return block + 1, seed
-        stop.wait(POLL_SECONDS)
-    raise UserError("told to stop before the coin was drawn", f"epoch {header.number} is abandoned")

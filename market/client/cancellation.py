@@ -1,10 +1,10 @@
-"""A job's money: what it cost, and how its client gets out of it and gets back what. docs/client.md."""
+"""How a client gets out of a job, and gets back what. docs/client.md."""
 
 from dataclasses import dataclass
 
 from web3.contract.contract import ContractFunction
 
-from contracts.api.bodies import JobOut, LeaseSummary
+from contracts.api.bodies import JobOut
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.lookup import opened
@@ -92,21 +92,3 @@ def _never_leased(market: MarketClient, chain: Chain, job: JobOut) -> Cancellati
         others=others,
         warning="this cancels all your orders that were never opened, at every market and as a provider too",
     )
-
-
-MONEY = ("paid", "fees", "refunded", "penalty", "locked")
-
-
-def row_of(lease: LeaseSummary) -> dict[str, int]:
-    """What a lease has cost its client, in token units; `checkpoints` are those paid for, `locked` is held still."""
-    settled = lease.paid // lease.price
-    unsettled = lease.end - lease.start - settled if lease.finished is None else 0
-    return {
-        "checkpoints": settled,
-        "price": lease.price,
-        "paid": lease.paid,
-        "fees": lease.fee * settled,
-        "refunded": lease.refunded,
-        "penalty": lease.penalty,
-        "locked": (lease.price + lease.fee) * unsettled,
-    }

@@ -123,7 +123,7 @@ class OfferReader:
         return replace(ask, lot=self._lots.setdefault(lot, lot))
 
 
-def published(trade_class: TradeClass) -> TradeClassOut:
+def to_published(trade_class: TradeClass) -> TradeClassOut:
     lot = trade_class.lot
     return TradeClassOut(
         rules=lot.rules,
@@ -145,7 +145,7 @@ def published(trade_class: TradeClass) -> TradeClassOut:
 
 
 def from_published(out: TradeClassOut) -> TradeClass:
-    """The inverse of `published`."""
+    """The inverse of `to_published`."""
     lot = _lot(out, out.rules, out.tier)
     return TradeClass(lot, out.units_per_hour, out.stake, out.min_work, out.max_checkpoints, out.provider)
 

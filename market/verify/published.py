@@ -78,7 +78,7 @@ class Lookup(Protocol):
         """An order that it has left out."""
 
 
-class Market:
+class MarketSource:
     """A market's API, as a `Lookup` and for whole epochs. Whatever it says is checked elsewhere."""
 
     def __init__(self, client: MarketClient, watch: Watch) -> None:

@@ -15,7 +15,7 @@ from market.verify.published import OrderSet, Published
 Pairing = tuple[str, int, int]  # ask, its place, price per checkpoint
 
 
-def read_book(orders: OrderSet, past: Past) -> Book:
+def rebuild_book(orders: OrderSet, past: Past) -> Book:
     """What the auction takes, from signed orders, the chain and the header. The orders must have been checked."""
     reader = OfferReader()
     timeouts = {rules.struct_hash(): rules.checkpoint_timeout for rules in orders.header.rules}

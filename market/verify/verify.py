@@ -20,10 +20,10 @@ from market.verify import order_set
 from market.verify.censorship import LeftOutOrders, check_failures, check_silent_stay_out
 from market.verify.findings import Checked, Findings, Lie, Note
 from market.verify.history import ChainNode, Node, Past, look_back
-from market.verify.leases import Openings
+from market.verify.openings import Openings
 from market.verify.orders import InForce, check_orders
-from market.verify.published import Lookup, Market, Promise, Published
-from market.verify.result import check_certificate, check_coin, read_book
+from market.verify.published import Lookup, MarketSource, Promise, Published
+from market.verify.result import check_certificate, check_coin, rebuild_book
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def verify(
     _check_same_chain(info, chain)
     market, events = matcher or info.matcher, read_events(chain, watch)
     commitments = [one for one in events if isinstance(one, EpochPublished) and one.market == market]
-    source = Market(client, watch)
+    source = MarketSource(client, watch)
     epoch = source.epoch(number)
     committed = next((one for one in commitments if one.epoch == number), None)
     following = next((one for one in commitments if one.epoch > number), None)  # numbers only rise
@@ -221,7 +221,7 @@ class Verifier:
 
     @cached_property
     def _book(self) -> Book:
-        return read_book(self.published.orders, self.past)
+        return rebuild_book(self.published.orders, self.past)
 
     def _promises(self, kept: Sequence[Promise]) -> list[Promise]:
         """Orders that the market had. If its own data have another receipt than we do, it is ours that counts."""

@@ -33,11 +33,11 @@ from contracts.orders import Receipt, SignedType, new_account
 from contracts.terms import AccountWord, Flag, Nums, Parties, Phase, Terms
 from contracts.types import ZERO_HASH, from_hex, to_hex
 from market.matching import clear
-from market.matching.inputs import published
+from market.matching.inputs import to_published
 from market.verify.findings import Checked
 from market.verify.history import BlockFacts, Past, look_back
 from market.verify.published import OrderSet, Promise, Published
-from market.verify.result import read_book
+from market.verify.result import rebuild_book
 from market.verify.verify import Verifier
 from tests.support.market_parts import CPU, make_ask, make_bid, make_spec, sha256
 from tests.support.offline_market import DOMAIN, RULES
@@ -199,7 +199,7 @@ class World:
         header = self.header()
         orders = OrderSet(NUMBER, header, list(self.bids), list(self.asks))
         past = self.past()
-        result = clear(read_book(orders, past), from_hex(block_hash(SEED_BLOCK)), header.tick)
+        result = clear(rebuild_book(orders, past), from_hex(block_hash(SEED_BLOCK)), header.tick)
         bids, asks = {one.id: one for one in self.bids}, {one.id: one for one in self.asks}
         self.publish(NUMBER, epoch_root(header, orders.ids), COMMITTED)
         matches = []
@@ -210,7 +210,7 @@ class World:
             matches.append(
                 MatchOut(bid=match.bid.id, ask=match.ask.id, price=match.price, place=match.place, lease=opened.lease)
             )
-        prices = [ClassPrice(of=published(of), price=price, epoch=NUMBER) for of, price in result.prices.items()]
+        prices = [ClassPrice(of=to_published(of), price=price, epoch=NUMBER) for of, price in result.prices.items()]
         return Held(self, self.told(header, matches=matches), orders, prices)
 
     def publish(self, number: int, root: str, block: int) -> None:

@@ -1,4 +1,4 @@
-"""`gpumarket job`: submit a job, watch it, and get its checkpoints."""
+"""`gpumarket job`: submit, list, show and pull; its other commands are in the files beside this one, by their names."""
 
 import json
 from pathlib import Path
@@ -18,19 +18,19 @@ from contracts.settings import load_settings
 from contracts.wallet import keys
 from market.client import download as pulling
 from market.client import submit as submitting
-from market.client.cli import auditors, follow, grants, spending
+from market.client.cli import auditors, cancel, cost, extend, follow, grants
 from market.client.cli.common import (
     JobId,
     MarketUrl,
     ReadingKey,
     Yes,
     find_job_by_prefix,
-    hand_in,
     job_table,
     reader,
     status_of,
     watch_job,
 )
+from market.client.cli.hand_in import hand_in
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Submit training jobs, watch them, get checkpoints.")
 
@@ -141,6 +141,8 @@ def pull(
 
 
 app.add_typer(follow.app)
-app.add_typer(spending.app)
+app.add_typer(cost.app)
+app.add_typer(cancel.app)
+app.add_typer(extend.app)
 app.add_typer(auditors.app)
 app.add_typer(grants.app)

@@ -47,8 +47,8 @@ def test_an_order_is_promised_the_first_epoch_that_has_not_begun(market: Lives) 
         late.append(market.post_bid())
         return drawn(*of)
 
-    drawn = clearing._coin
-    with patch.object(clearing, "_coin", post_meanwhile):
+    drawn = clearing.draw_coin
+    with patch.object(clearing, "draw_coin", post_meanwhile):
         assert market.clear() is not None
     assert [promised(first), promised(late[0])] == [1, 2]
     assert [one.id for one in market.api.epoch_bids(1)] == [first.id]
@@ -81,12 +81,11 @@ def test_with_nothing_new_neither_chain_nor_orders_are_looked_at(market: Lives) 
     assert [one.bid for one in newest(market).unmatched] == [job.id]  # why the other one waits is not new
 
 
-@pytest.mark.parametrize("when", ["_announce", "_coin", "clear"])
+@pytest.mark.parametrize("when", ["announce", "draw_coin", "clear"])
 def test_an_epoch_whose_leader_dies_before_it_is_cleared_is_abandoned(market: Lives, when: str) -> None:
     job = market.post_bid()
     market.post_ask(market.providers[0])
-    owner: Any = Clearing if when == "_announce" else clearing
-    with patch.object(owner, when, side_effect=Crash()), pytest.raises(Crash):
+    with patch.object(clearing, when, side_effect=Crash()), pytest.raises(Crash):
         market.clear()
     restart(market)
     assert market.clear() is not None
@@ -134,16 +133,16 @@ def test_an_epoch_that_was_given_up_meanwhile_is_not_cleared(market: Lives) -> N
     """Its leader was cut off for a while, and leads again."""
     job = market.post_bid()
     market.post_ask(market.providers[0])
-    drawn, other = clearing._coin, Clearing(market.context)
+    drawn, other = clearing.draw_coin, Clearing(market.context)
 
     def pause(*of: Any) -> Any:
-        with patch.object(clearing, "_coin", drawn):
+        with patch.object(clearing, "draw_coin", drawn):
             for _ in range(2):
                 clear(other)
                 market.follow()
         return drawn(*of)
 
-    with patch.object(clearing, "_coin", pause), pytest.raises(UserError, match="is abandoned meanwhile"):
+    with patch.object(clearing, "draw_coin", pause), pytest.raises(UserError, match="is abandoned meanwhile"):
         market.clear()
     after, before = list(market.api.epochs())
     assert (before.status, before.matches, after.status) == (EpochStatus.ABANDONED, [], EpochStatus.CLEARED)
@@ -153,7 +152,7 @@ def test_an_epoch_that_was_given_up_meanwhile_is_not_cleared(market: Lives) -> N
 def test_a_new_leader_looks_at_no_orders_before_it_has_followed_the_chain(market: Lives) -> None:
     market.post_bid()
     market.post_ask(market.providers[0])
-    with patch.object(Clearing, "_announce", side_effect=Crash()), pytest.raises(Crash):
+    with patch.object(clearing, "announce", side_effect=Crash()), pytest.raises(Crash):
         market.clear()
     restart(market)
     rpc(market.chain, "evm_mine")
@@ -240,8 +239,8 @@ def test_an_epoch_whose_block_a_reorganisation_took_back_is_given_up(market: Liv
         rpc(market.chain, "anvil_reorg", 3, [])
         return drawn(*of)
 
-    drawn = clearing._coin
-    with patch.object(clearing, "_coin", reorganise_meanwhile), pytest.raises(UserError, match="reorganisation"):
+    drawn = clearing.draw_coin
+    with patch.object(clearing, "draw_coin", reorganise_meanwhile), pytest.raises(UserError, match="reorganisation"):
         clear(market.clearing)
     market.follow()
     with patch.object(Clearing, "_clear", return_value=None):

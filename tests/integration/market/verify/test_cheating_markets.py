@@ -197,13 +197,13 @@ def test_a_market_that_publishes_another_root(market: Lives, monkeypatch: pytest
 
 def test_a_market_that_tosses_another_coin(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     post_bid(market), post_ask(market, market.providers[0])
-    honest = clearing._coin
+    honest = clearing.draw_coin
 
     def other(*given: Any) -> tuple[int, str]:
         block, _ = honest(*given)
         return block, to_hex(bytes(32))
 
-    monkeypatch.setattr(clearing, "_coin", other)
+    monkeypatch.setattr(clearing, "draw_coin", other)
     market.clear()
     (lie,) = found(market)
     assert f"epoch 1 was cleared with the seed {to_hex(bytes(32))} of block" in lie

@@ -85,7 +85,7 @@ class Story:
 
     def clear(self) -> None:
         """Now and then somebody is in between: the escrow then refuses to open what was matched."""
-        draw = clearing._coin
+        draw = clearing.draw_coin
 
         def and_somebody_acts(*given: Any) -> tuple[int, str]:
             coin = draw(*given)
@@ -93,7 +93,7 @@ class Story:
                 self.dice.choice([self.withdraw, self.withdraw, self.cancel])()
             return coin
 
-        with patch.object(clearing, "_coin", and_somebody_acts):
+        with patch.object(clearing, "draw_coin", and_somebody_acts):
             self.market.clear()
 
     def lease(self) -> LeaseOut:

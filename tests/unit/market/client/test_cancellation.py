@@ -8,7 +8,7 @@ import pytest
 from contracts.errors import UserError
 from contracts.orders import Bid
 from contracts.terms import AccountWord, Phase, StateWord
-from market.client import spending
+from market.client import cancellation
 from market.store.leases import terms_of
 from tests.support.market_parts import make_bid, make_lease, make_spec
 from tests.support.offline_market import DOMAIN, RULES, World
@@ -28,16 +28,16 @@ def test_a_lease_of_another_job_is_not_ended(world: World, bids: list[Bid], monk
     chain: Any = SimpleNamespace(
         state=lambda id: StateWord(Phase.ACTIVE.value, 0, 1, 2, 0, 0), end=lambda terms: "end", now=lambda: 100
     )
-    monkeypatch.setattr(spending, "opened", lambda chain, id: SimpleNamespace(terms=terms_of(lease)))
+    monkeypatch.setattr(cancellation, "opened", lambda chain, id: SimpleNamespace(terms=terms_of(lease)))
     market: Any = SimpleNamespace()
     # What it says of prices and progress counts for nothing.
     said = SimpleNamespace(id=lease.id, provider=lease.provider, price=1, fee=0, end=9, state=None)
     with pytest.raises(UserError, match="of another job on chain"):
-        spending.plan_cancellation(market, chain, job(bids[0], [said]))
-    found = spending.plan_cancellation(market, chain, job(bids[1], [said]))
+        cancellation.plan_cancellation(market, chain, job(bids[0], [said]))
+    found = cancellation.plan_cancellation(market, chain, job(bids[1], [said]))
     assert (found.call, found.refund) == ("end", (lease.price + lease.fee) * (lease.end - 2))
     later = SimpleNamespace(**vars(chain) | {"state": lambda id: StateWord(Phase.ACTIVE.value, 0, 2, 2, 0, 0)})
-    assert spending.plan_cancellation(market, later, job(bids[1], [said])).key != found.key
+    assert cancellation.plan_cancellation(market, later, job(bids[1], [said])).key != found.key
 
 
 def test_a_hidden_lease_is_found_on_chain(world: World, bids: list[Bid]) -> None:
@@ -45,8 +45,8 @@ def test_a_hidden_lease_is_found_on_chain(world: World, bids: list[Bid]) -> None
     market: Any = SimpleNamespace(jobs=lambda client: [])
     chains: list[Any] = [SimpleNamespace(account=lambda id, w=w: w, raise_page=lambda page: page) for w in words]
     with pytest.raises(UserError, match="on chain one was opened"):
-        spending.plan_cancellation(market, chains[0], job(bids[1], []))
-    assert spending.plan_cancellation(market, chains[1], job(bids[1], [])).call == 1  # type: ignore[comparison-overlap]
+        cancellation.plan_cancellation(market, chains[0], job(bids[1], []))
+    assert cancellation.plan_cancellation(market, chains[1], job(bids[1], [])).call == 1  # type: ignore[comparison-overlap]
 
 
 def test_a_node_that_lags_cancels_nothing(bids: list[Bid]) -> None:
@@ -56,4 +56,4 @@ def test_a_node_that_lags_cancels_nothing(bids: list[Bid]) -> None:
     later = bids[1].model_copy(update={"nonce": 1 << 8})
     assert later.page == 1
     with pytest.raises(UserError, match="names page 1 of your orders, and the node says that you are at 0"):
-        spending.plan_cancellation(market, chain, job(later, []))
+        cancellation.plan_cancellation(market, chain, job(later, []))

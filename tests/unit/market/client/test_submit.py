@@ -11,8 +11,7 @@ from contracts.errors import UserError
 from contracts.orders import new_account
 from contracts.wallet import keys
 from market.client import submit
-from market.client.cli.common import find_job_by_prefix
-from market.client.cli.spending import _client_key
+from market.client.cli.common import client_key, find_job_by_prefix
 from tests.support.market_parts import make_spec
 from tests.support.offline_market import DOMAIN, World
 
@@ -87,11 +86,11 @@ def test_whose_job_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     job: Any = SimpleNamespace(id="0x" + "ab" * 32, bid=SimpleNamespace(client=client.address))
     keys.save("you", other, "x", scrypt_n=2)
     with pytest.raises(UserError, match=f"only its client {client.address} .* is not here"):
-        _client_key(job, None)
+        client_key(job, None)
     keys.save("me", client, "x", scrypt_n=2)
-    assert _client_key(job, None) == _client_key(job, "me") == "me"
+    assert client_key(job, None) == client_key(job, "me") == "me"
     with pytest.raises(UserError, match=f"the key 'you' is {other.address}") as caught:
-        _client_key(job, "you")
+        client_key(job, "you")
     assert caught.value.hint == "--key me"
 
 

@@ -1,0 +1,104 @@
+"""From a quote to a job that is in: shown, signed, uploaded, posted, and its receipt kept."""
+
+from datetime import timedelta
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from contracts.amounts import format_amount
+from contracts.api import receipts
+from contracts.api.access import Signer
+from contracts.api.client import MarketClient
+from contracts.chain.client import Chain
+from contracts.cli.output import Output, console, print_whole
+from contracts.errors import UserError
+from contracts.wallet import keys
+from contracts.wallet.encryption_keys import unlock
+from market.client import submit as submitting
+from market.client.cli.common import confirm, local
+
+
+def hand_in(
+    client: MarketClient,
+    chain: Chain,
+    name: str,
+    offer: submitting.Submission,
+    *,
+    yes: bool,
+    dry_run: bool,
+    output: Output,
+) -> None:
+    """Shows an offer; after a yes signs its Bid with the key `name` and hands the job in."""
+    say = console if output is Output.TABLE else Console(stderr=True)
+    if output is Output.TABLE or not yes:
+        print_whole(say, quote_table(offer))
+    for warning in offer.quote.warnings:
+        say.print(f"[yellow]Note:[/] {warning}", highlight=False)
+    for twin in submitting.same_again(client, offer):
+        say.print(
+            f"[yellow]Note:[/] this very job is in already: {twin.id[:12]}, {twin.status}. This would be one more.",
+            highlight=False,
+        )
+    if dry_run:
+        if output is Output.JSON:
+            typer.echo(offer.quote.model_dump_json(by_alias=True, indent=2))
+        else:
+            say.print("Dry run: nothing was signed or sent.")
+        return
+    if offer.quote.missing:
+        short = format_amount(offer.quote.missing, offer.info.token_decimals)
+        raise UserError(
+            f"the job may cost {offer.tokens(offer.quote.highest_cost)}, and {name} has "
+            f"{offer.tokens(offer.quote.free)} free in the escrow: {short} are missing",
+            f"gpumarket wallet deposit {short} --key {name}",
+        )
+    confirm("Sign the Bid and hand the job in?", yes, say)
+    account, own = unlock(name) if offer.spec.sealed else (keys.load(name), None)
+    client.signer = Signer(account, chain.domain)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        total = sum(ref.size for ref in offer.uploads.values())
+        task = progress.add_task("uploading", total=total)
+        body = submitting.sign(client, chain.domain, account, offer, lambda _, size: progress.advance(task, size), own)
+    made = client.post_bid(body)
+    try:
+        receipts.keep_receipt(chain.domain, offer.info.matcher, body, made.receipt)
+    except UserError as error:  # the job is in all the same
+        say.print(f"[yellow]Note:[/] {error.message}. {error.hint}", highlight=False, soft_wrap=True)
+    if output is Output.JSON:
+        typer.echo(made.model_dump_json(by_alias=True, indent=2))
+    else:
+        console.print(
+            f"Job [bold]{made.id}[/] is in. Watch it: gpumarket job show {made.id[:12]} --watch", soft_wrap=True
+        )
+
+
+def quote_table(offer: submitting.Submission) -> Table:
+    quote, bid = offer.quote, offer.quote.bid
+    deadline = f" (its deadline is {offer.spec.deadline})" if offer.spec.deadline else ""
+    table = Table(title=f"Quote for {offer.name}", box=None, show_header=False, pad_edge=False, title_justify="left")
+    table.add_row("job's hash", quote.job)
+    table.add_row("checkpoints", f"{bid.checkpoints}, {bid.units} work units each")
+    table.add_row("machines that fit now", str(quote.matching_asks))
+    if quote.lowest_limit is not None:
+        table.add_row("lowest max_price", f"{offer.tokens(quote.lowest_limit)} per checkpoint")
+    if quote.likely_price is not None and quote.likely_cost is not None and quote.seconds_per_checkpoint is not None:
+        table.add_row(
+            "likely price",
+            f"{offer.tokens(quote.likely_price)} per checkpoint, fee of {offer.tokens(bid.fee)} included; each "
+            f"{quote.seconds_per_checkpoint:.1f} s",
+        )
+        table.add_row("likely cost", offer.tokens(quote.likely_cost))
+        if offer.seconds is not None:
+            table.add_row("done", f"in {timedelta(seconds=round(offer.seconds))} on that machine, if it starts at once")
+    table.add_row("at most", f"{offer.tokens(quote.highest_cost)}, {offer.tokens(bid.max_price)} per checkpoint")
+    table.add_row("leases open until", f"{local(bid.valid_until)}{deadline}")
+    table.add_row("provider's stake", offer.tokens(bid.stake))
+    table.add_row("approver", bid.effective_approver)
+    if offer.spec.sealed:
+        table.add_row("sealed", "files, checkpoints and logs; you, the approver and providers have the key")
+    table.add_row("your free balance", offer.tokens(quote.free))
+    if quote.missing:
+        table.add_row("[yellow]missing", f"[yellow]{offer.tokens(quote.missing)}: gpumarket wallet deposit")
+    return table
