@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from eth_utils.address import is_address, to_checksum_address
-from eth_utils.crypto import keccak
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 SECONDS_PER_HOUR = 3600
@@ -98,7 +97,3 @@ def from_hex(text: str) -> bytes:
 
 def to_hex(data: bytes) -> str:
     return "0x" + bytes(data).hex()
-
-
-def keccak_hex(data: bytes) -> str:
-    return to_hex(keccak(data))

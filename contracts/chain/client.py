@@ -259,10 +259,6 @@ class Chain:
     def redeem(self, terms: Terms, approval: Approval, signature: str) -> ContractFunction:
         return self.escrow.functions.redeem(Redemption(terms, approval, signature).abi())
 
-    def redeem_batch(self, redemptions: Sequence[Redemption]) -> ContractFunction:
-        """A dry run returns one Refusal (as an integer) for each redemption."""
-        return self.escrow.functions.redeemBatch([item.abi() for item in redemptions])
-
     def collect(self, terms: Terms) -> ContractFunction:
         return self.escrow.functions.collect(terms.abi())
 

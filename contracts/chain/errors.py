@@ -1,4 +1,4 @@
-"""What the contracts refuse with, decoded and in plain words.
+"""What the contracts refuse with, decoded and in plain words; and what a silent node raises (NODE_AWAY).
 
 Amounts in the sentences are in the token's smallest unit; `values` has all values as they are on chain.
 """
@@ -27,7 +27,7 @@ NODE_AWAY = (requests.RequestException, Web3Exception, ConnectionError, TimeoutE
 
 
 class Refusal(IntEnum):
-    """Why `open` or `redeem` refused an item; as in IEscrow.sol."""
+    """Why `open` or `redeem` refused an item: `Reason` of IEscrow.sol."""
 
     OK = 0
     RULES_DIFFER = 1

@@ -9,7 +9,6 @@ from contracts.chain.client import Chain
 from contracts.chain.events import Approved, Challenged, Claimed, Closed, Event, Opened, Resolved, Settled, decode
 from contracts.commitment import next_tip
 from contracts.errors import UserError
-from contracts.terms import Phase
 from contracts.types import from_hex, to_hex
 
 _OPENED_TOPIC = to_hex(
@@ -105,9 +104,7 @@ def accepted_tips(chain: Chain, opening: Opened) -> dict[int, str]:
             case Resolved(verdict=1):
                 tip = before_challenge
     state = chain.state(opening.lease)
-    accepted = max(accepted, state.accepted)
-    if state.phase in (Phase.ACTIVE, Phase.CLOSING) and chain.now() >= state.t + opening.terms.nums.window:
-        accepted = max(accepted, state.claimed)
+    accepted = max(accepted, state.synced(opening.terms.nums, chain.now()).accepted)
     return {n: known for n, known in (claimed | tips).items() if n <= accepted}
 
 

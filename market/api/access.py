@@ -1,21 +1,16 @@
-"""Whose a request is: access tokens, and how often each caller may ask. In memory, for one process."""
+"""Whose a request is, by its access token. What was checked is kept in memory, for one process."""
 
 import hashlib
-import ipaddress
-import math
 import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
-
 from contracts.api.access import MAX_SECONDS, SCHEME, SignedToken
 from contracts.api.problems import Code, Problem
 from contracts.chain.signatures import is_signed_by
 from contracts.orders import AccessToken
+from market.api.rate_limits import RateLimits
 from market.runtime.context import Context
 from market.services.access import may_write
 
@@ -42,10 +37,7 @@ class Callers:
         self._context = context
         self._known: OrderedDict[bytes, Caller] = OrderedDict()  # by the header's hash: a header may be long
         self._lock = threading.Lock()
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
-        settings = context.settings
-        self._per_account = RateLimitItemPerMinute(settings.requests_per_minute_account)
-        self._per_address = RateLimitItemPerMinute(settings.requests_per_minute_address)
+        self._limits = RateLimits(context)
 
     def admit(self, header: str | None, address: str) -> Caller | None:
         """Count a request, and find out who signed its token. None without one.
@@ -57,9 +49,9 @@ class Callers:
         with self._lock:
             caller = self._known.get(known_as)
         if caller is not None and caller.has_stakes:
-            self._count(self._per_account, caller.account)
+            self._limits.count_account(caller.account)
         else:
-            self._count(self._per_address, _network(address))
+            self._limits.count_address(address)
         if header is None:
             return None
         if caller is None:
@@ -89,33 +81,6 @@ class Callers:
                 f"Sign it with that key for chain {domain.chain_id} and escrow {domain.verifying_contract}.",
             )
         return Caller(signed.token, may_write(self._context, signed.token.account))
-
-    def _count(self, limit: RateLimitItemPerMinute, who: str) -> None:
-        if not self._limiter.hit(limit, who):
-            reset, _ = self._limiter.get_window_stats(limit, who)
-            seconds = min(60, max(1, math.ceil(reset - time.time())))
-            by = "account" if limit is self._per_account else "address"
-            self._context.metrics.limited.labels(by).inc()
-            raise Problem(
-                429,
-                Code.TOO_MANY_REQUESTS,
-                f"{who} has asked more than {limit.amount} times within a minute",
-                f"Ask again in {seconds} s.",
-                retry_after=seconds,
-            )
-
-
-def _network(address: str) -> str:
-    """Of IPv6 the first 64 bits: each line has as many addresses below them as it likes."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((parsed.packed[:8] + bytes(8), 64)))
 
 
 def token_missing(scope: str) -> Problem:

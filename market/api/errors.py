@@ -3,16 +3,17 @@
 import json
 from typing import Any
 
+import requests
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
+from web3.exceptions import Web3Exception
 
 from contracts.api.access import SCHEME
 from contracts.api.problems import Code, Problem
-from contracts.chain.errors import NODE_AWAY
 from contracts.errors import UserError
 from market.api import request_ids
 from market.api.idempotency import Replay
@@ -71,7 +72,8 @@ def add_handlers(app: FastAPI) -> None:
         headers = dict(error.headers) if error.headers else None
         return problem_response(_from_framework(request, error), headers)
 
-    for kind in NODE_AWAY:
+    # Not all of NODE_AWAY: a disk that is far away raises the others, too.
+    for kind in (requests.RequestException, Web3Exception):
 
         @app.exception_handler(kind)
         def no_node(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""A stored lease as the escrow's types have it. Pure."""
+"""A stored lease as the escrow's types have it."""
 
 from contracts.api.bodies import LeaseState
 from contracts.finality import Finality, at_stake

@@ -71,7 +71,16 @@ def verify(
     rules = joined(chain.settings.rules.values(), epoch.header.rules, (one.rules for one in info.rules))
     past = look_back(events, epoch.header.block, {one.struct_hash(): one.arbiter for one in rules})
     verifier = Verifier(
-        published, info.finality, market, before, committed, following, past, source, ChainNode(chain), watch
+        published=published,
+        finality=info.finality,
+        market=market,
+        before=before,
+        committed=committed,
+        following=following,
+        past=past,
+        lookup=source,
+        node=ChainNode(chain),
+        watch=watch,
     )
     return verifier.run(_kept(market), every)
 

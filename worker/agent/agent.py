@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import structlog
 from eth_account.signers.local import LocalAccount
@@ -67,7 +66,6 @@ class Agent:
         self._trouble = Trouble(log.bind(provider=account.address))
         self._tools = LeaseTools(
             settings=settings,
-            wants=settings.wants,
             chain=chain,
             clock=ChainClock(chain),
             sender=self._sender,
@@ -78,7 +76,7 @@ class Agent:
             downloads=_throttle(settings.download_bytes),
         )
         self._presence = Presence(key, settings)
-        self._owner: Pause | None = None  # why there is no training now
+        self._paused: Pause | None = None  # why there is no training now
         self._sweeper = Sweeper(settings, self._sender) if settings.money.sweep_to else None
 
     def stop(self) -> None:
@@ -129,7 +127,7 @@ class Agent:
         self._heed_owner()
         if not self.stopping:
             self._look_for_leases()
-        if self._owner and not self.stopping:
+        if self._paused and not self.stopping:
             self._guarded("ask", self._ask.withdraw)
         if self.stopping or (self._once and self._runs):
             self._withdraw()
@@ -151,7 +149,7 @@ class Agent:
     def _wants_work(self) -> bool:
         active = sum(run.active for run in self._runs.values())
         more = not self._once or (not self._runs and not self._done)
-        free = not self.stopping and self._owner is None and more and active < self._settings.max_active
+        free = not self.stopping and self._paused is None and more and active < self._settings.max_active
         return free and self._has_disk()
 
     def _has_disk(self) -> bool:
@@ -173,9 +171,9 @@ class Agent:
     def _heed_owner(self) -> None:
         """Pauses and resumes all leases with the owner's wish, the weekly hours, and the machine's other users."""
         pause = self._presence.look()
-        if (pause is None) != (self._owner is None):
+        if (pause is None) != (self._paused is None):
             log.info("agent.pauses", reason=pause.reason) if pause else log.info("agent.resumes")
-        self._owner = pause
+        self._paused = pause
         for run in self._runs.values():
             if pause:
                 run.pause(pause)
@@ -223,13 +221,12 @@ class Agent:
             self._trouble.at("chain", error.message)
 
     def _start(self, folder: LeaseFolder) -> None:
-        wants = self._settings.sold(self._ask.min_pay).wants
-        run = LeaseRun(folder, replace(self._tools, wants=wants))
+        run = LeaseRun(folder, self._tools, self._settings.sold(self._ask.min_pay).wants)
         self._runs[folder.lease] = run
         if self.stopping:
             run.stop()
-        elif self._owner:
-            run.pause(self._owner)
+        elif self._paused:
+            run.pause(self._paused)
         run.start()
 
     def _clear_up(self) -> None:

@@ -6,6 +6,7 @@ import structlog
 
 from contracts.chain.lookup import MarketLied
 from contracts.errors import UserError
+from contracts.job.provider_wants import Wants
 from contracts.job.sealing import NotOpened
 from contracts.logs import Trouble
 from contracts.terms import Flag, Phase
@@ -35,8 +36,9 @@ class LeaseRun:
     LeaseRun of the same folder goes on from it.
     """
 
-    def __init__(self, folder: LeaseFolder, tools: LeaseTools) -> None:
-        self.folder, self._tools, self._settings = folder, tools, tools.settings
+    def __init__(self, folder: LeaseFolder, tools: LeaseTools, wants: Wants) -> None:
+        """`wants`: leases to take, as the Asks say that this one may have come by."""
+        self.folder, self._tools, self._settings, self._wants = folder, tools, tools.settings, wants
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._trouble = Trouble(self._log)
         self.poll_seconds = min(self._settings.poll_seconds, folder.file.nums.timeout / 20)
@@ -62,7 +64,7 @@ class LeaseRun:
 
     def _new_training(self) -> Training:
         """A pause ends the process, for what it holds of the GPU's memory; a new one goes on after it."""
-        return Training(self.folder, self._tools, self._clients["training"], self._job_key, self._news)
+        return Training(self.folder, self._tools, self._wants, self._clients["training"], self._job_key, self._news)
 
     def start(self) -> None:
         file = self.folder.file

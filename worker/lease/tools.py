@@ -12,7 +12,6 @@ from contracts.api.throttle import Throttle
 from contracts.chain.client import Chain
 from contracts.chain.clock import ChainClock
 from contracts.chain.sending.sender import Sender
-from contracts.job.provider_wants import Wants
 from contracts.orders import Domain
 from worker.lease.schedule import LeaseTiming
 from worker.settings import ProviderSettings
@@ -23,7 +22,6 @@ class LeaseTools:
     """One agent's, for all its leases and their threads."""
 
     settings: ProviderSettings
-    wants: Wants  # leases to take, as the Asks say that this one may have come by
     chain: Chain
     clock: ChainClock
     sender: Sender

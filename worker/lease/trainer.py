@@ -17,6 +17,7 @@ from contracts.commitment import checkpoint_root, next_tip, numerics_class
 from contracts.errors import UserError
 from contracts.finality import at_stake
 from contracts.job.file import hash_file
+from contracts.job.provider_wants import Wants
 from contracts.job.sealing import NotOpened
 from contracts.job.spec import JobSpec
 from contracts.types import ZERO_TIP, from_hex, to_hex
@@ -54,13 +55,14 @@ class Training(threading.Thread):
         self,
         folder: LeaseFolder,
         tools: LeaseTools,
+        wants: Wants,
         market: MarketClient,
         job_key: JobKey,
         wake: Callable[[], None],
     ) -> None:
         super().__init__(name=f"training {folder.lease[:10]}", daemon=True)
         self._folder, self._market, self._job_key, self._wake = folder, market, job_key, wake
-        self._chain, self._settings, self._wants = tools.chain, tools.settings, tools.wants
+        self._chain, self._settings, self._wants = tools.chain, tools.settings, wants
         self._key_late: float | None = None  # monotonic: until when the grant of a sealed job's key is waited for
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._stop_at: float | None = None  # monotonic; for a checkpoint that comes before it training goes on

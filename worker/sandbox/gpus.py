@@ -1,4 +1,7 @@
-"""The GPUs that a training run is granted: their device nodes, and the names by which CUDA selects them."""
+"""The GPUs that a training run is granted: their device nodes, and the variables by which CUDA selects them.
+
+Nothing of the worker's own variables reaches a recipe.
+"""
 
 import os
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""The software environments that recipes run in, by id, and the variables of their process.
-
-Nothing of the worker's own variables reaches a recipe.
-"""
+"""The software environments that recipes run in, by id."""
 
 import platform
 from collections.abc import Mapping

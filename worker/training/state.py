@@ -1,4 +1,4 @@
-"""Training state as flat named tensors, and checkpoint files.
+"""Training state as flat named tensors, and checkpoint files. Their hash is contracts.commitment.state_root.
 
 A state may nest: {"model": model.state_dict(), "optimizer": optimizer_state(optimizer, model)} becomes
 tensors named `model/<parameter>` and `optimizer/state/<parameter>/exp_avg`. Integers and booleans become

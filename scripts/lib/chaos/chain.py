@@ -1,7 +1,6 @@
 """A chain that can die: anvil, restarted from a copy of its state that may be some blocks old."""
 
 import gzip
-import time
 from pathlib import Path
 
 from web3 import HTTPProvider, Web3
@@ -41,10 +40,6 @@ class FrailChain:
         """The chain's clock goes forward."""
         self.w3.provider.make_request(RPCEndpoint("evm_increaseTime"), [hex(seconds)])
         self.w3.provider.make_request(RPCEndpoint("evm_mine"), [])
-
-    def lag(self) -> float:
-        """Seconds by which the chain's clock is ahead of this machine's."""
-        return self.w3.eth.get_block("latest")["timestamp"] - time.time()
 
     def stop(self) -> None:
         self.devnet.stop()
