@@ -2,14 +2,13 @@
 
 from enum import StrEnum
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from contracts.amounts import format_amount
-from contracts.api.bodies import Info
 
 
 class Output(StrEnum):
@@ -29,5 +28,16 @@ say = partial(console.print, highlight=False, soft_wrap=True)
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")]
 
 
-def tokens(amount: int, info: Info) -> str:
+class Token(Protocol):
+    """What a market's /v1/info says of its token. (Its body would bring all orders along, and take a second.)"""
+
+    @property
+    def token_decimals(self) -> int: ...
+
+    @property
+    def token_symbol(self) -> str: ...
+
+
+def tokens(amount: int, info: Token) -> str:
+    """In whole tokens, with the token's symbol: "12.5 USDC"."""
     return f"{format_amount(amount, info.token_decimals)} {info.token_symbol}"

@@ -1,4 +1,4 @@
-"""`gpumarket market`: run a market."""
+"""`gpumarket market`: run a market. Each command imports what it needs: a server's libraries take seconds."""
 
 import json
 import os
@@ -8,22 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from contracts.chain.client import connect
 from contracts.cli.output import Output
-from contracts.logs import configure_logs
-from contracts.progress_bar import watching
-from contracts.settings import load_settings
-from market.chain import indexer
-from market.cli.settings import show_settings
-from market.maintenance import backup as copying
-from market.maintenance import reindex as anew
-from market.maintenance import retention
-from market.runtime.context import Context
-from market.runtime.settings import load_market_settings
-from market.server import Server, check_journal, only_one, open_context, open_database, works
-from market.store.blobs import BlobStore
-from market.store.db import Database
-from market.store.journal import FOLDER, Journal
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a market.")
 
@@ -55,6 +40,10 @@ def serve(
 ) -> None:
     """Serve the API, follow the chain, clear the auction. Stops on Ctrl-C or SIGTERM."""
     use_home(home)
+    from contracts.logs import configure_logs
+    from contracts.settings import load_settings
+    from market.runtime.settings import load_market_settings
+    from market.server import Server, only_one, open_context, works
 
     settings = load_market_settings(
         host=host,
@@ -67,25 +56,22 @@ def serve(
     with only_one():
         context = open_context(settings, load_settings())
         server = Server(context, works())
-        show_address(server)
+        info = context.info()
+        typer.echo(f"market    {server.url}")
+        typer.echo(f"chain     {info.chain_id}, escrow {info.escrow}")
+        typer.echo(f"token     {info.token_symbol} {info.token}")
+        typer.echo(f"matcher   {info.matcher}, fee {info.fee} per checkpoint")
+        typer.echo(f"rules     {', '.join(rules.name for rules in info.rules)}")
+        typer.echo(f"data      {context.db.engine.url}, {settings.blob_dir}")
         code = server.run()
     raise typer.Exit(code)
-
-
-def show_address(server: Server) -> None:
-    context, info = server.context, server.context.info()
-    typer.echo(f"market    {server.url}")
-    typer.echo(f"chain     {info.chain_id}, escrow {info.escrow}")
-    typer.echo(f"token     {info.token_symbol} {info.token}")
-    typer.echo(f"matcher   {info.matcher}, fee {info.fee} per checkpoint")
-    typer.echo(f"rules     {', '.join(rules.name for rules in info.rules)}")
-    typer.echo(f"data      {context.db.engine.url}, {context.settings.blob_dir}")
 
 
 @app.command()
 def settings(home: Home = None, output: OutputOption = Output.TABLE) -> None:
     """Show all settings that hold here, and where each comes from. Passwords are not shown."""
     use_home(home)
+    from market.cli.settings import show_settings
 
     show_settings(output)
 
@@ -98,6 +84,13 @@ def collect(
 ) -> None:
     """Remove the blobs that nobody needs any more, as a running market does by itself every hour."""
     use_home(home)
+    from contracts.chain.client import connect
+    from contracts.settings import load_settings
+    from market.maintenance import retention
+    from market.runtime.context import Context
+    from market.runtime.settings import load_market_settings
+    from market.server import check_journal, open_database
+    from market.store.blobs import BlobStore
 
     settings = load_market_settings()
     db, blobs = open_database(settings), BlobStore(settings.blob_dir, settings.max_blob_bytes)
@@ -127,6 +120,10 @@ def backup(
 ) -> None:
     """Copy the database as it is now; the market may run. The blobs' folder is copied after it, with rsync."""
     use_home(home)
+    from contracts.progress_bar import watching
+    from market.maintenance import backup as copying
+    from market.runtime.settings import load_market_settings
+    from market.store.db import Database
 
     settings = load_market_settings()
     db = Database(settings.database_url)
@@ -151,6 +148,15 @@ def reindex(
 ) -> None:
     """Make the whole database anew from the chain, the blobs and the messages beside them. Stop the market first."""
     use_home(home)
+    from contracts.chain.client import connect
+    from contracts.progress_bar import watching
+    from contracts.settings import load_settings
+    from market.chain import indexer
+    from market.maintenance import reindex as anew
+    from market.runtime.settings import load_market_settings
+    from market.server import only_one, open_database
+    from market.store.blobs import BlobStore
+    from market.store.journal import FOLDER, Journal
 
     console = Console(stderr=True)
     settings, chain = load_market_settings(), connect(load_settings())
