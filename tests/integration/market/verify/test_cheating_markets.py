@@ -22,7 +22,8 @@ from market.auction import clearing
 from market.auction.order_book import OrderBook
 from market.matching import Book, Result
 from market.matching import clear as solve
-from market.verify import cli, verify
+from market.verify import cli
+from market.verify.verify import verify
 from tests.support.devnet import TOKEN, Funded, pass_time
 from tests.support.market_parts import make_ask, make_bid, signed_ask, signed_bid
 from tests.support.stepped_market import Lives, lives

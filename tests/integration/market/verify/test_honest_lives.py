@@ -21,7 +21,7 @@ from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.errors import EscrowError
 from contracts.chain.sending.sender import Sender
 from market.auction import clearing
-from market.verify import verify
+from market.verify.verify import verify
 from tests.support.devnet import TOKEN, Funded, pass_time
 from tests.support.market_parts import CPU, RECIPE, make_ask, make_bid, make_spec, signed_ask, signed_bid, upload
 from tests.support.stepped_market import Lives, lives
