@@ -182,7 +182,7 @@ def test_several_lots_in_one_status_each_with_its_own_sandbox(stage: Stage, run:
 
     provider_settings_path("spare").rename(provider_settings_path(KEY))
     options = ("--price", "1", "--stake", "100", "--units-per-hour", "1", "--market", stage.market.url, "--dry-run")
-    shown = run("register", "--key", KEY, *options).stdout
+    shown = " ".join(run("register", "--key", KEY, *options).stdout.split())  # wherever its lines end
     assert "none: podman " in shown and "Only shipped recipes will run" in shown
 
 

@@ -44,7 +44,7 @@ def test_what_is_told(world: World) -> None:
 
 def test_who_asks_too_often_is_counted(world: World) -> None:
     callers = world.api._http.app.state.callers
-    callers._per_address.amount = 0
+    callers._limits._per_address.amount = 0
     with pytest.raises(Problem):
         callers.admit(None, "10.0.0.1")
     assert samples(world)["gpumarket_limited_requests_total", "address"] == 1
