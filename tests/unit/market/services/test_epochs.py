@@ -10,7 +10,7 @@ from sqlmodel import Session, select
 from contracts.api.epochs import EpochHeader, epoch_root
 from contracts.orders import new_account
 from contracts.types import ZERO_HASH
-from market.auction.clearing import Clearing
+from market.auction.announcement import announce
 from market.auction.order_book import Snapshot
 from market.maintenance import reindex
 from market.runtime.context import Context
@@ -36,7 +36,7 @@ def test_published_sets_have_the_roots_that_were_committed_to(tmp_path: Path) ->
         fate = dice.choice(["begun", "announced", "cleared", "cleared"])
         _say(context, "begun", {"number": number})
         if fate != "begun":
-            Clearing(context)._announce(number, _snapshot(context, orders))
+            announce(context, number, _snapshot(context, orders))
             committed[number] = orders
         if fate == "cleared":
             body = {"number": number, "published_tx": ZERO_HASH, "seed_block": 2, "seed": ZERO_HASH}
