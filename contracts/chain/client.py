@@ -17,6 +17,7 @@ from web3.types import BlockIdentifier, TxParams, TxReceipt, Wei
 from contracts.amounts import format_amount
 from contracts.chain import artifacts, errors, events
 from contracts.chain.calls import Redemption, SignedMatch, order_abi, rules_abi
+from contracts.chain.node import node_session
 from contracts.errors import UserError
 from contracts.orders import Approval, Domain, Rules
 from contracts.settings import Settings
@@ -51,7 +52,9 @@ def connect(settings: Settings) -> "Chain":
     """Checks that the node has the right chain, and contracts where the settings say. Raises UserError."""
     url = _without_secrets(settings.rpc_url)
     expected = settings.require("chain_id")
-    w3 = Web3(HTTPProvider(settings.rpc_url, request_kwargs={"timeout": RPC_TIMEOUT}))
+    w3 = Web3(
+        HTTPProvider(settings.rpc_url, request_kwargs={"timeout": RPC_TIMEOUT}, session=node_session(settings.rpc_url))
+    )
     try:
         found = w3.eth.chain_id
     except (ValueError, *errors.NODE_AWAY) as error:

@@ -43,6 +43,7 @@ Run = Callable[..., Result]
 def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     monkeypatch.setenv("GPUMARKET_PASSWORD", PASSWORD)
+    monkeypatch.setenv("COLUMNS", "200")
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))  # not among what commands print
     rules = chain.settings.rule_set("audited").model_copy(
         update={"checkpoint_timeout": 120, "window": 3, "arbiter_fee": 1}
@@ -71,7 +72,7 @@ def run(stage: Stage) -> Run:
 
 def shown(*arguments: str) -> str:
     """What a command prints for people."""
-    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, arguments)
     if done.exception:
         raise done.exception
     return done.output

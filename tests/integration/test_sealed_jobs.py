@@ -54,6 +54,7 @@ def people(funded: Funded) -> list[LocalAccount]:
 def stage(chain: Chain, people: list[LocalAccount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     monkeypatch.setenv("GPUMARKET_PASSWORD", PASSWORD)
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(encryption_keys, "OPSLIMIT", 1 << 15)
     monkeypatch.setattr(encryption_keys, "MEMLIMIT", 1 << 24)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
@@ -70,7 +71,7 @@ def stage(chain: Chain, people: list[LocalAccount], tmp_path: Path, monkeypatch:
 
 def run(*arguments: str) -> str:
     """What a command prints for people."""
-    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, arguments)
     if done.exception:
         raise done.exception
     return done.output

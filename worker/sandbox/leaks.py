@@ -37,6 +37,7 @@ def sandbox_leaks(runtime: Sandbox) -> list[str]:
         probe = (
             f"PORTS = {[server.getsockname()[1]]}\nPATHS = {[secret, str(home()), str(Path.home() / '.ssh')]}\n{_PROBE}"
         )
+        # Never taken back: a thread that lists the variables (as HTTP libraries do, for proxies) fails if one goes.
         os.environ["GPUMARKET_SELFTEST"] = "1"
         try:
             process = runtime.start(Program([sys.executable, "-S", "-c", probe]))
@@ -46,8 +47,6 @@ def sandbox_leaks(runtime: Sandbox) -> list[str]:
                 runtime.end(process)
         except subprocess.TimeoutExpired:
             return ["did not end"]
-        finally:
-            del os.environ["GPUMARKET_SELFTEST"]
     lines = said.decode(errors="replace").splitlines()
     if not lines or lines.pop() != "done":
         return [f"broke: {complaint.decode(errors='replace').strip()[-200:]}"]

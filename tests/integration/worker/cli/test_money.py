@@ -85,8 +85,11 @@ def test_earnings_and_what_becomes_of_them(stage: Stage, run: Run, tmp_path: Pat
     assert row["final"] is False  # some blocks old
     run("earnings", "--key", KEY, "--by", "day", "--csv", str(tmp_path / "days.csv"))
     with (tmp_path / "days.csv").open(newline="") as file:
-        (day,) = csv.DictReader(file)
-    assert (day["paid"], day["gas_wei"], day["lease"]) == ("3000000", row["gas_wei"], "")
+        days = list(csv.DictReader(file))  # two at midnight, or on a machine so slow that part of it is final
+    assert {day["lease"] for day in days} == {""}
+    assert (sum(int(day["paid"]) for day in days), sum(int(day["gas_wei"]) for day in days)) == (
+        3 * PRICE, int(row["gas_wei"]),
+    )  # fmt: skip
     assert "3" in run("earnings", "--key", KEY).stdout
 
     # By hand: a dry run needs no password, and moves nothing.
