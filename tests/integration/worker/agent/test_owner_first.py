@@ -103,9 +103,7 @@ def test_two_lots_work_at_once_and_one_that_dies_is_started_again(stage: Stage, 
     log = stage.home / "fleet.log"
     with stage.approving():
         fleet = start_fleet(stage, log)
-        wait_for(
-            "both lots at work", lambda: all((one := only_lease(key)) and one.file.made for key in (KEY, "lot1")), 90
-        )
+        wait_for("both lots at work", lambda: all((one := only_lease(key)) and one.file.made for key in (KEY, "lot1")))
         agents = {key: pid_of(log, key) for key in (KEY, "lot1")}
         if len(os.sched_getaffinity(0)) > 1:
             cores = [os.sched_getaffinity(pid) for pid in agents.values()]
