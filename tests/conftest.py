@@ -1,9 +1,19 @@
 """What every test shares: marks by folder, `--long`, and Hypothesis profiles."""
 
+import sys
 from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
+
+# The default renderer shows all variables of all frames: seconds for each traceback. And what a market in this process
+# logs must not stand among what a command prints.
+_PLAIN = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(
+    processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, _PLAIN],
+    logger_factory=structlog.PrintLoggerFactory(sys.__stderr__),
+)
 
 # The same examples in every run: a failure in CI is a failure here. `--long` searches further, at random.
 hypothesis.settings.register_profile("default", derandomize=True, deadline=None, max_examples=100)

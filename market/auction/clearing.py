@@ -21,7 +21,7 @@ from market.matching import Book, Resting, Result, clear, touched
 from market.matching.inputs import tick, to_published
 from market.runtime.context import Context
 from market.runtime.loop import repeat
-from market.store.models import ChainEvent, EpochRow, JournalRow
+from market.store.models import ChainBlock, ChainEvent, EpochRow, JournalRow
 
 log = structlog.get_logger()
 
@@ -83,6 +83,8 @@ class Clearing:
             sight = _sight(session)
             if before.is_quiet(sight, context.now()):
                 return None
+            if session.exec(select(ChainBlock.number).limit(1)).first() is None:
+                return None  # a market that begins: its indexer has not stored a block yet
             snapshot = self._look(session)
         snapshot, book = self._usable(snapshot)
         if not touched(book, before.resting):

@@ -5,14 +5,12 @@ import functools
 import hashlib
 import http.server
 import json
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 import yaml
 from safetensors.torch import save_file
 from torch import full
@@ -44,7 +42,6 @@ def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     monkeypatch.setenv("GPUMARKET_PASSWORD", PASSWORD)
     monkeypatch.setenv("COLUMNS", "200")
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))  # not among what commands print
     rules = chain.settings.rule_set("audited").model_copy(
         update={"checkpoint_timeout": 120, "window": 3, "arbiter_fee": 1}
     )
@@ -54,7 +51,6 @@ def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv("GPUMARKET_MARKET_URL", stage.market.url)
         keys.save("me", client, PASSWORD, scrypt_n=2)
         yield stage
-    structlog.reset_defaults()
 
 
 @pytest.fixture

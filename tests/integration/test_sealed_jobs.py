@@ -1,7 +1,6 @@
 """Sealed jobs on a real chain with real training: nothing of them is with the market in plain, and all of it works."""
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import structlog
 import yaml
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
@@ -57,7 +55,6 @@ def stage(chain: Chain, people: list[LocalAccount], tmp_path: Path, monkeypatch:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(encryption_keys, "OPSLIMIT", 1 << 15)
     monkeypatch.setattr(encryption_keys, "MEMLIMIT", 1 << 24)
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
     rules = chain.settings.rule_set("audited").model_copy(
         update={"checkpoint_timeout": TIMEOUT, "window": 2, "arbiter_fee": 1}
     )
@@ -66,7 +63,6 @@ def stage(chain: Chain, people: list[LocalAccount], tmp_path: Path, monkeypatch:
         monkeypatch.setenv("GPUMARKET_MARKET_URL", stage.market.url)
         keys.save("me", client, PASSWORD, scrypt_n=2)
         yield stage
-    structlog.reset_defaults()
 
 
 def run(*arguments: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from sqlmodel import select
+from sqlmodel import delete, select
 
 from contracts.api.bodies import JobOut
 from contracts.api.epochs import EpochOut, EpochStatus, LeftOutReason
@@ -14,7 +14,7 @@ from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from market.auction import clearing
 from market.auction.clearing import Clearing
-from market.store.models import BidRow
+from market.store.models import BidRow, ChainBlock
 from tests.support.devnet import TOKEN, rpc
 from tests.support.stepped_market import Lives, clear
 
@@ -36,6 +36,16 @@ def restart(market: Lives) -> None:
     """A new process goes on with what is stored."""
     market.follow()
     market.clearing = Clearing(market.context)
+
+
+def test_a_market_without_a_block_yet_waits_for_one(market: Lives) -> None:
+    with market.context.db.session() as session:
+        session.exec(delete(ChainBlock))
+    assert market.clearing.epoch() is None
+    market.follow()
+    market.post_ask(market.providers[0])
+    market.post_bid()
+    assert market.clear() is not None
 
 
 def test_an_order_is_promised_the_first_epoch_that_has_not_begun(market: Lives) -> None:

@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from typer.testing import CliRunner
@@ -58,13 +58,6 @@ def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def said(output: str) -> Any:
-    """The JSON of a command; the market of this process logs to the same place."""
-    lines = output.splitlines()
-    begin = next(at for at, line in enumerate(lines) if line in ("{", "["))
-    return json.loads("\n".join(lines[begin:]))
-
-
 def test_earnings_and_what_becomes_of_them(stage: Stage, run: Run, tmp_path: Path) -> None:
     cold, chain = new_account().address, stage.chain
     before = chain.w3.eth.get_balance(stage.provider.address)
@@ -77,7 +70,7 @@ def test_earnings_and_what_becomes_of_them(stage: Stage, run: Run, tmp_path: Pat
     spent = before - chain.w3.eth.get_balance(stage.provider.address)
     assert stage.free(stage.provider) == 85 * TOKEN + 3 * PRICE  # and 5 in the wallet
 
-    earned = said(run("earnings", "--key", KEY, "-o", "json").stdout)
+    earned = json.loads(run("earnings", "--key", KEY, "-o", "json").stdout)
     (row,) = earned["rows"]
     assert (row["checkpoints"], row["paid"], row["penalties"], row["net"]) == (3, "3000000", "0", "3000000")
     assert row["lease"] == stage.folder().lease and row["client"] == stage.client.address
@@ -98,7 +91,7 @@ def test_earnings_and_what_becomes_of_them(stage: Stage, run: Run, tmp_path: Pat
     assert chain.token_balance(cold) == 15 * TOKEN
     error = run("withdraw", "69", "--to", cold, "--key", KEY, "--yes", code=1).stderr
     assert "of which the Ask needs 20 " in error and "--stop" in error
-    sent = said(run("withdraw", "8", "--to", cold, "--key", KEY, "--yes", "-o", "json").stdout)
+    sent = json.loads(run("withdraw", "8", "--to", cold, "--key", KEY, "--yes", "-o", "json").stdout)
     assert len(sent["transactions"]) == 1 and chain.token_balance(cold) == 23 * TOKEN
     run("sweep", "--above", "30", "--to", cold, "--key", KEY, "--yes")
     assert (stage.free(stage.provider), chain.token_balance(stage.provider.address)) == (25 * TOKEN, 5 * TOKEN)
@@ -147,7 +140,7 @@ def test_what_is_sent_is_what_was_asked(stage: Stage, run: Run, monkeypatch: pyt
 
 def test_selftest_finds_what_is_wrong_and_says_how_to_mend_it(stage: Stage, run: Run) -> None:
     stage.offer()
-    report = said(run("selftest", "--key", KEY, "--measure-seconds", "0", "-o", "json").stdout)
+    report = json.loads(run("selftest", "--key", KEY, "--measure-seconds", "0", "-o", "json").stdout)
     checks = {check["name"]: check for check in report["checks"]}
     assert report["ok"] and {check["verdict"] for check in checks.values()} <= {"ok", "skip", "warn"}
     assert "trains on the CPU" in checks["gpu"]["found"] and checks["sandbox"]["verdict"] == "ok"
@@ -172,7 +165,7 @@ def test_the_probe_sees_a_sandbox_that_leaks(stage: Stage) -> None:
 def test_several_lots_in_one_status_each_with_its_own_sandbox(stage: Stage, run: Run) -> None:
     keys.save("spare", new_account(), PASSWORD, scrypt_n=2)
     write_provider_settings("spare", stage.offer().model_copy(update={"sandbox": "podman", "image": "no/such:1"}))
-    report, other = said(run("status", "-o", "json").stdout)
+    report, other = json.loads(run("status", "-o", "json").stdout)
     assert [(one["key"], one["free"], one["live"]) for one in (report, other)] == [
         (KEY, str(100 * TOKEN), []),
         ("spare", "0", []),
@@ -192,10 +185,10 @@ def test_several_lots_in_one_status_each_with_its_own_sandbox(stage: Stage, run:
 def test_pause_resume_and_systemd(stage: Stage, run: Run) -> None:
     stage.offer()
     assert "paused until 20" in run("pause", "--for", "2h").stdout
-    (report,) = said(run("status", "--key", KEY, "-o", "json").stdout)
+    (report,) = json.loads(run("status", "--key", KEY, "-o", "json").stdout)
     assert report["paused"].startswith("paused by hand, until ")
     run("resume")
-    (report,) = said(run("status", "-o", "json").stdout)
+    (report,) = json.loads(run("status", "-o", "json").stdout)
     assert report["paused"] == ""
     assert "'2' is not a duration" in run("pause", "--for", "2", code=1).stderr
     text = run("systemd", "--password-file", "/etc/gpumarket/password").stdout

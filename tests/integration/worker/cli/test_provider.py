@@ -1,12 +1,10 @@
 """`gpumarket provider register` and `status`, against a real chain and market."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from typer.testing import CliRunner, Result
 
 from contracts.chain.client import Chain
@@ -34,19 +32,17 @@ def stage(
 
 
 @pytest.fixture
-def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`gpumarket provider ...` in this process: a dozen new ones would take their time to start."""
     monkeypatch.setenv("GPUMARKET_PASSWORD", PASSWORD)
     monkeypatch.setenv("COLUMNS", "200")
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))  # not among what commands print
 
     def run(*arguments: str, code: int = 0) -> Result:
         done = CliRunner().invoke(main.app, ["provider", *arguments])
         assert done.exit_code == code, done.output
         return done
 
-    yield run
-    structlog.reset_defaults()
+    return run
 
 
 def register(stage: Stage, *more: str, key: str = KEY) -> list[str]:

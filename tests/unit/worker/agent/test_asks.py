@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.api import receipts
 from contracts.api.bodies import ReceiptOut
@@ -90,12 +91,13 @@ def test_an_ask_wants_leases_that_pay_for_their_gas(world: World) -> None:
     assert least[0] == 0 and 234_885 < least[1] < 300_000
 
 
-def test_while_gas_is_too_dear_there_is_no_ask(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_while_gas_is_too_dear_there_is_no_ask(world: World) -> None:
     ask = standing(world, tokens_per_eth="2500", pay_over_gas=2)
     world.gas_price = 1_000 * GWEI
-    ask.renew()
+    with capture_logs() as logs:
+        ask.renew()
     assert world.posted == []
-    assert "no lease pays 2 times its gas" in capsys.readouterr().out
+    assert "no lease pays 2 times its gas" in str(logs)
     world.gas_price = GWEI
     world.seconds += 10
     ask.renew()
@@ -117,17 +119,18 @@ def test_a_lease_under_the_ask_before_is_taken(world: World) -> None:
     assert ask.min_pay == world.posted[1].resources.wants.min_pay
 
 
-def test_it_keeps_the_markets_receipts(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_keeps_the_markets_receipts(world: World) -> None:
     ask = standing(world)
     ask.renew()
     (kept,) = receipts.load_receipts(MATCHER.address)
     assert (kept.order, kept.id) == (world.posted[0].ask, world.posted[0].ask.digest(DOMAIN))
     world.matcher = new_account()  # not the one that the market names
-    for _ in range(2):
-        world.seconds += HOURLY.ask_seconds / 2
-        ask.renew()
+    with capture_logs() as logs:
+        for _ in range(2):
+            world.seconds += HOURLY.ask_seconds / 2
+            ask.renew()
     assert len(world.posted) == 3 and receipts.load_receipts(MATCHER.address) == [kept]
-    assert capsys.readouterr().out.count(f"not signed by its matcher {MATCHER.address}") == 1
+    assert str(logs).count(f"not signed by its matcher {MATCHER.address}") == 1
 
 
 def test_each_refusal_keeps_it_away_for_longer(world: World) -> None:
