@@ -52,10 +52,9 @@ def connect(settings: Settings) -> "Chain":
     """Checks that the node has the right chain, and contracts where the settings say. Raises UserError."""
     url = _without_secrets(settings.rpc_url)
     expected = settings.require("chain_id")
-    w3 = Web3(
-        HTTPProvider(settings.rpc_url, request_kwargs={"timeout": RPC_TIMEOUT}, session=node_session(settings.rpc_url))
-    )
     try:
+        session = node_session(settings.rpc_url)
+        w3 = Web3(HTTPProvider(settings.rpc_url, request_kwargs={"timeout": RPC_TIMEOUT}, session=session))
         found = w3.eth.chain_id
     except (ValueError, *errors.NODE_AWAY) as error:
         raise UserError(
@@ -313,7 +312,10 @@ def _short(terms: Terms) -> tuple[str, int, bytes]:
 
 def _without_secrets(url: str) -> str:
     """Scheme, host and port of a URL: many nodes take their access key in the rest."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "the address that is set"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else repr(url)
 
 

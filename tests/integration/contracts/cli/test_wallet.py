@@ -156,6 +156,7 @@ def test_refusals_have_no_traceback(wallet: Wallet, monkeypatch: pytest.MonkeyPa
     [
         ("http://127.0.0.1:1/v3/secret", "no Ethereum node answers at http://127.0.0.1:1: nothing accepts connections"),
         ("nonsense", "no Ethereum node answers at 'nonsense': that is not a URL"),
+        ("http://me:secret@[::1", "no Ethereum node answers at the address that is set: Invalid IPv6 URL"),
         ("ftp://127.0.0.1:1", "must begin with http:// or https://"),
     ],
 )
