@@ -20,7 +20,7 @@ from market.api.routes import blobs, epochs, info, jobs, keys, leases, orders, p
 from market.api.suggestions import check_query
 from market.runtime.context import Context
 from market.services.jobs import count_by_status
-from market.services.pricing import Offers
+from market.services.quoting.pricing import Offers
 
 DESCRIPTION = """A decentralized marketplace for GPU training: escrowed jobs, checkpointed work, paid by the checkpoint.
 

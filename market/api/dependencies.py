@@ -10,7 +10,7 @@ from contracts.api.problems import Code, Problem
 from contracts.types import Address, Bytes32
 from market.api.access import Caller, Callers, token_missing, wrong_scope
 from market.runtime.context import Context
-from market.services.pricing import Offers
+from market.services.quoting.pricing import Offers
 from market.store.paging import DEFAULT_LIMIT, MAX_LIMIT
 
 

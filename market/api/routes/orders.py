@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query, Response
 from contracts.api.bodies import AskIn, AskOut, BidIn, JobOut, OrderStatus, Page, QuoteIn, QuoteOut
 from contracts.api.offers import OfferOut, OffersIn
 from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, KnownOffers, Limit, Market
-from market.services import asks, bids, offers, quotes
+from market.services import asks, bids
+from market.services.quoting import offers, quotes
 
 router = APIRouter(tags=["orders"])
 

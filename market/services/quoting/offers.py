@@ -14,7 +14,7 @@ from market.matching import AskOffer, Needs, Reason
 from market.matching.classes import lone_price, lowest_limit, obstacle
 from market.matching.inputs import tick
 from market.runtime.context import Context
-from market.services.pricing import Offers, Pricing, invalid, is_open, pricing, rules_named
+from market.services.quoting.pricing import Offers, Pricing, invalid, is_open, pricing, rules_named
 from market.store.paging import SCAN, decode_cursor, encode_cursor
 
 WORK_BITS = 64

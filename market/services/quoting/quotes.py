@@ -8,8 +8,8 @@ from contracts.orders import Bid
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS, to_hex
 from market.runtime.context import Context
 from market.services.accounts import next_nonce
-from market.services.offers import unknown_names
-from market.services.pricing import STAKE_PRICES, Offers, Pricing, invalid, pricing
+from market.services.quoting.offers import unknown_names
+from market.services.quoting.pricing import STAKE_PRICES, Offers, Pricing, invalid, pricing
 
 MAX_REPLAYS = 1 / 8  # of all checkpoints: what a client or its approver may well replay
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from contracts.api.problems import Code
-from market.services import pricing
+from market.services.quoting import pricing
 from tests.support.machines_on_offer import TOKEN, offers, post, quote_in, rival
 from tests.support.market_parts import (
     CPU,
