@@ -27,7 +27,6 @@ from contracts.orders import (
     Rules,
 )
 from contracts.types import (
-    ZERO_TIP,
     Address,
     Bytes20,
     Bytes32,
@@ -256,47 +255,6 @@ class AccountOut(Body):
     active: Uint16
     page: Uint32
     next_nonce: Uint40 | None = Field(description="for a Bid; None: all of this page are used, raise the page")
-
-
-# ------------------------------------------------------------------ quote
-
-
-class QuoteIn(Body):
-    client: Address
-    spec: JobSpec
-    units: Uint64 = Field(description="work units per checkpoint")
-    rules: str | None = Field(default=None, description="name of a rule-set; default: the market's first")
-    max_price: Uint96 | None = Field(
-        default=None, description="per checkpoint, fee included; default: 1.25 x what half of the providers take"
-    )
-    stake: Uint96 | None = Field(default=None, description="default: 10 prices and the arbiter's fee")
-    approver: Address | None = None
-    valid_for: int = Field(
-        default=7 * 24 * 3600, ge=1, le=10 * 365 * 24 * 3600, description="seconds; a sooner deadline of the job holds"
-    )
-    start_tip: Bytes20 = Field(default=ZERO_TIP, description="accepted tip of an earlier job to go on from")
-
-
-class QuoteOut(Body):
-    job: Bytes32
-    checkpoints: Uint16
-    matching_asks: int = Field(description="providers with such an ask")
-    lowest_limit: Uint256 | None = Field(
-        description="per checkpoint, fee included: the least max_price with which some machine that fits can be had"
-    )
-    likely_price: Uint96 | None = Field(
-        description="per checkpoint, fee included: what the auction would charge this Bid now, or when a machine that "
-        "fits is free again; null if it would get none"
-    )
-    likely_ask: Bytes32 | None = Field(description="whose machine the auction would give it")
-    seconds_per_checkpoint: float | None = Field(description="at that machine's measured speed")
-    likely_cost: Uint96 | None = Field(description="all checkpoints at the likely price")
-    highest_cost: Uint96 = Field(description="checkpoints x max_price: what can be spent at most")
-    free: Uint96 = Field(description="the client's free balance in the escrow")
-    missing: Uint96 = Field(description="to deposit before the job can start at highest_cost; 0 if it is there")
-    bid: Bid
-    typed_data: dict[str, Any] = Field(description="ready for eth_signTypedData_v4 or `cast wallet sign --data`")
-    warnings: list[str]
 
 
 # ------------------------------------------------------------------ progress

@@ -31,8 +31,6 @@ from contracts.api.bodies import (
     LeaseOut,
     Page,
     ProgressIn,
-    QuoteIn,
-    QuoteOut,
     RejectionIn,
     ReportIn,
     ReportOut,
@@ -40,6 +38,7 @@ from contracts.api.bodies import (
 from contracts.api.epochs import ClassPrice, EpochAsk, EpochBid, EpochOut
 from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.problems import Code, Problem
+from contracts.api.quotes import QuoteIn, QuoteOut
 from contracts.api.throttle import Throttle
 from contracts.errors import UserError
 from contracts.job.file import hash_file

@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from contracts.api.bodies import Body, QuoteIn
+from contracts.api.bodies import Body
+from contracts.api.quotes import QuoteIn
 from contracts.job.spec import MAX_TIER
 from contracts.types import Address, Bytes32, Text, Uint16, Uint64, Uint96, Uint256
 

@@ -11,9 +11,10 @@ from nacl.public import PrivateKey
 from pydantic import ValidationError
 
 from contracts.amounts import format_amount, parse_amount
-from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, QuoteIn, QuoteOut
+from contracts.api.bodies import BidIn, Info, JobOut, JobStatus
 from contracts.api.client import MarketClient
 from contracts.api.grants import by_key, make_grant, public_key, publish_key
+from contracts.api.quotes import QuoteIn, QuoteOut
 from contracts.errors import UserError
 from contracts.job.file import JobFile, plain_price, read_job
 from contracts.job.sealing import new_job_key

@@ -4,8 +4,9 @@ from typing import Any
 
 from eth_account.signers.local import LocalAccount
 
-from contracts.api.bodies import AskResources, QuoteIn
+from contracts.api.bodies import AskResources
 from contracts.api.offers import OfferOut, OffersIn
+from contracts.api.quotes import QuoteIn
 from contracts.orders import new_account
 from tests.support.market_parts import (
     CPU,

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from contracts.api.bodies import AskIn, AskOut, BidIn, JobOut, OrderStatus, Page, QuoteIn, QuoteOut
+from contracts.api.bodies import AskIn, AskOut, BidIn, JobOut, OrderStatus, Page
 from contracts.api.offers import OfferOut, OffersIn
+from contracts.api.quotes import QuoteIn, QuoteOut
 from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, KnownOffers, Limit, Market
 from market.services import asks, bids
 from market.services.quoting import offers, quotes

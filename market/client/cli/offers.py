@@ -10,9 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
 from contracts.amounts import parse_amount
-from contracts.api.bodies import Info, QuoteIn
+from contracts.api.bodies import Info
 from contracts.api.client import MarketClient
 from contracts.api.offers import OfferOut, OffersIn
+from contracts.api.quotes import QuoteIn
 from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
 from contracts.errors import UserError
 from contracts.job.spec import MAX_TIER, first_problem

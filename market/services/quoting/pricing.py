@@ -4,8 +4,9 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from contracts.api.bodies import QuoteIn, RuleSet
+from contracts.api.bodies import RuleSet
 from contracts.api.problems import Code, Problem
+from contracts.api.quotes import QuoteIn
 from contracts.errors import UserError
 from contracts.terms import AccountWord
 from market.auction.order_book import OrderBook, Snapshot, StandingAsk

@@ -1,8 +1,8 @@
 """Quotes: what a job would cost with the asks that are open now, and the Bid to sign for it. Nothing is stored."""
 
 from contracts.amounts import MAX_AMOUNT, format_amount
-from contracts.api.bodies import QuoteIn, QuoteOut
 from contracts.api.problems import Code, Problem
+from contracts.api.quotes import QuoteIn, QuoteOut
 from contracts.job.spec import JobSpec
 from contracts.orders import Bid
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS, to_hex

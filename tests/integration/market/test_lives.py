@@ -3,9 +3,9 @@
 import pytest
 from sqlmodel import select
 
-from contracts.api.bodies import QuoteIn
 from contracts.api.epochs import epoch_root
 from contracts.api.problems import Code, Problem
+from contracts.api.quotes import QuoteIn
 from contracts.chain.sending.sender import Sender
 from contracts.terms import Phase
 from market.client.download import accepted_chain

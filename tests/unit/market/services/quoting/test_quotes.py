@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from contracts.api.bodies import BidIn, QuoteIn
+from contracts.api.bodies import BidIn
 from contracts.api.problems import Code
+from contracts.api.quotes import QuoteIn
 from contracts.orders import Bid
 from market.store.models import BidRow
 from tests.support.market_parts import (
