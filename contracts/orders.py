@@ -4,7 +4,7 @@ JSON names are those of the signed types, so that an order in an API body is the
 """
 
 import sys
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from eth_account import Account
 from eth_account.messages import SignableMessage, encode_typed_data
@@ -229,6 +229,14 @@ class Approval(SignedType):
     last: bool
 
 
+# log: what the recipe printed. All others say that the lease stops, and want an Approval(last). failed: the recipe
+# can't make its next checkpoint, which counts against the job. machine: the provider's machine can't go on. units: its
+# steps take far more than the units that were signed. random: its first steps, done twice, differ. release: any other.
+ReportKind = Literal["log", "failed", "release", "machine", "units", "random"]
+GIVEN_BACK: tuple[ReportKind, ...] = ("release", "machine", "units", "random")  # at no penalty, and no failure
+STOPS: tuple[ReportKind, ...] = ("failed", *GIVEN_BACK)
+
+
 class Report(SignedType):
     """A provider's authenticated word to market and approver; never on chain."""
 
@@ -241,7 +249,7 @@ class Report(SignedType):
     )
     lease: Bytes32
     n: Uint16
-    kind: str = Field(pattern="^(log|failed|release)$")
+    kind: ReportKind
     content: Bytes32
     time: Uint40
 

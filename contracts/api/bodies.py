@@ -24,6 +24,7 @@ from contracts.orders import (
     Receipt,
     Rejection,
     Report,
+    ReportKind,
     Rules,
 )
 from contracts.types import (
@@ -220,6 +221,9 @@ class LeaseSummary(Body):
     stake: Uint96
     state: LeaseState
     finished: str | None = Field(description="completed, closed or None while it lives")
+    stops: ReportKind | None = Field(
+        default=None, description="why, as its provider reported first; null if it did not say so"
+    )
     paid: Uint96 = Field(description="to the provider so far")
     refunded: Uint96 = Field(description="of the lock, to the client")
     penalty: Uint96 = Field(description="of the stake, to the client: what a provider pays that fell silent")

@@ -11,7 +11,7 @@ from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Bid
 from contracts.terms import Phase
 from market.runtime.context import Context
-from market.services.leases import failures_by_job, lease_summary
+from market.services.leases import failures_by_job, lease_summary, why_they_stop
 from market.store.early_stop import early_stop
 from market.store.events import pages_of
 from market.store.leases import phase_of, state_now
@@ -59,13 +59,14 @@ def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list
         job: max((state_now(lease, now).accepted for lease in found), default=0) for job, found in leases.items()
     }
     failures = failures_by_job(session, accepted)
+    stops = why_they_stop(session, [lease for its in leases.values() for lease in its])
     pages = pages_of(session, {row.client for row in rows})
     outs = []
     for row in rows:
         spec = JobSpec.model_validate(row.spec)
         stopped = early_stop(session, spec, leases[row.id], now)
         status, reason = job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped)
-        summaries = [lease_summary(context, lease, now) for lease in leases[row.id]]
+        summaries = [lease_summary(context, lease, now, stops.get(lease.id)) for lease in leases[row.id]]
         if status is JobStatus.PENDING and summaries and not summaries[-1].final:
             reason = f"the end of its lease {summaries[-1].id} is not deep enough in the chain yet to open the next"
         outs.append(

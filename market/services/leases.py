@@ -1,13 +1,14 @@
 """Leases as the API shows them."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from sqlmodel import Session, col, select
 
 from contracts.api.bodies import ApprovalIn, LeaseOut, LeaseSummary, Page, RejectionIn
 from contracts.api.problems import Code, Problem
 from contracts.job.spec import JobSpec
-from contracts.orders import Approval, Bid, Rejection
+from contracts.orders import STOPS, Approval, Bid, Rejection, ReportKind
 from market.runtime.context import Context
 from market.store.leases import is_final, state_now
 from market.store.models import ApprovalRow, BidRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
@@ -16,7 +17,8 @@ from market.store.paging import Keyset, read_page
 _BY_OPENING = Keyset(col(LeaseRow.opened_block), col(LeaseRow.id))
 
 
-def lease_summary(context: Context, row: LeaseRow, now: int) -> LeaseSummary:
+def lease_summary(context: Context, row: LeaseRow, now: int, stops: ReportKind | None) -> LeaseSummary:
+    """`stops`: as `why_they_stop` says."""
     return LeaseSummary(
         id=row.id,
         provider=row.provider,
@@ -27,6 +29,7 @@ def lease_summary(context: Context, row: LeaseRow, now: int) -> LeaseSummary:
         stake=row.stake,
         state=state_now(row, now),
         finished=row.finished,
+        stops=stops,
         paid=row.paid,
         refunded=row.refunded,
         penalty=row.penalty,
@@ -87,6 +90,7 @@ def lease_outs(context: Context, session: Session, rows: Sequence[LeaseRow]) -> 
     jobs = {job.id: job for job in session.exec(select(BidRow).where(col(BidRow.id).in_({row.bid for row in rows})))}
     accepted = accepted_by_job(session, jobs, context.now())
     failures = failures_by_job(session, accepted)
+    stops = why_they_stop(session, rows)
     now = context.now()
     outs = []
     for row in rows:
@@ -94,7 +98,7 @@ def lease_outs(context: Context, session: Session, rows: Sequence[LeaseRow]) -> 
         approval = newest_approval(session, row.id)
         outs.append(
             LeaseOut(
-                **dict(lease_summary(context, row, now)),
+                **dict(lease_summary(context, row, now, stops.get(row.id))),
                 job=job.id,
                 bid=Bid.model_validate(job.bid),
                 spec=JobSpec.model_validate(job.spec),
@@ -128,6 +132,16 @@ def failures_by_job(session: Session, accepted: dict[str, int]) -> dict[str, int
         if report.n == accepted[report.bid] + 1:
             leases[report.bid].add(report.lease)
     return {job: len(failed) for job, failed in leases.items()}
+
+
+def why_they_stop(session: Session, leases: Sequence[LeaseRow]) -> dict[str, ReportKind]:
+    """What their providers have said, by lease. The first word counts: those after it only ask for an answer again."""
+    newest_first = (
+        select(ReportRow.lease, ReportRow.kind)
+        .where(col(ReportRow.lease).in_([lease.id for lease in leases]), col(ReportRow.kind).in_(STOPS))
+        .order_by(col(ReportRow.id).desc())
+    )
+    return {lease: cast(ReportKind, kind) for lease, kind in session.exec(newest_first)}
 
 
 def newest_approval(session: Session, lease: str) -> ApprovalRow | None:

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import cast
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
@@ -11,7 +12,7 @@ from sqlmodel import Session, col, select
 from contracts.api.bodies import Page, ReportIn, ReportOut
 from contracts.api.problems import Code, Problem
 from contracts.chain.signatures import is_signed_by
-from contracts.orders import Report
+from contracts.orders import STOPS, Report, ReportKind
 from market.runtime.context import Context
 from market.services.access import find_reader
 from market.services.leases import find_live_lease
@@ -21,7 +22,6 @@ from market.store.paging import Keyset, read_page
 
 CLOCK_SECONDS = 300  # how far a report's time may be from the market's
 HOUR, PER_HOUR = timedelta(hours=1), 300  # reports of one lease; a worker's come a minute apart, but at its end
-WAITING_KINDS = ("release", "failed")
 
 _BY_ID = Keyset(col(ReportRow.id))
 
@@ -111,7 +111,7 @@ def list_reports(
         query = query.where(LeaseRow.approver == approver)
     if waiting is not None:
         waits = (
-            col(ReportRow.kind).in_(WAITING_KINDS)
+            col(ReportRow.kind).in_(STOPS)
             & col(ReportRow.answered).is_(False)
             & col(LeaseRow.id).is_not(None)
             & col(LeaseRow.finished).is_(None)
@@ -134,7 +134,7 @@ def _out(row: ReportRow) -> ReportOut:
     return ReportOut(
         id=row.id,
         provider=row.provider,
-        report=Report(lease=row.lease, n=row.n, kind=row.kind, content=row.content, time=row.time),
+        report=Report(lease=row.lease, n=row.n, kind=cast(ReportKind, row.kind), content=row.content, time=row.time),
         signature=row.signature,
         text=row.text,
         received=row.received,

@@ -202,7 +202,7 @@ class ReportRow(SQLModel, table=True):
     bid: str = Field(index=True, sa_type=HASH)
     provider: str = Field(index=True, sa_type=ADDRESS)
     n: int
-    kind: str = Field(sa_type=String(10))  # log, failed, release
+    kind: str = Field(sa_type=String(10))  # as contracts.orders.ReportKind
     content: str = Field(sa_type=HASH)
     time: int = Field(sa_type=BigInteger)
     signature: str = Field(sa_type=Text)

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from contracts.api.bodies import ApprovalIn, CheckpointRecord, KeyGrantIn
 from contracts.chain.events import Opened, Place
 from contracts.errors import UserError
 from contracts.job.spec import JobSpec
-from contracts.orders import Bid, Rules
+from contracts.orders import Bid, ReportKind, Rules
 from contracts.terms import Nums, Parties, Terms
 from worker.files import provider_folder, write_atomically
 from worker.training.checkpoints import checkpoint_name
@@ -70,12 +70,20 @@ class LeaseFile(BaseModel):
     rejected: int | None = None  # the first checkpoint that the approver refused
     accepted: int  # on chain, as last seen
     settled: int
-    failed: bool = False  # releases because the next checkpoint can't be made
+    stops: ReportKind = "release"  # what kind of `reason` it is
     told: bool = False  # market and approver know that it releases
     releasing_since: float | None = None  # UTC seconds
     penalty: int = 0
     vanished: bool = False  # over because the chain knew nothing of it any more; it may come again
     over_since: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_before(cls, stored: Any) -> Any:
+        """There was one kind of reason that had to be told apart."""
+        if isinstance(stored, dict) and stored.pop("failed", False):
+            stored["stops"] = "failed"
+        return stored
 
     @property
     def terms(self) -> Terms:
@@ -139,11 +147,11 @@ class LeaseFolder:
                 self._file = changed
             return changed
 
-    def release(self, reason: str, since: float) -> None:
+    def release(self, reason: str, since: float, stops: ReportKind = "release") -> None:
         """Sets the goal to stop early, unless another reason came first. `since` 0: don't wait for the approver."""
         with self._lock:
             if self._file.goal in ("training", "finished"):
-                self.update(goal="releasing", reason=reason, releasing_since=since)
+                self.update(goal="releasing", reason=reason, stops=stops, releasing_since=since)
 
     # ------------------------------------------------------------- checkpoints
 

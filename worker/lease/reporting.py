@@ -13,7 +13,7 @@ from contracts.api.client import MarketClient
 from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
 from contracts.job.sealing import seal_file, seal_text
-from contracts.orders import Claim, Report
+from contracts.orders import Claim, Report, ReportKind
 from worker.lease.folder import LeaseFolder
 from worker.lease.job_key import JobKey
 from worker.lease.tools import LeaseTools
@@ -140,7 +140,7 @@ class ReportContent:
     """What a Report says."""
 
     n: int  # of the checkpoint that it is about
-    kind: str  # as contracts.orders.Report knows them
+    kind: ReportKind
     text: str
 
 

@@ -9,6 +9,7 @@ from contracts.errors import UserError
 from contracts.job.provider_wants import Wants
 from contracts.job.sealing import NotOpened
 from contracts.logs import Trouble
+from contracts.orders import ReportKind
 from contracts.terms import Flag, Phase
 from worker.lease.approvals import Approvals
 from worker.lease.discovery import Unwanted
@@ -166,7 +167,7 @@ class LeaseRun:
             self.training.ended = Stopped(step=0)
         elif isinstance(ended, UserError):
             self._log.error("training.failed", problem=ended.message, hint=ended.hint)
-            self._release(_reason(ended), failed=True)
+            self._release(_reason(ended), stops="failed")
         elif self._stopping:
             self._release(STOPPED)
 
@@ -179,7 +180,7 @@ class LeaseRun:
         file = self.folder.file
         if file.rejected is not None and file.goal in ("training", "finished"):
             self.training.stop()
-            self._release(f"the approver rejected checkpoint {file.rejected}: {file.reason}", failed=True)
+            self._release(f"the approver rejected checkpoint {file.rejected}: {file.reason}", stops="failed")
 
     def _heed_resume(self) -> None:
         paused = isinstance(self.training.ended, Stopped) and not self._stopping
@@ -219,7 +220,7 @@ class LeaseRun:
                 self._release("the next checkpoint would come after the deadline")
             else:
                 self.training.kill()  # it would not heed a stop
-                self._release(f"hang: the recipe has been silent for {silence:.0f} s", failed=True)
+                self._release(f"hang: the recipe has been silent for {silence:.0f} s", stops="failed")
 
     def _heed_pause(self, pause: Pause) -> float:
         """Seconds until the next checkpoint may be there. Releases now what can't be held until then at all."""
@@ -228,10 +229,9 @@ class LeaseRun:
             self._release(f"{STOPPED}: {pause.reason}")
         return seconds + step
 
-    def _release(self, reason: str, *, failed: bool = False) -> None:
-        self.folder.release(reason, since=time.time())
-        self.folder.update(failed=failed)
-        self._log.info("lease.releases", reason=reason, **self._place())
+    def _release(self, reason: str, *, stops: ReportKind = "release") -> None:
+        self.folder.release(reason, time.time(), stops)
+        self._log.info("lease.releases", reason=reason, kind=stops, **self._place())
 
     # ------------------------------------------------------------- reports
 
@@ -242,8 +242,8 @@ class LeaseRun:
             return
         if file.told and self._is_answered():
             return
-        kind = "failed" if file.failed and not file.told else "release"
-        if kind == "release" and file.reported < file.made and not self._waited_for_reports():
+        kind: ReportKind = "release" if file.told else file.stops
+        if kind != "failed" and file.reported < file.made and not self._waited_for_reports():
             return
         index = min(file.made, (file.rejected or file.made + 1) - 1)
         try:
@@ -267,7 +267,7 @@ class LeaseRun:
         progress = self.settlement.progress()
         return progress.last and progress.approved >= progress.claimable
 
-    def _text_and_key(self, kind: str) -> tuple[str, bytes | None]:
+    def _text_and_key(self, kind: ReportKind) -> tuple[str, bytes | None]:
         """Of a sealed job nothing is told in plain: a reason may hold what its recipe has said."""
         file = self.folder.file
         text = f"{self.training.log_tail()}\n{file.reason}" if kind == "failed" else file.reason

@@ -2,7 +2,10 @@
 
 import time
 
+import pytest
+
 from contracts.api.problems import Code
+from contracts.orders import GIVEN_BACK, ReportKind
 from market.store.models import LeaseRow
 from tests.support.live_lease import claim, refuses, report_up_to
 from tests.support.market_parts import (
@@ -98,3 +101,15 @@ def test_a_release_waits_for_the_last_approval(world: World, lease: LeaseRow) ->
     assert list(world.api.release_requests(world.stranger.address)) == []
     world.api.post_approval(signed_approval(lease.id, 0, lease.tip, DOMAIN, world.client, last=True))
     assert list(world.api.release_requests(world.client.address)) == []
+
+
+@pytest.mark.parametrize("kind", GIVEN_BACK)
+def test_a_lease_given_back_says_why_and_is_no_failure(world: World, lease: LeaseRow, kind: ReportKind) -> None:
+    assert world.api.lease(lease.id).stops is None
+    now = int(time.time())
+    world.api.post_report(signed_report(lease.id, 0, kind, "why", now, DOMAIN, world.provider))
+    world.api.post_report(signed_report(lease.id, 0, "release", "asks again", now, DOMAIN, world.provider))
+    assert [one.report.kind for one in world.api.release_requests(world.client.address)] == [kind, "release"]
+    (in_job,) = world.api.job(lease.bid).leases
+    assert world.api.lease(lease.id).stops == in_job.stops == kind
+    assert world.api.job(lease.bid).failures == 0

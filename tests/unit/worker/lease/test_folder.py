@@ -1,5 +1,6 @@
 """The agent's files: what is written is there after any crash, and nothing else is."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from contracts.errors import UserError
 from tests.support.worker_leases import add_checkpoints, make_folder, make_spec
 from worker.files import write_atomically
-from worker.lease.folder import LeaseFolder, Store
+from worker.lease.folder import LEASE_FILE, LeaseFolder, Store
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +75,17 @@ def test_only_the_first_reason_to_release_counts(folder: LeaseFolder) -> None:
     folder.release("one", since=5)
     folder.release("two", since=6)
     assert (folder.file.reason, folder.file.releasing_since) == ("one", 5)
+
+
+def test_a_failure_from_before_there_were_kinds_is_one_still(folder: LeaseFolder) -> None:
+    folder.release("out of memory", since=1.0)
+    path = folder.folder / LEASE_FILE
+    old = json.loads(path.read_text())
+    del old["stops"]
+    path.write_text(json.dumps(old | {"failed": True}))
+    assert again(folder).file.stops == "failed"
+    path.write_text(json.dumps(old | {"failed": False}))
+    assert again(folder).file.stops == "release"
 
 
 def test_old_states_go_when_the_market_and_the_chain_have_them(folder: LeaseFolder) -> None:
