@@ -17,7 +17,7 @@ class Arcs:
     bid: Ints
     group: Ints
     value: Ints  # ticks per hour
-    refused: dict[str, Reason]  # by id: bids that fit no class, or can't be counted with
+    refused: dict[str, Reason]  # by id: why bids have no arc
 
 
 def arcs(bids: Sequence[BidOffer], fitting: Fitting) -> Arcs:
@@ -43,10 +43,10 @@ def arcs(bids: Sequence[BidOffer], fitting: Fitting) -> Arcs:
         starts = np.append(0, ends[:-1])
         of_bid = np.array(same, np.int64)
         value = limit[of_bid][:, None] * speeds[starts] // units[of_bid][:, None]
-        value = np.minimum(value, MAX_VALUE + 1).astype(np.int64)
-        pays = (value >= np.minimum.reduceat(cheapest[classes], starts)) & (value <= MAX_VALUE)
-        beyond = (value[:, -1] > MAX_VALUE) & ~pays.any(axis=1)
-        refused.update((bids[n].id, Reason.RANGE) for n in of_bid[beyond].tolist())
+        value = np.minimum(value, MAX_VALUE).astype(np.int64)
+        pays = value >= np.minimum.reduceat(cheapest[classes], starts)
+        too_dear = Reason.RANGE if cheapest[classes].min() > MAX_VALUE else Reason.PRICE
+        refused.update((bids[n].id, too_dear) for n in of_bid[~pays.any(axis=1)].tolist())
         row, column = np.nonzero(pays)
         parts.append((of_bid[row], fitting.grouped(classes, ends)[column], value[row, column]))
     none = np.zeros(0, np.int64)

@@ -137,7 +137,9 @@ class Book:
 
 
 class Reason(StrEnum):
-    """Why a Bid was not matched: how far its best ask came."""
+    """Why a Bid was not matched: how far its best ask came. In the order in which they are looked at, so that of two
+    asks the one with the later reason came further.
+    """
 
     NO_ASKS = "there are no open asks"
     RULES = "no ask is under the rules that this bid signs"
@@ -155,11 +157,19 @@ class Reason(StrEnum):
     )
     DEADLINE = "every fitting machine is too slow to be done by the job's deadline"
     WANTED = "every fitting provider refuses this client or this recipe, or wants longer leases"
-    CAPACITY = "every fitting machine is taken, or its provider's stake is"
+    RANGE = "every fitting ask takes more per hour than the auction can count with"
     PRICE = "every fitting ask is above this bid's price"
+    CAPACITY = "every fitting machine within this bid's price is taken, or its provider's stake is"
     OUTBID = "others pay more for the machines that fit"
     BALANCE = "the client's free balance does not cover this bid and its others at their highest price"
-    RANGE = "its price per hour is more than the auction can count with"
+
+    @property
+    def rank(self) -> int:
+        """How far an ask came that was refused for this."""
+        return _RANKS[self]
+
+
+_RANKS = {reason: rank for rank, reason in enumerate(Reason)}
 
 
 @dataclass(frozen=True, slots=True)

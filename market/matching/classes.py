@@ -8,7 +8,7 @@ from typing import Any
 from contracts.job.provider_wants import Wants
 from market.matching.book import AskOffer, BidOffer, Lot, Needs, Reason, TradeClass
 
-MAX_VALUE = 1 << 40  # ticks per hour: of more, the auction can't count sums
+MAX_VALUE = 1 << 40  # ticks per hour: the most that a bid counts as, and that an ask may take, or sums overflow
 SPEED_BITS = 6
 MEMORY_BITS = 4
 WORK_BITS = 4
@@ -92,8 +92,8 @@ def pays(bid: BidOffer, min_work: int, max_checkpoints: int) -> bool:
 
 
 def hourly(bid: BidOffer, units_per_hour: int, tick: int) -> int:
-    """What a bid may pay for an hour of a machine with that speed, in ticks."""
-    return bid.limit * units_per_hour // (bid.units * tick)
+    """What a bid may pay for an hour of a machine with that speed, in ticks; MAX_VALUE if it is more."""
+    return min(bid.limit * units_per_hour // (bid.units * tick), MAX_VALUE)
 
 
 def cost(ask: AskOffer, tick: int) -> int:
@@ -112,6 +112,7 @@ def obstacle(bid: BidOffer, ask: AskOffer, tick: int) -> Reason | None:
         (Reason.SPEED, offered.units_per_hour >= bid.lowest_speed),
         (Reason.DEADLINE, offered.units_per_hour >= bid.deadline_speed),
         (Reason.WANTED, _is_wanted(bid, offered)),
+        (Reason.RANGE, cost(ask, tick) <= MAX_VALUE),
         (Reason.PRICE, hourly(bid, offered.units_per_hour, tick) >= cost(ask, tick)),
     ]
     return next((reason for reason, kept in keeps if not kept), None)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from market.matching.book import EVERYTHING, BidOffer, Lot, Needs, Reason, TradeClass
-from market.matching.classes import LOT_BOUNDS, MAX_VALUE, hourly, pays, welcome
+from market.matching.classes import LOT_BOUNDS, hourly, pays, welcome
 
 Ints = NDArray[np.int64]
 
@@ -127,7 +127,7 @@ class Fitting:
         return found
 
     def _affordable(self, bid: BidOffer, number: int) -> bool:
-        return self.cheapest[number] <= hourly(bid, self.classes[number].units_per_hour, self.tick) <= MAX_VALUE
+        return self.cheapest[number] <= hourly(bid, self.classes[number].units_per_hour, self.tick)
 
 
 class _AtLeast:

@@ -15,7 +15,7 @@ from ortools.graph.python import min_cost_flow
 
 from contracts.errors import UserError
 from market.matching.arcs import Arcs, arcs
-from market.matching.book import Match, Prices, Reason, TradeClass
+from market.matching.book import BidOffer, Match, Prices, Reason, TradeClass
 from market.matching.classes import MAX_VALUE, cost
 from market.matching.fitting import Fitting, Ints
 from market.matching.lot_sizes import Offered
@@ -29,8 +29,7 @@ MAX_NODES = 1 << 21  # the solver counts to the product of this and MAX_VALUE
 class Outcome:
     matches: Sequence[Match]
     prices: Prices
-    reasons: dict[str, Reason]  # by bid: of those that fit, but could not pay, or not enough
-    refused: Mapping[str, Reason]  # of those that fit no class
+    reasons: dict[str, Reason]  # by bid
     surplus: int  # ticks per hour
 
 
@@ -45,6 +44,10 @@ class _Supply:
     starts: Ints  # of each class, the place of its first slot
     counts: Ints  # of each class, its slots
 
+    def fitting(self, tick: int) -> Fitting:
+        none_sold = np.zeros(len(self.classes), np.int64)
+        return Fitting(self.classes, self.cheapest(none_sold).tolist(), tick)
+
     def dearest(self, sold: Ints) -> Ints:
         """Of each class's slots that are sold; 0 where none is."""
         return np.where(sold > 0, self.costs[self.starts + sold - 1], 0)
@@ -58,8 +61,7 @@ def solve(offer: Offered, tie: Callable[[str], bytes], tick: int) -> Outcome:
     """`tie` puts ids into an order that no party can choose: it decides between equals."""
     bids = sorted(offer.bids, key=lambda bid: tie(bid.id))
     supply = _supply(offer.slots, tie, tick)
-    none_sold = np.zeros(len(supply.classes), np.int64)
-    fitting = Fitting(supply.classes, supply.cheapest(none_sold).tolist(), tick)
+    fitting = supply.fitting(tick)
     into = arcs(bids, fitting)
     sizes = [len(group) for group in fitting.groups]
     member_group = np.repeat(np.arange(len(sizes)), sizes)
@@ -99,19 +101,17 @@ def solve(offer: Offered, tie: Callable[[str], bytes], tick: int) -> Outcome:
             )
         at += count
     is_sold = np.arange(len(supply.slots)) < (supply.starts + sold)[supply.slot_class]
-    could_pay = np.zeros(len(bids), np.bool_)
-    could_pay[into.bid] = True
     return Outcome(
         matches,
         dict(zip(supply.classes, price.tolist(), strict=True)),
-        {
-            bids[n].id: Reason.OUTBID if could_pay[n] else Reason.PRICE
-            for n in np.flatnonzero(class_of_bid < 0).tolist()
-            if bids[n].id not in into.refused
-        },
-        into.refused,
+        {bids[n].id: into.refused.get(bids[n].id, Reason.OUTBID) for n in np.flatnonzero(class_of_bid < 0).tolist()},
         surplus=int(value[class_of_bid >= 0].sum()) - int(supply.costs[:-1][is_sold].sum()),
     )
+
+
+def obstacles(bids: Sequence[BidOffer], slots: Mapping[TradeClass, Sequence[Slot]], tick: int) -> dict[str, Reason]:
+    """By id: how far the best of some slots comes for a bid, if none of them is one that it could pay."""
+    return arcs(bids, _supply(slots, str.encode, tick).fitting(tick)).refused if slots else {}
 
 
 def _supply(members: Mapping[TradeClass, Sequence[Slot]], tie: Callable[[str], bytes], tick: int) -> _Supply:

@@ -1,6 +1,6 @@
 """What an epoch offers: each size's bids, and its slots by class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from market.matching.book import BidOffer, Lot, Size, TradeClass
@@ -14,6 +14,7 @@ class Offered:
 
     bids: list[BidOffer] = field(default_factory=list)
     slots: Mapping[TradeClass, list[Slot]] = field(default_factory=dict)
+    taken: Mapping[TradeClass, list[Slot]] = field(default_factory=dict)  # likewise, as they would be if they were free
 
     @property
     def avoids(self) -> bool:
@@ -26,10 +27,18 @@ def offered(reserved: Reserved) -> dict[Size, Offered]:
     bids: dict[Size, list[BidOffer]] = {}
     for bid in reserved.bids:
         bids.setdefault(bid.needs.pool, []).append(bid)
-    slots: dict[Size, list[Slot]] = {}
-    for slot in reserved.slots:
-        slots.setdefault(slot.ask.lot.pool, []).append(slot)
-    return {size: Offered(waiting, _by_class(waiting, slots.get(size, []))) for size, waiting in bids.items()}
+    slots, taken = _by_size(reserved.slots), _by_size(reserved.taken)
+    return {
+        size: Offered(waiting, _by_class(waiting, slots.get(size, [])), _by_class(waiting, taken.get(size, [])))
+        for size, waiting in bids.items()
+    }
+
+
+def _by_size(slots: Iterable[Slot]) -> dict[Size, list[Slot]]:
+    found: dict[Size, list[Slot]] = {}
+    for slot in slots:
+        found.setdefault(slot.ask.lot.pool, []).append(slot)
+    return found
 
 
 def _by_class(bids: Sequence[BidOffer], slots: Sequence[Slot]) -> dict[TradeClass, list[Slot]]:

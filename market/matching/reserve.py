@@ -28,7 +28,7 @@ class Reserved:
     bids: Sequence[BidOffer]
     slots: Sequence[Slot]
     unfunded: Sequence[BidOffer]
-    taken: Sequence[AskOffer]  # asks without a slot, though a bid of their size waits
+    taken: Sequence[Slot]  # of asks that can't open a lease with all their stake now, though a bid of their size waits
 
 
 def reserve(book: Book) -> Reserved:
@@ -52,7 +52,7 @@ def reserve(book: Book) -> Reserved:
             size = bid.needs.pool
             least[size] = min(bid.stake, least.get(size, bid.stake))
     slots: list[Slot] = []
-    taken: list[AskOffer] = []
+    taken: list[Slot] = []
     for provider, offered in _by_party(book.asks, lambda ask: ask.provider, _cheapest_first):
         active, balance, place = book.active.get(provider, 0), free.get(provider, 0), 0
         for ask in offered:
@@ -61,9 +61,10 @@ def reserve(book: Book) -> Reserved:
                 continue
             for n in range(SLOTS):
                 stake = min(ask.max_stake, balance)
-                if active + place >= ask.max_active or stake < enough:
-                    if n == 0:
-                        taken.append(ask)
+                no_lease = active + place >= ask.max_active or stake < enough
+                if n == 0 and (no_lease or stake < ask.max_stake):
+                    taken.append(Slot(ask, ask.max_stake, place))
+                if no_lease:
                     break
                 slots.append(Slot(ask, stake, place))
                 balance -= stake

@@ -29,8 +29,7 @@ def choices(bids: Sequence[BidOffer], kinds: Iterable[Kind], bought: Mapping[str
         fits[alike] = np.append(there, False)[mine[alike]]
     bought_fits = fits.nonzero()[0]
     pay = np.zeros(len(bids), np.int64)
-    pay[bought_fits] = np.minimum(shop.pay(bought_fits, mine[bought_fits]), MOST_VALUE + 1)
-    fits &= pay <= MOST_VALUE
+    pay[bought_fits] = shop.pay(bought_fits, mine[bought_fits])
     gain = np.zeros(len(bids), np.int64)
     gain[fits] = pay[fits] - shop.price[mine[fits]]
     has = np.array([bid.id in bought for bid in bids])
@@ -57,7 +56,7 @@ class _Shop:
             kind.number = number
         self.speeds = [kind.trade_class.units_per_hour for kind in self.kinds]
         limits, units = [bid.limit for bid in bids], [bid.units * tick for bid in bids]
-        small = max(limits) * max(self.speeds, default=0) < 2**62 and max(units) < 2**62
+        small = max(limits) * max(self.speeds, default=1) < 2**62 and max(units) < 2**62
         exact: Any = np.int64 if small else np.object_
         self.limit, self.units = np.array(limits, exact), np.array(units, exact)
         self.speed = np.array(self.speeds, exact)
@@ -85,7 +84,7 @@ class _Shop:
         return kind.number
 
     def pay(self, bids: Numbers, kinds: Numbers) -> Numbers:
-        paid: Numbers = self.limit[bids] * self.speed[kinds] // self.units[bids]
+        paid: Numbers = np.minimum(self.limit[bids] * self.speed[kinds] // self.units[bids], MOST_VALUE)
         return paid
 
     def best(self, bids: Numbers, kinds: Numbers) -> Numbers:
@@ -96,7 +95,7 @@ class _Shop:
         first[1:] = speeds[1:] != speeds[:-1]
         starts = first.nonzero()[0]
         pay = self.pay(bids[:, None], kinds[starts])
-        gain = np.where(pay > MOST_VALUE, 0, pay - np.minimum.reduceat(self.price[kinds], starts))
+        gain = pay - np.minimum.reduceat(self.price[kinds], starts)
         return np.maximum(gain.max(axis=1), 0).astype(np.int64)
 
     def shelves(self, bids: Sequence[BidOffer]) -> dict[bytes, list[int]]:
@@ -152,7 +151,7 @@ class _Shop:
         others: Flags = takes & ~np.isin(self.provider, list(bid.avoid))
         left = np.flatnonzero(others)
         pay = self.pay(np.array([number]), left)
-        return others if ((pay >= self.least[left]) & (pay <= MOST_VALUE)).any() else takes
+        return others if (pay >= self.least[left]).any() else takes
 
 
 class _Ranks:

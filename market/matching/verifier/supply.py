@@ -11,7 +11,7 @@ from market.matching.book import AskOffer, BidOffer, Book, Lot, TradeClass
 Size = tuple[str, int]  # a rule-set, and GPUs of a lot
 
 MOST_SLOTS = 100  # of an ask
-MOST_VALUE = 2**40  # ticks per hour
+MOST_VALUE = 2**40  # ticks per hour: a bid that would pay more counts as this
 TRADES_AS = (0, 1, 2, 4, 4, 8, 8, 8, 8)  # lot size for the GPUs that a job wants
 SOLD_AS = (0, 1, 2, 2, 4, 4, 4, 4, 8)  # lot size of the GPUs that an ask has
 

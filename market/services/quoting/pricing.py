@@ -19,6 +19,7 @@ from market.runtime.context import Context
 
 ROOM = (5, 4)  # of a usual limit: prices move while a job waits
 STAKE_PRICES = 10
+AT_ANY_PRICE = (Reason.RANGE, Reason.PRICE)  # what alone keeps a bid of nothing from a machine that could do the job
 MOST_ORDERS = 2_000  # with more, a new Bid is tried alone: those that wait were refused at the prices of today
 
 
@@ -73,7 +74,7 @@ def pricing(offers: Offers, body: QuoteIn) -> Pricing:
     by_tick = tick(context.chain.decimals)
     obstacles = {id: obstacle(bid, one.offer, by_tick) for id, one in seen.asks.items()}
     # Nothing is that cheap, so the price is what is left when nothing else is in the way.
-    able = [seen.asks[id] for id, reason in obstacles.items() if reason is Reason.PRICE]
+    able = [seen.asks[id] for id, reason in obstacles.items() if reason in AT_ANY_PRICE]
     words = offers.accounts(one.offer.provider for one in able)
     fitting = [one.offer for one in able if is_open(one, words[one.offer.provider])]
     if body.max_price is not None:
@@ -89,10 +90,10 @@ def pricing(offers: Offers, body: QuoteIn) -> Pricing:
     reason: Reason | None
     if matching:
         match, reason = _auction(offers, seen, bid, matching)
-    elif fitting:
-        reason = _furthest(why for _, why in in_the_way)
     else:
-        reason = Reason.CAPACITY if able else _furthest(obstacles.values())
+        standing = [one.offer for one in able if one.page == words[one.offer.provider].page]
+        nearest = [obstacle(bid, ask, by_tick) or Reason.CAPACITY for ask in standing]
+        reason = _furthest([*nearest, *(why for why in obstacles.values() if why not in AT_ANY_PRICE)])
     return Pricing(seen, rules, bid, fitting, matching, min(limits, default=None), match, reason)
 
 
@@ -107,9 +108,8 @@ def _usual_limit(asks: Iterable[AskOffer], units: int, tick: int) -> int:
 
 
 def _furthest(reasons: Iterable[Reason | None]) -> Reason:
-    """How far the best ask came: reasons are in the order in which they are looked at."""
-    order = list(Reason)
-    return max((reason for reason in reasons if reason), key=order.index, default=Reason.NO_ASKS)
+    """How far the best ask came."""
+    return max((reason for reason in reasons if reason), key=lambda reason: reason.rank, default=Reason.NO_ASKS)
 
 
 def _auction(

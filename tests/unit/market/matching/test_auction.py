@@ -57,7 +57,8 @@ def test_each_reason_is_given() -> None:
     assert reason_of(bid_offer(1, {"tier": 2}), ask_offer(1, {"tier": 1})) is Reason.TIER
     away = bid_offer(1, {"hosts": frozenset({"a.example", "b.example"})})
     assert reason_of(away, ask_offer(1), ask_offer(2, {"hosts": frozenset({"a.example"})})) is Reason.HOSTS
-    assert reason_of(bid_offer(1, stake=101), ask_offer(1)) is Reason.CAPACITY  # the provider can't lock it
+    assert reason_of(bid_offer(1, stake=101), ask_offer(1)) is Reason.STAKE
+    assert reason_of(bid_offer(1, stake=99), ask_offer(1), free=RICH | {PARTIES[5]: 98}) is Reason.CAPACITY
     assert reason_of(bid_offer(1, {"units_per_hour": 49_153}), ask_offer(1)) is Reason.SPEED
     assert reason_of(bid_offer(1, timeout=73), ask_offer(1)) is Reason.SPEED  # it would take 73.2 s
     assert reason_of(bid_offer(1, left=4 * 73), ask_offer(1)) is Reason.DEADLINE
@@ -160,11 +161,10 @@ def test_who_may_trade_is_known_before_the_seed() -> None:
     assert pairs[0] != pairs[1]
 
 
-def test_a_bid_beyond_all_counting_is_refused_and_harms_nobody() -> None:
+def test_a_bid_beyond_the_range_pays_what_the_others_would() -> None:
     too_much = bid_offer(1, limit=MAX_VALUE, client=PARTIES[1])
-    result = checked(book(too_much, bid_offer(2), ask_offer(1), free=RICH | {PARTIES[1]: 2**90}))
-    assert result.reasons == {too_much.id: Reason.RANGE}
-    assert [match.bid for match in result.matches] == [bid_offer(2)]
+    (match,) = checked(book(too_much, bid_offer(2), ask_offer(1), free=RICH | {PARTIES[1]: 2**90})).matches
+    assert (match.bid, match.price) == (too_much, 100)
 
 
 def test_numbers_of_96_bits_are_counted_right() -> None:

@@ -99,7 +99,10 @@ def test_while_all_are_busy_a_quote_says_what_one_would_cost_then(world: World) 
     world.set_account(provider.address, free=50 * TOKEN, active=1)
     quote = world.api.quote(quote_in(world))
     assert (quote.matching_asks, quote.likely_price) == (1, TOKEN)
-    assert "for now it would wait: every fitting machine is taken, or its provider's stake is" in quote.warnings
+    assert (
+        "for now it would wait: every fitting machine within this bid's price is taken, or its provider's stake is"
+        in (quote.warnings)
+    )
     [one] = offers(world, job=quote_in(world))
     assert not one.free and one.job is not None and one.job.likely
     assert offers(world, job=quote_in(world), free=True) == []
