@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -15,11 +15,13 @@ from contracts.job.provider_wants import Wants
 from contracts.job.spec import first_problem
 from contracts.orders import Rules
 from contracts.types import Address, Uint64, Uint96
+from worker.driver.nvml import GpuName
 from worker.files import provider_folder, write_atomically
 from worker.pauses import Hours, parse_hours
 from worker.training.environment import Device
 
 SETTINGS_FILE = "provider.toml"
+GpuUuid = Annotated[str, Field(pattern=r"^(GPU|MIG)-[\w/-]{1,100}$")]  # as `nvidia-smi -L` shows them
 
 
 class OwnerRules(BaseModel):
@@ -92,7 +94,9 @@ class ProviderSettings(BaseModel):
 
     # Training.
     device: Device = "cpu"
-    gpus: tuple[int, ...] = Field(default=(), description="NVML indices of the GPUs that this key sells together")
+    gpus: tuple[Annotated[int, Field(ge=0)] | GpuUuid, ...] = Field(
+        default=(), description="UUIDs (or NVML indices) of the GPUs that this key sells together"
+    )
     threads: int = Field(default=1, ge=1)
     disk_mb: int = Field(default=20_480, ge=1, description="for a job's files, and for its output")
     all_disk_mb: int | None = Field(
@@ -133,6 +137,11 @@ class ProviderSettings(BaseModel):
         if self.sandbox == "podman":
             changes["sandbox"] = "podman"
         return self.resources.model_copy(update=changes)
+
+    @property
+    def gpu_names(self) -> tuple[GpuName, ...]:
+        """Of the GPUs that it sells. Who names none sells the first ones."""
+        return self.gpus or tuple(range(self.resources.gpus))
 
     def as_before(self, former: "ProviderSettings") -> "ProviderSettings":
         """These settings, with what their owner had set in the former ones."""

@@ -16,6 +16,7 @@ import structlog
 from contracts.errors import UserError
 from contracts.settings import home
 from contracts.wallet import keys
+from worker.driver.nvml import GpuName
 from worker.machine.hardware import Machine
 from worker.machine.presence import FLEET
 from worker.settings import SETTINGS_FILE, ProviderSettings, read_provider_settings
@@ -32,22 +33,19 @@ def registered() -> list[str]:
     return sorted(path.parent.name for path in (home() / "provider").glob(f"*/{SETTINGS_FILE}"))
 
 
-def gpus_of(settings: ProviderSettings) -> set[int]:
-    """NVML indices. A lot that names none has all GPUs from the first on."""
-    return set(settings.gpus or range(settings.resources.gpus))
-
-
 def check_lots(lots: Mapping[str, ProviderSettings], machine: Machine) -> None:
     """Raises UserError if the lots together sell more than the machine has, or one thing twice."""
-    owner: dict[int, str] = {}
+    owner: dict[GpuName, str] = {}
     for name, lot in lots.items():
-        for gpu in gpus_of(lot):
-            if gpu in owner:
+        for gpu in lot.gpu_names:
+            here = machine.gpu(gpu)  # one may be named by its index here and by its UUID there
+            same = (here and here.uuid) or gpu
+            if same in owner:
                 raise UserError(
-                    f"the lots '{owner[gpu]}' and '{name}' both sell GPU {gpu}",
+                    f"the lots '{owner[same]}' and '{name}' both sell GPU {gpu}",
                     f"register one of them anew with other --gpus, or `gpus` in its {SETTINGS_FILE}",
                 )
-            owner[gpu] = name
+            owner[same] = name
     totals = (
         ("CPU threads", "--threads", sum(lot.threads for lot in lots.values()), machine.threads),
         ("MB of memory", "--memory", sum(lot.resources.memory_mb for lot in lots.values()), machine.memory_mb),

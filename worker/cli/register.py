@@ -28,11 +28,13 @@ from worker.agent.asks import check_market_terms, gas_today, make_ask
 from worker.agent.fleet import check_lots, read_lots, registered
 from worker.agent.gas import per_hour
 from worker.cli.options import Key, ask_to_go_on, facts
+from worker.driver.nvml import GpuName
 from worker.lease.schedule import LeaseTiming
 from worker.machine.hardware import Machine, probe
 from worker.onboarding import register as registration
 from worker.sandbox.podman import chosen_sandbox
 from worker.settings import ProviderSettings, provider_settings_path, read_provider_settings, write_provider_settings
+from worker.training.environment import Device
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ def register(
         typer.Option(help="Host that jobs' files may be fetched from; may be repeated. Default: none", metavar="HOST"),
     ] = None,
     gpus: Annotated[
-        str | None, typer.Option(help="GPUs that this key sells together, such as 0,1; default: all", metavar="INDICES")
+        str | None,
+        typer.Option(
+            help="GPUs that this key sells together, such as 0,1; `none`: the CPU. Default: all", metavar="GPUS"
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads to train with")] = 1,
     memory: Annotated[
@@ -141,16 +146,15 @@ def _plan(options: RegisterOptions) -> Registration:
         raise registration.how_to_get_tokens(chain, key, address or _make_key(key), need)
     former = read_provider_settings(key) if provider_settings_path(key).exists() else None
     machine, gpus, resources = _describe_machine(options, environments, former)
-    device = registration.device_of(machine)
     settings = ProviderSettings(
         market_url=config.require("market_url"),
         price_per_hour=price_per_hour,
-        units_per_hour=options.units_per_hour or _measure(options, machine, gpus),
+        units_per_hour=options.units_per_hour or _measure(options, gpus),
         max_stake=amount(options.max_stake) if options.max_stake else staked,
         rules_name=rules.name,
         rules=rules.rules,
         resources=resources,
-        device=device,
+        device="cuda" if gpus else "cpu",
         gpus=gpus,
         threads=options.threads,
     )
@@ -163,7 +167,7 @@ def _plan(options: RegisterOptions) -> Registration:
 
 def _describe_machine(
     options: RegisterOptions, environments: tuple[str, ...], former: ProviderSettings | None
-) -> tuple[Machine, tuple[int, ...], AskResources]:
+) -> tuple[Machine, tuple[GpuName, ...], AskResources]:
     """The machine, which of its GPUs are sold, and how the Ask describes them. What is not told stays as before."""
     if former and options.hosts is None:
         hosts = former.resources.hosts
@@ -182,11 +186,12 @@ def _describe_machine(
     return machine, gpus, resources
 
 
-def _measure(options: RegisterOptions, machine: Machine, gpus: tuple[int, ...]) -> int:
+def _measure(options: RegisterOptions, gpus: tuple[GpuName, ...]) -> int:
     """Units an hour, beside a bar on the terminal."""
     beside = console if options.output is Output.TABLE else Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
-    seconds, device = options.measure_seconds, registration.device_of(machine)
+    seconds: float = options.measure_seconds
+    device: Device = "cuda" if gpus else "cpu"
     with Progress(*columns, console=beside, transient=True) as progress:
         # Before the first measured step the process has to start and to warm up.
         task = progress.add_task("measuring the training speed", total=seconds + 5)

@@ -222,7 +222,7 @@ class Training(threading.Thread):
             state=None if fresh else folder.state_path(made),
             threads=settings.threads,
             device=settings.device,
-            gpus=settings.gpus,
+            gpus=settings.gpu_names,
             limits=limits,
             runtime=chosen_sandbox(settings.sandbox, settings.image),
             trusted=settings.trusted,

@@ -5,16 +5,15 @@ import time
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import psutil
-import pynvml
 
 from contracts.commitment import canonical_hash
 from contracts.job.file import pack, parse_job_file
 from contracts.job.spec import MAX_CHECKPOINTS, JobSpec
 from contracts.types import SECONDS_PER_HOUR, UNIT_FLOPS
 from worker import recipes
+from worker.driver.nvml import GpuHealth, GpuName, NoAnswer, read_gpus
 from worker.sandbox.limits import MB
 from worker.sandbox.runner import Runner
 from worker.training.cpu import cpu_model
@@ -31,6 +30,9 @@ class Processor:
     memory_mb: int
     power_limit_watts: float | None = None
     uuid: str | None = None
+    index: int | None = None  # NVML's
+    works: bool = True
+    part: bool = False  # an instance of a card that is split by MIG
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,22 @@ class Machine:
     threads: int
     memory_mb: int
     driver: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    trouble: str | None = None  # why GPUs that should be there are not, or do not work
 
     def hash(self) -> bytes:
-        """For the `resources` of an Ask."""
-        return canonical_hash(self.as_json())
+        """One for each machine that differs in any of it."""
+        return canonical_hash(asdict(self))
+
+    @property
+    def gpus(self) -> tuple[Processor, ...]:
+        return tuple(one for one in self.processors if one.kind == "cuda")
+
+    def gpu(self, name: GpuName) -> Processor | None:
+        """By UUID or by index; None if it is not there."""
+        for index, one in enumerate(self.gpus):
+            if name in (one.uuid, index if one.index is None else one.index):
+                return one
+        return None
 
 
 @dataclass(frozen=True)
@@ -67,43 +78,36 @@ class Throughput:
 
 
 def probe() -> Machine:
-    """The machine's GPUs by NVML; without one, its CPU is what trains."""
+    """The machine's GPUs by NVML; without one, its CPU is what trains. What keeps GPUs from working is `trouble`."""
     memory_mb = psutil.virtual_memory().total // MB
-    gpus, driver = _gpus()
+    trouble: str | None = None
+    try:
+        gpus = read_gpus() or ()
+    except NoAnswer as error:
+        gpus, trouble = (), f"{error.message} ({error.hint})"
+    broken = [f"{gpu.label} {gpu.wrong.what} ({gpu.wrong.mend})" for gpu in gpus if gpu.wrong]
     cpu = cpu_model()
     return Machine(
-        processors=gpus or (Processor("cpu", cpu, memory_mb),),
+        processors=tuple(map(_processor, gpus)) or (Processor("cpu", cpu, memory_mb),),
         cpu=cpu,
         cores=psutil.cpu_count(logical=False) or 1,
         threads=psutil.cpu_count() or 1,
         memory_mb=memory_mb,
-        driver=driver,
+        driver=gpus[0].driver if gpus else None,
+        trouble=trouble or "; ".join(broken) or None,
     )
 
 
-def _gpus() -> tuple[tuple[Processor, ...], str | None]:
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no NVIDIA driver here
-        return (), None
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return tuple(_gpu(handle) for handle in handles), str(pynvml.nvmlSystemGetDriverVersion())
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _gpu(handle: Any) -> Processor:
-    try:
-        watts = pynvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000
-    except pynvml.NVMLError:  # not every card tells
-        watts = None
+def _processor(gpu: GpuHealth) -> Processor:
     return Processor(
         kind="cuda",
-        model=str(pynvml.nvmlDeviceGetName(handle)),
-        memory_mb=pynvml.nvmlDeviceGetMemoryInfo(handle).total // MB,
-        power_limit_watts=watts,
-        uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
+        model=gpu.name,
+        memory_mb=gpu.memory_mb,
+        power_limit_watts=gpu.watts,
+        uuid=gpu.uuid or None,
+        index=gpu.index,
+        works=gpu.wrong is None,
+        part=gpu.instance is not None,
     )
 
 
@@ -117,7 +121,7 @@ WINDOWS = 5  # into which the measured time is cut, for the spread
 
 
 def measure_throughput(
-    seconds: float = 20, *, device: Device = "cpu", threads: int = 1, gpus: tuple[int, ...] = ()
+    seconds: float = 20, *, device: Device = "cpu", threads: int = 1, gpus: tuple[GpuName, ...] = ()
 ) -> Throughput:
     """Trains the shipped GPT for about `seconds`, as any job: sandbox, digests and checkpoints included.
 
@@ -139,7 +143,7 @@ def _benchmark_job(folder: Path, device: Device) -> JobSpec:
 
 
 def _train_for(
-    seconds: float, spec: JobSpec, folder: Path, device: Device, threads: int, gpus: tuple[int, ...]
+    seconds: float, spec: JobSpec, folder: Path, device: Device, threads: int, gpus: tuple[GpuName, ...]
 ) -> tuple[int, list[float]]:
     """FLOPs of one step, and the times at which the steps after the warm-up were done."""
     flops, arrivals = 0, []

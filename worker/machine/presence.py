@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pynvml
 
+from worker.driver.nvml import GpuName, handles
 from worker.files import provider_folder, write_atomically
 from worker.pauses import Pause, decide
 from worker.sandbox.limits import descendants
@@ -47,7 +48,7 @@ class Presence:
         if rules.others_cpu is not None and (share := self._others_cpu()) > rules.others_cpu:
             return f"other programs use {share:.0%} of the CPU"
         if rules.others_gpu and self._settings.device == "cuda":
-            strangers = gpu_processes(self._settings.gpus) - {process.pid for process in descendants(self._root)}
+            strangers = gpu_processes(self._settings.gpu_names) - {process.pid for process in descendants(self._root)}
             if strangers:
                 return f"process {min(strangers)} computes on the GPU"
         return None
@@ -82,17 +83,12 @@ def seconds_since_typed() -> float:
     return max(0.0, time.time() - newest)
 
 
-def gpu_processes(indices: tuple[int, ...]) -> set[int]:
+def gpu_processes(names: tuple[GpuName, ...]) -> set[int]:
     """Process ids that compute on these GPUs, by NVML; none where it can't tell."""
     found: set[int] = set()
-    with suppress(pynvml.NVMLError):
-        pynvml.nvmlInit()
-        try:
-            for index in indices or range(pynvml.nvmlDeviceGetCount()):
-                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-                found |= {process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
-        finally:
-            pynvml.nvmlShutdown()
+    with suppress(pynvml.NVMLError), handles(names) as gpus:
+        for handle, _ in gpus:
+            found |= {process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
     return found
 
 

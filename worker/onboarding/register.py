@@ -10,7 +10,8 @@ from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.wallet import keys
-from worker.machine.hardware import Machine, Throughput, measure_throughput
+from worker.driver.nvml import GpuName
+from worker.machine.hardware import Machine, Processor, Throughput, measure_throughput
 from worker.sandbox.bubblewrap import Bubblewrap, Sandbox
 from worker.training.environment import Device, environment_id
 
@@ -46,23 +47,50 @@ def check_environments(wanted: Sequence[str]) -> tuple[str, ...]:
     return (here,)
 
 
-def choose_gpus(machine: Machine, wanted: str | None) -> tuple[int, ...]:
-    """NVML indices of the GPUs to sell together, such as "0,1"; all of the first one's model without a wish.
+def choose_gpus(machine: Machine, wanted: str | None) -> tuple[GpuName, ...]:
+    """The GPUs to sell together: of indices or UUIDs such as "0,1"; all of the first one's model without a wish; none
+    of them for "none", so that the CPU is sold.
 
-    Raises UserError if there is no such GPU, or they differ.
+    By UUID where NVML tells it. Raises UserError if there is no such GPU, it does not work, or they differ.
     """
-    there = [one.model for one in machine.processors if one.kind == "cuda"]
+    if wanted == "none":
+        return ()
+    names = ", ".join(f"{_number(machine, one)}: {one.model or 'unknown'}" for one in machine.gpus) or "none"
+    if machine.trouble and (wanted is None or not machine.gpus):
+        raise UserError(
+            machine.trouble, "mend that; or choose others with --gpus, or sell the CPU alone with --gpus none"
+        )
     if wanted is None:
-        return tuple(index for index, model in enumerate(there) if model == there[0])
-    names = ", ".join(f"{index}: {model}" for index, model in enumerate(there)) or "none"
-    if not re.fullmatch(r"\d{1,3}(,\d{1,3})*", wanted):
-        raise UserError(f"--gpus: {wanted!r} is not a list of indices such as 0,1", f"this machine has {names}")
-    chosen = tuple(sorted({int(index) for index in wanted.split(",")}))
-    if missing := [index for index in chosen if index >= len(there)]:
-        raise UserError(f"--gpus: there is no GPU {missing[0]} here", f"this machine has {names}")
-    if len({there[index] for index in chosen}) > 1:
+        alike = [one for one in machine.gpus if one.model == machine.gpus[0].model]
+        chosen = alike[:1] if alike and alike[0].part else alike
+    else:
+        chosen = [_chosen(machine, name.strip(), names) for name in wanted.split(",")]
+    if broken := [one for one in chosen if not one.works]:
+        raise UserError(f"--gpus: GPU {_number(machine, broken[0])} does not work: {machine.trouble}", "choose others")
+    if len({one.model for one in chosen}) > 1:
         raise UserError(f"--gpus: those are of different models ({names})", "sell each model under a key of its own")
-    return chosen
+    if len(chosen) > 1 and any(one.part for one in chosen):
+        raise UserError(
+            "--gpus: a program can use one MIG instance at a time", "sell each under a key of its own; see lots"
+        )
+    chosen = sorted(chosen, key=lambda one: _number(machine, one))
+    return tuple(dict.fromkeys(one.uuid or _number(machine, one) for one in chosen))
+
+
+def _chosen(machine: Machine, name: str, names: str) -> Processor:
+    if not re.fullmatch(r"\d{1,3}|(GPU|MIG)-[\w/-]+", name):
+        raise UserError(
+            f"--gpus: {name!r} is not a list of indices such as 0,1, nor of UUIDs", f"this machine has {names}"
+        )
+    found = machine.gpu(int(name) if name.isdigit() else name)
+    if found is None:
+        raise UserError(f"--gpus: there is no GPU {name} here", f"this machine has {names}")
+    return found
+
+
+def _number(machine: Machine, gpu: Processor) -> int:
+    """NVML's index."""
+    return machine.gpus.index(gpu) if gpu.index is None else gpu.index
 
 
 def check_hosts(wanted: Sequence[str]) -> tuple[str, ...]:
@@ -85,7 +113,7 @@ def describe(
     machine: Machine,
     environments: tuple[str, ...],
     region: str,
-    gpus: tuple[int, ...],
+    gpus: tuple[GpuName, ...],
     memory_mb: int | None,
     hosts: tuple[str, ...] = (),
     runtime: Sandbox | None = None,
@@ -95,12 +123,12 @@ def describe(
     `runtime`: the sandbox that its owner chose, if it is not bubblewrap.
     """
     runtime = runtime or Bubblewrap()
-    processors = [machine.processors[index] for index in gpus]
+    processors = [found for name in gpus if (found := machine.gpu(name))]
     if memory_mb is None:
-        share = len(gpus) / len(machine.processors) if gpus else 1
+        share = len(gpus) / len(machine.gpus) if gpus else 1
         memory_mb = int(machine.memory_mb * share)
     return AskResources(
-        device=(processors or machine.processors)[0].model,
+        device=processors[0].model if processors else machine.cpu,
         gpus=len(gpus),
         vram_mb=min((one.memory_mb for one in processors), default=0),
         memory_mb=memory_mb,
@@ -111,15 +139,11 @@ def describe(
     )
 
 
-def device_of(machine: Machine) -> Device:
-    return machine.processors[0].kind
-
-
 def measured(
     seconds: float,
     device: Device,
     threads: int,
-    gpus: tuple[int, ...],
+    gpus: tuple[GpuName, ...],
     watch: Callable[[], Any],
     tick: float = 0.1,
 ) -> Throughput:

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
-
-import pynvml
+from typing import Literal
 
 from contracts.amounts import format_amount
 from contracts.api.client import MarketClient
@@ -25,7 +23,9 @@ from contracts.wallet import keys
 from worker.agent.asks import check_market_terms, gas_today
 from worker.agent.gas import CLAIM, REDEEM
 from worker.agent.sweep import stake_needed
+from worker.driver.nvml import GpuHealth, NoAnswer, named, read_gpus
 from worker.machine.hardware import measure_throughput
+from worker.machine.troubles import judge_sold
 from worker.sandbox.bubblewrap import HOW_TO_MEND
 from worker.sandbox.leaks import sandbox_leaks
 from worker.sandbox.limits import MB
@@ -131,30 +131,26 @@ class Selftest:
         return Finding("disk", "ok", found)
 
     def _gpu(self) -> Finding:
+        cpu = self._settings.resources.device
+        try:
+            gpus = read_gpus()
+        except NoAnswer as error:
+            if self._settings.device == "cuda":
+                return Finding("gpu", "fail", error.message, error.hint or "")
+            mend = f"{error.hint}. Then register anew, to sell the GPU"
+            return Finding("gpu", "warn", f"this lot trains on the CPU ({cpu}); but {error.message}", mend)
         if self._settings.device == "cpu":
-            return Finding(
-                "gpu", "skip", f"none is offered: this lot trains on the CPU ({self._settings.resources.device})"
-            )
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            return Finding(
-                "gpu", "fail", f"the driver does not answer: {error}", "install NVIDIA's driver; try nvidia-smi"
-            )
-        try:
-            indices = self._settings.gpus or range(self._settings.resources.gpus)
-            return judge_gpus([read_gpu(index) for index in indices], self._settings)
-        except pynvml.NVMLError as error:
-            return Finding("gpu", "fail", f"NVML: {error}", "`nvidia-smi` shows which GPUs there are; see `gpus`")
-        finally:
-            pynvml.nvmlShutdown()
+            return Finding("gpu", "skip", f"none is offered: this lot trains on the CPU ({cpu})")
+        return judge_gpus(list(gpus or ()), self._settings)
 
     def _speed(self) -> Finding:
         if not self._measure_seconds:
             return Finding("speed", "skip", "not measured")
         settings = self._settings
         seconds, device = self._measure_seconds, settings.device
-        found = measure_throughput(seconds, device=device, threads=settings.threads, gpus=settings.gpus).units_per_hour
+        found = measure_throughput(
+            seconds, device=device, threads=settings.threads, gpus=settings.gpu_names
+        ).units_per_hour
         share = found / settings.units_per_hour
         text = f"{found:,} units an hour, {share:.0%} of what is registered"
         if share < SLOWER:
@@ -254,68 +250,20 @@ def write_speed(folder: Path) -> float:
         return WRITE_BYTES / max(time.monotonic() - began, 1e-6)
 
 
-@dataclass(frozen=True)
-class GpuHealth:
-    """As NVML reports it. None: this card doesn't tell."""
-
-    index: int
-    name: str
-    driver: str
-    memory_mb: int
-    free_mb: int
-    celsius: int | None
-    ecc_errors: int | None  # uncorrected, since the driver was loaded
-
-
-def read_gpu(index: int) -> GpuHealth:
-    """Raises NVMLError if there is no such GPU. NVML must be initialized."""
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-
-    def told(ask: Callable[[], Any]) -> int | None:
-        try:
-            return int(ask())
-        except pynvml.NVMLError:
-            return None
-
-    return GpuHealth(
-        index=index,
-        name=str(pynvml.nvmlDeviceGetName(handle)),
-        driver=str(pynvml.nvmlSystemGetDriverVersion()),
-        memory_mb=memory.total // MB,
-        free_mb=memory.free // MB,
-        celsius=told(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
-        ecc_errors=told(
-            lambda: pynvml.nvmlDeviceGetTotalEccErrors(
-                handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
-            )
-        ),
-    )
-
-
 def judge_gpus(gpus: list[GpuHealth], settings: ProviderSettings) -> Finding:
-    """Pure: whether these GPUs are what the Ask sells, and well."""
-    found = "; ".join(f"{gpu.index}: {gpu.name}, {gpu.free_mb:,} of {gpu.memory_mb:,} MB free" for gpu in gpus)
-    found += f"; driver {gpus[0].driver}" if gpus else "none"
-    sold = settings.resources
-    for gpu in gpus:
-        if gpu.ecc_errors:
-            return Finding(
-                "gpu", "fail", f"GPU {gpu.index} has {gpu.ecc_errors} uncorrected ECC errors", "reset or replace it"
-            )
-        if gpu.name != sold.device or gpu.memory_mb < sold.vram_mb:
-            wrong = (
-                f"GPU {gpu.index} is {gpu.name} with {gpu.memory_mb} MB; the Ask sells {sold.device}, {sold.vram_mb} MB"
-            )
-            return Finding("gpu", "fail", wrong, "register anew")
-    if len(gpus) < sold.gpus:
-        return Finding("gpu", "fail", f"{found}; the Ask sells {sold.gpus}", "register anew")
-    hot = [gpu for gpu in gpus if gpu.celsius is not None and gpu.celsius >= HOT_CELSIUS]
+    """Pure: whether the sold ones of these GPUs are what the Ask sells, and well."""
+    if trouble := judge_sold(gpus, settings):
+        return Finding("gpu", "fail", trouble.what, trouble.mend)
+    sold = [gpu for name in settings.gpu_names if (gpu := named(gpus, name))]
+    found = "; ".join(f"{gpu.index}: {gpu.name}, {gpu.free_mb:,} of {gpu.memory_mb:,} MB free" for gpu in sold)
+    found += f"; driver {sold[0].driver}" if sold else ""
+    hot = [gpu for gpu in sold if gpu.celsius is not None and gpu.celsius >= HOT_CELSIUS]
     if hot:
         return Finding(
-            "gpu", "warn", f"GPU {hot[0].index} has {hot[0].celsius} °C", "look after fans and dust: it will throttle"
+            "gpu", "warn", f"{hot[0].label} has {hot[0].celsius} °C", "look after fans and dust: it will throttle"
         )
-    used = [gpu for gpu in gpus if gpu.free_mb < gpu.memory_mb * 0.9]
+    # Of memory that is the machine's all programs have their part.
+    used = [gpu for gpu in sold if not gpu.unified and gpu.free_mb < gpu.memory_mb * 0.9]
     if used:
-        return Finding("gpu", "warn", f"{found}", f"something else uses GPU {used[0].index}'s memory: jobs may not fit")
+        return Finding("gpu", "warn", f"{found}", f"something else uses {used[0].label}'s memory: jobs may not fit")
     return Finding("gpu", "ok", found)

@@ -27,8 +27,9 @@ import worker
 from contracts.errors import UserError
 from worker.recipes import SHIPPED
 from worker.sandbox import seccomp
-from worker.sandbox.gpus import Gpu, device_nodes
+from worker.sandbox.gpus import Gpu, device_nodes, node_inside
 from worker.sandbox.limits import Limits, descendants
+from worker.training.failures import Failure
 
 SandboxKind = Literal["bubblewrap", "podman", "none"]
 
@@ -202,7 +203,7 @@ class View:
             self,
             read_only={path: path for path in self.read_only},
             output=self.output and OUTPUT,
-            devices=[Path("/dev", node.name) for node in self.devices],
+            devices=[node_inside(node) for node in self.devices],
         )
 
 
@@ -265,7 +266,7 @@ def _inner(program: Program, seen: View, options: Sequence[str]) -> list[str]:
 def _devices(seen: View) -> list[str]:
     command = ["--dev", "/dev"]
     for node in seen.devices:
-        command += ["--dev-bind", str(node), f"/dev/{node.name}"]
+        command += ["--dev-bind", str(node), str(node_inside(node))]
     return command
 
 
@@ -316,8 +317,8 @@ def bubblewrap_problem() -> str | None:
 
 
 def sandbox_for(recipe_file: Path, wanted: Sandbox | None = None, *, trusted: bool) -> Sandbox:
-    """The sandbox for a recipe: bubblewrap unless another is `wanted`. Raises UserError if there is none, and the
-    recipe needs one.
+    """The sandbox for a recipe: bubblewrap unless another is `wanted`. Raises Failure("machine") if there is none,
+    and the recipe needs one.
 
     Without one only shipped recipes may run, and those that this machine's owner has called `trusted`.
     """
@@ -327,7 +328,7 @@ def sandbox_for(recipe_file: Path, wanted: Sandbox | None = None, *, trusted: bo
         return wanted
     if trusted or sha256_of(recipe_file) in SHIPPED:
         return Bare()
-    raise UserError(f"{recipe_file.name} needs a sandbox to run in, and {problem}", HOW_TO_MEND[wanted.kind])
+    raise Failure("machine", f"{recipe_file.name} needs a sandbox to run in, and {problem}", HOW_TO_MEND[wanted.kind])
 
 
 def sha256_of(file: Path) -> str:

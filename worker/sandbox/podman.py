@@ -28,6 +28,7 @@ from worker.sandbox.bubblewrap import (
     Sandbox,
     SandboxKind,
     View,
+    bubblewrap_problem,
     given_to,
     kill_tree,
     own_uid,
@@ -90,6 +91,12 @@ class Podman:
 def chosen_sandbox(kind: Literal["bubblewrap", "podman"] = "bubblewrap", image: str | None = None) -> Sandbox:
     """What provider.toml chooses, for one run. Whether it works here, its `problem` says."""
     return Podman(image) if kind == "podman" else Bubblewrap()
+
+
+def forget_problems() -> None:
+    """Each sandbox is tried anew when it is next asked for its `problem`."""
+    bubblewrap_problem.cache_clear()
+    podman_problem.cache_clear()
 
 
 def podman_command(program: Program, seen: View, root: Sequence[str], name: str, uid: int) -> list[str]:

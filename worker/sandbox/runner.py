@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from contracts.job.spec import JobSpec
+from worker.driver.nvml import GpuName
 from worker.sandbox import bubblewrap
 from worker.sandbox.bubblewrap import Program, Sandbox
 from worker.sandbox.gpus import granted, training_environment
@@ -58,7 +59,7 @@ class Runner:
         state: Path | None = None,
         threads: int = 1,
         device: Device = "cpu",
-        gpus: Sequence[int] = (),
+        gpus: Sequence[GpuName] = (),
         limits: Limits | None = None,
         runtime: Sandbox | None = None,
         trusted: bool = False,
@@ -68,8 +69,8 @@ class Runner:
         """`job_folder` has the job's files under their paths; checkpoints and log go to `work_folder`.
 
         `state` is the checkpoint to go on from (number first - 1, or an earlier job's last). `ahead`: how
-        many checkpoints that have not been taken training may run ahead of. `gpus`: NVML indices of those that a
-        run on "cuda" is granted; empty: all. `runtime`: a sandbox other than bubblewrap. Raises UserError if there
+        many checkpoints that have not been taken training may run ahead of. `gpus`: those that a run on "cuda"
+        is granted; empty: all. `runtime`: a sandbox other than bubblewrap. Raises UserError if there
         is no sandbox for the recipe; `trusted` is this machine's owner's word that it needs none.
         """
         self.spec, self.limits = spec, limits or Limits()

@@ -18,6 +18,7 @@ FailureKind = Literal[
     "protocol",  # the child process said what the worker's own harness would never say
     "exit",  # the child process ended without a word
     "killed",  # by somebody, or by a kernel short of memory: not by a limit on it
+    "machine",  # this machine can't run it, or any other: no GPU, no sandbox, another environment
 ]
 FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
 

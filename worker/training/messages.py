@@ -149,6 +149,8 @@ class Conversation:
                 self._hear_step(message)
             case Checkpoint():
                 self._hear_checkpoint(message)
+            case Failed(kind="machine"):
+                raise _broken("word of this machine's trouble, which is not its to judge")
             case Done():
                 if self._next_checkpoint <= self._last:
                     raise _broken(f"`done` before checkpoint {self._next_checkpoint}")
