@@ -136,7 +136,7 @@ class _AllSources(Settings, FileSettings):
 def read_toml(path: Path, hint: str) -> dict[str, Any]:
     """{} if there is no such file. Raises UserError; `hint`: what to do about one that is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=str)  # an amount is what was written
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

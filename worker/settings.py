@@ -63,6 +63,11 @@ class MoneyRules(BaseModel):
     sweep_to: Address | None = Field(default=None, description="the cold address that gets it")
     sweep_seconds: float = Field(default=3600, ge=1, description="between two looks of the running agent")
 
+    @field_validator("tokens_per_eth", mode="before")
+    @classmethod
+    def _without_quotes(cls, value: Any) -> Any:
+        return str(value) if type(value) is int else value
+
     @model_validator(mode="after")
     def _whole(self) -> "MoneyRules":
         if self.pay_over_gas and not self.tokens_per_eth:
@@ -168,7 +173,7 @@ def read_provider_settings(key: str) -> ProviderSettings:
     """Raises UserError if the key isn't registered, or the file is wrong."""
     path = provider_settings_path(key)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=str)  # an amount is what was written
         return ProviderSettings.model_validate(values)
     except FileNotFoundError as error:
         raise UserError(

@@ -5,10 +5,10 @@
 
 import hashlib
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from contracts.errors import UserError
@@ -24,6 +24,10 @@ from contracts.job.spec import (
     check_url,
     first_problem,
 )
+from contracts.job.yaml_text import parse_yaml
+
+AS_WRITTEN = ("name", "deadline", "max_price", "budget", "stake")  # no float may come between money and its text
+_PLAIN_DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?")
 
 
 def plain_price(value: Any) -> Any:
@@ -58,7 +62,26 @@ def _as_mapping(value: Any) -> Any:
     return dict.fromkeys(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
 
 
-Amount = Annotated[str | None, BeforeValidator(lambda value: value if value is None else str(value))]
+def _plain_amount(text: str | None) -> str | None:
+    """Without needless zeros. ValueError for what could be read in two ways: 0100 was octal, 12:30 to the base 60."""
+    if text is None:
+        return None
+    if not _PLAIN_DECIMAL.fullmatch(text):
+        raise ValueError(f"{text!r} is not an amount; write whole tokens as a plain decimal, such as 12.5 or 0.00001")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _utc_as_written(value: Any) -> Any:
+    """YAML 1.1 had times: `2030-01-31 12:00:00` and the like stay allowed where a time is wanted."""
+    try:
+        return as_text_time(datetime.fromisoformat(value)) if isinstance(value, str) and " " in value else value
+    except ValueError:
+        return value
+
+
+Amount = Annotated[
+    str | None, BeforeValidator(lambda value: value if value is None else str(value)), AfterValidator(_plain_amount)
+]
 
 
 class JobFile(BaseModel):
@@ -78,13 +101,13 @@ class JobFile(BaseModel):
     checkpoint_every: int = Field(ge=1)
     resources: Resources = Resources()
     interruptible: bool = True
-    deadline: Annotated[str | None, BeforeValidator(as_text_time)] = None
+    deadline: Annotated[str | None, BeforeValidator(_utc_as_written), BeforeValidator(as_text_time)] = None
     start: JobPath | None = Field(default=None, description="file of weights to start from, safetensors")
     stop: Stop | None = None
     sealed: bool = Field(default=False, description="the market gets ciphertext only")
     # The offer. Amounts are whole tokens, as text, so that no float ever holds money.
     units: int | None = Field(default=None, ge=1, description="work units per checkpoint; `recipe measure` fills it")
-    max_price: Annotated[str | None, BeforeValidator(plain_price)] = Field(
+    max_price: Annotated[str | None, BeforeValidator(plain_price), AfterValidator(_plain_amount)] = Field(
         default=None, description="tokens per checkpoint at most, fee included"
     )
     budget: Amount = Field(default=None, description="tokens for the whole job at most, fees included")
@@ -99,18 +122,16 @@ class JobFile(BaseModel):
 
 
 def parse_job_file(text: str, what: str = "job.yaml") -> JobFile:
-    """Parse job.yaml's text. Raises UserError that names the field and the value."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{what} is not valid YAML: {error}") from error
+    """Parse job.yaml's text, YAML 1.2. Raises UserError that names the line, the field and the value."""
+    document = parse_yaml(text, what, AS_WRITTEN)
+    data = document.value
     if not isinstance(data, dict):
         raise UserError(f"{what} must be a mapping of fields, got {type(data).__name__}")
     try:
         return JobFile.model_validate(data)
     except ValidationError as error:
         known = dict(JobFile.model_fields) | dict(Resources.model_fields)
-        raise first_problem(error, known, what) from error
+        raise first_problem(error, known, what, document.line) from error
 
 
 def pack(job: JobFile, folder: Path) -> JobSpec:

@@ -2,7 +2,7 @@
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Annotated, Any
@@ -254,10 +254,20 @@ def check_steps(steps: int, every: int) -> None:
         raise ValueError(f"{steps // every} checkpoints are more than {MAX_CHECKPOINTS}; raise checkpoint_every")
 
 
-def first_problem(error: ValidationError, known: Mapping[str, Any], what: str) -> UserError:
-    """One readable sentence for the first problem pydantic found, with the nearest known field for a typo."""
+def first_problem(
+    error: ValidationError,
+    known: Mapping[str, Any],
+    what: str,
+    line: Callable[[tuple[str | int, ...]], int | None] | None = None,
+) -> UserError:
+    """One readable sentence for the first problem pydantic found, with the nearest known field for a typo.
+
+    `line` tells where in the text `what` a value stands.
+    """
     problems = error.errors()
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    if line is not None and problem["loc"] and (number := line(problem["loc"])):
+        what = f"{what} line {number}"
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         near = get_close_matches(str(problem["loc"][-1]), list(known), n=1)

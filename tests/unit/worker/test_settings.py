@@ -1,5 +1,6 @@
 """provider.toml: written and read alike, and explained; and the Ask that it comes to."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,15 @@ def test_an_ask_says_what_is_wanted_and_registering_anew_keeps_it() -> None:
     assert OFFER.model_copy(update={"price_per_hour": 9}).as_before(mine) == mine.model_copy(
         update={"price_per_hour": 9}
     )
+
+
+def test_an_amount_in_the_file_is_what_was_written() -> None:
+    write_provider_settings("rig", OFFER)
+    path = provider_settings_path("rig")
+    path.write_text(path.read_text().replace("# tokens_per_eth =", "tokens_per_eth = 2500.10  #"))
+    assert read_provider_settings("rig").money.tokens_per_eth == "2500.10"
+    path.write_text(path.read_text().replace("tokens_per_eth = 2500.10", "tokens_per_eth = 2500"))
+    assert read_provider_settings("rig").money.tokens_per_eth == "2500"
+    path.write_text(re.sub(r"price_per_hour = \S+", "price_per_hour = 0.80", path.read_text()))
+    with pytest.raises(UserError, match=r"price_per_hour: .*'0\.80'"):
+        read_provider_settings("rig")

@@ -139,3 +139,83 @@ def test_a_metric_that_the_recipe_does_not_give() -> None:
         "`stop` goes by 'val_loss', the checkpoint's metrics are eval_loss, loss"
     )
     assert stop.problem({"val_loss": 1.0}) is None
+
+
+# ------------------------------------------------------------------ YAML 1.2
+
+
+def parsed(text: str) -> JobFile:
+    return parse_job_file(JOB + "files: [recipe.py]\n" + text)
+
+
+def refused(text: str) -> str:
+    with pytest.raises(UserError) as caught:
+        parsed(text)
+    return caught.value.message
+
+
+@pytest.mark.parametrize("field", ["max_price", "stake", "budget"])
+@pytest.mark.parametrize(
+    "text", ["12:30", "0100", "1e-5", "1_000", "0x10", "0o17", ".5", "5.", "+1", "-1", "yes", "1,5"]
+)
+def test_an_amount_is_a_plain_decimal(field: str, text: str) -> None:
+    assert refused(f"{field}: {text}").startswith(f"job.yaml line 7: {field}: '{text}' is not an amount; write whole")
+
+
+@pytest.mark.parametrize("text", ["0.00001", "0.1", "100000000000000000000.000000000000000001", "3", "0"])
+def test_an_amount_is_what_was_written(text: str) -> None:
+    job = parsed(f"max_price: {text}\nstake: {text}\nbudget: '{text}'")
+    assert (job.max_price, job.stake, job.budget) == (text, text, text)
+
+
+def test_needless_zeros_of_an_amount_are_left_out() -> None:
+    job = parsed("max_price: 1.50\nstake: 100\nbudget: 2.00")
+    assert (job.max_price, job.stake, job.budget) == ("1.5", "100", "2")
+
+
+def test_a_key_twice_is_told_with_both_lines() -> None:
+    assert refused("budget: 1\nstake: 2\nbudget: 5000") == (
+        "job.yaml has the key 'budget' twice, in line 7 and in line 9"
+    )
+    assert refused("config:\n  lr: 1\n  more: {a: 1}\n  lr: 2") == (
+        "job.yaml has the key 'lr' twice, in line 8 and in line 10"
+    )
+
+
+def test_words_are_words_and_numbers_numbers() -> None:
+    job = parsed(
+        "name: 12\nresources: {regions: [no, on]}\ndeadline: 2030-01-31 12:00:00\n"
+        "config: {lr: 1e-3, flag: no, true: yes, at: 12:30, old: 0100, hex: 0x1F, none: ~, big: -.inf, text: '1'}"
+    )
+    assert job.resources.regions == ("no", "on")
+    assert (job.name, job.deadline) == ("12", "2030-01-31T12:00:00Z")
+    assert job.config == {
+        "lr": 0.001, "flag": "no", "true": "yes", "at": "12:30", "old": 100, "hex": 31, "none": None,
+        "big": float("-inf"), "text": "1",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("stepz: 1", "job.yaml line 7: unknown field 'stepz'"),
+        ("resources:\n  gpus: 1\n  memory_mb: lots", "job.yaml line 9: resources.memory_mb: "),
+        ("config: [1,\nstake", "job.yaml is not valid YAML: line 8"),
+        ("config: {a: !!python/name:os.system x}", "job.yaml line 7: the tag 'python/name:os.system'"),
+        ("config: {<<: {a: 1}}", "job.yaml line 7: a merge (<<)"),
+        ("config: {[1]: 2}", "job.yaml line 7: a key that is a list or a mapping"),
+        ("config: {a: " + "[" * 200 + "]" * 200 + "}", "job.yaml line 7: what is nested more than 100 deep"),
+        ("config: {a: " + "[" * 5000, "job.yaml is nested too deep"),
+        ("config: {a: " + "9" * 5000 + "}", "job.yaml line 7: a number of 5000 digits"),
+        ("config: &all {a: *all}", "job.yaml line 7: what is nested more than 100 deep"),
+    ],
+)
+def test_what_is_not_read_is_told_with_its_line(text: str, says: str) -> None:
+    assert refused(text).startswith(says)
+
+
+def test_an_alias_is_what_it_stands_for_but_no_bomb() -> None:
+    assert parsed("config: {a: &rate 0.1, b: *rate}").config == {"a": 0.1, "b": 0.1}
+    lines = ["config:", "  a0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]"]
+    lines += [f"  a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    assert "over 100000 values, each alias (*name) counted" in refused("\n".join(lines))
