@@ -230,11 +230,11 @@ class Approval(SignedType):
 
 
 # log: what the recipe printed. All others say that the lease stops, and want an Approval(last). failed: the recipe
-# can't make its next checkpoint, which counts against the job. machine: the provider's machine can't go on. units: its
+# can't make its next checkpoint. machine: the provider's machine can't go on. units: its
 # steps take far more than the units that were signed. random: its first steps, done twice, differ. release: any other.
 ReportKind = Literal["log", "failed", "release", "machine", "units", "random"]
-GIVEN_BACK: tuple[ReportKind, ...] = ("release", "machine", "units", "random")  # at no penalty, and no failure
-STOPS: tuple[ReportKind, ...] = ("failed", *GIVEN_BACK)
+FAILURES: tuple[ReportKind, ...] = ("failed", "random")  # after three at one checkpoint the job is given up
+STOPS: tuple[ReportKind, ...] = (*FAILURES, "release", "machine", "units")
 
 
 class Report(SignedType):

@@ -13,7 +13,7 @@ from contracts.api.epochs import REFUSED_SECONDS, FailureReport, LeftOut, LeftOu
 from contracts.chain import events
 from contracts.chain.errors import ASKS_FAULT
 from contracts.job.spec import JobSpec
-from contracts.orders import Ask, Bid, Report
+from contracts.orders import FAILURES, Ask, Bid
 from contracts.terms import AccountWord, Flag
 from contracts.types import ZERO_ADDRESS
 from market.matching import AskOffer, BidOffer, Book
@@ -34,6 +34,7 @@ from market.store.models import (
     RuleSetRow,
 )
 from market.store.reliability import Tiers
+from market.store.reports import report_of
 
 ROWS_AT_ONCE = 500
 NEVER = 1 << 40  # seconds
@@ -178,7 +179,7 @@ class OrderBook:
         domain = self.context.chain.domain
         made = [
             FailureReport(
-                report=Report(lease=row.lease, n=row.n, kind="failed", content=row.content, time=row.time),
+                report=report_of(row),
                 signature=row.signature,
             )
             for row in rows
@@ -243,7 +244,8 @@ def _failures(session: Session, leases: Mapping[str, Sequence[LeaseRow]]) -> dic
     known = {lease.id for its in leases.values() for lease in its}
     for at in range(0, len(wanted), ROWS_AT_ONCE):
         some = wanted[at : at + ROWS_AT_ONCE]
-        for row in session.exec(select(ReportRow).where(col(ReportRow.bid).in_(some), ReportRow.kind == "failed")):
+        of_failures = select(ReportRow).where(col(ReportRow.bid).in_(some), col(ReportRow.kind).in_(FAILURES))
+        for row in session.exec(of_failures):
             if row.lease in known:
                 found.setdefault(row.bid, []).append(row)
     return found

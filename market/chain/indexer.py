@@ -24,8 +24,8 @@ from market.runtime.context import Context
 from market.runtime.leader import NotLeading
 from market.store.db import OUTAGE, Database
 from market.store.events import Head, event_of, event_row
-from market.store.job_failures import judge
 from market.store.models import ChainBlock, ChainEvent, EpochRow, LeaseRow, MatchRow
+from market.store.reports import judge
 
 OUTAGE_SECONDS = 5.0  # between attempts while the node does not answer
 BEHIND_SECONDS = 30  # a follower whose leader is no further behind the chain's head answers

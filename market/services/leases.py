@@ -8,7 +8,7 @@ from sqlmodel import Session, col, select
 from contracts.api.bodies import ApprovalIn, LeaseOut, LeaseSummary, Page, RejectionIn
 from contracts.api.problems import Code, Problem
 from contracts.job.spec import JobSpec
-from contracts.orders import STOPS, Approval, Bid, Rejection, ReportKind
+from contracts.orders import FAILURES, STOPS, Approval, Bid, Rejection, ReportKind
 from market.runtime.context import Context
 from market.store.leases import is_final, state_now
 from market.store.models import ApprovalRow, BidRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
@@ -123,9 +123,9 @@ def accepted_by_job(session: Session, jobs: Sequence[str] | dict[str, BidRow], n
 
 
 def failures_by_job(session: Session, accepted: dict[str, int]) -> dict[str, int]:
-    """Leases whose worker reported `failed` at the checkpoint that comes next, by job."""
+    """Leases whose worker reported a failure at the checkpoint that comes next, by job."""
     reports = session.exec(
-        select(ReportRow).where(col(ReportRow.bid).in_(list(accepted)), ReportRow.kind == "failed")
+        select(ReportRow).where(col(ReportRow.bid).in_(list(accepted)), col(ReportRow.kind).in_(FAILURES))
     ).all()
     leases: dict[str, set[str]] = {job: set() for job in accepted}
     for report in reports:

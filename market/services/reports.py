@@ -4,7 +4,6 @@ import hashlib
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import cast
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
@@ -12,13 +11,14 @@ from sqlmodel import Session, col, select
 from contracts.api.bodies import Page, ReportIn, ReportOut
 from contracts.api.problems import Code, Problem
 from contracts.chain.signatures import is_signed_by
-from contracts.orders import STOPS, Report, ReportKind
+from contracts.orders import STOPS, Report
 from market.runtime.context import Context
 from market.services.access import find_reader
 from market.services.leases import find_live_lease
 from market.store.columns import now
 from market.store.models import LeaseRow, ReportRow
 from market.store.paging import Keyset, read_page
+from market.store.reports import report_of
 
 CLOCK_SECONDS = 300  # how far a report's time may be from the market's
 HOUR, PER_HOUR = timedelta(hours=1), 300  # reports of one lease; a worker's come a minute apart, but at its end
@@ -134,7 +134,7 @@ def _out(row: ReportRow) -> ReportOut:
     return ReportOut(
         id=row.id,
         provider=row.provider,
-        report=Report(lease=row.lease, n=row.n, kind=cast(ReportKind, row.kind), content=row.content, time=row.time),
+        report=report_of(row),
         signature=row.signature,
         text=row.text,
         received=row.received,

@@ -20,7 +20,6 @@ from contracts.api.bodies import (
 )
 from contracts.orders import Domain
 from market.store import apply_epochs
-from market.store.job_failures import judge
 from market.store.journal import Kind, Message
 from market.store.models import (
     ApprovalRow,
@@ -37,6 +36,7 @@ from market.store.models import (
     RuleSetRow,
     UploadRow,
 )
+from market.store.reports import judge
 
 
 def remember(session: Session, message: Message) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from contracts.api.epochs import MAX_FAILURES, REFUSED_SECONDS, EpochHeader, LeftOut, LeftOutReason, MatchOut
 from contracts.chain.errors import ASKS_FAULT, Refusal
 from contracts.finality import Finality, at_stake
-from contracts.orders import Ask, Bid
+from contracts.orders import FAILURES, Ask, Bid
 from market.verify.findings import Findings, Lie, Note
 from market.verify.history import Node, Past
 from market.verify.orders import InForce, check_receipt, check_signature, spent_elsewhere
@@ -24,7 +24,7 @@ def check_failures(header: EpochHeader, past: Past, node: Node) -> Findings:
         name = f"the failure report of lease {one.report.lease} in the header of epoch {header.number}"
         if lease is None:
             yield Lie(f"{name} is of no lease that was opened by block {header.block}")
-        elif one.report.kind != "failed":
+        elif one.report.kind not in FAILURES:
             yield Lie(f"{name} is none: its kind is {one.report.kind}")
         else:
             yield from check_signature(name, one.report, lease.terms.provider, one.signature, node)

@@ -9,7 +9,7 @@ from contracts.errors import UserError
 from contracts.job.provider_wants import Wants
 from contracts.job.sealing import NotOpened
 from contracts.logs import Trouble
-from contracts.orders import ReportKind
+from contracts.orders import FAILURES, ReportKind
 from contracts.terms import Flag, Phase
 from worker.lease.approvals import Approvals
 from worker.lease.discovery import Unwanted
@@ -243,12 +243,12 @@ class LeaseRun:
         if file.told and self._is_answered():
             return
         kind: ReportKind = "release" if file.told else file.stops
-        if kind != "failed" and file.reported < file.made and not self._waited_for_reports():
+        if kind not in FAILURES and file.reported < file.made and not self._waited_for_reports():
             return
         index = min(file.made, (file.rejected or file.made + 1) - 1)
         try:
             text, key = self._text_and_key(kind)
-            said = ReportContent(index + 1 if kind == "failed" else index, kind, text)
+            said = ReportContent(index + 1 if kind in FAILURES else index, kind, text)
             send_report(self._clients["main"], self._tools, self.folder.lease, said, key)
             self.folder.update(told=True)
             self._log.info("report.sent", kind=kind)

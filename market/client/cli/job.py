@@ -14,6 +14,7 @@ from contracts.api.client import MarketClient
 from contracts.chain.client import connect
 from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
 from contracts.errors import UserError
+from contracts.orders import FAILURES
 from contracts.settings import load_settings
 from contracts.wallet import keys
 from market.client import download as pulling
@@ -103,7 +104,7 @@ def show(
         if output is Output.TABLE and (found.failures or found.status is JobStatus.FAILED):
             reading = reader(settings, client, found, key)
             for report in client.reports(found.id):
-                if report.report.kind == "failed":
+                if report.report.kind in FAILURES:
                     console.rule(f"{report.provider} at checkpoint {report.report.n}")
                     console.print(reading.opened(report).text, markup=False, highlight=False)
     if watch and found.status is not JobStatus.DONE:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from contracts.api.problems import Code
-from contracts.orders import GIVEN_BACK, ReportKind
+from contracts.orders import FAILURES, STOPS, ReportKind
 from market.store.models import LeaseRow
 from tests.support.live_lease import claim, refuses, report_up_to
 from tests.support.market_parts import (
@@ -103,13 +103,13 @@ def test_a_release_waits_for_the_last_approval(world: World, lease: LeaseRow) ->
     assert list(world.api.release_requests(world.client.address)) == []
 
 
-@pytest.mark.parametrize("kind", GIVEN_BACK)
-def test_a_lease_given_back_says_why_and_is_no_failure(world: World, lease: LeaseRow, kind: ReportKind) -> None:
+@pytest.mark.parametrize("kind", STOPS)
+def test_a_lease_that_stops_says_why(world: World, lease: LeaseRow, kind: ReportKind) -> None:
     assert world.api.lease(lease.id).stops is None
     now = int(time.time())
-    world.api.post_report(signed_report(lease.id, 0, kind, "why", now, DOMAIN, world.provider))
+    world.api.post_report(signed_report(lease.id, 1, kind, "why", now, DOMAIN, world.provider))
     world.api.post_report(signed_report(lease.id, 0, "release", "asks again", now, DOMAIN, world.provider))
     assert [one.report.kind for one in world.api.release_requests(world.client.address)] == [kind, "release"]
     (in_job,) = world.api.job(lease.bid).leases
     assert world.api.lease(lease.id).stops == in_job.stops == kind
-    assert world.api.job(lease.bid).failures == 0
+    assert world.api.job(lease.bid).failures == (1 if kind in FAILURES else 0)

@@ -1,15 +1,18 @@
-"""When the market gives a job up: a fold of its leases and of what their workers reported."""
+"""Reports as they were signed; and when the market gives a job up for them."""
+
+from typing import cast
 
 from sqlmodel import Session, col, select
 
 from contracts.api.epochs import MAX_FAILURES
+from contracts.orders import FAILURES, Report, ReportKind
 from market.store.models import BidRow, LeaseRow, ReportRow
 
 
 def judge(session: Session, bid: str) -> None:
     """Set or take back a job's `failed`; call it when its reports or leases have changed."""
     reports = session.exec(
-        select(ReportRow).where(ReportRow.bid == bid, ReportRow.kind == "failed").order_by(col(ReportRow.id))
+        select(ReportRow).where(ReportRow.bid == bid, col(ReportRow.kind).in_(FAILURES)).order_by(col(ReportRow.id))
     ).all()
     job = session.get(BidRow, bid) if reports else None
     if job is None:
@@ -24,3 +27,8 @@ def judge(session: Session, bid: str) -> None:
         job.failed = True
         job.reason = f"{leases} leases failed at checkpoint {index}; their logs are in its reports"
     session.add(job)
+
+
+def report_of(row: ReportRow) -> Report:
+    """As it was signed."""
+    return Report(lease=row.lease, n=row.n, kind=cast(ReportKind, row.kind), content=row.content, time=row.time)
