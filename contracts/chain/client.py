@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-import requests
+from eth_abi.abi import decode as abi_decode
 from eth_account.messages import encode_typed_data
 from eth_account.signers.local import LocalAccount
 from eth_typing import BlockNumber
-from web3 import HTTPProvider, Web3
+from web3 import Web3
 from web3.contract import Contract
 from web3.contract.contract import ContractFunction
 from web3.exceptions import BadFunctionCallOutput, BlockNotFound, ContractLogicError, Web3RPCError
@@ -17,15 +16,14 @@ from web3.types import BlockIdentifier, TxParams, TxReceipt, Wei
 from contracts.amounts import format_amount
 from contracts.chain import artifacts, errors, events
 from contracts.chain.calls import Redemption, SignedMatch, order_abi, rules_abi
-from contracts.chain.node import node_session
+from contracts.chain.log_reader import LogReader
+from contracts.chain.node import NodeProvider, NodeTrouble, Question, ask, sure
 from contracts.errors import UserError
 from contracts.orders import Approval, Domain, Rules
+from contracts.proxies import plain_address
 from contracts.settings import Settings
 from contracts.terms import AccountWord, StateWord, Terms
 from contracts.types import ZERO_HASH, from_hex, to_hex
-
-RPC_TIMEOUT = 30.0  # seconds
-ACCOUNTS_AT_ONCE = 200
 
 
 class Bounds(NamedTuple):
@@ -50,16 +48,17 @@ class OpenDispute(NamedTuple):
 
 def connect(settings: Settings) -> "Chain":
     """Checks that the node has the right chain, and contracts where the settings say. Raises UserError."""
-    url = _without_secrets(settings.rpc_url)
+    url = plain_address(settings.rpc_url)
     expected = settings.require("chain_id")
     try:
-        session = node_session(settings.rpc_url)
-        w3 = Web3(HTTPProvider(settings.rpc_url, request_kwargs={"timeout": RPC_TIMEOUT}, session=session))
+        w3 = Web3(NodeProvider(settings.rpc_url))
         found = w3.eth.chain_id
+    except NodeTrouble as error:
+        raise UserError(error.message, error.hint) from error
     except (ValueError, *errors.NODE_AWAY) as error:
         raise UserError(
-            f"no Ethereum node answers at {url}: {_why(error)}",
-            "start one with `gpumarket devnet`, or set GPUMARKET_RPC_URL",
+            f"no Ethereum node answers at {url}: {(str(error).splitlines() or [type(error).__name__])[0][:200]}",
+            "set GPUMARKET_RPC_URL to the address of one",
         ) from error
     if found != expected:
         raise UserError(
@@ -96,6 +95,7 @@ class Chain:
         self.escrow = self._contract("Escrow", settings.require("escrow"))
         self.token = self._contract("DevToken", settings.require("token"))
         self.domain = Domain(chain_id=settings.require("chain_id"), verifying_contract=settings.require("escrow"))
+        self.logs = LogReader(w3)
         self._token_facts: tuple[int, str] | None = None
 
     def _contract(self, name: str, address: str) -> Contract:
@@ -111,13 +111,13 @@ class Chain:
 
     def accounts(self, addresses: Sequence[str], block: BlockIdentifier = "latest") -> list[AccountWord]:
         """Many accounts as of the end of one block."""
-        words: list[AccountWord] = []
-        for at in range(0, len(addresses), ACCOUNTS_AT_ONCE):
-            with self.w3.batch_requests() as batch:
-                for address in addresses[at : at + ACCOUNTS_AT_ONCE]:
-                    batch.add(self.escrow.functions.account(address).call(block_identifier=block))
-                words += [AccountWord(*map(int, word)) for word in batch.execute()]
-        return words
+        at = hex(block) if isinstance(block, int) else block
+        calls: list[Question] = []
+        for address in addresses:
+            data = self.escrow.encode_abi("account", args=[address])
+            calls.append(("eth_call", [{"to": self.escrow.address, "data": data}, at]))
+        kinds = ["uint256"] * len(AccountWord._fields)
+        return [AccountWord(*abi_decode(kinds, from_hex(word))) for word in sure(ask(self.w3, calls))]
 
     def state(self, lease: str, block: BlockIdentifier = "latest") -> StateWord:
         """The stored state, as it is before the next call's sync. All zero: no such lease, or it is over."""
@@ -290,9 +290,10 @@ class Chain:
     def epoch_block(self, market: str, epoch: int, first_block: int) -> int | None:
         """The block in which a market has published an epoch, if that was `first_block` or later."""
         log = self._contract("EpochLog", self.settings.require("epoch_log"))
-        found = log.events.EpochPublished().get_logs(
-            argument_filters={"market": market, "epoch": epoch}, from_block=first_block
-        )
+        kind = Web3.to_hex(Web3.keccak(text="EpochPublished(address,uint64,bytes32)"))
+        topics = [kind, f"0x{market[2:].lower():0>64}", f"0x{epoch:064x}"]
+        which: Any = {"address": log.address, "topics": topics}
+        found = self.logs.logs(which, first_block, int(self.w3.eth.block_number))
         return int(found[-1]["blockNumber"]) if found else None
 
     def newest_epoch(self, market: str) -> int:
@@ -308,27 +309,3 @@ class Chain:
 def _short(terms: Terms) -> tuple[str, int, bytes]:
     """Terms as claims take them: the parties only by their hash."""
     return terms.provider, terms.nums.pack(), from_hex(terms.parties.hash())
-
-
-def _without_secrets(url: str) -> str:
-    """Scheme, host and port of a URL: many nodes take their access key in the rest."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "the address that is set"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else repr(url)
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, requests.Timeout):
-        return f"it took longer than {RPC_TIMEOUT:g} s"
-    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.MissingSchema):
-        return "that is not a URL, such as http://127.0.0.1:8545"
-    if isinstance(error, requests.exceptions.InvalidSchema):
-        return "its address must begin with http:// or https://"
-    if isinstance(error, requests.ConnectionError):
-        return "nothing accepts connections there"
-    # An HTTPError's own text has the whole URL, with the key that may be in it.
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"it answers with HTTP status {error.response.status_code}"
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -18,6 +18,7 @@ from eth_utils.crypto import keccak
 from web3.exceptions import ContractLogicError, Web3Exception, Web3RPCError
 
 from contracts.chain import artifacts
+from contracts.chain.node import NodeTrouble
 from contracts.errors import UserError
 from contracts.terms import Phase
 from contracts.types import from_hex, to_hex
@@ -235,6 +236,8 @@ def explain_node(error: Exception) -> UserError | None:
     refusal = from_exception(error)
     if refusal is not None:
         return refusal
+    if isinstance(error, NodeTrouble):
+        return UserError(error.message, error.hint)
     if isinstance(error, requests.RequestException):
         return UserError("the Ethereum node stopped answering", "look whether it runs, and try again")
     if isinstance(error, Web3RPCError):

@@ -22,7 +22,7 @@ from contracts.types import to_hex
 
 # This close to the head, each block is read by its hash: so a store always has the newest ones without a gap.
 NEAR_BLOCKS = KEPT_BLOCKS
-RANGE_BLOCKS = 2_000  # further away, so many are asked for at once
+RANGE_BLOCKS = 10_000  # further away, so many are asked for at once, where the node gives them
 STEPS_PER_POLL = 512
 
 
@@ -150,15 +150,7 @@ class Follower:
 
     def _read_range(self, first: int, end: int) -> list[Block]:
         """The blocks of a range that have events, and its last one."""
-        while True:
-            try:
-                logs = self._logs({"fromBlock": BlockNumber(first), "toBlock": BlockNumber(end)})
-                break
-            except Web3RPCError:
-                # Nodes limit how much one answer may hold, each in its own words.
-                if end == first:
-                    raise
-                end = first + (end - first) // 2
+        end, logs = self.chain.logs.next_range({"address": self.addresses}, first, end)
         numbers = sorted({log["blockNumber"] for log in logs} | {end})
         blocks: list[Block] = []
         for number in numbers:

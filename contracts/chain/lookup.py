@@ -1,14 +1,17 @@
 """A lease as the chain has it, and whether a market says the same."""
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple, cast
 
 from eth_utils.crypto import keccak
+from web3.types import FilterParams
 
 from contracts.api.bodies import LeaseOut
 from contracts.chain.client import Chain
 from contracts.chain.events import Approved, Challenged, Claimed, Closed, Event, Opened, Resolved, Settled, decode
 from contracts.commitment import next_tip
 from contracts.errors import UserError
+from contracts.progress_bar import Watch, nobody
 from contracts.types import from_hex, to_hex
 
 _OPENED_TOPIC = to_hex(
@@ -18,65 +21,58 @@ _OPENED_TOPIC = to_hex(
     )
 )
 
-_BLOCKS_PER_QUERY = 10_000  # what public nodes allow at least
-
 
 class MarketLied(UserError):
     """What a market says of a lease is not what its terms on chain commit to."""
 
 
-def opened(chain: Chain, lease: str) -> Opened:
-    """The event that opened a lease: all its terms and the tip it started from. UserError if there is none."""
-    logs = chain.w3.eth.get_logs(
-        {
-            "address": chain.escrow.address,
-            "topics": [_OPENED_TOPIC, lease],  # type: ignore[list-item]
-            "fromBlock": chain.settings.deploy_block,
-        }
-    )
-    for log in logs:
-        event = decode(log, 0)
-        if isinstance(event, Opened):
-            return event
+class OpenedRange(NamedTuple):
+    """The events of all leases that a provider got, up to block `end`, from where the range before it ended."""
+
+    end: int
+    events: list[Opened]
+
+
+def opened(chain: Chain, lease: str, near: int | None = None, watch: Watch = nobody) -> Opened:
+    """The event that opened a lease: all its terms and the tip it started from. UserError if there is none.
+
+    `near`: the block that somebody says it was in; looked at first, so that the others need not be.
+    """
+    first, newest = chain.settings.deploy_block, int(chain.w3.eth.block_number)
+    which = _filter(chain, _OPENED_TOPIC, lease)
+    places = [(first, newest)] if near is None or not first <= near <= newest else [(near, near), (first, newest)]
+    for start, end in places:
+        for found in chain.logs.ranges(which, start, end, watch):
+            for event in (decode(log, 0) for log in found.logs):
+                if isinstance(event, Opened):
+                    return event
     raise UserError(f"the escrow {chain.escrow.address} never opened a lease {lease}", "is this the right chain?")
 
 
-def opened_by(chain: Chain, provider: str, first_block: int, last_block: int) -> Iterator[Opened]:
-    """The events of all leases that this provider got in the given blocks, both included."""
-    topic = "0x" + provider[2:].lower().rjust(64, "0")
-    for first in range(first_block, last_block + 1, _BLOCKS_PER_QUERY):
-        logs = chain.w3.eth.get_logs(
-            {
-                "address": chain.escrow.address,
-                "topics": [_OPENED_TOPIC, None, topic],  # type: ignore[list-item]
-                "fromBlock": first,
-                "toBlock": min(first + _BLOCKS_PER_QUERY - 1, last_block),
-            }
-        )
-        for log in logs:
-            event = decode(log, int(chain.w3.eth.get_block(log["blockHash"])["timestamp"]))
-            if isinstance(event, Opened):
-                yield event
+def opened_by(
+    chain: Chain, provider: str, first_block: int, last_block: int, watch: Watch = nobody
+) -> Iterator[OpenedRange]:
+    """The events of all leases that this provider got in the given blocks, both included, range by range."""
+    which = _filter(chain, _OPENED_TOPIC, None, "0x" + provider[2:].lower().rjust(64, "0"))
+    for found in chain.logs.ranges(which, first_block, last_block, watch):
+        times = {log["blockHash"]: 0 for log in found.logs}
+        for block in times:
+            times[block] = int(chain.w3.eth.get_block(block)["timestamp"])
+        decoded = [decode(log, times[log["blockHash"]]) for log in found.logs]
+        yield OpenedRange(found.end, [event for event in decoded if isinstance(event, Opened)])
 
 
-def lease_events(chain: Chain, lease: str, first_block: int) -> list[Event]:
+def lease_events(chain: Chain, lease: str, first_block: int, watch: Watch = nobody) -> list[Event]:
     """All events of one lease from a block on, in order. Their timestamps are left out (0)."""
-    newest = int(chain.w3.eth.block_number)
-    found: list[Event | None] = []
-    for first in range(first_block, newest + 1, _BLOCKS_PER_QUERY):
-        logs = chain.w3.eth.get_logs(
-            {
-                "address": chain.escrow.address,
-                "topics": [None, lease],  # type: ignore[list-item]
-                "fromBlock": first,
-                "toBlock": min(first + _BLOCKS_PER_QUERY - 1, newest),
-            }
-        )
-        found += [decode(log, 0) for log in logs]
-    return [event for event in found if event is not None]
+    logs = chain.logs.logs(_filter(chain, None, lease), first_block, int(chain.w3.eth.block_number), watch)
+    return [event for event in (decode(log, 0) for log in logs) if event is not None]
 
 
-def accepted_tips(chain: Chain, opening: Opened) -> dict[int, str]:
+def _filter(chain: Chain, *topics: str | None) -> FilterParams:
+    return cast(FilterParams, {"address": chain.escrow.address, "topics": list(topics)})
+
+
+def accepted_tips(chain: Chain, opening: Opened, watch: Watch = nobody) -> dict[int, str]:
     """What the chain itself says a lease has accepted: index -> tip, for all indices that it knows the tip of.
 
     The newest accepted one is always among them. After an Approval those claimed before it are not: an approver may
@@ -85,7 +81,7 @@ def accepted_tips(chain: Chain, opening: Opened) -> dict[int, str]:
     accepted = opening.terms.nums.start
     tips, claimed = {accepted: opening.tip}, dict[int, str]()
     tip = before_challenge = opening.tip
-    for event in lease_events(chain, opening.lease, opening.at.block):
+    for event in lease_events(chain, opening.lease, opening.at.block, watch):
         match event:
             case Claimed():
                 for n, root in enumerate(event.roots, event.n - len(event.roots) + 1):

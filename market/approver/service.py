@@ -241,7 +241,8 @@ class Approver:
 
     def _lease(self, id: str) -> KnownLease:
         if id not in self._known:
-            event, out = opened(self._chain, id), self._market.lease(id)
+            out = self._market.lease(id)
+            event = opened(self._chain, id, near=out.opened_block)
             verify_lease(self._chain, out, event)
             if event.terms.parties.approver != self._key.address:
                 raise UserError(f"lease {id} names {event.terms.parties.approver} as its approver, not this key")

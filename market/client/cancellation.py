@@ -30,7 +30,7 @@ def plan_cancellation(market: MarketClient, chain: Chain, job: JobOut) -> Cancel
     if not job.leases:
         return _never_leased(market, chain, job)
     lease = job.leases[-1]
-    terms = opened(chain, lease.id).terms
+    terms = opened(chain, lease.id, near=lease.opened_block).terms
     if terms.parties.bid != job.id:  # a market could have us end another lease of ours
         raise UserError(f"lease {lease.id}, which the market gives, is of another job on chain", "Nothing is sent.")
     state, nums = chain.state(lease.id), terms.nums

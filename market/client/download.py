@@ -12,6 +12,7 @@ from contracts.chain.client import Chain
 from contracts.chain.lookup import accepted_tips, opened
 from contracts.errors import UserError
 from contracts.job.sealing import NotOpened
+from contracts.progress_bar import Watch, nobody
 from contracts.statefile import file_state_root
 from contracts.types import from_hex, to_hex
 
@@ -56,7 +57,7 @@ def _follows(reported: CheckpointOut, job: JobOut, index: int, before: bytes) ->
     return to_hex(commitment.next_tip(before, root)) == record.tip
 
 
-def check_against_chain(chain: Chain, job: JobOut, records: list[CheckpointOut]) -> None:
+def check_against_chain(chain: Chain, job: JobOut, records: list[CheckpointOut], watch: Watch = nobody) -> None:
     """Every tip that the chain has accepted must be the records', and the newest record's among them.
 
     A tip commits to all that came before it, so the newest vouches for all. Raises Unverified.
@@ -65,10 +66,10 @@ def check_against_chain(chain: Chain, job: JobOut, records: list[CheckpointOut])
     tips |= {record.checkpoint.index: record.checkpoint.tip for record in records}
     accepted = {0: tips[0]}
     for lease in job.leases:
-        event = opened(chain, lease.id)
+        event = opened(chain, lease.id, lease.opened_block, watch)
         if event.terms.parties.bid != job.id:
             raise Unverified(f"lease {lease.id} is of another job on chain")
-        accepted |= accepted_tips(chain, event)
+        accepted |= accepted_tips(chain, event, watch)
     for index, tip in sorted(accepted.items()):
         if index in tips and tips[index] != tip:
             raise Unverified(f"checkpoint {index} has the tip {tip} on chain, the records lead to {tips[index]}")
@@ -87,15 +88,16 @@ def pull(
     everything: bool,
     done: Callable[[Pulled], None],
     job_key: bytes | None = None,
+    watch: Watch = nobody,
 ) -> list[Pulled]:
     """Download the newest accepted checkpoint (or all), verify bytes, state roots and tips. Raises Unverified.
 
-    `job_key` opens those of a sealed job.
+    `job_key` opens those of a sealed job. `watch` sees how the chain is searched, which takes long on limited nodes.
     """
     if job.bid.digest(chain.domain) != job.id or to_hex(job.spec.job_hash()) != job.bid.job:
         raise Unverified(f"the market's Bid or JobSpec is not that of job {job.id}")
     records = accepted_chain(market, job)
-    check_against_chain(chain, job, records)
+    check_against_chain(chain, job, records, watch)
     pulled: list[Pulled] = []
     for reported in records if everything else records[-1:]:
         record = reported.checkpoint

@@ -13,6 +13,7 @@ from contracts.chain.client import Chain
 from contracts.chain.events import Approved, Closed, Event, Opened, Settled
 from contracts.chain.lookup import lease_events, opened_by
 from contracts.finality import KEPT_BLOCKS
+from contracts.progress_bar import Watch, nobody
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def payments(opening: Opened, events: Iterable[Event]) -> list[Payment]:
 class EarningsReader:
     """Reads the chain for one provider; blocks and receipts once each."""
 
-    def __init__(self, chain: Chain, provider: str) -> None:
-        self._chain, self._provider = chain, provider
+    def __init__(self, chain: Chain, provider: str, watch: Watch = nobody) -> None:
+        self._chain, self._provider, self._watch = chain, provider, watch
         self._days: dict[int, str] = {}
         self._gas: dict[str, int] = {}
         self._final = _final_block(chain)
@@ -103,8 +104,9 @@ class EarningsReader:
     def _leases(self) -> list[tuple[Opened, list[Event]]]:
         newest = int(self._chain.w3.eth.block_number)
         first = self._chain.settings.deploy_block
-        opened = sorted(opened_by(self._chain, self._provider, first, newest), key=lambda event: event.at.block)
-        return [(event, lease_events(self._chain, event.lease, event.at.block)) for event in opened]
+        found = list(opened_by(self._chain, self._provider, first, newest, self._watch))
+        opened = sorted((event for one in found for event in one.events), key=lambda event: event.at.block)
+        return [(event, lease_events(self._chain, event.lease, event.at.block, self._watch)) for event in opened]
 
     def _sum(self, opening: Opened, events: Sequence[Event]) -> Earning:
         paid = payments(opening, events)

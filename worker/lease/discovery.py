@@ -11,6 +11,7 @@ from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS
 from contracts.job.provider_wants import Wants
 from contracts.job.spec import JobSpec
+from contracts.progress_bar import Watch, nobody
 from contracts.terms import Nums, Phase, StateWord
 from worker.lease.folder import Job, LeaseFile, LeaseFolder, Store
 from worker.training.environment import check_environment
@@ -22,22 +23,33 @@ class Unfit(UserError):
     """This machine can't do the job, whatever the market thought."""
 
 
-def discover(chain: Chain, provider: str, store: Store) -> Iterator[LeaseFolder]:
-    """Makes a folder for each live lease of this provider that has none yet. One that had vanished may come again."""
+def discover(chain: Chain, provider: str, store: Store, watch: Watch = nobody) -> Iterator[LeaseFolder]:
+    """Makes a folder for each live lease of this provider that has none yet. One that had vanished may come again.
+
+    Where the node breaks off, the next look goes on. Raises what an unreachable node raises.
+    """
     newest = int(chain.w3.eth.block_number)
     followed = int(store.read_state().get("followed", 0))
     first = max(chain.settings.deploy_block, min(followed, newest) - KEPT_BLOCKS)
-    for event in opened_by(chain, provider, first, newest):
-        folder = store.load(event.lease)
-        if (folder is None and not store.is_over(event.lease)) or (folder and folder.file.vanished):
-            state = chain.state(event.lease)
-            if state.phase in LIVE and folder is None:
-                yield store.create(event.lease, lease_file(event, state))
-            elif state.phase in LIVE and folder:
-                folder.update(goal="training", reason="", vanished=False, over_since=None)
-                yield folder
+    for found in opened_by(chain, provider, first, newest, watch):
+        for event in found.events:
+            yield from _taken_up(chain, store, event)
+        if found.end > followed:
+            followed = found.end
+            store.write_state(followed=followed)
     if newest != followed:
         store.write_state(followed=newest)
+
+
+def _taken_up(chain: Chain, store: Store, event: Opened) -> Iterator[LeaseFolder]:
+    folder = store.load(event.lease)
+    if (folder is None and not store.is_over(event.lease)) or (folder and folder.file.vanished):
+        state = chain.state(event.lease)
+        if state.phase in LIVE and folder is None:
+            yield store.create(event.lease, lease_file(event, state))
+        elif state.phase in LIVE and folder:
+            folder.update(goal="training", reason="", vanished=False, over_since=None)
+            yield folder
 
 
 def lease_file(event: Opened, state: StateWord) -> LeaseFile:

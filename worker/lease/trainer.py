@@ -178,7 +178,7 @@ class Training(threading.Thread):
         late = time.monotonic() + FINALITY_SHARE * file.nums.timeout
         while finality.confirmations(value) and not self._must_stop():
             try:
-                block = opened(self._chain, self._folder.lease).at.block
+                block = opened(self._chain, self._folder.lease, near=file.opened_block).at.block
                 if finality.is_final(block, int(self._chain.w3.eth.block_number), value):
                     return
             except (UserError, *NODE_AWAY) as error:

@@ -21,9 +21,9 @@ from web3.types import TxReceipt
 
 from contracts.chain.client import Chain
 from contracts.chain.errors import NODE_AWAY
+from contracts.chain.node import ask, sure
 from contracts.chain.sending.fees import Fees, fees_now, raised
 from contracts.chain.sending.intents import Draft, Intent, IntentStore
-from contracts.chain.sending.rpc import ask, sure
 from contracts.chain.sending.signing import TransactionSigner
 from contracts.settings import home
 from contracts.types import to_hex

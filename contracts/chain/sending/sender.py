@@ -20,10 +20,10 @@ from web3.types import Nonce, TxParams, TxReceipt, Wei
 
 from contracts.chain.client import Chain
 from contracts.chain.errors import EscrowError
+from contracts.chain.node import ask, sure
 from contracts.chain.sending.fees import Fees, fees_now, format_ether
 from contracts.chain.sending.intents import Draft, Intent
 from contracts.chain.sending.lane import DEPTH, Expected, Lane, lane_of, lane_path
-from contracts.chain.sending.rpc import ask, sure
 from contracts.errors import UserError
 from contracts.types import from_hex, to_hex
 

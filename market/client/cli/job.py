@@ -1,12 +1,12 @@
 """`gpumarket job`: submit, list, show and pull; its other commands are in the files beside this one, by their names."""
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from contracts.api.bodies import JobStatus
@@ -15,6 +15,7 @@ from contracts.chain.client import connect
 from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
 from contracts.errors import UserError
 from contracts.orders import FAILURES
+from contracts.progress_bar import watching
 from contracts.settings import load_settings
 from contracts.wallet import keys
 from market.client import download as pulling
@@ -128,11 +129,12 @@ def pull(
         if not found.accepted:
             raise UserError(f"job {found.id} has no accepted checkpoint yet", "Wait: gpumarket job show --watch")
         reading = reader(settings, client, found, key)
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("downloading and verifying", total=found.accepted if everything else 1)
+        with watching(Console(stderr=True)) as watch:
+            wanted, got = found.accepted if everything else 1, count(1)
             pulled = pulling.pull(
-                client, chain, found, folder, everything, lambda _: progress.advance(task), reading.job_key
-            )
+                client, chain, found, folder, everything,
+                lambda _: watch("checkpoints downloaded and verified", next(got), wanted), reading.job_key, watch,
+            )  # fmt: skip
     if output is Output.JSON:
         rows = [{"checkpoint": one.index, "path": str(one.path), "tip": one.tip} for one in pulled]
         typer.echo(json.dumps(rows, indent=2))
