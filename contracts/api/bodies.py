@@ -199,6 +199,12 @@ class JobStatus(StrEnum):
     EXPIRED = "expired"  # its Bid may open no more leases
 
 
+class CheckpointStatus(StrEnum):
+    REPORTED = "reported"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
 class LeaseState(Body):
     """A lease as the chain has it, with the acceptance window applied."""
 
@@ -220,6 +226,8 @@ class LeaseSummary(Body):
     fee: Uint64
     stake: Uint96
     state: LeaseState
+    reported: Uint16 = Field(description="the newest checkpoint that its provider says it has made")
+    approved: Uint16 = Field(description="the newest that is approved, or accepted on chain: this far it will be paid")
     finished: str | None = Field(description="completed, closed or None while it lives")
     stops: ReportKind | None = Field(
         default=None, description="why, as its provider reported first; null if it did not say so"
@@ -229,6 +237,20 @@ class LeaseSummary(Body):
     penalty: Uint96 = Field(description="of the stake, to the client: what a provider pays that fell silent")
     opened_block: int
     final: bool = Field(description="whether its newest change is deep enough in the chain, by the market's finality")
+
+
+class NewestCheckpoint(Body):
+    """What a job's newest checkpoint says of itself. `reported` ones are a provider's word, and nobody's else."""
+
+    lease: Bytes32
+    provider: Address
+    index: Uint16
+    step: int
+    status: CheckpointStatus
+    reason: str = Field(description="why it was rejected")
+    metrics: dict[str, float | None]
+    seconds: float | None = Field(description="that it took; null if a record from before this was checked has none")
+    received: Time
 
 
 class JobOut(Body):
@@ -242,13 +264,19 @@ class JobOut(Body):
     sealed_files: dict[Bytes32, FileRef] = Field(
         description="of a sealed job: ciphertexts by the SHA-256 of the plaintext"
     )
-    accepted: Uint16
+    reported: Uint16 = Field(description="checkpoints that providers say they have made, those approved included")
+    approved: Uint16 = Field(description="checkpoints that are approved, or accepted on chain")
+    accepted: Uint16 = Field(description="checkpoints accepted on chain")
+    settled: Uint16 = Field(description="checkpoints that are paid")
     paid: Uint96 = Field(description="to providers so far")
     fees: Uint96
     leases: list[LeaseSummary]
     final: bool = Field(description="whether all its leases are: what was paid, and where it stands")
     failures: int = Field(description="failures at the checkpoint that comes next")
     metrics: dict[str, float | None] = Field(description="of the newest accepted checkpoint")
+    newest: NewestCheckpoint | None = Field(
+        description="the newest checkpoint that was reported; null before the first"
+    )
     received: Time
     receipt: ReceiptOut | None = Field(default=None, description="null for a job from before there were receipts")
 
@@ -285,12 +313,6 @@ class CheckpointRecord(Body):
     def stored(self) -> FileRef:
         """The blob that the market has of it."""
         return self.sealed or self.state
-
-
-class CheckpointStatus(StrEnum):
-    REPORTED = "reported"
-    APPROVED = "approved"
-    REJECTED = "rejected"
 
 
 class ProgressIn(Body):

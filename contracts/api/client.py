@@ -162,9 +162,17 @@ class MarketClient:
     def ask(self, id: str) -> AskOut:
         return self._get(AskOut, f"/v1/asks/{id}")
 
-    def jobs(self, *, client: str | None = None, status: str | None = None, tip: str | None = None) -> Iterator[JobOut]:
-        """`tip`: those with a checkpoint that leads to it."""
-        return self._pages(JobOut, "/v1/jobs", client=client, status=status, tip=tip)
+    def jobs(
+        self,
+        *,
+        client: str | None = None,
+        status: str | None = None,
+        tip: str | None = None,
+        prefix: str | None = None,
+        name: str | None = None,
+    ) -> Iterator[JobOut]:
+        """`tip`: those with a checkpoint that leads to it; `prefix`: how their ids start, with 0x."""
+        return self._pages(JobOut, "/v1/jobs", client=client, status=status, tip=tip, prefix=prefix, name=name)
 
     def job(self, id: str) -> JobOut:
         return self._get(JobOut, f"/v1/jobs/{id}")

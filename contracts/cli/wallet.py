@@ -17,7 +17,7 @@ from contracts.chain.client import Chain, connect
 from contracts.chain.devnet import devnet
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
-from contracts.cli.output import Output
+from contracts.cli.output import Output, print_whole
 from contracts.errors import UserError
 from contracts.settings import Settings, load_settings
 from contracts.types import Address
@@ -240,11 +240,10 @@ def _show(rows: list[dict[str, str]], output: Output) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:
-        table.add_column(name.replace("_", " "), no_wrap=True)
+        table.add_column(name.replace("_", " "))
     for row in rows:
         table.add_row(*row.values())
-    # Not cut to the terminal's width: an address must be whole.
-    Console(file=sys.stdout, width=max(200, Console().width)).print(table)
+    print_whole(Console(file=sys.stdout), table)
 
 
 def _address(text: str) -> str:

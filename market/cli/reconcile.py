@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts.chain.client import connect
-from contracts.cli.output import Output
+from contracts.cli.output import Output, print_whole
 from contracts.progress_bar import watching
 from contracts.settings import load_settings
 from market.maintenance import reconcile as comparing
@@ -64,7 +64,7 @@ def _show(checks: list[comparing.Comparison]) -> None:
     table = Table("check", "compared", "differences", box=None, pad_edge=False)
     for check in checks:
         table.add_row(check.name, str(check.compared), str(len(check.differences) or "none"))
-    console.print(table)
+    print_whole(console, table)
     for check in checks:
         for difference in check.differences:
             console.print(f"[red]differs[/]  {difference}", highlight=False, soft_wrap=True)

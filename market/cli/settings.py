@@ -12,7 +12,7 @@ from rich.table import Table
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from contracts.cli.output import Output
+from contracts.cli.output import Output, print_whole
 from contracts.operator_settings import APPROVER_SECTION, MARKET_FILE, read_market_file
 from contracts.settings import CONFIG_NAME, home, load_settings, read_config
 from market.approver.settings import load_approver_settings
@@ -36,10 +36,10 @@ def show_settings(output: Output) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:
-        table.add_column(name, no_wrap=name != "value", overflow="fold")
+        table.add_column(name)
     for row in rows:
         table.add_row(*("-" if value is None else str(value) for value in row.values()))
-    Console(file=sys.stdout, width=max(200, Console().width)).print(table)
+    print_whole(Console(file=sys.stdout), table)
 
 
 def _rows(of: str, settings: BaseModel, prefix: str, file: str, in_file: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,22 +1,26 @@
 """Jobs: a Bid, the leases that worked on it, and what that makes of it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from sqlalchemy import tuple_
 from sqlmodel import Session, col, select
 
-from contracts.api.bodies import JobOut, JobStatus, Page, ReceiptOut
+from contracts.api.bodies import CheckpointStatus, JobOut, JobStatus, LeaseSummary, NewestCheckpoint, Page, ReceiptOut
 from contracts.api.problems import Code, Problem
 from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Bid
 from contracts.terms import Phase
 from market.runtime.context import Context
-from market.services.leases import failures_by_job, lease_summary, why_they_stop
+from market.services.leases import failures_by_job, lease_summaries
 from market.store.early_stop import early_stop
 from market.store.events import pages_of
 from market.store.leases import phase_of, state_now
 from market.store.models import BidRow, CheckpointRow, LeaseRow
 from market.store.paging import Keyset, read_page
+
+Key = tuple[str, int]  # a checkpoint: its lease and its index
 
 COUNTED_AT_ONCE = 500
 _BY_RECEPTION = Keyset(col(BidRow.received), col(BidRow.id))
@@ -34,20 +38,32 @@ def find_job(session: Session, id: str) -> BidRow:
     return row
 
 
-def list_jobs(
-    context: Context, client: str | None, status: JobStatus | None, tip: str | None, after: str | None, limit: int
-) -> Page[JobOut]:
-    """`tip`: only those with a checkpoint, reported or accepted, that leads to it."""
+@dataclass(frozen=True)
+class Wanted:
+    """Which jobs to list; None: whatever they have."""
+
+    client: str | None = None
+    status: JobStatus | None = None
+    tip: str | None = None  # of a checkpoint, reported or accepted
+    prefix: str | None = None  # of the id
+    name: str | None = None
+
+
+def list_jobs(context: Context, wanted: Wanted, after: str | None, limit: int) -> Page[JobOut]:
     query = select(BidRow)
-    if client is not None:
-        query = query.where(BidRow.client == client)
-    if tip is not None:
-        query = query.where(col(BidRow.id).in_(select(CheckpointRow.bid).where(CheckpointRow.tip == tip)))
+    if wanted.client is not None:
+        query = query.where(BidRow.client == wanted.client)
+    if wanted.tip is not None:
+        query = query.where(col(BidRow.id).in_(select(CheckpointRow.bid).where(CheckpointRow.tip == wanted.tip)))
+    if wanted.prefix is not None:
+        query = query.where(col(BidRow.id).startswith(wanted.prefix))
+    if wanted.name is not None:
+        query = query.where(BidRow.name == wanted.name)
     with context.db.reading() as session:
 
         def convert(rows: Sequence[BidRow]) -> list[JobOut | None]:
             outs = job_outs(context, session, rows)
-            return [out if status in (None, out.status) else None for out in outs]
+            return [out if wanted.status in (None, out.status) else None for out in outs]
 
         return read_page(session, query, _BY_RECEPTION, after, limit, convert)
 
@@ -59,16 +75,21 @@ def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list
         job: max((state_now(lease, now).accepted for lease in found), default=0) for job, found in leases.items()
     }
     failures = failures_by_job(session, accepted)
-    stops = why_they_stop(session, [lease for its in leases.values() for lease in its])
     pages = pages_of(session, {row.client for row in rows})
+    by_lease = lease_summaries(context, session, [lease for found in leases.values() for lease in found], now)
+    accepted_keys = {job: _accepted_key(found, accepted[job]) for job, found in leases.items()}
+    newest_keys = {job: _newest_key([by_lease[lease.id] for lease in found]) for job, found in leases.items()}
+    checkpoints = _checkpoints(session, (*accepted_keys.values(), *newest_keys.values()))
     outs = []
     for row in rows:
         spec = JobSpec.model_validate(row.spec)
         stopped = early_stop(session, spec, leases[row.id], now)
         status, reason = job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped)
-        summaries = [lease_summary(context, lease, now, stops.get(lease.id)) for lease in leases[row.id]]
+        summaries = [by_lease[lease.id] for lease in leases[row.id]]
         if status is JobStatus.PENDING and summaries and not summaries[-1].final:
             reason = f"the end of its lease {summaries[-1].id} is not deep enough in the chain yet to open the next"
+        live = summaries[-1] if summaries and summaries[-1].finished is None else None
+        best = checkpoints.get(accepted_keys[row.id])
         outs.append(
             JobOut(
                 id=row.id,
@@ -79,13 +100,17 @@ def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list
                 signature=row.signature,
                 spec=spec,
                 sealed_files={plain: FileRef.model_validate(ref) for plain, ref in row.sealed_files.items()},
+                reported=live.reported if live else accepted[row.id],
+                approved=live.approved if live else accepted[row.id],
                 accepted=accepted[row.id],
+                settled=sum(min(lease.paid // lease.price, lease.end - lease.start) for lease in leases[row.id]),
                 paid=sum(lease.paid for lease in leases[row.id]),
                 fees=sum(lease.fees for lease in leases[row.id]),
                 leases=summaries,
                 final=all(lease.final for lease in summaries),
                 failures=failures[row.id],
-                metrics=_metrics(session, leases[row.id], accepted[row.id]),
+                metrics={} if best is None else dict(best.record["metrics"]),
+                newest=_newest(checkpoints.get(newest_keys[row.id], best), accepted[row.id]),
                 received=row.received,
                 receipt=None if row.receipt is None else ReceiptOut.model_validate(row.receipt),
             )
@@ -148,11 +173,35 @@ def leases_by_job(session: Session, rows: Sequence[BidRow]) -> dict[str, list[Le
     return leases
 
 
-def _metrics(session: Session, leases: Sequence[LeaseRow], accepted: int) -> dict[str, float | None]:
+def _accepted_key(leases: Sequence[LeaseRow], accepted: int) -> Key | None:
     """Of the checkpoint that was accepted last."""
-    for lease in reversed(leases):
-        if lease.start < accepted:
-            row = session.get(CheckpointRow, (lease.id, accepted))
-            if row is not None:
-                return dict(row.record["metrics"])
-    return {}
+    return next(((lease.id, accepted) for lease in reversed(leases) if lease.start < accepted), None)
+
+
+def _newest_key(leases: Sequence[LeaseSummary]) -> Key | None:
+    """Of the newest checkpoint that the live lease has; what an ended one did not get accepted counts no more."""
+    live = leases[-1] if leases and leases[-1].finished is None else None
+    return None if live is None or live.reported == live.start else (live.id, live.reported)
+
+
+def _checkpoints(session: Session, keys: Iterable[Key | None]) -> dict[Key | None, CheckpointRow]:
+    wanted = {key for key in keys if key is not None}
+    query = select(CheckpointRow).where(tuple_(col(CheckpointRow.lease), col(CheckpointRow.n)).in_(wanted))
+    return {(row.lease, row.n): row for row in session.exec(query)} if wanted else {}
+
+
+def _newest(row: CheckpointRow | None, accepted: int) -> NewestCheckpoint | None:
+    if row is None:
+        return None
+    is_accepted = row.n <= accepted
+    return NewestCheckpoint(
+        lease=row.lease,
+        provider=row.provider,
+        index=row.n,
+        step=row.record["step"],
+        status=CheckpointStatus.APPROVED if is_accepted else CheckpointStatus(row.status),
+        reason="" if is_accepted else row.reason,
+        metrics=dict(row.record["metrics"]),
+        seconds=row.record["seconds"],
+        received=row.received,
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from contracts.api.bodies import ApprovalIn, LeaseOut, LeaseSummary, Page, RejectionIn
@@ -17,8 +18,27 @@ from market.store.paging import Keyset, read_page
 _BY_OPENING = Keyset(col(LeaseRow.opened_block), col(LeaseRow.id))
 
 
-def lease_summary(context: Context, row: LeaseRow, now: int, stops: ReportKind | None) -> LeaseSummary:
-    """`stops`: as `why_they_stop` says."""
+def lease_summaries(context: Context, session: Session, rows: Sequence[LeaseRow], now: int) -> dict[str, LeaseSummary]:
+    """By lease: what the chain has of it, and how far its provider and its approver say that it is."""
+    ids = [row.id for row in rows]
+
+    def newest(table: type[CheckpointRow] | type[ApprovalRow]) -> dict[str, int]:
+        query = select(table.lease, func.max(table.n)).where(col(table.lease).in_(ids)).group_by(col(table.lease))
+        return dict(session.exec(query).all())
+
+    reported, approved, stops = newest(CheckpointRow), newest(ApprovalRow), why_they_stop(session, rows)
+    return {
+        row.id: _summary(context, row, now, reported.get(row.id, 0), approved.get(row.id, 0), stops.get(row.id))
+        for row in rows
+    }
+
+
+def _summary(
+    context: Context, row: LeaseRow, now: int, reported: int, approved: int, stops: ReportKind | None
+) -> LeaseSummary:
+    """`reported`, `approved`: the newest checkpoints that the market was told of; 0 for none."""
+    state = state_now(row, now)
+    approved = max(approved, state.accepted)
     return LeaseSummary(
         id=row.id,
         provider=row.provider,
@@ -27,7 +47,9 @@ def lease_summary(context: Context, row: LeaseRow, now: int, stops: ReportKind |
         price=row.price,
         fee=row.fee,
         stake=row.stake,
-        state=state_now(row, now),
+        state=state,
+        reported=max(reported, state.claimed, approved),
+        approved=approved,
         finished=row.finished,
         stops=stops,
         paid=row.paid,
@@ -90,15 +112,15 @@ def lease_outs(context: Context, session: Session, rows: Sequence[LeaseRow]) -> 
     jobs = {job.id: job for job in session.exec(select(BidRow).where(col(BidRow.id).in_({row.bid for row in rows})))}
     accepted = accepted_by_job(session, jobs, context.now())
     failures = failures_by_job(session, accepted)
-    stops = why_they_stop(session, rows)
     now = context.now()
+    summaries = lease_summaries(context, session, rows, now)
     outs = []
     for row in rows:
         job = jobs[row.bid]
         approval = newest_approval(session, row.id)
         outs.append(
             LeaseOut(
-                **dict(lease_summary(context, row, now, stops.get(row.id))),
+                **dict(summaries[row.id]),
                 job=job.id,
                 bid=Bid.model_validate(job.bid),
                 spec=JobSpec.model_validate(job.spec),

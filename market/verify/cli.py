@@ -126,7 +126,7 @@ def _show(number: int, checked: list[Checked]) -> None:
     table = Table("check", "compared", "lies", box=None, pad_edge=False)
     for one in checked:
         table.add_row(one.name, str(one.count), str(len(one.lies) or "none"))
-    console.print(table)
+    print_whole(console, table)
     for one in checked:
         for note in one.notes:
             console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)

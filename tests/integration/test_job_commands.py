@@ -137,6 +137,38 @@ def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: R
     assert asks_kept == {ask.id for ask in stage.market.asks()} != set()
 
 
+def test_what_happens_is_told_when_it_happens(stage: Stage, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reported, approved and paid are three numbers: a worker redeems once per half timeout, and at the end."""
+    monkeypatch.setenv("COLUMNS", "80")
+    job = submitted(stage, run, steps=160, name="told at once", config={"judged": [1], "pause": 0.2})
+    with stage.agent():
+        wait_for("a report", lambda: stage.job(job.id).reported)
+        now = stage.job(job.id)
+        assert (now.approved, now.settled) == (0, 0) and now.newest is not None and now.newest.status == "reported"
+        with stage.approving():
+            wait_for("an approval", lambda: stage.job(job.id).approved)
+        now = stage.job(job.id)
+        assert now.reported >= now.approved > now.settled == 0 and now.newest is not None
+        for command in (("show", job.id[:9]), ("show", "told at once"), ("list",), ("cost", job.id), ("list", "--all")):
+            printed = shown(*command)
+            assert max(map(len, printed.splitlines())) <= 80 and "…" not in printed, printed
+            assert "told at once" in printed
+        assert f"{now.newest.metrics['loss']:.4g}" in shown("list") or stage.job(job.id).newest != now.newest
+        waited = CliRunner().invoke(app, ["wait", "told at once", "--timeout", "0.1"])
+        assert waited.exit_code == 4 and "reported, " in waited.output and "0 paid of 40; checkpoint" in waited.output
+    with pytest.raises(UserError, match="no job has the name 'told'") as caught:
+        run("show", "told")
+    assert "--all" in str(caught.value.hint)
+    twin = submitted(stage, run, steps=8, name="told at once")
+    with pytest.raises(UserError, match="2 jobs have the name 'told at once'") as caught:
+        run("cost", "told at once")
+    assert all(one.id[:12] in str(caught.value.hint) for one in (job, twin))
+    assert {one["id"] for one in json.loads(run("list").stdout)} == {job.id, twin.id}
+    keys.create("stranger", scrypt_n=2)
+    assert json.loads(run("list", "--key", "stranger").stdout) == []
+    assert "no jobs of yours" in shown("list", "--key", "stranger")
+
+
 def test_a_job_stops_early_and_only_what_was_made_is_paid(stage: Stage, run: Run) -> None:
     stop = {"metric": "eval_loss", "patience": 2}
     job = submitted(stage, run, steps=40, stop=stop, config={"judged": [3, 1, 2, 1]}, budget="12", max_price=None)

@@ -14,7 +14,7 @@ from contracts.amounts import format_amount, parse_amount, parse_positive
 from contracts.chain.client import Chain
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
-from contracts.cli.output import Output, OutputOption, say
+from contracts.cli.output import Output, OutputOption, console, print_whole, say
 from contracts.errors import UserError
 from contracts.progress_bar import watching
 from contracts.types import Address
@@ -225,7 +225,7 @@ def _show_earnings(chain: Chain, rows: list[Earning], by: str) -> None:
         return ids | money | {"gas": gas, "checkpoints": str(values["checkpoints"]), "final": values.get("final", "")}
 
     table = [shown(vars(row) | {"net": row.net, "final": "yes" if row.final else "not yet"}) for row in rows]
-    say(columns(names, [*table, shown({"day": "total", **total(rows)})]))
+    print_whole(console, columns(names, [*table, shown({"day": "total", **total(rows)})]))
     say(f"tokens: {chain.symbol}; gas in ETH. What is not final yet, a reorganisation of the chain may still take back")
 
 

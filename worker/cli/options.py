@@ -35,7 +35,7 @@ def columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
     """A table of these columns, not cut to the terminal's width."""
     table = Table(box=None, pad_edge=False)
     for name in names:
-        table.add_column(name.replace("_", " "), no_wrap=True)
+        table.add_column(name.replace("_", " "))
     for row in rows:
         table.add_row(*(str(row[name]) for name in names))
     return table

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Protocol
 
 import structlog
 import typer
+from rich.console import Group
 from rich.live import Live
 
 from contracts.chain.client import connect
-from contracts.cli.output import Output, OutputOption, console, say
+from contracts.cli.output import Output, OutputOption, console, print_whole
 from contracts.errors import UserError
 from contracts.logs import log_stream
 from contracts.settings import load_settings
@@ -27,7 +28,7 @@ from worker.agent.fleet import Fleet, read_lots, registered, stop_without_fleet
 from worker.cli import machine, money
 from worker.cli.machine import Keys, chosen
 from worker.cli.register import gas_of_an_hour, register
-from worker.cli.status import status_report, status_table
+from worker.cli.status import status_report, status_tables
 from worker.lease.folder import Store
 from worker.machine.hardware import probe
 from worker.machine.presence import FLEET
@@ -124,12 +125,13 @@ def status(
         print(json.dumps(reports(), indent=2))
         return
     if not watch:
-        say(status_table(reports()))
+        for table in status_tables(reports()):
+            print_whole(console, table)
         return
-    with Live(status_table(reports()), console=console, auto_refresh=False) as live:
+    with Live(Group(*status_tables(reports())), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(2)
-            live.update(status_table(reports()), refresh=True)
+            live.update(Group(*status_tables(reports())), refresh=True)
 
 
 def configure_agent_logs(json_lines: bool, lot: str | None = None) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Group
 from rich.table import Table
 
 from contracts.amounts import format_amount
@@ -107,11 +106,11 @@ def _paused(key: str, settings: ProviderSettings | None) -> str:
     return f"{pause.reason}, until {datetime.fromtimestamp(pause.until, UTC).astimezone():%a %H:%M}"
 
 
-def status_table(reports: Sequence[dict[str, Any]]) -> Group:
+def status_tables(reports: Sequence[dict[str, Any]]) -> list[Table]:
     """One lot as a list of facts, several as a line each; below them the leases of all."""
     shown = [_facts(reports[0]) if len(reports) == 1 else _lots(reports)]
     leases = [(report, lease) for report in reports for lease in [*report["live"], *report["ended"]]]
-    return Group(*shown, _leases(leases, several=len(reports) > 1)) if leases else Group(*shown)
+    return [*shown, _leases(leases, several=len(reports) > 1)] if leases else shown
 
 
 def _tokens(report: dict[str, Any], amount: str | int) -> str:

@@ -14,7 +14,7 @@ from contracts.api.bodies import (
     Page,
     ReportOut,
 )
-from contracts.types import Bytes20
+from contracts.types import Bytes20, Text
 from market.api.access import wrong_job
 from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, Limit, Market, ReadingCaller
 from market.services import access, jobs, progress, reports, sealing
@@ -28,10 +28,13 @@ def list_jobs(
     client: AddressQuery = None,
     status: Annotated[JobStatus | None, Query()] = None,
     tip: Annotated[Bytes20 | None, Query(description="of a checkpoint: which job another one goes on from")] = None,
+    prefix: Annotated[str | None, Query(description="how their ids start", pattern="^0x[0-9a-f]{1,64}$")] = None,
+    name: Annotated[Text | None, Query(max_length=100)] = None,
     after: After = None,
     limit: Limit = DEFAULT,
 ) -> Page[JobOut]:
-    return jobs.list_jobs(market, client, status, tip, after, limit)
+    wanted = jobs.Wanted(client=client, status=status, tip=tip, prefix=prefix, name=name)
+    return jobs.list_jobs(market, wanted, after, limit)
 
 
 @router.get("/{id}")

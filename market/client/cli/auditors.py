@@ -13,7 +13,7 @@ from contracts.errors import UserError
 from contracts.orders import AuditorGrant, Domain
 from contracts.settings import load_settings
 from contracts.wallet import keys
-from market.client.cli.common import JobId, MarketUrl, find_job_by_prefix
+from market.client.cli.common import JobId, MarketUrl, chosen_job
 
 app = typer.Typer()
 
@@ -30,7 +30,7 @@ def auditor(
     """Let somebody read a job's files, checkpoints and logs for a while, such as a person who re-runs it."""
     settings = load_settings(market_url=market)
     with MarketClient(settings.require("market_url")) as client:
-        found = find_job_by_prefix(client, job)
+        found = chosen_job(client, job)
         try:
             grant = AuditorGrant(job=found.id, auditor=address, valid_until=int(time.time() + days * 86_400))
         except ValidationError as error:

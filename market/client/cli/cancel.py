@@ -22,9 +22,9 @@ from market.client.cli.common import (
     MarketUrl,
     Yes,
     check_is_ours,
+    chosen_job,
     client_key,
     confirm,
-    find_job_by_prefix,
     local,
 )
 
@@ -44,7 +44,7 @@ def cancel(
     settings = load_settings(market_url=market)
     chain = connect(settings)
     with MarketClient(settings.require("market_url")) as client:
-        info, found = client.info(), find_job_by_prefix(client, job)
+        info, found = client.info(), chosen_job(client, job)
         check_is_ours(chain, found)
         chosen = plan_cancellation(client, chain, found)
     sender_name = client_key(found, key)

@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated
@@ -18,7 +19,7 @@ from contracts.api.client import MarketClient, Unreachable
 from contracts.api.grants import Check
 from contracts.chain.client import Chain, connect
 from contracts.chain.signatures import is_signed_by
-from contracts.cli.output import console, tokens
+from contracts.cli.output import console, one_line, tokens
 from contracts.errors import UserError
 from contracts.orders import Domain, SignedType
 from contracts.settings import Settings
@@ -27,9 +28,12 @@ from contracts.wallet.encryption_keys import unlock
 from market.client import job_keys
 from market.client.job_keys import Reading
 
+ID = 12  # characters of an id that tables show: enough to name it by; -o json has all
+MOST_SHOWN = 10  # candidates
+
 ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
 
-JobId = Annotated[str, typer.Argument(help="The job's id, or its first hex digits", show_default=False)]
+JobId = Annotated[str, typer.Argument(help="The job's id, its first hex digits, or its name", show_default=False)]
 MarketUrl = Annotated[str | None, typer.Option("--market", help="URL of the market")]
 ReadingKey = Annotated[str | None, typer.Option("--key", help="Key that may read the job; default: its client's")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask")]
@@ -71,18 +75,48 @@ def client_key(job: JobOut, key: str | None) -> str:
     return key or own
 
 
+def chosen_job(client: MarketClient, wanted: str) -> JobOut:
+    """The job that `wanted` is the id of, or the first digits of that, or the name. Raises UserError.
+
+    Of several with one name those of the keys here go before others.
+    """
+    if re.fullmatch("0x[0-9a-f]{1,64}", wanted.lower()) or re.fullmatch("[0-9a-f]{64}", wanted.lower()):
+        return find_job_by_prefix(client, wanted)
+    found = [job for job in client.jobs(name=wanted) if job.name == wanted]
+    found = [job for job in found if job.bid.client in keys.list_keys().values()] or found
+    if re.fullmatch("[0-9a-f]{1,64}", wanted.lower()):
+        by_id = _with_prefix(client, wanted.lower())
+        found += [job for job in by_id if job.id not in {one.id for one in found}]
+    if not found:
+        raise UserError(
+            f"no job has the name {wanted!r}, nor an id that starts so", "See `gpumarket job list`, or with --all."
+        )
+    return _only(found, f"have the name {wanted!r}, or an id that starts so")
+
+
 def find_job_by_prefix(client: MarketClient, prefix: str) -> JobOut:
-    """The job whose id starts with `prefix`."""
+    """The job whose id starts with `prefix`. Raises UserError."""
     digits = prefix.lower().removeprefix("0x")
     if not re.fullmatch("[0-9a-f]{1,64}", digits):
         raise UserError(f"{prefix!r} is not a job's id, nor its first hex digits", "See `gpumarket job list`.")
     if len(digits) == 64:
         return client.job(f"0x{digits}")
-    found = [job for job in client.jobs() if job.id.startswith("0x" + digits)]
-    if len(found) != 1:
-        hint = "Give more digits." if found else "See `gpumarket job list`."
-        raise UserError(f"{len(found) or 'no'} jobs have an id that starts with {prefix!r}", hint)
-    return found[0]
+    found = _with_prefix(client, digits)
+    if not found:
+        raise UserError(f"no job has an id that starts with {prefix!r}", "See `gpumarket job list`, or with --all.")
+    return _only(found, f"have an id that starts with {prefix!r}")
+
+
+def _with_prefix(client: MarketClient, digits: str) -> list[JobOut]:
+    return [job for job in client.jobs(prefix=f"0x{digits}") if job.id.startswith(f"0x{digits}")]
+
+
+def _only(found: list[JobOut], what: str) -> JobOut:
+    if len(found) == 1:
+        return found[0]
+    shown = [f"{job.id[:ID]} ({one_line(job.name)}, {job.status}, {job.received:%Y-%m-%d %H:%M})" for job in found]
+    more = f", and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
+    raise UserError(f"{len(found)} jobs {what}", f"Which one? {', '.join(shown[:MOST_SHOWN])}{more}")
 
 
 def reader(settings: Settings, client: MarketClient, job: JobOut, key: str | None) -> Reading:
@@ -140,19 +174,57 @@ def status_of(job: JobOut) -> str:
     return f"{job.status} ({job.reason})" if job.reason else str(job.status)
 
 
+def progress_of(job: JobOut) -> str:
+    """How far a job is, in one line: what its provider says, what will be paid, what is paid, and how it trains."""
+    counts = f"{job.reported} reported, {job.approved} approved, {job.settled} paid of {job.bid.checkpoints}"
+    return "; ".join(part for part in (counts, newest_of(job)) if part)
+
+
+def newest_of(job: JobOut) -> str:
+    """The newest checkpoint's metrics and speed; empty before the first."""
+    newest = job.newest
+    if newest is None:
+        return ""
+    seconds = "" if newest.seconds is None else f"{newest.seconds:.1f} s"
+    said = [f"checkpoint {newest.index} {newest.status}", *_metrics(newest.metrics), seconds, newest.reason]
+    return one_line(", ".join(part for part in said if part))
+
+
+def _metrics(metrics: dict[str, float | None]) -> list[str]:
+    return [f"{name} {value:.4g}" for name, value in metrics.items() if value is not None]
+
+
+def list_table(jobs: Sequence[JobOut], info: Info) -> Table:
+    """A line for each job; why one waits or ended is in a column of its own, if any of them says so."""
+    reasons = any(job.reason for job in jobs)
+    names = ["job", "name", "status", "reported", "approved", "paid", "of", "loss", "s each", "cost"]
+    table = Table(*names, *(["why"] if reasons else []), box=None, pad_edge=False)
+    for job in jobs:
+        newest = job.newest
+        loss = None if newest is None else newest.metrics.get("loss")
+        counts = (job.reported, job.approved, job.settled, job.bid.checkpoints)
+        table.add_row(
+            job.id[:ID], one_line(job.name), job.status, *map(str, counts), "" if loss is None else f"{loss:.4g}",
+            "" if newest is None or newest.seconds is None else f"{newest.seconds:.1f}",
+            tokens(job.paid + job.fees, info), *([one_line(job.reason)] if reasons else []),
+        )  # fmt: skip
+    return table
+
+
 def job_table(job: JobOut, info: Info) -> Table:
-    title = f"{job.name}  {job.id}  {status_of(job)}"
-    metrics = "  ".join(f"{name} {value:.4g}" for name, value in job.metrics.items() if value is not None)
-    caption = f"{job.accepted} of {job.bid.checkpoints} checkpoints accepted, paid {tokens(job.paid, info)}"
+    caption = (
+        f"{progress_of(job)}\npaid {tokens(job.paid, info)}, fees {tokens(job.fees, info)}; "
+        f"at most {tokens(job.bid.max_price, info)} per checkpoint"
+    )
     table = Table(
-        "lease", "provider", "checkpoints", "accepted", "price", "paid", "state",
-        title=title, caption=f"{caption}, fees {tokens(job.fees, info)}  {metrics}", box=None, pad_edge=False,
-        title_justify="left", caption_justify="left",
+        "lease", "provider", "checkpoints", "reported", "approved", "paid", "price", "state",
+        title=f"{one_line(job.name)}  {job.id}\n{one_line(status_of(job))}", caption=caption, box=None,
+        pad_edge=False, title_justify="left", caption_justify="left",
     )  # fmt: skip
     for lease in job.leases:
         table.add_row(
-            lease.id[:12], lease.provider[:12], f"{lease.start + 1}-{lease.end}", str(lease.state.accepted),
-            tokens(lease.price, info), tokens(lease.paid, info),
+            lease.id[:ID], lease.provider[:ID], f"{lease.start + 1}-{lease.end}", str(lease.reported),
+            str(lease.approved), str(lease.start + lease.paid // lease.price), tokens(lease.price, info),
             (lease.finished or lease.state.phase) + ("" if lease.final else ", not final yet"),
         )  # fmt: skip
     return table

@@ -9,7 +9,7 @@ from contracts.api.bodies import LeaseSummary
 from contracts.api.client import MarketClient
 from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
 from contracts.settings import load_settings
-from market.client.cli.common import JobId, MarketUrl, find_job_by_prefix, status_of
+from market.client.cli.common import JobId, MarketUrl, chosen_job, status_of
 
 app = typer.Typer()
 
@@ -21,7 +21,7 @@ def cost(job: JobId, market: MarketUrl = None, output: OutputOption = Output.TAB
     """Show what a job has cost, lease by lease: paid, fees, refunds, penalties, and what is still locked."""
     settings = load_settings(market_url=market)
     with MarketClient(settings.require("market_url")) as client:
-        info, found = client.info(), find_job_by_prefix(client, job)
+        info, found = client.info(), chosen_job(client, job)
     rows = [_row(lease) for lease in found.leases]
     total = {name: sum(row[name] for row in rows) for name in MONEY}
     spent = total["paid"] + total["fees"] - total["penalty"]

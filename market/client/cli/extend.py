@@ -18,8 +18,8 @@ from market.client.cli.common import (
     MarketUrl,
     Yes,
     check_is_ours,
+    chosen_job,
     client_key,
-    find_job_by_prefix,
     status_of,
 )
 from market.client.cli.hand_in import hand_in
@@ -49,7 +49,7 @@ def extend(
     settings = load_settings(market_url=market)
     chain = connect(settings)
     with MarketClient(settings.require("market_url")) as client:
-        found = find_job_by_prefix(client, job)
+        found = chosen_job(client, job)
         if found.status not in ENDED:
             raise UserError(
                 f"job {found.id[:12]} is not over ({status_of(found)}), so two would go on from its checkpoints",

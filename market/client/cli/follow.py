@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from contracts.api.bodies import JobStatus, ReportOut
+from contracts.api.bodies import JobOut, JobStatus, ReportOut
 from contracts.api.client import MarketClient, Unreachable
 from contracts.api.problems import Problem
-from contracts.cli.output import Output, OutputOption, console
+from contracts.cli.output import Output, OutputOption, console, one_line, say
+from contracts.errors import UserError
 from contracts.settings import load_settings
-from market.client.cli.common import ENDED, JobId, MarketUrl, ReadingKey, find_job_by_prefix, reader, status_of
+from market.client.cli.common import ENDED, ID, JobId, MarketUrl, ReadingKey, chosen_job, progress_of, reader, status_of
 
 POLL_SECONDS = 2.0
 NOT_DONE, TIMED_OUT = 3, 4  # exit codes
@@ -24,7 +25,7 @@ app = typer.Typer()
 def logs(
     job: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job is over")] = False,
-    lease: Annotated[str | None, typer.Option(help="Only of the lease whose id starts so")] = None,
+    lease: Annotated[str | None, typer.Option(help="Only of the lease with this id, or these first digits")] = None,
     key: ReadingKey = None,
     market: MarketUrl = None,
     output: OutputOption = Output.TABLE,
@@ -32,15 +33,29 @@ def logs(
     """Show what the recipe printed, and why leases failed or were given back; newest last. JSON: one object a line."""
     settings = load_settings(market_url=market)
     with MarketClient(settings.require("market_url")) as client:
-        found = find_job_by_prefix(client, job)
+        found = chosen_job(client, job)
         reading = reader(settings, client, found, key)
+        lease = None if lease is None else _lease(found, lease)
         some = False
         for report in _reports(client, found.id, follow):
-            if report.text is not None and (lease is None or report.report.lease.startswith(lease.lower())):
+            if report.text is not None and (lease is None or report.report.lease.startswith(lease)):
                 some = True
                 _print(reading.opened(report), output)
         if not some and output is Output.TABLE:
             console.print("There are no logs yet." if found.status not in ENDED else "There are no logs.")
+
+
+def _lease(job: JobOut, prefix: str) -> str:
+    """The id of the job's lease that starts so. Raises UserError."""
+    wanted = "0x" + prefix.lower().removeprefix("0x")
+    found = [lease.id for lease in job.leases if lease.id.startswith(wanted)]
+    if len(found) != 1:
+        shown = ", ".join(id[:ID] for id in found or [lease.id for lease in job.leases])
+        raise UserError(
+            f"{len(found) or 'no'} leases of job {job.id[:ID]} have an id that starts with {prefix!r}",
+            f"There are: {shown or 'none yet'}",
+        )
+    return found[0]
 
 
 def _reports(client: MarketClient, job: str, follow: bool) -> Iterator[ReportOut]:
@@ -84,10 +99,10 @@ def wait(
     settings = load_settings(market_url=market)
     ends = None if timeout is None else time.monotonic() + timeout
     with MarketClient(settings.require("market_url")) as client:
-        found = find_job_by_prefix(client, job)
+        found = chosen_job(client, job)
         with Console(stderr=True).status(f"waiting for {found.id[:12]}") as status:
             while found.status not in ENDED and (ends is None or time.monotonic() < ends):
-                status.update(f"{found.id[:12]}: {found.accepted} of {found.bid.checkpoints}, {status_of(found)}")
+                status.update(f"{found.id[:ID]}: {progress_of(found)}; {one_line(status_of(found))}")
                 time.sleep(POLL_SECONDS if ends is None else max(0.0, min(POLL_SECONDS, ends - time.monotonic())))
                 try:
                     found = client.job(found.id)
@@ -96,7 +111,7 @@ def wait(
     if output is Output.JSON:
         typer.echo(found.model_dump_json(by_alias=True, indent=2))
     else:
-        console.print(f"{found.id[:12]}: {found.accepted} of {found.bid.checkpoints}, {status_of(found)}")
+        say(f"{found.id[:ID]}: {one_line(status_of(found))}; {progress_of(found)}")
     if found.status not in ENDED:
         raise typer.Exit(TIMED_OUT)
     if found.status is not JobStatus.DONE:

@@ -12,7 +12,7 @@ from contracts.errors import UserError
 from contracts.settings import load_settings
 from contracts.wallet.encryption_keys import unlock
 from market.client import job_keys
-from market.client.cli.common import JobId, MarketUrl, checker, domain_of, find_job_by_prefix, own_key
+from market.client.cli.common import JobId, MarketUrl, checker, chosen_job, domain_of, own_key
 
 app = typer.Typer()
 
@@ -35,7 +35,7 @@ def grant(
     settings = load_settings(market_url=market)
     domain, is_signed = domain_of(settings), checker(settings)
     with MarketClient(settings.require("market_url")) as client:
-        found = find_job_by_prefix(client, job)
+        found = chosen_job(client, job)
         if not found.spec.sealed:
             raise UserError(f"job {found.id[:12]} is not sealed: whoever may read it needs no key")
         reader_key = fresh_key(client, reader, is_signed)

@@ -1,18 +1,18 @@
 """`gpumarket job`: submit, list, show and pull; its other commands are in the files beside this one, by their names."""
 
 import json
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from contracts.api.bodies import JobStatus
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
-from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
+from contracts.cli.output import Output, OutputOption, console, print_whole
 from contracts.errors import UserError
 from contracts.orders import FAILURES
 from contracts.progress_bar import watching
@@ -26,10 +26,10 @@ from market.client.cli.common import (
     MarketUrl,
     ReadingKey,
     Yes,
-    find_job_by_prefix,
+    chosen_job,
     job_table,
+    list_table,
     reader,
-    status_of,
     watch_job,
 )
 from market.client.cli.hand_in import hand_in
@@ -59,29 +59,41 @@ def submit(
 
 @app.command("list")
 def list_jobs(
-    mine: Annotated[str | None, typer.Option("--client", help="Only jobs of this address or key name")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Those of this key; default: of the keys here")] = None,
+    client: Annotated[str | None, typer.Option("--client", help="Those of this address, or key name")] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Everybody's")] = False,
     status: Annotated[JobStatus | None, typer.Option(help="Only jobs with this status")] = None,
     market: MarketUrl = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show the market's jobs."""
-    settings = load_settings(market_url=market)
-    address = mine if mine is None or mine.startswith("0x") else keys.address(mine)
-    with MarketClient(settings.require("market_url")) as client:
-        info, jobs = client.info(), list(client.jobs(client=address, status=status))
+    """Show my jobs, or with --all everybody's: how far they are, what they cost, and how they train."""
+    settings = load_settings(market_url=market, key=key)
+    url = settings.require("market_url")
+    if sum((everybody, client is not None, key is not None)) > 1:
+        raise UserError("--key, --client and --all say whose jobs to show, each in its way", "Give one of them.")
+    whose = _whose(settings.key, client, everybody)
+    with MarketClient(url) as api:
+        info, found = api.info(), [job for one in whose for job in api.jobs(client=one, status=status)]
+    jobs = sorted(found, key=lambda job: job.received)
     if output is Output.JSON:
         typer.echo("[" + ",\n".join(job.model_dump_json(by_alias=True) for job in jobs) + "]")
-        return
-    table = Table("job", "name", "status", "accepted", "paid", "leases", box=None, pad_edge=False)
-    for job in jobs:
-        accepted = f"{job.accepted}/{job.bid.checkpoints}"
-        table.add_row(
-            job.id[:12], job.name, status_of(job), accepted, tokens(job.paid + job.fees, info), str(len(job.leases))
-        )
-    if jobs:
-        print_whole(console, table)
-    else:
+    elif jobs:
+        print_whole(console, list_table(jobs, info))
+    elif everybody or client is not None:
         console.print("There are no such jobs.")
+    else:
+        console.print("There are no jobs of yours. Everybody's: --all")
+
+
+def _whose(key: str | None, client: str | None, everybody: bool) -> Sequence[str | None]:
+    """Addresses whose jobs to show; None: anybody's. Raises UserError."""
+    if everybody:
+        return [None]
+    if client is not None:
+        return [client if client.startswith("0x") else keys.address(client)]
+    if key is not None:
+        return [keys.address(key)]
+    return list(keys.list_keys().values()) or [keys.address(keys.choose(None))]
 
 
 @app.command()
@@ -95,7 +107,7 @@ def show(
     """Show one job. With --watch the exit code tells how it ended: 0 done, 3 otherwise."""
     settings = load_settings(market_url=market)
     with MarketClient(settings.require("market_url")) as client:
-        info, found = client.info(), find_job_by_prefix(client, job)
+        info, found = client.info(), chosen_job(client, job)
         if watch:
             found = watch_job(client, info, found)
         if output is Output.JSON:
@@ -125,7 +137,7 @@ def pull(
     settings = load_settings(market_url=market)
     chain = connect(settings)
     with MarketClient(settings.require("market_url")) as client:
-        found = find_job_by_prefix(client, job)
+        found = chosen_job(client, job)
         if not found.accepted:
             raise UserError(f"job {found.id} has no accepted checkpoint yet", "Wait: gpumarket job show --watch")
         reading = reader(settings, client, found, key)

@@ -10,6 +10,7 @@ from contracts.api.problems import Code, Problem
 from contracts.terms import Flag, Phase
 from market.store.models import LeaseRow
 from tests.support.live_lease import report_up_to
+from tests.support.market_parts import signed_approval, signed_rejection
 from tests.support.offline_market import DOMAIN, World
 
 
@@ -91,3 +92,43 @@ def test_a_pending_job_says_why(world: World) -> None:
     with world.context.db.session() as session:
         session.get_one(BidRow, out.id).valid_until = 1
     assert world.api.job(out.id).status == "expired"
+
+
+def counts(world: World, job: str) -> tuple[int, int, int, int]:
+    found = world.api.job(job)
+    return found.reported, found.approved, found.accepted, found.settled
+
+
+def test_reported_approved_and_paid_are_told_when_they_happen(world: World, lease: LeaseRow) -> None:
+    assert counts(world, lease.bid) == (0, 0, 0, 0) and world.api.job(lease.bid).newest is None
+    first, second = report_up_to(world, lease, 2)
+    assert counts(world, lease.bid) == (2, 0, 0, 0)
+    newest = world.api.job(lease.bid).newest
+    assert newest is not None and (newest.index, newest.step, newest.status) == (2, second.step, "reported")
+    assert (newest.metrics, newest.seconds, newest.lease) == (dict(second.metrics), second.seconds, lease.id)
+    world.api.post_approval(signed_approval(lease.id, 1, first.tip, DOMAIN, world.client))
+    assert counts(world, lease.bid) == (2, 1, 0, 0)
+    world.update_lease(lease.id, accepted=1, settled=1, claimed=1, paid=lease.price, tip=first.tip)
+    assert counts(world, lease.bid) == (2, 1, 1, 1)
+    world.api.post_rejection(signed_rejection(lease.id, 2, second.tip, DOMAIN, world.client))
+    newest = world.api.job(lease.bid).newest
+    assert newest is not None and (newest.index, newest.status) == (2, "rejected") and "too good" in newest.reason
+    shown = world.api.lease(lease.id)
+    assert (shown.reported, shown.approved, shown.state.accepted) == (2, 1, 1)
+    # What an ended lease did not get accepted, the next one makes again.
+    world.update_lease(lease.id, finished="closed", continuable=True)
+    assert counts(world, lease.bid) == (1, 1, 1, 1)
+    newest = world.api.job(lease.bid).newest
+    assert newest is not None and (newest.index, newest.status) == (1, "approved")
+
+
+def test_jobs_are_listed_by_name_and_by_how_their_ids_start(world: World, lease: LeaseRow) -> None:
+    other = world.api.post_bid(world.bid(nonce=1).model_copy(update={"name": "100% café_"})).id
+    name = world.api.job(lease.bid).name
+    assert [job.id for job in world.api.jobs(name=name)] == [lease.bid]
+    assert [job.id for job in world.api.jobs(name="100% café_")] == [other]
+    assert list(world.api.jobs(name="100%")) == []
+    for id in (lease.bid, other):
+        assert [job.id for job in world.api.jobs(prefix=id[:10])] == [id]
+    assert {job.id for job in world.api.jobs(prefix=lease.bid[:3])} >= {lease.bid}
+    world.refuses(lambda: list(world.api.jobs(prefix="0x%")), 422, Code.VALIDATION_FAILED)
