@@ -8,4 +8,4 @@ from worker.training.state import load_optimizer_state, optimizer_state
 
 __all__ = ["API_VERSION", "Recipe", "load_optimizer_state", "optimizer_state"]
 
-API_VERSION = 1
+API_VERSION = 2

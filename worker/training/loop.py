@@ -22,7 +22,9 @@ from worker.training.messages import MAX_METRIC_NAME, MAX_METRICS
 from worker.training.recipe import Recipe
 from worker.training.seeding import seed_everything
 from worker.training.state import (
+    FlatState,
     as_bytes,
+    check_state,
     difference,
     flatten,
     read_checkpoint,
@@ -32,6 +34,7 @@ from worker.training.state import (
 )
 
 FULL_SECONDS = 2.0  # until a full disk is tried again
+_UNLIKE = (KeyError, ValueError, TypeError, AttributeError, RuntimeError)  # what taking up a strange state raises
 
 
 @dataclass(frozen=True)
@@ -63,17 +66,18 @@ def start_recipe(make: Callable[[], Recipe], seed: int, state: Path | None, weig
         if weights is not None:
             _load_weights(recipe, weights)
         return recipe
-    saved = read_checkpoint(state)
     try:
-        # A copy: load_state_dict may keep the tensors it is given.
-        recipe.load_state_dict(unflatten({name: tensor.clone() for name, tensor in saved.items()}))
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise Failure(
-            "state",
-            f"load_state_dict raised {type(error).__name__}: {error}",
-            "the checkpoint must come from the same recipe and config",
-        ) from error
-    differs = difference(flatten(recipe.state_dict()), saved)
+        recipe.load_state_dict(_copy_of_state(state))
+    except _UNLIKE as error:
+        older = isinstance(error, AttributeError | TypeError) and _started_as_before(make, seed, state)
+        if not older:
+            raise Failure(
+                "state",
+                f"load_state_dict raised {type(error).__name__}: {error}",
+                "the checkpoint must come from the same recipe and config",
+            ) from error
+        recipe = older
+    differs = difference(flatten(recipe.state_dict()), read_checkpoint(state))
     if differs:
         raise Failure(
             "state",
@@ -83,13 +87,32 @@ def start_recipe(make: Callable[[], Recipe], seed: int, state: Path | None, weig
     return recipe
 
 
+def _copy_of_state(path: Path, *, kinds: bool = True) -> dict[str, Any]:
+    """A saved state of its own, as load_state_dict may keep the tensors it is given."""
+    saved = read_checkpoint(path)
+    return unflatten(
+        FlatState({name: tensor.clone() for name, tensor in saved.items()}, kinds=saved.kinds if kinds else {})
+    )
+
+
+def _started_as_before(make: Callable[[], Recipe], seed: int, state: Path) -> Recipe | None:
+    """A recipe that can only take numbers as tensors, such as by `state["seen"].item()`, as all got them once."""
+    seed_everything(seed, 0)
+    recipe = make()
+    try:
+        recipe.load_state_dict(_copy_of_state(state, kinds=False))
+    except _UNLIKE:
+        return None
+    return recipe
+
+
 def _load_weights(recipe: Recipe, path: Path) -> None:
     """Into `load_weights` if the recipe has that, else into `load_state_dict`."""
     load = getattr(recipe, "load_weights", None) or recipe.load_state_dict
-    tensors = read_checkpoint(path)
+    tensors = unflatten(read_checkpoint(path))
     try:
-        load(unflatten(tensors))
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        load(tensors)
+    except _UNLIKE as error:
         raise Failure(
             "state",
             f"{load.__name__} raised {type(error).__name__} at the weights that the job starts from: {error}",
@@ -117,6 +140,8 @@ def train(
             seed_everything(seed, step)
             metrics = checked_metrics(recipe.step(step), step)
             state = flatten(recipe.state_dict())
+            if index == first and step == before + 1:
+                check_state(state)
             if step == at and hasattr(recipe, "evaluate"):
                 metrics = checked_metrics({**metrics, **_evaluated(recipe, seed, step, checked=index == first)}, step)
                 state = flatten(recipe.state_dict())

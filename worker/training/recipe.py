@@ -30,10 +30,10 @@ class Recipe(Protocol):
         """Training step i, from 1: forward, backward, optimizer. Returns metrics, such as {"loss": 0.3}."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Tensors by name, optimizer included; flat or nested. See gpumarket.recipe for optimizers."""
+        """Tensors and numbers by name, optimizer included; flat or nested. See gpumarket.recipe for optimizers."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes what state_dict returned, nested as it was. Plain numbers come back as 0-dim tensors."""
+        """Takes what state_dict returned, nested as it was; a number is a number again, of the same kind."""
 
     # Optional. `evaluate(self) -> Mapping[str, float]`: run after each checkpoint's last step, without gradients and
     # under that step's seed. It may not change the state. Its metrics become the checkpoint's, as `eval_NAME`.

@@ -2,71 +2,237 @@
 
 A state may nest: {"model": model.state_dict(), "optimizer": optimizer_state(optimizer, model)} becomes
 tensors named `model/<parameter>` and `optimizer/state/<parameter>/exp_avg`. Integers and booleans become
-I64 and BOOL tensors of no dimension, floats F64. Recipes use optimizer_state and load_optimizer_state.
+I64 and BOOL tensors of no dimension, floats F64; what they were is kept beside them (worker/training/kinds.py).
+Recipes use optimizer_state and load_optimizer_state.
 """
 
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
 from worker.training.failures import Failure, is_full
+from worker.training.kinds import (
+    METADATA,
+    SEQUENCES,
+    Kind,
+    kinds_as_json,
+    kinds_from_json,
+    restored,
+    stored_array,
+    stored_bytes,
+    stored_int,
+    stored_tensor,
+)
 
 SEPARATOR = "/"
+MAX_DEPTH = 64  # of dicts and lists in each other
+MAX_NAME = 0xFFFF  # bytes; a commitment writes its length so
+
+_HOLDS = "a state holds tensors, numbers, text, None, arrays of numpy, and dicts, lists and tuples of them"
+_UNSAFE_NAMES = "keys are text or integers, without '/'; for an optimizer use gpumarket.recipe.optimizer_state"
 
 
-def flatten(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Name -> tensor, ascending by the names' UTF-8 bytes, not copied. Raises Failure("state")."""
-    found = dict(_walk(state, ""))
-    return {name: found[name] for name in sorted(found, key=str.encode)}
+class FlatState(dict[str, Tensor]):
+    """A state's tensors, ascending by their names' UTF-8 bytes; and `kinds`: what they were in the state."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], state: Any = None, kinds: Mapping[str, Kind] | None = None):
+        super().__init__((name, tensors[name]) for name in sorted(tensors, key=str.encode))
+        self._state, self._kinds = state, kinds
+
+    @cached_property
+    def kinds(self) -> Mapping[str, Kind]:
+        """Needed where a state is saved, and not at each step."""
+        if self._kinds is not None:
+            return self._kinds
+        kinds: dict[str, Kind] = {}
+        _same_memory(dict(_walk(self._state, "", kinds)), kinds)
+        return kinds
 
 
-def _walk(state: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:
-    for key, value in state.items():
-        if not isinstance(key, str) or not key or SEPARATOR in key:
-            raise Failure(
-                "state",
-                f"the state has the key {key!r} under {prefix or 'its top'!r}",
-                f"keys are strings without {SEPARATOR!r}; for an optimizer use gpumarket.recipe.optimizer_state",
-            )
-        name = prefix + key
+def flatten(state: Mapping[str, Any]) -> FlatState:
+    """Name -> tensor, ascending by the names' UTF-8 bytes, not copied. Raises Failure("state") naming the entry."""
+    if not isinstance(state, Mapping):
+        raise Failure("state", f"state_dict() returned a {type(state).__name__}", "it returns a dict")
+    return FlatState(dict(_walk(state, "", None)), state)
+
+
+def _walk(value: Any, name: str, kinds: dict[str, Kind] | None, depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of what is named `name`. What they were goes into `kinds`, unless nobody wants to know."""
+    kind: Kind = ""
+    tensor: Tensor | None = None
+    inner: Iterable[tuple[str, Any]] = ()
+    try:
         match value:
             case Tensor():
-                yield name, value.detach() if value.requires_grad else value
-            case bool() | int() | float():
-                yield name, _scalar(value)
+                tensor, dtype = stored_tensor(value)
+                kind = f"tensor:{dtype}" if dtype else ""
+            case None:
+                kind = "none"
+            case _ if (made := _PLAIN.get(type(value))) is not None:
+                tensor, kind = made(value), type(value).__name__
             case Mapping():
-                yield from _walk(value, name + SEPARATOR)
+                inner = _named(value, name)
+                kind = _keys(value) if kinds is not None else ""
+            case list() | tuple() if type(value) in SEQUENCES.values():
+                inner = ((_join(name, str(place)), part) for place, part in enumerate(value))
+                kind = next(kind for kind, made in SEQUENCES.items() if made is type(value))
+            case np.generic():
+                tensor, dtype = stored_array(value)
+                kind = f"scalar:{dtype}" if dtype else "scalar"
+            case np.ndarray() if type(value) is np.ndarray:
+                tensor, dtype = stored_array(value)
+                kind = f"array:{dtype}" if dtype else "array"
             case _:
-                raise Failure(
-                    "state",
-                    f"the state's {name!r} is a {type(value).__name__}",
-                    "a state holds tensors, numbers, and dicts of them",
-                )
+                raise ValueError(f"a {type(value).__name__}")
+    except ValueError as error:
+        raise Failure("state", f"the state's {name!r} is {error}", _HOLDS) from error
+    if kinds is not None and kind:
+        kinds[name] = kind
+    if tensor is not None:
+        yield name, tensor
+    if depth == MAX_DEPTH:
+        raise Failure("state", f"the state's {name!r:.200} is nested over {MAX_DEPTH} deep", "make it flatter")
+    for inner_name, part in inner:
+        yield from _walk(part, inner_name, kinds, depth + 1)
 
 
-def _scalar(value: bool | int | float) -> Tensor:
-    dtype = {bool: torch.bool, int: torch.int64, float: torch.float64}[type(value)]
-    return torch.tensor(value, dtype=dtype, device="cpu")
+# Python's own kinds; what derives of them (an enum's member) is another.
+_PLAIN: dict[type, Callable[[Any], Tensor]] = {
+    int: stored_int,
+    bool: lambda value: torch.tensor(value, dtype=torch.bool, device="cpu"),
+    float: lambda value: torch.tensor(value, dtype=torch.float64, device="cpu"),
+    complex: lambda value: torch.tensor([value.real, value.imag], dtype=torch.float64, device="cpu"),
+    str: lambda value: stored_bytes(value.encode("utf-8", "surrogatepass")),
+    bytes: stored_bytes,
+}
+
+
+def _named(mapping: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """A mapping's values by their names in the state."""
+    seen: set[str] = set()
+    for key, value in mapping.items():
+        name = str(key)
+        if type(key) is not int and (not isinstance(key, str) or not key or SEPARATOR in key):
+            raise Failure("state", f"the state has the key {key!r:.200} under {_under(prefix)!r}", _UNSAFE_NAMES)
+        if name in seen:
+            raise Failure("state", f"the state has two keys {name!r} under {_under(prefix)!r}", _UNSAFE_NAMES)
+        seen.add(name)
+        yield _join(prefix, name), value
+
+
+def _under(prefix: str) -> str:
+    return prefix + SEPARATOR if prefix else "its top"
+
+
+def _join(prefix: str, name: str) -> str:
+    joined = f"{prefix}{SEPARATOR}{name}" if prefix else name
+    if len(joined) > MAX_NAME // 4 or not joined.isascii():
+        try:
+            if len(joined.encode()) > MAX_NAME:
+                raise Failure("state", f"the state's {joined!r:.100} has a name over {MAX_NAME} bytes", "shorten it")
+        except UnicodeEncodeError as error:
+            raise Failure("state", f"the state's {joined!r:.200} has a name that is no text", _UNSAFE_NAMES) from error
+    return joined
+
+
+def _keys(mapping: Mapping[Any, Any]) -> Kind:
+    """A dict's kind. The order of a module's own state means nothing: it would only make files longer."""
+    keys = list(mapping)
+    if not keys:
+        return "dict"
+    usual = hasattr(mapping, "_metadata") or (all(type(key) is str for key in keys) and keys == _in_order(keys))
+    return "" if usual else keys
+
+
+def _in_order(keys: Iterable[str]) -> list[str]:
+    return sorted(keys, key=str.encode)
+
+
+def _same_memory(flat: Mapping[str, Tensor], kinds: dict[str, Kind]) -> None:
+    """Marks tensors that are another one of the state, such as tied weights: a change of one changes both."""
+    first: dict[tuple[Any, ...], str] = {}
+    for name in _in_order(flat):
+        tensor = flat[name]
+        if name not in kinds and tensor.numel():
+            memory = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+            if (twin := first.setdefault(memory, name)) != name:
+                kinds[name] = "=" + twin
 
 
 def unflatten(flat: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The nested dicts that flatten was given; an empty dict in them is lost."""
-    nested: dict[str, Any] = {}
-    for name, tensor in flat.items():
-        *path, last = name.split(SEPARATOR)
-        inner = nested
-        for key in path:
-            inner = inner.setdefault(key, {})
-        inner[last] = tensor
-    return nested
+    """The state that flatten was given. Of tensors without kinds: nested dicts of them. Raises Failure("state")."""
+    kinds = dict(flat.kinds) if isinstance(flat, FlatState) else {}
+    try:
+        tree: dict[str, Any] = {}
+        for name in flat:
+            _put(tree, name, flat[name])
+        for name, kind in kinds.items():
+            if kind == "none":
+                _put(tree, name, None)
+            elif name and isinstance(kind, str) and kind in ("dict", *SEQUENCES):
+                _put(tree, name, {})
+        state: dict[str, Any] = _restore(tree, "", kinds, flat)
+        if kinds:
+            raise ValueError(f"there is nothing that has the kind of {next(iter(kinds))!r:.100}")
+    except ValueError as error:
+        raise Failure("state", f"the checkpoint contradicts itself: {error}", "fetch it again") from error
+    return state
+
+
+def _put(tree: dict[str, Any], name: str, value: Any) -> None:
+    """`value` is a tensor, None, or {}: what holds others, and is there already if it holds any."""
+    *path, last = name.split(SEPARATOR)
+    if len(path) > MAX_DEPTH:
+        raise ValueError(f"{name[:100]!r} is nested over {MAX_DEPTH} deep")
+    for key in path:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise ValueError(f"{name[:100]!r} lies in what holds nothing")
+    if last in tree and not (isinstance(value, dict) and isinstance(tree[last], dict)):
+        raise ValueError(f"{name[:100]!r} is there twice")
+    tree.setdefault(last, value)
+
+
+def _restore(node: Any, name: str, kinds: dict[str, Kind], flat: Mapping[str, Tensor]) -> Any:
+    """Takes the kinds that it has used out of `kinds`."""
+    kind = kinds.pop(name, "")
+    if node is None:
+        return None
+    if isinstance(node, Tensor):
+        return _leaf(node, kind, flat)
+    parts = {key: _restore(part, _join(name, key), kinds, flat) for key, part in node.items()}
+    if isinstance(kind, list):
+        if sorted(map(str, kind)) != sorted(parts):
+            raise ValueError(f"{name[:100]!r} has other keys than its kind says")
+        return {key: parts[str(key)] for key in kind}
+    if name and kind in SEQUENCES:
+        if parts.keys() != {str(place) for place in range(len(parts))}:
+            raise ValueError(f"{name[:100]!r} is no {kind}")
+        return SEQUENCES[kind](parts[str(place)] for place in range(len(parts)))
+    if kind not in ("", "dict"):
+        raise ValueError(f"{name[:100]!r} is no {kind[:40]!r}")
+    return {key: parts[key] for key in _in_order(parts)}
+
+
+def _leaf(tensor: Tensor, kind: Kind, flat: Mapping[str, Tensor]) -> Any:
+    if isinstance(kind, str) and kind.startswith("="):
+        twin = flat.get(kind[1:])
+        if twin is None or twin.dtype != tensor.dtype or twin.shape != tensor.shape:
+            raise ValueError(f"{kind[1:100]!r} is no such tensor")
+        return twin
+    return restored(kind, tensor) if kind else tensor
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict[str, Any]:
@@ -76,23 +242,44 @@ def optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module) ->
     """
     names = _parameter_names(optimizer, model)
     saved = optimizer.state_dict()
-    state = {
-        names[index]: {key: value for key, value in entry.items() if value is not None}
-        for index, entry in saved["state"].items()
-    }
+    state = {names[index]: entry for index, entry in saved["state"].items() if index in names}
     groups = {str(number): _group_numbers(group) for number, group in enumerate(saved["param_groups"])}
-    return {"state": {name: entry for name, entry in state.items() if entry}, "groups": groups}
+    whole = {"state": {name: state[name] for name in _in_order(state) if state[name]}, "groups": groups}
+    others = {key: value for key, value in saved["state"].items() if key not in names}
+    return whole | {"others": others} if others else whole
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module, state: Mapping[str, Any]) -> None:
-    """Puts into `optimizer` what optimizer_state returned for another of its kind and parameters."""
+    """Puts into `optimizer` what optimizer_state returned for another of its kind and parameters.
+
+    Tensors keep the dtype that they were saved with, and numbers their kind. They are copied. Raises KeyError for a
+    state of other parameters or groups.
+    """
     indices = {name: index for index, name in _parameter_names(optimizer, model).items()}
     groups = optimizer.state_dict()["param_groups"]
     for number, group in enumerate(groups):
         saved = state["groups"][str(number)]
         group.update({key: _like(group[key], value) for key, value in saved.items()})
     entries = {indices[name]: dict(entry) for name, entry in state.get("state", {}).items()}
-    optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    optimizer.load_state_dict({"state": entries | dict(state.get("others", {})), "param_groups": groups})
+    # torch has cast what belongs to a parameter to the parameter's dtype: moments in float32 beside bfloat16 weights.
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, entry in entries.items():
+        loaded = optimizer.state[parameters[index]]
+        loaded.update({key: _as_saved(loaded[key], value) for key, value in entry.items() if key in loaded})
+
+
+def _as_saved(loaded: Any, saved: Any) -> Any:
+    """What was saved, itself or a copy, on the device where torch has put it."""
+    match saved:
+        case Tensor() if isinstance(loaded, Tensor):
+            fits = loaded.dtype == saved.dtype and loaded.data_ptr() != saved.data_ptr()
+            return loaded if fits else saved.detach().to(loaded.device, copy=True)
+        case Mapping() if isinstance(loaded, Mapping):
+            return {key: _as_saved(loaded.get(key), part) for key, part in saved.items()}
+        case list() | tuple() if isinstance(loaded, list | tuple) and len(loaded) == len(saved):
+            return type(saved)([_as_saved(*pair) for pair in zip(loaded, saved, strict=True)])
+    return loaded if isinstance(loaded, Tensor) else saved  # some optimizers make tensors of their numbers
 
 
 def _parameter_names(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict[int, str]:
@@ -112,7 +299,7 @@ def _parameter_names(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -
 def _group_numbers(group: Mapping[str, Any]) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     for key, value in group.items():
-        if isinstance(value, bool | int | float | Tensor):
+        if isinstance(value, bool | int | float | np.generic | Tensor):
             numbers[key] = value
         elif key != "params" and isinstance(value, tuple | list):
             numbers[key] = _group_numbers({str(place): part for place, part in enumerate(value)})
@@ -120,17 +307,38 @@ def _group_numbers(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _like(current: Any, saved: Any) -> Any:
-    """A saved number, or tuple of numbers, as the kind of value that the optimizer holds there."""
+    """A saved number, or tuple of numbers, for where the optimizer holds `current`."""
     if isinstance(current, tuple | list):
         parts = (_like(part, saved[str(i)]) if str(i) in saved else part for i, part in enumerate(current))
         return type(current)(parts)
-    return saved if isinstance(current, Tensor) else type(current)(saved.item())
+    if isinstance(current, Tensor):
+        return saved.clone() if isinstance(saved, Tensor) else torch.tensor(saved).to(current)
+    # Checkpoints from before kinds were kept have tensors for all numbers.
+    return type(current)(saved.item()) if isinstance(saved, Tensor) else saved
 
 
 def write_checkpoint(path: Path, flat: Mapping[str, Tensor]) -> None:
     """Writes a safetensors file; see `written`."""
+    kinds = flat.kinds if isinstance(flat, FlatState) else {}
     with written(path) as partial:
-        save_file(dict(_without_shared_memory(flat)), partial)
+        save_file(FlatState(dict(_without_shared_memory(flat)), kinds=kinds), partial)
+
+
+def save_file(flat: FlatState, path: Path) -> None:
+    """The tensors, with their kinds as the file's metadata. The same state is the same file, byte for byte."""
+    save_tensors(dict(flat), path, {METADATA: _kinds_text(flat)} if flat.kinds else None)
+
+
+def check_state(flat: FlatState) -> None:
+    """Whether it can be saved. Raises Failure("state"); what a state may not hold at all, flatten refuses."""
+    _kinds_text(flat)
+
+
+def _kinds_text(flat: FlatState) -> str:
+    try:
+        return kinds_as_json(flat.kinds)
+    except ValueError as error:
+        raise Failure("state", str(error), "keep many numbers in one tensor or array") from error
 
 
 @contextlib.contextmanager
@@ -162,11 +370,13 @@ def _without_shared_memory(flat: Mapping[str, Tensor]) -> Iterable[tuple[str, Te
         seen.add(memory)
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path) -> FlatState:
     """The flat state in a safetensors file. Raises Failure("state")."""
     try:
-        return load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return FlatState(load_file(path), kinds=kinds_from_json(metadata.get(METADATA, "{}")))
+    except (OSError, safetensors.SafetensorError, ValueError, KeyError) as error:
         raise Failure("state", f"can't read the checkpoint {path.name}: {error}", "fetch it again") from error
 
 

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from contracts.commitment import step_digest, trace_root
 from contracts.statefile import file_state_root
-from tests.support.recipes import TOY
+from tests.support.recipes import RESUMING, TOY
+from tests.support.recipes.resuming import EXACT
 from worker.training.checkpoints import checkpoint_name, read_trace, trace_name
 from worker.training.failures import Failure
 from worker.training.loop import CheckpointSaved, StepDone, checked_metrics, sample, start_recipe, train
@@ -29,8 +30,8 @@ def one_thread() -> None:
     pin(threads=1)
 
 
-def toy(name: str = "Toy", **config: object) -> Callable[[], Recipe]:
-    recipe = load_recipe(f"toy.py:{name}", TOY.parent)
+def toy(name: str = "Toy", source: Path = TOY, **config: object) -> Callable[[], Recipe]:
+    recipe = load_recipe(f"{source.name}:{name}", source.parent)
     return lambda: recipe(dict(config), {})
 
 
@@ -64,6 +65,32 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path: Path) -> N
     for index in range(3, 6):
         assert file_state_root(rest / checkpoint_name(index)) == file_state_root(whole / checkpoint_name(index))
     assert file_state_root(rest / checkpoint_name(5)) != file_state_root(whole / checkpoint_name(4))
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_natural_ports_of_scripts_go_on_bit_for_bit(name: str, at: int, tmp_path: Path) -> None:
+    whole, rest = tmp_path / "whole", tmp_path / "rest"
+    whole.mkdir()
+    rest.mkdir()
+    steps, checkpoints = run(toy(name, RESUMING), whole)
+    disturb_generators()
+    resumed, later = run(toy(name, RESUMING), rest, first=at + 1, state=whole / checkpoint_name(at))
+    assert [step.metrics for step in resumed] == [step.metrics for step in steps[4 * at :]]
+    assert [saved.trace_root for saved in later] == [saved.trace_root for saved in checkpoints[at:]]
+    assert difference(read_checkpoint(rest / checkpoint_name(5)), read_checkpoint(whole / checkpoint_name(5))) is None
+
+
+def test_what_a_state_may_not_hold_is_told_at_the_first_step(tmp_path: Path) -> None:
+    recipe = start_recipe(toy(), SEED, None)
+    inner = recipe.state_dict
+    recipe.state_dict = lambda: {**inner(), "best": {"names": {"a", "b"}}}  # type: ignore[method-assign]
+    with pytest.raises(Failure, match=r"the state's 'best/names' is a set") as caught:
+        next(train(recipe, seed=SEED, checkpoint_every=4, first=1, last=5, folder=tmp_path))
+    assert caught.value.kind == "state"
+    recipe.state_dict = lambda: {**inner(), "many": list(range(200_000))}  # type: ignore[method-assign]
+    with pytest.raises(Failure, match=r"200\d+ entries of the state are no plain tensors"):
+        next(train(recipe, seed=SEED, checkpoint_every=4, first=1, last=5, folder=tmp_path))
 
 
 def test_stopping_between_checkpoints_loses_only_the_steps_since(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """Training state: names, optimizers, files."""
 
+from decimal import Decimal
+from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from tests.support.recipes.resuming import CountingAdam
 from worker.training.failures import Failure
 from worker.training.state import (
     difference,
@@ -17,6 +21,15 @@ from worker.training.state import (
     unflatten,
     write_checkpoint,
 )
+
+
+class Color(IntEnum):
+    RED = 1
+
+
+class Pair(NamedTuple):
+    one: int
+    other: int
 
 
 def test_nested_state_gets_flat_ordered_names_and_comes_back() -> None:
@@ -32,11 +45,27 @@ def test_nested_state_gets_flat_ordered_names_and_comes_back() -> None:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({0: torch.zeros(1)}, "the key 0"),
+        ({0.5: torch.zeros(1)}, "the key 0.5"),
+        ({True: torch.zeros(1)}, "the key True"),
+        ({"a": {1: 1, "1": 2}}, "two keys '1' under 'a/'"),
+        ({"a\ud800": 1}, "a name that is no text"),
+        ({"a" * 70_000: 1}, "a name over 65535 bytes"),
         ({"a/b": torch.zeros(1)}, "the key 'a/b'"),
         ({"a": {"": torch.zeros(1)}}, "the key '' under 'a/'"),
-        ({"a": [torch.zeros(1)]}, "'a' is a list"),
-        ({"a": None}, "'a' is a NoneType"),
+        ({"a": [{"b": {1, 2}}]}, "'a/0/b' is a set"),
+        ({"a": Decimal(1)}, "'a' is a Decimal"),
+        ({"a": Color.RED}, "'a' is a Color"),
+        ({"a": Pair(1, 2)}, "'a' is a Pair"),
+        ({"a": np.longdouble(1)}, r"'a' is numpy's <f16"),
+        ({"a": np.array(["x"])}, "'a' is numpy's <U1"),
+        ({"a": np.zeros(2, ">f4")}, "'a' is numpy's >f4"),
+        ({"a": np.zeros(2, "datetime64[s]")}, r"'a' is numpy's <M8\[s\]"),
+        ({"a": np.ma.zeros(2)}, "'a' is a MaskedArray"),
+        ({"a": torch.zeros(2, 2).to_sparse()}, "'a' is a sparse_coo tensor"),
+        ({"a": torch.zeros(2, device="meta")}, "'a' is a meta tensor"),
+        ({"a": torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.quint8)}, "'a' is a tensor of torch.quint8"),
+        ({"a": {"b": lambda: 0}}, "'a/b' is a function"),
+        ([torch.zeros(1)], r"state_dict\(\) returned a list"),
     ],
 )
 def test_what_has_no_name_or_no_bytes_is_refused(state: dict[Any, Any], message: str) -> None:
@@ -65,6 +94,8 @@ OPTIMIZERS = {
     "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
     "Adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01),
     "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01, centered=True),
+    "IntStep": lambda p: CountingAdam(p, {"lr": 1e-3}),
+    "numpy's rate": lambda p: torch.optim.SGD(p, lr=np.float32(0.1), momentum=0.9),
 }
 
 
@@ -86,6 +117,62 @@ def test_an_optimizer_goes_on_from_its_saved_state(name: str, tmp_path: Path) ->
     train(two, other, 3)
     assert difference(flatten(one.state_dict()), flatten(two.state_dict())) is None
     assert difference(flatten(optimizer_state(optimizer, one)), flatten(optimizer_state(other, two))) is None
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_goes_on_from_another_ones_state(name: str) -> None:
+    """Which comes through no file, and is not shared: both go on."""
+    one, two = model(), model()
+    optimizer, other = (OPTIMIZERS[name](module.parameters()) for module in (one, two))
+    train(one, optimizer, 3)
+    two.load_state_dict(one.state_dict())
+    load_optimizer_state(other, two, optimizer_state(optimizer, one))
+    train(one, optimizer, 3)
+    train(two, other, 3)
+    assert difference(flatten(one.state_dict()), flatten(two.state_dict())) is None
+    assert difference(flatten(optimizer_state(optimizer, one)), flatten(optimizer_state(other, two))) is None
+
+
+def test_lbfgs_goes_on_from_its_lists(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    inputs = torch.linspace(-1, 1, 32).reshape(8, 4)
+
+    def steps(module: nn.Module, optimizer: Any) -> None:
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = (module(inputs) - 1).square().mean()
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            optimizer.step(closure)
+
+    one, two = model(), model()
+    optimizer, other = (torch.optim.LBFGS(module.parameters(), lr=0.1, max_iter=3) for module in (one, two))
+    steps(one, optimizer)
+    write_checkpoint(path, flatten({"model": one.state_dict(), "optimizer": optimizer_state(optimizer, one)}))
+    saved = unflatten(read_checkpoint(path))
+    two.load_state_dict(saved["model"])
+    load_optimizer_state(other, two, saved["optimizer"])
+    steps(one, optimizer)
+    steps(two, other)
+    assert difference(flatten(one.state_dict()), flatten(two.state_dict())) is None
+
+
+def test_numbers_of_checkpoints_from_before_kinds_are_made_of_tensors(tmp_path: Path) -> None:
+    one, two = model(), model()
+    optimizer, other = (torch.optim.AdamW(module.parameters(), lr=0.01, betas=(0.8, 0.9)) for module in (one, two))
+    train(one, optimizer, 3)
+    path = tmp_path / "state.safetensors"
+    write_checkpoint(path, dict(flatten(optimizer_state(optimizer, one))))  # a plain dict has no kinds
+    saved = unflatten(read_checkpoint(path))
+    assert isinstance(saved["groups"]["0"]["lr"], torch.Tensor)
+    two.load_state_dict(one.state_dict())
+    load_optimizer_state(other, two, saved)
+    assert other.param_groups[0]["betas"] == (0.8, 0.9) and type(other.param_groups[0]["lr"]) is float
+    train(one, optimizer, 3)
+    train(two, other, 3)
+    assert difference(flatten(one.state_dict()), flatten(two.state_dict())) is None
 
 
 def test_optimizer_state_is_named_by_parameter() -> None:

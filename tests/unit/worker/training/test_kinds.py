@@ -1,0 +1,159 @@
+"""What a state's entries were comes back as that; and a stranger's word about it is checked."""
+
+import hashlib
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from contracts.statefile import file_state_root
+from worker.training.failures import Failure
+from worker.training.kinds import MAX_KINDS, METADATA
+from worker.training.state import flatten, read_checkpoint, unflatten, write_checkpoint
+
+FP8 = torch.tensor([1.0, 2.0]).to(torch.float8_e4m3fn)
+VALUES: dict[str, Any] = {
+    "int": 10,
+    "negative": -(2**63),
+    "wide": 2**127 + 1,
+    "wider": -(2**4000),
+    "just over": 2**63,
+    "bool": True,
+    "float": 0.1,
+    "inf": float("-inf"),
+    "-0": -0.0,
+    "complex": 1 - 2.5j,
+    "none": None,
+    "text": "Grüße\n\ud800",
+    "no text": "",
+    "bytes": b"\x00\xff",
+    "dict": {},
+    "list": [],
+    "tuple": (),
+    "size": torch.Size([2, 3]),
+    "nested": [1, (2.0, [None, {"a": []}]), torch.ones(2)],
+    "int keys": {3: 1.5, 1: {"x": 2}, -7: torch.zeros(1)},
+    "order": {"b": 1, "a": 2},
+    "python's generator": random.Random(1).getstate(),
+    "numpy's generator": np.random.default_rng(1).bit_generator.state,
+    **{f"numpy {t}": np.dtype(t).type(3) for t in ("f8", "f4", "f2", "i8", "i1", "u8", "u2", "?", "c8", "c16")},
+    **{f"array {t}": np.arange(6).reshape(2, 3).astype(t) for t in ("f8", "f2", "i4", "u4", "?", "c8", "c16")},
+    "array of none": np.zeros((0, 3)),
+    "array of no dimension": np.array(2.5),
+    "turned": np.arange(6).reshape(2, 3).T,
+    **{
+        f"tensor {t}": torch.arange(4).to(t)
+        for t in (torch.bfloat16, torch.float16, torch.complex64, torch.complex128, torch.uint16, torch.bool)
+    },
+    "half complex": torch.tensor([1 + 2j]).to(torch.complex32),
+    "conjugate": torch.tensor([1 + 2j]).conj(),
+    "fp8": FP8,
+    "fp8 scale": FP8.view(torch.uint8).view(torch.float8_e8m0fnu),
+    "number as tensor": torch.tensor(10),
+}
+
+
+def through_a_file(state: dict[str, Any], path: Path) -> Any:
+    write_checkpoint(path, flatten(state))
+    return unflatten(read_checkpoint(path))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Kind by kind, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and one.shape == other.shape and (
+            one.resolve_conj().contiguous().view(-1).view(torch.uint8).tolist()
+            == other.resolve_conj().contiguous().view(-1).view(torch.uint8).tolist()
+        )  # fmt: skip
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    if isinstance(one, float):
+        return math.copysign(1, one) == math.copysign(1, other) and one == other
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_each_kind_comes_back(name: str, tmp_path: Path) -> None:
+    value = VALUES[name]
+    assert same(through_a_file({"at": {"it": value}}, tmp_path / "a.safetensors"), {"at": {"it": value}})
+    assert same(unflatten(flatten({"it": value})), {"it": value})
+
+
+def test_one_tensor_under_two_names_is_one_again(tmp_path: Path) -> None:
+    weight = torch.ones(2, 3)
+    state = through_a_file({"in": weight, "out": {"w": weight}, "turned": weight.T}, tmp_path / "a.safetensors")
+    assert state["in"] is state["out"]["w"] and state["turned"] is not state["in"]
+    assert state["turned"].tolist() == weight.T.tolist()
+
+
+def test_the_same_state_is_the_same_file(tmp_path: Path) -> None:
+    files = [tmp_path / str(number) for number in range(5)]
+    for path in files:
+        write_checkpoint(path, flatten(VALUES))
+    assert len({hashlib.sha256(path.read_bytes()).digest() for path in files}) == 1
+
+
+def test_kinds_are_not_in_the_root(tmp_path: Path) -> None:
+    """Roots of former checkpoints stay what they were."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    state = {"n": 3, "x": torch.ones(2), "rate": 0.5, "on": True, "group": {}, "betas": (0.9, 0.99)}
+    write_checkpoint(one, flatten(state))
+    former = {
+        "n": torch.tensor(3), "x": torch.ones(2), "rate": torch.tensor(0.5, dtype=torch.float64),
+        "on": torch.tensor(True), "betas/0": torch.tensor(0.9, dtype=torch.float64),
+        "betas/1": torch.tensor(0.99, dtype=torch.float64),
+    }  # fmt: skip
+    save_file(former, other)
+    assert file_state_root(one) == file_state_root(other)
+    assert isinstance(unflatten(read_checkpoint(other))["n"], torch.Tensor)
+
+
+def forged(path: Path, kinds: object) -> Path:
+    tensors = {
+        "n": torch.tensor(3),
+        "x": torch.ones(2),
+        "y": torch.zeros(3),
+        "l/0": torch.ones(1),
+        "l/1": torch.ones(1),
+    }
+    save_file(tensors, path, {METADATA: kinds if isinstance(kinds, str) else json.dumps(kinds)})
+    return path
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        "[]", "no json", "{", "[" * 100_000, '{"n": 1}', '{"n": {"a": 1}}', '{"n": [[1]]}', '{"n": [true]}',
+        "{" + " " * MAX_KINDS + "}",
+        {"n": "float"}, {"n": "bool"}, {"n": "str"}, {"n": "complex"}, {"n": "nothing"}, {"n": "tensor:complex128"},
+        {"n": "scalar:float9"}, {"x": "int"}, {"x": "scalar"}, {"x": "float"}, {"x": "list"}, {"x": "none"},
+        {"n": "dict"},
+        {"x": "=y"}, {"x": "=z"}, {"x": "="}, {"z": "int"}, {"z/z": "="}, {"x/0": "none"}, {"x/0": "list"},
+        {"l": ["0"]}, {"l": ["0", "0"]}, {"l": ["0", "1", "2"]}, {"l": ["0", 7]}, {"l": "int"},
+        {"l/7": "none", "l": "tuple"}, {"": "list"}, {"": ["n"]}, {"": "int"}, {"a/" * 80 + "a": "none"},
+        {"l/0": "size"},
+    ],
+)  # fmt: skip
+def test_kinds_that_do_not_fit_are_refused(kinds: object, tmp_path: Path) -> None:
+    with pytest.raises(Failure) as caught:
+        unflatten(read_checkpoint(forged(tmp_path / "forged.safetensors", kinds)))
+    assert caught.value.kind == "state" and caught.value.hint == "fetch it again"
+
+
+def test_kinds_that_fit_are_heeded(tmp_path: Path) -> None:
+    kinds = {"n": "int", "x": "array", "l": "tuple", "m": "none", "": ["m", "n", "x", "y", "l"]}
+    state = unflatten(read_checkpoint(forged(tmp_path / "a.safetensors", kinds)))
+    assert list(state) == ["m", "n", "x", "y", "l"]
+    assert (state["n"], state["m"], type(state["x"]), type(state["l"])) == (3, None, np.ndarray, tuple)
