@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -23,6 +24,7 @@ from contracts.errors import UserError
 from contracts.settings import Settings, home
 from contracts.wallet import keys
 from market.api.app import create_app
+from market.api.connections import BoundedProtocol, Connections
 from market.auction.clearing import run_clearing
 from market.chain.indexer import run_indexer
 from market.chain.keeper import run_keeper
@@ -138,6 +140,11 @@ class Server:
         ]
         config = uvicorn.Config(
             create_app(context),
+            http=partial(  # type: ignore[arg-type]  # uvicorn only calls it
+                BoundedProtocol,
+                Connections(context.settings.max_connections, context.settings.max_connections_address),
+            ),
+            ws="none",
             log_config=None,
             access_log=False,
             lifespan="off",

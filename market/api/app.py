@@ -4,6 +4,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
@@ -15,6 +16,7 @@ from market.api.errors import PROBLEMS, ProblemBody, add_handlers
 from market.api.idempotency import KeepAnswer, once
 from market.api.metrics import StateCollector
 from market.api.middleware import BodyLimit, RequestLog
+from market.api.request_ids import HEADER as REQUEST_ID
 from market.api.request_ids import bind_ids
 from market.api.routes import blobs, epochs, info, jobs, keys, leases, orders, progress
 from market.api.suggestions import check_query
@@ -65,6 +67,15 @@ def create_app(context: Context | None = None) -> FastAPI:
     app.add_middleware(KeepAnswer)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestLog)
+    if context is not None and context.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=context.settings.cors_origins,
+            allow_methods=["GET", "HEAD", "POST", "PUT"],
+            allow_headers=["Authorization", "Content-Type", IDEMPOTENCY_KEY, "Range", REQUEST_ID],
+            expose_headers=["Content-Range", "ETag", "Idempotency-Replayed", "Retry-After", REQUEST_ID],
+            max_age=3600,
+        )
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -47,10 +47,13 @@ _TOKEN = APIKeyHeader(
 
 
 def get_caller(market: Market, request: Request) -> Caller | None:
-    """Who signed the request's token, if it has one. Counts the request."""
-    callers: Callers = request.app.state.callers
-    address = request.client.host if request.client else ""
-    return callers.admit(request.headers.get("authorization"), address)
+    """Who signed the request's token, if it has one. Counts the request, once."""
+    if not hasattr(request.state, "caller"):
+        callers: Callers = request.app.state.callers
+        address = request.client.host if request.client else ""
+        request.state.caller = callers.admit(request.headers.get("authorization"), address)
+    caller: Caller | None = request.state.caller
+    return caller
 
 
 def get_reader(

@@ -22,6 +22,9 @@ from market.store.db import OUTAGE
 
 log = structlog.get_logger()
 
+MOST_ERRORS = 20  # of a body that are told
+MOST_SAID, LONG = 500, 100  # characters of a message, and of a name in it
+
 _CODES = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}
 
 
@@ -113,10 +116,10 @@ def _chain_silent(request: Request, error: Exception) -> Response:
 
 
 def _from_validation(request: Request, error: RequestValidationError) -> Problem:
-    """The first problem as a sentence with field and value; all of them as `errors`."""
+    """The first problem as a sentence with field and value; the first few as `errors`."""
     problems = list(error.errors())
     first = problems[0]
-    said = [{"field": _field(item["loc"]), "message": _message(request, item)} for item in problems[:20]]
+    said = [{"field": _field(item["loc"]), "message": _message(request, item)} for item in problems[:MOST_ERRORS]]
     if first["type"] == "json_invalid":
         detail = f"the body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}"
     else:
@@ -130,14 +133,15 @@ def _from_validation(request: Request, error: RequestValidationError) -> Problem
 def _field(location: tuple[Any, ...]) -> str:
     """Without FastAPI's first part: `body`, `query` or `path`."""
     inner = location[1:] if location and location[0] in ("body", "query", "path") and len(location) > 1 else location
-    return ".".join(str(part) for part in inner)
+    return ".".join(str(part)[:LONG] for part in inner)
 
 
 def _message(request: Request, item: dict[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         *inside, name = item["loc"][1:]
-        return f"there is no such field; {nearest(str(name), known_fields(request, tuple(inside)))}"
-    return str(item["msg"]).removeprefix("Value error, ")
+        return f"there is no such field; {nearest(str(name)[:LONG], known_fields(request, tuple(inside)))}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return message if len(message) <= MOST_SAID else f"{message[:MOST_SAID]}..."
 
 
 def _from_framework(request: Request, error: HTTPException) -> Problem:

@@ -1,6 +1,7 @@
 """Around every request: an id, one log line, a limit on the body, and no traceback to the client."""
 
 import time
+from collections import Counter
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -10,9 +11,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.api.problems import Code, Problem
 from market.api.errors import internal, problem_response
+from market.api.rate_limits import network_of
 from market.api.request_ids import HEADER, request_id
 
-MAX_BODY = 4 << 20  # bytes of a JSON body; blobs have a limit of their own
+MAX_BODY = 128 << 10  # bytes of a JSON body; blobs have a limit of their own
+LARGER = {  # those that may have more
+    "/v1/bids": 1 << 20,
+    "/v1/quote": 1 << 20,
+    "/v1/offers": 1 << 20,
+    "/v1/reports": 640 << 10,  # a text of 100,000 characters, each an escape of six
+}
+UNDER_WAY = 48 << 20  # bytes of bodies that this process holds at once
+UNDER_WAY_OF_ADDRESS = 16 << 20
 
 log = structlog.get_logger()
 
@@ -64,27 +74,48 @@ class BodyLimit:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._held: Counter[str] = Counter()  # bytes under way, by network
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/v1/blobs/"):
             await self.app(scope, receive, send)
             return
+        most = LARGER.get(scope["path"], MAX_BODY)
         announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isascii() and announced.isdigit() and int(announced) > MAX_BODY:
-            await problem_response(too_large())(scope, receive, send)
+        if announced.isascii() and announced.isdigit() and int(announced) > most:
+            await problem_response(too_large(most))(scope, receive, send)
             return
-        size = 0
+        size, caller = 0, network_of(scope["client"][0] if scope.get("client") else "")
 
         async def receive_some() -> MutableMapping[str, Any]:
             nonlocal size
             message = await receive()
-            size += len(message.get("body", b""))
-            if size > MAX_BODY:
-                raise too_large()
+            more = len(message.get("body", b""))
+            if size + more > most:
+                raise too_large(most)
+            size += more
+            self._hold(caller, more)
             return message
 
-        await self.app(scope, receive_some, send)
+        try:
+            await self.app(scope, receive_some, send)
+        finally:
+            self._hold(caller, -size)
+
+    def _hold(self, caller: str, more: int) -> None:
+        """Raises Problem if there is too much of it already."""
+        self._held[caller] += more
+        if not self._held[caller]:
+            del self._held[caller]
+        if more > 0 and (self._held[caller] > UNDER_WAY_OF_ADDRESS or self._held.total() > UNDER_WAY):
+            raise Problem(
+                503,
+                Code.TOO_MANY_REQUESTS,
+                "too many large requests come at the same time",
+                "Ask again in a second.",
+                retry_after=1,
+            )
 
 
-def too_large() -> Problem:
-    return Problem(413, Code.VALIDATION_FAILED, f"the body has more than {MAX_BODY} bytes", "Files go to /v1/blobs.")
+def too_large(most: int) -> Problem:
+    return Problem(413, Code.VALIDATION_FAILED, f"the body has more than {most} bytes", "Files go to /v1/blobs.")

@@ -25,7 +25,7 @@ class RateLimits:
 
     def count_address(self, address: str) -> None:
         """Raises Problem(too_many_requests)."""
-        self._count("address", self._per_address, _network(address))
+        self._count("address", self._per_address, network_of(address))
 
     def _count(self, by: str, limit: RateLimitItemPerMinute, who: str) -> None:
         if self._limiter.hit(limit, who):
@@ -42,8 +42,11 @@ class RateLimits:
         )
 
 
-def _network(address: str) -> str:
-    """Of IPv6 the first 64 bits: each line has as many addresses below them as it likes."""
+def network_of(address: str) -> str:
+    """What counts as one caller: an IPv4 address, or the first 64 bits of an IPv6 one.
+
+    Each line has as many addresses below them as it likes.
+    """
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

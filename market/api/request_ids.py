@@ -1,8 +1,8 @@
 """The names under which a request is found in the log: its own, and that of the job or lease it is about."""
 
-import json
 import re
 import uuid
+from typing import Any
 
 import structlog
 from fastapi import Request
@@ -29,15 +29,12 @@ async def bind_ids(request: Request) -> None:
     collection = _COLLECTIONS.get(request.url.path.split("/")[2])
     if collection and "id" in request.path_params:
         structlog.contextvars.bind_contextvars(**{collection: request.path_params["id"][:66]})
-    elif request.method == "POST":
-        structlog.contextvars.bind_contextvars(**_lease_of(await request.body()))
 
 
-def _lease_of(body: bytes) -> dict[str, str]:
-    try:
-        parts = json.loads(body)
-        kind = next(kind for kind in _SAYINGS if kind in parts)
-        lease = str(parts[kind]["lease"])
-        return {"lease": lease} if _HASH.fullmatch(lease) else {}
-    except (ValueError, TypeError, LookupError, StopIteration, RecursionError):
-        return {}  # the route says what is wrong with it
+def bind_lease(body: Any) -> None:
+    """The same for the lease that a body, as JSON, is about; nothing if it is about none."""
+    for kind in _SAYINGS if isinstance(body, dict) else ():
+        said = body.get(kind)
+        lease = said.get("lease") if isinstance(said, dict) else None
+        if isinstance(lease, str) and _HASH.fullmatch(lease):
+            structlog.contextvars.bind_contextvars(lease=lease)

@@ -58,6 +58,13 @@ class MarketSettings(OperatorSettings):
     requests_per_minute_address: int = Field(
         6000, ge=1, description="Most requests a minute of everybody else behind one IP address"
     )
+    max_connections: int = Field(800, ge=1, description="Most connections to the API at once")
+    max_connections_address: int = Field(
+        200, ge=1, description="Most of them from one IP address; behind a proxy all have the proxy's"
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), max_length=100, description='Web pages that may use the API from a browser, as origins; `["*"]`: all'
+    )
     keep_unused_hours: float = Field(24, ge=0, description="Time that an upload is kept which no order or claim names")
     keep_days: float = Field(
         30, ge=0, description="Time that the files of a job are kept, and its past providers may read, after its end"

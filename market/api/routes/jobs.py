@@ -17,9 +17,10 @@ from contracts.api.bodies import (
 from contracts.types import Bytes20, Text
 from market.api.access import wrong_job
 from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, Limit, Market, ReadingCaller
+from market.api.json_bodies import JsonRoute
 from market.services import access, jobs, progress, reports, sealing
 
-router = APIRouter(tags=["jobs"], prefix="/jobs")
+router = APIRouter(tags=["jobs"], prefix="/jobs", route_class=JsonRoute)
 
 
 @router.get("")

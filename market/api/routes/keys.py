@@ -4,9 +4,10 @@ from fastapi import APIRouter
 
 from contracts.api.bodies import EncryptionKeyIn
 from market.api.dependencies import AddressPath, Market
+from market.api.json_bodies import JsonRoute
 from market.services import sealing
 
-router = APIRouter(tags=["keys"], prefix="/keys")
+router = APIRouter(tags=["keys"], prefix="/keys", route_class=JsonRoute)
 
 
 @router.get("/{address}")

@@ -8,10 +8,11 @@ from contracts.api.bodies import AskIn, AskOut, BidIn, JobOut, OrderStatus, Page
 from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.quotes import QuoteIn, QuoteOut
 from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, KnownOffers, Limit, Market
+from market.api.json_bodies import JsonRoute
 from market.services import asks, bids
 from market.services.quoting import offers, quotes
 
-router = APIRouter(tags=["orders"])
+router = APIRouter(tags=["orders"], route_class=JsonRoute)
 
 
 @router.post("/asks", status_code=201, responses={200: {"model": AskOut, "description": "It was stored before"}})

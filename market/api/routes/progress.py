@@ -16,9 +16,10 @@ from contracts.api.bodies import (
     ReportOut,
 )
 from market.api.dependencies import DEFAULT, AddressQuery, After, Limit, Market
+from market.api.json_bodies import JsonRoute
 from market.services import approvals, progress, reports
 
-router = APIRouter(tags=["progress"])
+router = APIRouter(tags=["progress"], route_class=JsonRoute)
 
 
 @router.post("/progress")
