@@ -4,7 +4,6 @@ Trees use SHA-256 (an EVM precompile, in silicon on most CPUs); roots and tips u
 """
 
 import hashlib
-import json
 import math
 import mmap
 import struct
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple
 import rfc8785
 from eth_abi.abi import encode as abi_encode
 from eth_utils.crypto import keccak
+
+from contracts.strict_json import read_json
 
 LEAF_BYTES = 1024
 SAMPLES = 256
@@ -102,10 +103,10 @@ def tensors_from_safetensors(data: bytes | bytearray | memoryview | mmap.mmap) -
     if len(view) < 8 + length or length > MAX_HEADER or bytes(view[8:9]) != b"{":
         raise ValueError("not a safetensors file: it has no header")
     try:
-        header = json.loads(bytes(view[8 : 8 + length]), object_pairs_hook=_without_twins)
+        header = read_json(bytes(view[8 : 8 + length]), pairs=_without_twins)
         header.pop("__metadata__", None)
         found = [_tensor(name, view[8 + length :], **fields) for name, fields in header.items()]
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"not a safetensors file: {error}") from error
     at = 0
     for begin, end in sorted(tuple(fields["data_offsets"]) for fields in header.values()):
@@ -200,7 +201,3 @@ def step_seed(seed: int, step: int) -> int:
     """Seed of every generator before training step `step` (63 bits)."""
     digest = _sha(b"gpumarket step", struct.pack(">QQ", seed, step))
     return int.from_bytes(digest[:8], "big") & (2**63 - 1)
-
-
-def finite(metrics: Mapping[str, float]) -> bool:
-    return all(math.isfinite(value) for value in metrics.values())

@@ -1,6 +1,5 @@
 """The extras of this installation: whether one is here, and the command that adds it."""
 
-import json
 import re
 import shlex
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from contracts.errors import UserError
+from contracts.strict_json import read_json
 
 PROJECT = "gpumarket"
 PACKAGES = ("contracts", "gpumarket", "market", "worker")  # come with every installation
@@ -69,7 +69,7 @@ def install_command(*extras: str) -> str:
 
 def _wanted(extras: str) -> list[str]:
     """This project with extras, for pip. PEP 610's direct_url.json says where it came from, if not from an index."""
-    origin = json.loads(distribution(PROJECT).read_text("direct_url.json") or "{}")
+    origin = read_json(distribution(PROJECT).read_text("direct_url.json") or "{}")
     url, path = origin.get("url", ""), None
     if url.startswith("file:"):
         path = Path(unquote(urlsplit(url).path))

@@ -4,7 +4,6 @@ Precedence: explicit arguments, then GPUMARKET_* in the environment, then `confi
 `gpumarket devnet` writes for a local chain.
 """
 
-import json
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS, Finality
 from contracts.orders import Rules
+from contracts.strict_json import write_json
 from contracts.types import Address, Uint256
 
 CONFIG_NAME = "config.toml"
@@ -188,4 +188,4 @@ def write_config(path: Path, settings: Settings, comment: str) -> None:
 
 def _assignments(values: Mapping[str, Any]) -> list[str]:
     # json writes strings and numbers as TOML does.
-    return [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    return [f"{name} = {write_json(value)}" for name, value in values.items()]

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from eth_utils.address import is_address, to_checksum_address
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 SECONDS_PER_HOUR = 3600
 UNIT_FLOPS = 1_000_000  # one work unit is 1 MFLOP of the training step
@@ -74,6 +74,8 @@ def _signature(value: str) -> str:
     return text
 
 
+# A JSON number: not "inf" or "1.5" as text, and neither NaN nor infinite, which JSON could not hold again.
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Uint16 = _uint(16)
 Uint32 = _uint(32)
 Uint40 = _uint(40)

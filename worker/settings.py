@@ -1,6 +1,5 @@
 """provider.toml: what one key offers and how its agent works. `gpumarket provider register` writes it."""
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from contracts.errors import UserError
 from contracts.job.provider_wants import Wants
 from contracts.job.spec import first_problem
 from contracts.orders import Rules
+from contracts.strict_json import write_json
 from contracts.types import Address, Uint64, Uint96
 from worker.driver.nvml import GpuName
 from worker.files import provider_folder, write_atomically
@@ -211,7 +211,7 @@ def to_toml(settings: ProviderSettings) -> str:
 def _line(name: str, value: Any, description: str | None) -> str:
     comment = f"  # {description}" if description else ""
     # json writes strings, numbers and lists of them as TOML does.
-    return f"# {name} ={comment}" if value is None else f"{name} = {json.dumps(value)}{comment}"
+    return f"# {name} ={comment}" if value is None else f"{name} = {write_json(value)}{comment}"
 
 
 def _known(error: ValidationError) -> Mapping[str, Any]:

@@ -32,6 +32,7 @@ from contracts.types import (
     Bytes20,
     Bytes32,
     Bytes80,
+    Finite,
     Signature,
     Text,
     Uint16,
@@ -93,7 +94,7 @@ class Info(Body):
     approver: Address | None = Field(description="an approver that this market's operator recommends")
     fee: Uint64 = Field(description="per accepted checkpoint, on top of the price")
     rules: list[RuleSet]
-    epoch_seconds: float
+    epoch_seconds: Finite
     finality: Finality = Field(description="when this market counts a lease's last change as final")
     max_blob_bytes: int
     block: int = Field(description="newest block that the market has followed")
@@ -248,8 +249,8 @@ class NewestCheckpoint(Body):
     step: int
     status: CheckpointStatus
     reason: str = Field(description="why it was rejected")
-    metrics: dict[str, float | None]
-    seconds: float | None = Field(description="that it took; null if a record from before this was checked has none")
+    metrics: dict[str, Finite | None]
+    seconds: Finite | None = Field(description="that it took; null if a record from before this was checked has none")
     received: Time
 
 
@@ -273,7 +274,7 @@ class JobOut(Body):
     leases: list[LeaseSummary]
     final: bool = Field(description="whether all its leases are: what was paid, and where it stands")
     failures: int = Field(description="failures at the checkpoint that comes next")
-    metrics: dict[str, float | None] = Field(description="of the newest accepted checkpoint")
+    metrics: dict[str, Finite | None] = Field(description="of the newest accepted checkpoint")
     newest: NewestCheckpoint | None = Field(
         description="the newest checkpoint that was reported; null before the first"
     )
@@ -306,8 +307,8 @@ class CheckpointRecord(Body):
     sealed: FileRef | None = Field(
         default=None, exclude_if=lambda ref: ref is None, description="of a sealed job: the blob with the ciphertext"
     )
-    metrics: dict[str, float] = Field(max_length=100)
-    seconds: float = Field(ge=0, description="since the checkpoint before")
+    metrics: dict[str, Finite] = Field(max_length=100)
+    seconds: Finite = Field(ge=0, description="since the checkpoint before")
 
     @property
     def stored(self) -> FileRef:

@@ -36,6 +36,7 @@ from contracts.api.bodies import (
     ReportOut,
 )
 from contracts.api.epochs import ClassPrice, EpochAsk, EpochBid, EpochOut
+from contracts.api.lists import ListReader, first_sentence
 from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.problems import Code, Problem
 from contracts.api.quotes import QuoteIn, QuoteOut
@@ -43,6 +44,7 @@ from contracts.api.throttle import Throttle
 from contracts.errors import UserError
 from contracts.job.file import hash_file
 from contracts.job.spec import FileRef
+from contracts.strict_json import read_json
 
 M = TypeVar("M", bound=BaseModel)
 CHUNK = 1 << 20
@@ -83,6 +85,7 @@ class MarketClient:
         self._timeout = timeout
         self._attempts = attempts
         self.signer = signer
+        self.lists = ListReader()
         self._uploads, self._downloads = uploads, downloads  # of blobs
 
     def close(self) -> None:
@@ -139,14 +142,21 @@ class MarketClient:
             headers[IDEMPOTENCY_KEY] = str(uuid.uuid4())
         return _parse(model, self._request("POST", path, content=content, headers=headers))
 
-    def _pages(self, model: type[M], path: str, **params: Any) -> Iterator[M]:
+    def _pages(self, model: type[M], path: str, headers: dict[str, str] | None = None, **params: Any) -> Iterator[M]:
         after: str | None = None
         while True:
-            page = self._get(Page[model], path, after=after, **params)  # type: ignore[valid-type]
+            given = {key: value for key, value in {"after": after, **params}.items() if value is not None}
+            page = self._read_page(model, path, self._request("GET", path, params=given, headers=headers))
             yield from page.items
             if page.next is None:
                 return
             after = page.next
+
+    def _read_page(self, model: type[M], path: str, response: httpx2.Response) -> Page[M]:
+        try:
+            return self.lists.read(model, response.content, path)
+        except ValueError as error:
+            raise _misfit(error) from error
 
     # ------------------------------------------------------------- reads
 
@@ -241,7 +251,9 @@ class MarketClient:
     def offers(self, body: OffersIn) -> Iterator[OfferOut]:
         """Machines on offer, page by page."""
         while True:
-            page = self._post(Page[OfferOut], "/v1/offers", body, stores=False)
+            content, headers = body.model_dump_json(by_alias=True), {"content-type": "application/json"}
+            response = self._request("POST", "/v1/offers", content=content, headers=headers)
+            page = self._read_page(OfferOut, "/v1/offers", response)
             yield from page.items
             if page.next is None:
                 return
@@ -366,8 +378,8 @@ def _raise_problem(response: httpx2.Response) -> None:
     if response.status_code < 400:
         return
     try:
-        body = response.json()
-    except (ValueError, RecursionError):
+        body = read_json(response.content)
+    except ValueError:
         body = None
     if not isinstance(body, dict) or "code" not in body:
         where = f"{response.request.url.scheme}://{response.request.url.netloc.decode()}"
@@ -382,7 +394,11 @@ def _parse(model: type[M], response: httpx2.Response) -> M:
     try:
         return model.model_validate_json(response.content)
     except ValidationError as error:
-        raise UserError(
-            f"the market's answer does not fit this version of gpumarket: {error.errors()[0]['msg']}",
-            "Are market and this program of the same version?",
-        ) from error
+        raise _misfit(error) from error
+
+
+def _misfit(error: Exception) -> UserError:
+    return UserError(
+        f"the market's answer does not fit this version of gpumarket: {first_sentence(error)}",
+        "Are market and this program of the same version?",
+    )

@@ -5,7 +5,7 @@ from pydantic import Field
 from contracts.api.bodies import Body
 from contracts.api.quotes import QuoteIn
 from contracts.job.spec import MAX_TIER
-from contracts.types import Address, Bytes32, Text, Uint16, Uint64, Uint96, Uint256
+from contracts.types import Address, Bytes32, Finite, Text, Uint16, Uint64, Uint96, Uint256
 
 Names = list[Text]
 
@@ -45,8 +45,8 @@ class JobOnMachine(Body):
     lowest_limit: Uint256 = Field(description="the least max_price with which the machine can be had")
     price: Uint256 = Field(description="what is paid if nobody else wants it; below lowest_limit, by 3 % at most")
     cost: Uint256 = Field(description="of all checkpoints at that price")
-    seconds_per_checkpoint: float
-    seconds: float = Field(description="for all checkpoints")
+    seconds_per_checkpoint: Finite
+    seconds: Finite = Field(description="for all checkpoints")
     likely: bool = Field(description="whether the auction would give the job to this machine, now or when it is free")
 
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from contracts.api.bodies import Body
 from contracts.job.spec import JobSpec
 from contracts.orders import Bid
-from contracts.types import ZERO_TIP, Address, Bytes20, Bytes32, Uint16, Uint64, Uint96, Uint256
+from contracts.types import ZERO_TIP, Address, Bytes20, Bytes32, Finite, Uint16, Uint64, Uint96, Uint256
 
 
 class QuoteIn(Body):
@@ -38,7 +38,7 @@ class QuoteOut(Body):
         "fits is free again; null if it would get none"
     )
     likely_ask: Bytes32 | None = Field(description="whose machine the auction would give it")
-    seconds_per_checkpoint: float | None = Field(description="at that machine's measured speed")
+    seconds_per_checkpoint: Finite | None = Field(description="at that machine's measured speed")
     likely_cost: Uint96 | None = Field(description="all checkpoints at the likely price")
     highest_cost: Uint96 = Field(description="checkpoints x max_price: what can be spent at most")
     free: Uint96 = Field(description="the client's free balance in the escrow")

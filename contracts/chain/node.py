@@ -1,6 +1,5 @@
 """How a node is asked: no more at once than it takes, later when it says so; and what it says is told as what it is."""
 
-import json
 import re
 import threading
 import time
@@ -18,6 +17,7 @@ from web3.exceptions import Web3RPCError
 from web3.types import RPCEndpoint, RPCResponse
 
 from contracts.proxies import plain_address, proxy_of
+from contracts.strict_json import write_json
 
 CONNECTIONS = 64  # kept open at most; more than a market has threads
 TIMEOUT = 30.0  # seconds, for one answer
@@ -129,7 +129,7 @@ class NodeProvider(HTTPProvider):
             {"jsonrpc": "2.0", "id": number, "method": method, "params": parameters}
             for number, (method, parameters) in enumerate(questions)
         ]
-        answers: Any = self._answer(json.dumps(body).encode(), patient=False)
+        answers: Any = self._answer(write_json(body).encode(), patient=False)
         known = {one.get("id"): one for one in answers if isinstance(one, dict)} if isinstance(answers, list) else {}
         if not all(number in known for number in range(len(questions))):
             raise self._refusal(200, f"no batch of {len(questions)} questions: {_words(answers)}")
@@ -276,7 +276,7 @@ def _words(said: Any, text: str = "") -> str:
     if isinstance(error, dict):
         error = error.get("message") or error
     title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    found = error or (unescape(title[1]) if title else text) or ("" if said is None else json.dumps(said))
+    found = error or (unescape(title[1]) if title else text) or ("" if said is None else str(said))
     line = " ".join(str(found).split())[:200]
     return "".join(c if c.isprintable() else "?" for c in line)
 

@@ -1,6 +1,5 @@
 """`gpumarket wallet`: keys, and tokens in and out of the escrow. Amounts are whole tokens as decimals."""
 
-import json
 import sys
 from typing import Annotated, Any, NamedTuple
 
@@ -20,6 +19,7 @@ from contracts.chain.sending.sender import Sender
 from contracts.cli.output import Output, print_whole
 from contracts.errors import UserError
 from contracts.settings import Settings, load_settings
+from contracts.strict_json import write_json
 from contracts.types import Address
 from contracts.wallet import encryption_keys, keys
 
@@ -183,7 +183,7 @@ def _deposit_steps(sender: Sender, amount: int, intent: str) -> list[WalletStep]
 def _carry_out(sender: Sender, steps: list[WalletStep], amount: int, dry_run: bool, output: Output) -> None:
     done = [_estimate(sender, step) if dry_run else _send(sender, step) for step in steps]
     if output is Output.JSON:
-        print(json.dumps({"amount": str(amount), "dry_run": dry_run, "transactions": done}, indent=2))
+        print(write_json({"amount": str(amount), "dry_run": dry_run, "transactions": done}, indent=2))
     else:
         _tell(done, dry_run)
     for step in steps:
@@ -236,7 +236,7 @@ def _balances(chain: Chain, name: str, address: str) -> dict[str, str]:
 
 def _show(rows: list[dict[str, str]], output: Output) -> None:
     if output is Output.JSON:
-        print(json.dumps(rows, indent=2))
+        print(write_json(rows, indent=2))
         return
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contracts.types import Finite
+
 
 class Stop(BaseModel):
     """A JobSpec's `stop`: end after `patience` checkpoints in a row without progress of `metric`."""
@@ -16,7 +18,7 @@ class Stop(BaseModel):
 
     metric: str = Field(min_length=1, max_length=64)
     patience: int = Field(ge=1, le=65535)
-    min_delta: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    min_delta: Finite = Field(default=0.0, ge=0)
     mode: Literal["min", "max"] = "min"
 
     def reached(self, metrics: Sequence[Mapping[str, float | None]]) -> int | None:

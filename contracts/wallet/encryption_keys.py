@@ -4,7 +4,6 @@ Kept apart from the wallet's key, so that reading a job's files never needs the 
 the same password (scrypt and libsodium's secretbox).
 """
 
-import json
 import os
 import secrets
 from pathlib import Path
@@ -18,6 +17,7 @@ from nacl.secret import SecretBox
 
 from contracts.errors import UserError
 from contracts.settings import home
+from contracts.strict_json import read_json
 from contracts.wallet import keys
 
 # N = 2^18, r = 8, p = 1 (256 MiB), as for the wallet's keystores; tests make it cheaper.
@@ -35,7 +35,7 @@ def load_or_create(name: str, password: str | None = None) -> PrivateKey:
         if _save(path, key, password):
             return key
     try:
-        stored = json.loads(path.read_text(encoding="ascii"))
+        stored = read_json(path.read_text(encoding="ascii"))
         salt, box = bytes.fromhex(stored["salt"]), bytes.fromhex(stored["box"])
         cost = (stored["opslimit"], stored["memlimit"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -5,7 +5,6 @@ never from the command line, and they are never logged.
 """
 
 import getpass
-import json
 import os
 import re
 import secrets
@@ -21,6 +20,7 @@ from eth_utils.address import to_checksum_address
 
 from contracts.errors import UserError
 from contracts.settings import home
+from contracts.strict_json import read_json, write_json
 
 SCRYPT_N = 1 << 18  # geth's standard: about half a second and 256 MiB
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -70,7 +70,7 @@ def private_scratch(path: Path, content: Any) -> Iterator[Path]:
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            json.dump(content, file)
+            file.write(write_json(content))
             file.flush()
             os.fsync(file.fileno())
         yield scratch
@@ -178,7 +178,7 @@ def _taken(name: str) -> UserError:
 def _read(name: str) -> Any:
     path = _path(name)
     try:
-        keystore = json.loads(path.read_text(encoding="utf-8"))
+        keystore = read_json(path.read_text(encoding="utf-8"))
         to_checksum_address(keystore["address"])
         return keystore
     except FileNotFoundError as error:

@@ -1,6 +1,5 @@
 """Every refusal is `application/problem+json` (RFC 9457) with one of our codes."""
 
-import json
 from typing import Any
 
 import requests
@@ -15,6 +14,7 @@ from web3.exceptions import Web3Exception
 from contracts.api.access import SCHEME
 from contracts.api.problems import Code, Problem
 from contracts.errors import UserError
+from contracts.strict_json import write_json
 from market.api import request_ids
 from market.api.idempotency import Replay
 from market.api.suggestions import known_fields, nearest
@@ -52,7 +52,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    body = json.dumps(problem.body() | {"request": request_ids.current()}).encode()
+    body = write_json(problem.body() | {"request": request_ids.current()}).encode()
     return Response(body, problem.status, headers, media_type="application/problem+json")
 
 

@@ -56,6 +56,7 @@ def start(
             client = stack.enter_context(
                 MarketClient(settings.require("market_url"), signer=Signer(account, chain.domain))
             )
+            client.lists.on_skipped = metrics.unreadable.labels(account.address).inc
             typer.echo(
                 f"Approver {account.address} (key '{name}') for the market at {client.url}, "
                 f"escrow {chain.domain.verifying_contract}"

@@ -1,9 +1,10 @@
 """What an approver has signed, on disk: it never signs two tips for one checkpoint, whatever restarts it."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from contracts.strict_json import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Memory:
 
     def recall(self, lease: str) -> Signed | None:
         try:
-            return Signed(**json.loads(self._path(lease).read_text(encoding="utf-8")))
+            return Signed(**read_json(self._path(lease).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
 
@@ -35,7 +36,7 @@ class Memory:
             raise ValueError(f"lease {lease}: {signed} would contradict {before}, which is signed")
         partial = self._path(lease).with_suffix(".part")
         with partial.open("w", encoding="utf-8") as file:
-            json.dump({"n": signed.n, "tip": signed.tip, "last": signed.last}, file)
+            file.write(write_json({"n": signed.n, "tip": signed.tip, "last": signed.last}))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self._path(lease))

@@ -120,7 +120,7 @@ class OrderBook:
         bids, failures = self._waiting(session, head, now, left_out)
         asks = self._standing(session, now, left_out)
         for id, epoch in _refused(session, now):
-            if bids.pop(id, None) or asks.pop(id, None):
+            if bids.pop(id, None) or asks.pop(id, None) is not None:
                 left_out.append(LeftOut(order=id, reason=LeftOutReason.REFUSED, epoch=epoch))
         passing = {LeftOutReason.FINAL, LeftOutReason.REFUSED}
         is_settled = passing.isdisjoint(one.reason for one in left_out)
@@ -138,7 +138,8 @@ class OrderBook:
         timeouts = {hash: one.rules.checkpoint_timeout for hash, one in self.context.rules_by_hash.items()}
         timeouts |= {row.hash: int(row.rules["checkpointTimeout"]) for row in session.exec(select(RuleSetRow))}
         for rows in _read(session, BidRow, failed.keys() - self._bids.keys()):
-            self._bids |= {row.id: self._known(row, timeouts) for row in rows}
+            known = self.context.unreadable.each(rows, lambda row: self._known(row, timeouts))
+            self._bids |= {row.id: one for row, one in zip(rows, known, strict=True) if one is not None}
         bids = {id: self._at(one, now) for id, one in self._bids.items()}
         past: dict[str, list[LeaseRow]] = {}
         leases = select(LeaseRow).join(BidRow, col(BidRow.id) == LeaseRow.bid).where(valid)
@@ -146,8 +147,8 @@ class OrderBook:
             past.setdefault(lease.bid, []).append(lease)
         reports = _failures(session, past)
         for id, its in past.items():
-            first = bids.pop(id)
-            if any(lease.finished is None for lease in its) or not its[-1].continuable:
+            first = bids.pop(id, None)  # none if it can't be read
+            if first is None or any(lease.finished is None for lease in its) or not its[-1].continuable:
                 continue
             spec, last = self._bids[id].spec, its[-1]
             if failed[id]:
@@ -195,15 +196,15 @@ class OrderBook:
         ids = {id for id, _, _ in found}
         self._asks = {id: one for id, one in self._asks.items() if id in ids}
         for rows in _read(session, AskRow, ids - self._asks.keys()):
-            self._asks |= {row.id: self._stood(row) for row in rows}
+            known = self.context.unreadable.each(rows, self._stood)
+            self._asks |= {row.id: one for row, one in zip(rows, known, strict=True) if one is not None}
         tiers = self._tiers.look(session)
         asks = {id: self._in_tier(one, tiers.get(one.offer.provider, 0)) for id, one in self._asks.items()}
         oldest = min((block for _, _, block in found), default=0)
         silent = {provider: (block, lease) for provider, block, lease in _ended_late(session, oldest)}
         for id, provider, received in found:
             block, lease = silent.get(provider, (0, None))
-            if block > received:
-                del asks[id]
+            if block > received and asks.pop(id, None) is not None:
                 left_out.append(LeftOut(order=id, reason=LeftOutReason.SILENT, lease=lease))
         return asks
 

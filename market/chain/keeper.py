@@ -6,6 +6,7 @@ import structlog
 from sqlmodel import col, or_, select
 from web3.contract.contract import ContractFunction
 
+from contracts.api.lists import first_sentence
 from contracts.chain.errors import EscrowError
 from contracts.orders import Approval
 from contracts.terms import Phase, StateWord, Terms
@@ -13,6 +14,7 @@ from market.runtime.context import Context
 from market.runtime.loop import repeat
 from market.store.leases import terms_of
 from market.store.models import ApprovalRow, BidRow, LeaseRow
+from market.store.unreadable import BROKEN
 
 log = structlog.get_logger()
 
@@ -36,6 +38,8 @@ def keep_leases(context: Context) -> None:
                 _keep_one(context, row, state, context.now())
             except EscrowError as error:  # somebody else was quicker, or the clock is not there yet
                 log.info("keeper.not_now", problem=error.message)
+            except BROKEN as error:  # of this lease only: the others' money must not wait
+                log.warning("keeper.skipped", problem=first_sentence(error))
 
 
 def _keep_one(context: Context, row: LeaseRow, state: StateWord, now: int) -> None:

@@ -1,6 +1,5 @@
 """`gpumarket market`: run a market. Each command imports what it needs: a server's libraries take seconds."""
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 from rich.console import Console
 
 from contracts.cli.output import Output
+from contracts.strict_json import write_json
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a market.")
 
@@ -104,7 +104,7 @@ def collect(
         names = retention.collect(context)
     if output is Output.JSON:
         found = [{"sha256": name, "bytes": bytes_by_name.get(name, 0)} for name in names]
-        typer.echo(json.dumps({"dry_run": dry_run, "blobs": found}, indent=2))
+        typer.echo(write_json({"dry_run": dry_run, "blobs": found}, indent=2))
         return
     for name in names:
         typer.echo(f"{name}  {bytes_by_name.get(name, 0)} bytes")
@@ -131,7 +131,7 @@ def backup(
     with watching(Console(stderr=True)) as watch:
         size = copying.save_copy(db, file, watch)
     if output is Output.JSON:
-        typer.echo(json.dumps({"file": str(file), "bytes": size, "blob_dir": str(settings.blob_dir)}, indent=2))
+        typer.echo(write_json({"file": str(file), "bytes": size, "blob_dir": str(settings.blob_dir)}, indent=2))
         return
     typer.echo(f"{file}  {size} bytes")
     typer.echo(f"now copy the blobs: rsync -a --exclude incoming {settings.blob_dir}/ elsewhere/")
@@ -146,7 +146,10 @@ def reindex(
     ] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Make the whole database anew from the chain, the blobs and the messages beside them. Stop the market first."""
+    """Make the whole database anew from the chain, the blobs and the messages beside them. Stop the market first.
+
+    Messages that can't be read are named and left out; then the exit code is 1.
+    """
     use_home(home)
     from contracts.chain.client import connect
     from contracts.progress_bar import watching
@@ -166,13 +169,17 @@ def reindex(
         with anew.as_only_market(old) as leadership, anew.scratch() as new:
             with watching(console) as watch:
                 newest = anew.newest_message(old)
-                anew.build(new, chain, journal, blobs, until=anew.height(old), newest=newest, watch=watch)
+                bad = anew.build(new, chain, journal, blobs, until=anew.height(old), newest=newest, watch=watch)
                 differences = anew.compare(old, new, watch)
             made, replaces = anew.count(new), bool(differences) and not dry_run
             if output is Output.TABLE:
                 for difference in differences:
                     typer.echo(f"differs   {difference}")
+                for message in bad:
+                    typer.echo(f"left out  {message}")
                 typer.echo(f"made      {', '.join(f'{count} {name}' for name, count in made.items())}")
+                if bad:
+                    typer.echo(f"left out  {len(bad)} of the journal's messages, which can't be read")
             if replaces:
                 if not yes:
                     typer.confirm(f"Replace all tables of {old.engine.url}?", abort=True, err=output is Output.JSON)
@@ -180,10 +187,14 @@ def reindex(
                     indexer.catch_up(chain, new, watch=watch)
                     anew.replace(old, new, leadership, watch)
     if output is Output.JSON:
-        told = {"differences": [str(one) for one in differences], "rows": made, "replaced": replaces}
-        typer.echo(json.dumps(told, indent=2))
+        told = {
+            "differences": [str(one) for one in differences],
+            "rows": made,
+            "replaced": replaces,
+        } | ({"left_out": [str(message) for message in bad]} if bad else {})
+        typer.echo(write_json(told, indent=2))
     elif replaces:
         typer.echo("the database was made anew")
     else:
         typer.echo("nothing was changed" if differences else "the database is what it should be")
-    raise typer.Exit(1 if differences and dry_run else 0)
+    raise typer.Exit(1 if bad or (differences and dry_run) else 0)

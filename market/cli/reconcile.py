@@ -1,6 +1,5 @@
 """`gpumarket reconcile`: chain against database against blobs."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ from contracts.chain.client import connect
 from contracts.cli.output import Output, print_whole
 from contracts.progress_bar import watching
 from contracts.settings import load_settings
+from contracts.strict_json import write_json
 from market.maintenance import reconcile as comparing
 from market.maintenance import repair
 from market.maintenance.retention import Keep
@@ -53,7 +53,7 @@ def reconcile(
         db.close()
     if output is Output.JSON:
         fields = [{"name": c.name, "compared": c.compared, "differences": c.differences} for c in checks]
-        typer.echo(json.dumps(fields, indent=2))
+        typer.echo(write_json(fields, indent=2))
     else:
         _show(checks)
     if any(check.differences for check in checks):

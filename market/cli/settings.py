@@ -1,6 +1,5 @@
 """`gpumarket market settings`: what holds, and where it comes from. Secrets are not shown."""
 
-import json
 import os
 import sys
 from typing import Any
@@ -15,6 +14,7 @@ from sqlalchemy.exc import ArgumentError
 from contracts.cli.output import Output, print_whole
 from contracts.operator_settings import APPROVER_SECTION, MARKET_FILE, read_market_file
 from contracts.settings import CONFIG_NAME, home, load_settings, read_config
+from contracts.strict_json import write_json
 from market.approver.settings import load_approver_settings
 from market.runtime.settings import load_market_settings
 
@@ -32,7 +32,7 @@ def show_settings(output: Output) -> None:
         *_rows("common", load_settings(), "GPUMARKET_", CONFIG_NAME, read_config(home() / CONFIG_NAME)),
     ]
     if output is Output.JSON:
-        print(json.dumps(rows, indent=2))
+        print(write_json(rows, indent=2))
         return
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:

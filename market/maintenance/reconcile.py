@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 
 from contracts import commitment
 from contracts.api.bodies import CheckpointRecord
+from contracts.api.lists import first_sentence
 from contracts.chain.client import Chain
 from contracts.chain.events import Event
 from contracts.chain.follower import read_events
@@ -27,6 +28,7 @@ from market.maintenance.retention import Keep
 from market.store.blobs import BlobStore
 from market.store.db import Database
 from market.store.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, MatchRow
+from market.store.unreadable import record_of
 
 LOOKS = 4
 SECONDS_BETWEEN = 1.0
@@ -89,9 +91,9 @@ def _look(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: Watch
             check_approvals(session, chain),
         ]
         bids = session.exec(select(BidRow)).all()
-        records = [CheckpointRecord.model_validate(row.record) for row in _approved(session)]
+        records = [record for row in _approved(session) if (record := record_of(row)) is not None]
         needed = retention.needed_blobs(session, keep)
-    checks.append(check_tables(chain, db, blobs, watch))
+    checks += check_tables(chain, db, blobs, watch)
     return [*checks, check_job_files(bids, blobs, needed, watch), check_checkpoints(records, blobs, needed, watch)]
 
 
@@ -207,9 +209,15 @@ def check_approvals(session: Session, chain: Chain) -> Comparison:
     tips = {id: row.start_tip for id, row in leases.items()}
     by_index: dict[tuple[str, int], str] = {}
     for row in _approved(session):
-        lease, record = leases.get(row.lease), CheckpointRecord.model_validate(row.record)
+        lease, record = leases.get(row.lease), record_of(row)
         if lease is None:
             check.differences.append(f"checkpoint {row.n} is approved for the unknown lease {row.lease}")
+            continue
+        if record is None:
+            check.differences.append(
+                f"the record of the approved checkpoint {row.n} of lease {row.lease} is unreadable"
+            )
+            tips[row.lease] = by_index[row.lease, row.n] = row.tip
             continue
         claim = Claim(lease=row.lease, n=row.n, tip=row.tip)
         check.equal(f"claim {row.n} of lease {row.lease}", lease.provider, claim.signer(chain.domain, row.signature))
@@ -226,11 +234,14 @@ def check_approvals(session: Session, chain: Chain) -> Comparison:
     return check
 
 
-def check_tables(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> Comparison:
-    """All tables against what a new database would hold."""
+def check_tables(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> list[Comparison]:
+    """All tables against what a new database would hold, and the messages that it is made of."""
     check = Comparison("tables: database against journal, blobs and chain", compared=sum(reindex.count(db).values()))
-    check.differences += map(str, reindex.look(db, chain, blobs, watch))
-    return check
+    differences, bad = reindex.look(db, chain, blobs, watch)
+    check.differences += map(str, differences)
+    messages = Comparison("journal: messages that can be read", compared=reindex.newest_number(db) or len(bad))
+    messages.differences += map(str, bad)
+    return [check, messages]
 
 
 # ------------------------------------------------------------------ the blobs against the database
@@ -240,7 +251,12 @@ def check_job_files(bids: Sequence[BidRow], blobs: BlobStore, needed: set[str], 
     check = Comparison("blobs: the files of jobs")
     for done, bid in enumerate(bids):
         watch("jobs whose files are hashed", done, len(bids))
-        for path, plain in JobSpec.model_validate(bid.spec).stored_files.items():
+        try:
+            files = JobSpec.model_validate(bid.spec).stored_files
+        except ValueError as error:
+            check.differences.append(f"the spec of job {bid.id} is unreadable: {first_sentence(error)}")
+            continue
+        for path, plain in files.items():
             sealed = bid.sealed_files.get(plain.sha256)
             ref = FileRef.model_validate(sealed) if sealed else plain
             if ref.sha256 not in needed:
@@ -261,11 +277,17 @@ def check_checkpoints(
         path, what = blobs.path(record.stored.sha256), f"checkpoint {record.index} with tip {record.tip}"
         wrong = _wrong(path, record.stored, what)
         if not wrong and record.sealed is None:  # what is sealed can't be looked into here
-            root = to_hex(file_state_root(path))
-            if root != record.state_root:
-                wrong = [f"{what}: state root is {root}, approved was {record.state_root}"]
+            wrong = _wrong_root(path, record, what)
         check.differences += wrong
     return check
+
+
+def _wrong_root(path: Path, record: CheckpointRecord, what: str) -> list[str]:
+    try:
+        root = to_hex(file_state_root(path))
+    except ValueError as error:
+        return [f"{what}: {error}"]
+    return [] if root == record.state_root else [f"{what}: state root is {root}, approved was {record.state_root}"]
 
 
 def _wrong(path: Path, ref: FileRef, what: str) -> list[str]:

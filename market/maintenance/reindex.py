@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Table, and_, text
 from sqlmodel import Session, SQLModel, col, func, select
 
+from contracts.api.lists import first_sentence
 from contracts.chain.client import Chain
 from contracts.chain.follower import NEAR_BLOCKS
 from contracts.errors import UserError
@@ -20,7 +21,7 @@ from market.services.blobs import blob_row
 from market.store import apply
 from market.store.blobs import BlobStore
 from market.store.db import Database
-from market.store.journal import FOLDER, Journal
+from market.store.journal import FOLDER, BadMessage, Journal, Message
 from market.store.models import AnswerRow, BlobRow, ChainBlock, ChainEvent, JournalRow, LeaderRow, LeaseRow, ReportRow
 
 # What processes write for each other, or to spare themselves work: nothing is lost with it.
@@ -90,22 +91,36 @@ def build(
     newest: str = "",
     near: int = NEAR_BLOCKS,
     watch: Watch = nobody,
-) -> None:
+) -> list[BadMessage]:
     """Fill an empty database: as it is at block `until`, or at the chain's head. `near` as for `catch_up`.
 
-    `newest`: the id of the last accepted message, if that is known. Raises UserError.
+    `newest`: the id of the last accepted message, if that is known. Returns the messages that are left out, since they
+    can't be read. Raises UserError.
     """
     watch("reading the journal")
-    accepted = journal.read(newest)
+    bad: list[BadMessage] = []
+    accepted = journal.read(newest, bad)
     with new.session() as session:
         for done, message in enumerate(accepted):
-            apply.apply(session, chain.domain, message)
+            if (problem := _apply(session, chain, message)) is not None:
+                bad.append(BadMessage(f"message {message.number or '-'} ({message.kind} {message.id})", problem))
             apply.remember(session, message)
             watch("messages of the journal", done, len(accepted))
         for done, (sha256, size) in enumerate(blobs.all()):
             session.add(blob_row(blobs, sha256, size))
             watch("blobs", done)
     indexer.catch_up(chain, new, until, near=near, watch=watch)
+    return bad
+
+
+def _apply(session: Session, chain: Chain, message: Message) -> str | None:
+    """Why a message can't be applied, and then it leaves nothing behind; None if it was."""
+    try:
+        with session.begin_nested():
+            apply.apply(session, chain.domain, message)
+    except (ValueError, KeyError, TypeError) as error:
+        return first_sentence(error)
+    return None
 
 
 def height(db: Database) -> int | None:
@@ -120,17 +135,27 @@ def newest_message(db: Database) -> str:
         return session.exec(select(JournalRow.message)).first() or ""
 
 
+def newest_number(db: Database) -> int:
+    """How many messages a database knows."""
+    with db.reading() as session:
+        return session.exec(select(JournalRow.number)).first() or 0
+
+
 def tables() -> list[Table]:
     """Those that are rebuilt, each after those that it refers to."""
     return [table for table in SQLModel.metadata.sorted_tables if table.name not in NOT_REBUILT]
 
 
-def look(db: Database, chain: Chain, blobs: BlobStore, watch: Watch = nobody) -> list[Difference]:
-    """What differs from a database that is made anew, as of the newest block that this one knows."""
+def look(
+    db: Database, chain: Chain, blobs: BlobStore, watch: Watch = nobody
+) -> tuple[list[Difference], list[BadMessage]]:
+    """What differs from a database that is made anew, as of the newest block that this one knows; and the messages
+    that can't be read.
+    """
     with scratch() as new:
         journal = Journal(blobs.folder / FOLDER)
-        build(new, chain, journal, blobs, until=height(db), newest=newest_message(db), near=0, watch=watch)
-        return compare(db, new, watch)
+        bad = build(new, chain, journal, blobs, until=height(db), newest=newest_message(db), near=0, watch=watch)
+        return compare(db, new, watch), bad
 
 
 def count(db: Database) -> dict[str, int]:

@@ -17,11 +17,12 @@ from market.store.models import BlobRow
 
 def find_repairs(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> list[Difference]:
     """What can be mended: seen twice, some time apart, because in a market that runs rows change meanwhile."""
-    first = reindex.look(db, chain, blobs, watch)
+    first, _ = reindex.look(db, chain, blobs, watch)
     if not first:
         return []
     time.sleep(SECONDS_BETWEEN)
-    return [one for one in reindex.look(db, chain, blobs, watch) if one in first and _is_safe(one, blobs)]
+    again, _ = reindex.look(db, chain, blobs, watch)
+    return [one for one in again if one in first and _is_safe(one, blobs)]
 
 
 def fix(chain: Chain, db: Database, blobs: BlobStore, watch: Watch = nobody) -> Iterator[str]:

@@ -29,6 +29,7 @@ from market.store.events import pages_of
 from market.store.leases import state_now
 from market.store.models import AnswerRow, BidRow, BlobRow, ChainBlock, ChainEvent, CheckpointRow, LeaseRow, UploadRow
 from market.store.rule_sets import known_rules
+from market.store.unreadable import BROKEN
 
 MARGIN_SECONDS = 3600  # for clocks that differ, and blocks that a reorganisation takes back
 STALE_SECONDS = 6 * 3600.0  # after which an upload that gets no more bytes is given up
@@ -122,7 +123,10 @@ def jobs(session: Session, now: int) -> Iterator[JobBlobs]:
             leases[lease.bid].append(lease)
         pages = pages_of(session, {row.client for row in rows})
         for row in rows:
-            over = _over(session, row, leases[row.id], pages.get(row.client, 0), now)
+            try:
+                over = _over(session, row, leases[row.id], pages.get(row.client, 0), now)
+            except BROKEN:
+                over = None  # its row can't be read, so nobody can tell
             over = None if over is None else over + settling.get(row.rules, MARGIN_SECONDS)
             yield _job_blobs(session, row, leases[row.id], over, now)
 

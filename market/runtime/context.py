@@ -14,6 +14,7 @@ from sqlmodel import Session
 from contracts.api.bodies import Info, RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
+from contracts.strict_json import read_json, write_json
 from contracts.terms import AccountWord
 from market.runtime.leader import Alone, Leadership
 from market.runtime.metrics import Metrics
@@ -26,6 +27,7 @@ from market.store.events import Head, pages_of
 from market.store.journal import FOLDER, Journal, Kind, Message
 from market.store.models import JournalRow, ReportRow
 from market.store.rule_sets import known_rules
+from market.store.unreadable import Unreadable
 
 NOTHING_FOLLOWED = Head(0, 0)
 
@@ -47,10 +49,12 @@ class Context:
     metrics: Metrics = field(default_factory=Metrics)
     under_way: UnderWay = field(default_factory=UnderWay)  # uploads
     journal: Journal = field(init=False)
+    unreadable: Unreadable = field(init=False)
     _accounts: dict[str, tuple[Head, AccountWord]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.settings.blob_dir / FOLDER)
+        self.unreadable = Unreadable(self.metrics.unreadable)
 
     @property
     def leads(self) -> bool:
@@ -69,10 +73,10 @@ class Context:
         row.
 
         `body`: the request's, or a dict. Do nothing more in the session, which writes, than what can be told from
-        messages and chain.
+        messages and chain. Raises ValueError, and stores nothing, for a body that could not be read again.
         """
-        if not isinstance(body, dict):
-            body = body.model_dump(mode="json", by_alias=True)
+        if not isinstance(body, dict):  # what is applied is what will be read, should the database be lost
+            body = read_json(write_json(body.model_dump(mode="json", by_alias=True)))
         before = session.get(JournalRow, 1) or JournalRow()
         message = Message(
             kind=kind,

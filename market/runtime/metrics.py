@@ -27,6 +27,12 @@ class Metrics:
             buckets=(0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
             registry=self.registry,
         )
+        self.unreadable = Counter(
+            "gpumarket_unreadable_rows_total",
+            "Times that a row was skipped which can't be read, by table",
+            ["table"],
+            registry=self.registry,
+        )
         self.collected = Counter(
             "gpumarket_collected_bytes_total", "Bytes of blobs that nobody needed any more", registry=self.registry
         )

@@ -1,6 +1,6 @@
 """Asks: admission and listing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
@@ -11,6 +11,7 @@ from contracts.orders import Ask
 from contracts.terms import AccountWord
 from market.runtime.context import Context
 from market.services import admission
+from market.services.leases import readable
 from market.services.receipts import sign_receipt
 from market.store.models import AskRow
 from market.store.paging import SCAN, Keyset
@@ -31,7 +32,7 @@ def admit_ask(context: Context, body: AskIn) -> tuple[AskOut, bool]:
             if stored is None:
                 _check_open_asks(context, session, ask)
                 row = context.accept(session, "ask", body, receipt=sign_receipt(context, session, id))
-    return next(_outs(context, [stored or row])), stored is None
+    return readable(_outs(context, [stored or row])[0], f"Ask {id}"), stored is None
 
 
 def _check(context: Context, body: AskIn) -> None:
@@ -89,7 +90,7 @@ def get_ask(context: Context, id: str) -> AskOut:
         row = session.get(AskRow, id)
     if row is None:
         raise Problem(404, Code.NOT_FOUND, f"there is no Ask {id} at this market", "An Ask's id is its digest.")
-    return next(_outs(context, [row]))
+    return readable(_outs(context, [row])[0], f"Ask {id}")
 
 
 def list_asks(
@@ -110,7 +111,7 @@ def list_asks(
         for row, out in zip(rows[:limit], _outs(context, rows[:limit]), strict=True):
             if len(items) == limit:
                 return Page(items=items, next=after)
-            if status in (None, out.status):
+            if out is not None and status in (None, out.status):
                 items.append(out)
             after = _BY_RECEPTION.cursor(row)
         if len(rows) <= limit:
@@ -120,12 +121,13 @@ def list_asks(
     return Page(items=items, next=after)
 
 
-def _outs(context: Context, rows: Sequence[AskRow]) -> Iterator[AskOut]:
+def _outs(context: Context, rows: Sequence[AskRow]) -> list[AskOut | None]:
     accounts = context.accounts(row.provider for row in rows)
-    for row in rows:
+
+    def out(row: AskRow) -> AskOut:
         account = accounts[row.provider]
         ask = Ask.model_validate(row.ask)
-        yield AskOut(
+        return AskOut(
             id=row.id,
             ask=ask,
             signature=row.signature,
@@ -135,6 +137,8 @@ def _outs(context: Context, rows: Sequence[AskRow]) -> Iterator[AskOut]:
             received=row.received,
             receipt=None if row.receipt is None else ReceiptOut.model_validate(row.receipt),
         )
+
+    return context.unreadable.each(rows, out)
 
 
 def ask_status(ask: Ask, account: AccountWord, now: int) -> OrderStatus:

@@ -21,6 +21,7 @@ from contracts.api.problems import Code, Problem
 from contracts.job.spec import JobSpec
 from contracts.orders import Ask, Bid
 from market.runtime.context import Context
+from market.services.leases import readable
 from market.store.models import AskRow, BidRow, EpochOrderRow, EpochRow, MatchRow, PriceRow, UnmatchedRow
 from market.store.paging import Keyset, read_page
 
@@ -32,12 +33,14 @@ _PRICES = Keyset(col(PriceRow.epoch), col(PriceRow.number))
 
 def get_epoch(context: Context, number: int) -> EpochOut:
     with context.db.reading() as session:
-        return _outs(session, [_row(session, number)])[0]
+        return readable(_outs(context, session, [_row(session, number)])[0], f"epoch {number}")
 
 
 def list_epochs(context: Context, after: str | None, limit: int) -> Page[EpochOut]:
     with context.db.reading() as session:
-        return read_page(session, select(EpochRow), _NEWEST_FIRST, after, limit, lambda rows: _outs(session, rows))
+        return read_page(
+            session, select(EpochRow), _NEWEST_FIRST, after, limit, lambda rows: _outs(context, session, rows)
+        )
 
 
 def list_epoch_bids(context: Context, number: int, after: str | None, limit: int) -> Page[EpochBid]:
@@ -45,14 +48,14 @@ def list_epoch_bids(context: Context, number: int, after: str | None, limit: int
     with context.db.reading() as session:
         _row(session, number)
         query = select(BidRow).join(EpochOrderRow, col(EpochOrderRow.id) == BidRow.id).where(*_in_set(number))
-        return read_page(session, query, _BIDS, after, limit, lambda rows: [_bid_out(row) for row in rows])
+        return read_page(session, query, _BIDS, after, limit, context.unreadable.reader(_bid_out))
 
 
 def list_epoch_asks(context: Context, number: int, after: str | None, limit: int) -> Page[EpochAsk]:
     with context.db.reading() as session:
         _row(session, number)
         query = select(AskRow).join(EpochOrderRow, col(EpochOrderRow.id) == AskRow.id).where(*_in_set(number))
-        return read_page(session, query, _ASKS, after, limit, lambda rows: [_ask_out(row) for row in rows])
+        return read_page(session, query, _ASKS, after, limit, context.unreadable.reader(_ask_out))
 
 
 def list_prices(context: Context, number: int, after: str | None, limit: int) -> Page[ClassPrice]:
@@ -71,7 +74,7 @@ def list_prices(context: Context, number: int, after: str | None, limit: int) ->
             & (col(PriceRow.size) == newest.c.size)
             & (col(PriceRow.epoch) == newest.c.epoch),
         )
-        return read_page(session, query, _PRICES, after, limit, lambda rows: [_price_out(row) for row in rows])
+        return read_page(session, query, _PRICES, after, limit, context.unreadable.reader(_price_out))
 
 
 def _row(session: Session, number: int) -> EpochRow:
@@ -88,7 +91,7 @@ def _in_set(number: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return col(EpochOrderRow.first) <= number, or_(last.is_(None), last >= number)
 
 
-def _outs(session: Session, rows: Sequence[EpochRow]) -> list[EpochOut]:
+def _outs(context: Context, session: Session, rows: Sequence[EpochRow]) -> list[EpochOut | None]:
     numbers = [row.number for row in rows]
     matches: dict[int, list[MatchOut]] = {number: [] for number in numbers}
     unmatched: dict[int, list[UnmatchedOut]] = {number: [] for number in numbers}
@@ -105,8 +108,9 @@ def _outs(session: Session, rows: Sequence[EpochRow]) -> list[EpochOut]:
     left = select(UnmatchedRow).where(col(UnmatchedRow.epoch).in_(numbers)).order_by(col(UnmatchedRow.bid))
     for bid in session.exec(left):
         unmatched[bid.epoch].append(UnmatchedOut(bid=bid.bid, reason=bid.reason))
-    return [
-        EpochOut(
+
+    def made(row: EpochRow) -> EpochOut:
+        return EpochOut(
             number=row.number,
             status=EpochStatus(row.status),
             order_root=row.order_root or None,
@@ -119,8 +123,8 @@ def _outs(session: Session, rows: Sequence[EpochRow]) -> list[EpochOut]:
             unmatched=unmatched[row.number],
             transaction=row.transaction,
         )
-        for row in rows
-    ]
+
+    return context.unreadable.each(rows, made)
 
 
 def _bid_out(row: BidRow) -> EpochBid:

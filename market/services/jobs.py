@@ -13,12 +13,13 @@ from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Bid
 from contracts.terms import Phase
 from market.runtime.context import Context
-from market.services.leases import failures_by_job, lease_summaries
+from market.services.leases import failures_by_job, lease_summaries, readable
 from market.store.early_stop import early_stop
 from market.store.events import pages_of
 from market.store.leases import phase_of, state_now
 from market.store.models import BidRow, CheckpointRow, LeaseRow
 from market.store.paging import Keyset, read_page
+from market.store.unreadable import record_of
 
 Key = tuple[str, int]  # a checkpoint: its lease and its index
 
@@ -28,7 +29,7 @@ _BY_RECEPTION = Keyset(col(BidRow.received), col(BidRow.id))
 
 def get_job(context: Context, id: str) -> JobOut:
     with context.db.reading() as session:
-        return job_outs(context, session, [find_job(session, id)])[0]
+        return readable(job_outs(context, session, [find_job(session, id)])[0], f"job {id}")
 
 
 def find_job(session: Session, id: str) -> BidRow:
@@ -63,12 +64,13 @@ def list_jobs(context: Context, wanted: Wanted, after: str | None, limit: int) -
 
         def convert(rows: Sequence[BidRow]) -> list[JobOut | None]:
             outs = job_outs(context, session, rows)
-            return [out if wanted.status in (None, out.status) else None for out in outs]
+            return [out if out is not None and wanted.status in (None, out.status) else None for out in outs]
 
         return read_page(session, query, _BY_RECEPTION, after, limit, convert)
 
 
-def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list[JobOut]:
+def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list[JobOut | None]:
+    """None for a job that can't be read."""
     now = context.now()
     leases = leases_by_job(session, rows)
     accepted = {
@@ -80,8 +82,8 @@ def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list
     accepted_keys = {job: _accepted_key(found, accepted[job]) for job, found in leases.items()}
     newest_keys = {job: _newest_key([by_lease[lease.id] for lease in found]) for job, found in leases.items()}
     checkpoints = _checkpoints(session, (*accepted_keys.values(), *newest_keys.values()))
-    outs = []
-    for row in rows:
+
+    def out(row: BidRow) -> JobOut:
         spec = JobSpec.model_validate(row.spec)
         stopped = early_stop(session, spec, leases[row.id], now)
         status, reason = job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped)
@@ -90,32 +92,31 @@ def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list
             reason = f"the end of its lease {summaries[-1].id} is not deep enough in the chain yet to open the next"
         live = summaries[-1] if summaries and summaries[-1].finished is None else None
         best = checkpoints.get(accepted_keys[row.id])
-        outs.append(
-            JobOut(
-                id=row.id,
-                name=row.name,
-                status=status,
-                reason=reason,
-                bid=Bid.model_validate(row.bid),
-                signature=row.signature,
-                spec=spec,
-                sealed_files={plain: FileRef.model_validate(ref) for plain, ref in row.sealed_files.items()},
-                reported=live.reported if live else accepted[row.id],
-                approved=live.approved if live else accepted[row.id],
-                accepted=accepted[row.id],
-                settled=sum(min(lease.paid // lease.price, lease.end - lease.start) for lease in leases[row.id]),
-                paid=sum(lease.paid for lease in leases[row.id]),
-                fees=sum(lease.fees for lease in leases[row.id]),
-                leases=summaries,
-                final=all(lease.final for lease in summaries),
-                failures=failures[row.id],
-                metrics={} if best is None else dict(best.record["metrics"]),
-                newest=_newest(checkpoints.get(newest_keys[row.id], best), accepted[row.id]),
-                received=row.received,
-                receipt=None if row.receipt is None else ReceiptOut.model_validate(row.receipt),
-            )
+        return JobOut(
+            id=row.id,
+            name=row.name,
+            status=status,
+            reason=reason,
+            bid=Bid.model_validate(row.bid),
+            signature=row.signature,
+            spec=spec,
+            sealed_files={plain: FileRef.model_validate(ref) for plain, ref in row.sealed_files.items()},
+            reported=live.reported if live else accepted[row.id],
+            approved=live.approved if live else accepted[row.id],
+            accepted=accepted[row.id],
+            settled=sum(min(lease.paid // lease.price, lease.end - lease.start) for lease in leases[row.id]),
+            paid=sum(lease.paid for lease in leases[row.id]),
+            fees=sum(lease.fees for lease in leases[row.id]),
+            leases=summaries,
+            final=all(lease.final for lease in summaries),
+            failures=failures[row.id],
+            metrics={} if best is None else dict(best.record["metrics"]),
+            newest=_newest(checkpoints.get(newest_keys[row.id], best), accepted[row.id]),
+            received=row.received,
+            receipt=None if row.receipt is None else ReceiptOut.model_validate(row.receipt),
         )
-    return outs
+
+    return context.unreadable.each(rows, out)
 
 
 def job_status(
@@ -159,7 +160,8 @@ def count_by_status(context: Context, session: Session) -> Counter[JobStatus]:
         leases = leases_by_job(session, rows)
         pages = pages_of(session, {row.client for row in rows})
         for row in rows:
-            stopped = early_stop(session, JobSpec.model_validate(row.spec), leases[row.id], now)
+            spec = context.unreadable.one(row, lambda row: JobSpec.model_validate(row.spec))
+            stopped = None if spec is None else early_stop(session, spec, leases[row.id], now)
             found[job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped)[0]] += 1
     return found
 
@@ -187,7 +189,8 @@ def _newest_key(leases: Sequence[LeaseSummary]) -> Key | None:
 def _checkpoints(session: Session, keys: Iterable[Key | None]) -> dict[Key | None, CheckpointRow]:
     wanted = {key for key in keys if key is not None}
     query = select(CheckpointRow).where(tuple_(col(CheckpointRow.lease), col(CheckpointRow.n)).in_(wanted))
-    return {(row.lease, row.n): row for row in session.exec(query)} if wanted else {}
+    found = session.exec(query) if wanted else ()
+    return {(row.lease, row.n): row for row in found if record_of(row) is not None}
 
 
 def _newest(row: CheckpointRow | None, accepted: int) -> NewestCheckpoint | None:

@@ -1,7 +1,7 @@
 """Leases as the API shows them."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
@@ -15,6 +15,7 @@ from market.store.leases import is_final, state_now
 from market.store.models import ApprovalRow, BidRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
 from market.store.paging import Keyset, read_page
 
+T = TypeVar("T")
 _BY_OPENING = Keyset(col(LeaseRow.opened_block), col(LeaseRow.id))
 
 
@@ -90,7 +91,7 @@ def find_live_lease(session: Session, id: str) -> tuple[LeaseRow, BidRow]:
 def get_lease(context: Context, id: str) -> LeaseOut:
     with context.db.reading() as session:
         find_lease(session, id)
-        return lease_outs(context, session, [session.get_one(LeaseRow, id)])[0]
+        return readable(lease_outs(context, session, [session.get_one(LeaseRow, id)])[0], f"lease {id}")
 
 
 def list_leases(
@@ -107,33 +108,44 @@ def list_leases(
         return read_page(session, query, _BY_OPENING, after, limit, lambda rows: lease_outs(context, session, rows))
 
 
-def lease_outs(context: Context, session: Session, rows: Sequence[LeaseRow]) -> list[LeaseOut]:
-    """Bodies of leases of jobs of this market, with all that belongs to them."""
+def readable(out: T | None, what: str) -> T:
+    """Raises Problem for a thing that is here, but can't be shown."""
+    if out is None:
+        raise Problem(
+            500,
+            Code.INTERNAL,
+            f"what this market has stored of {what} can't be read by this version of it",
+            "Tell the market's operator; `gpumarket reconcile` names it.",
+        )
+    return out
+
+
+def lease_outs(context: Context, session: Session, rows: Sequence[LeaseRow]) -> list[LeaseOut | None]:
+    """Bodies of leases of jobs of this market, with all that belongs to them. None for what can't be read."""
     jobs = {job.id: job for job in session.exec(select(BidRow).where(col(BidRow.id).in_({row.bid for row in rows})))}
     accepted = accepted_by_job(session, jobs, context.now())
     failures = failures_by_job(session, accepted)
     now = context.now()
     summaries = lease_summaries(context, session, rows, now)
-    outs = []
-    for row in rows:
+
+    def out(row: LeaseRow) -> LeaseOut:
         job = jobs[row.bid]
         approval = newest_approval(session, row.id)
-        outs.append(
-            LeaseOut(
-                **dict(summaries[row.id]),
-                job=job.id,
-                bid=Bid.model_validate(job.bid),
-                spec=JobSpec.model_validate(job.spec),
-                rules=context.rule_set(row.rules).rules,
-                prev=row.prev,
-                window=row.window,
-                timeout=row.timeout,
-                job_failures=failures[job.id],
-                approval=_approval_in(approval) if approval else None,
-                rejection=_standing_rejection(session, row.id, approval.n if approval else row.start),
-            )
+        return LeaseOut(
+            **dict(summaries[row.id]),
+            job=job.id,
+            bid=Bid.model_validate(job.bid),
+            spec=JobSpec.model_validate(job.spec),
+            rules=context.rule_set(row.rules).rules,
+            prev=row.prev,
+            window=row.window,
+            timeout=row.timeout,
+            job_failures=failures[job.id],
+            approval=_approval_in(approval) if approval else None,
+            rejection=_standing_rejection(session, row.id, approval.n if approval else row.start),
         )
-    return outs
+
+    return context.unreadable.each(rows, out)
 
 
 def accepted_by_job(session: Session, jobs: Sequence[str] | dict[str, BidRow], now: int) -> dict[str, int]:

@@ -22,6 +22,7 @@ from market.store.events import event_of
 from market.store.leases import phase_of, state_now
 from market.store.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow
 from market.store.paging import Keyset, read_page
+from market.store.unreadable import record_of
 
 _BY_INDEX = Keyset(col(CheckpointRow.n), col(CheckpointRow.lease))
 _BY_RECEPTION = Keyset(col(CheckpointRow.received), col(CheckpointRow.lease), col(CheckpointRow.n))
@@ -43,7 +44,7 @@ def report_progress(context: Context, body: ProgressIn) -> CheckpointOut:
     with context.db.session() as session:
         lease, job = find_lease(session, claim.lease)
         stored = session.get(CheckpointRow, (claim.lease, claim.n))
-        if stored is None or stored.tip != claim.tip:
+        if stored is None or stored.tip != claim.tip or record_of(stored) is None:
             if not _is_accepted_on_chain(session, lease, claim):
                 find_live_lease(session, claim.lease)
                 _check_place(session, lease, claim, stored)
@@ -66,14 +67,6 @@ def _check_record(context: Context, body: ProgressIn, spec: JobSpec) -> None:
             "the job is sealed, but the record names no ciphertext"
             if spec.sealed
             else "the record names a ciphertext, but the job is not sealed"
-        )
-    if not commitment.finite(record.metrics):
-        bad = ", ".join(name for name, value in record.metrics.items() if not commitment.finite({name: value}))
-        raise Problem(
-            422,
-            Code.VALIDATION_FAILED,
-            f"checkpoint.metrics: not finite: {bad}",
-            "Report `failed` if training diverged.",
         )
 
 
@@ -200,15 +193,16 @@ def list_progress(
     with context.db.reading() as session:
 
         def convert(rows: Sequence[CheckpointRow]) -> list[CheckpointOut | None]:
-            return [out if status in (None, out.status) else None for out in _outs(context, session, rows)]
+            outs = _outs(context, session, rows)
+            return [out if out is not None and status in (None, out.status) else None for out in outs]
 
         return read_page(session, query, _BY_RECEPTION, after, limit, convert)
 
 
-def _outs(context: Context, session: Session, rows: Sequence[CheckpointRow]) -> list[CheckpointOut]:
+def _outs(context: Context, session: Session, rows: Sequence[CheckpointRow]) -> list[CheckpointOut | None]:
     ids = {row.lease for row in rows}
     leases = {lease.id: lease for lease in session.exec(select(LeaseRow).where(col(LeaseRow.id).in_(ids)))}
-    return [_out(row, leases.get(row.lease), context.now()) for row in rows]
+    return context.unreadable.each(rows, lambda row: _out(row, leases.get(row.lease), context.now()))
 
 
 def _out(row: CheckpointRow, lease: LeaseRow | None, now: int) -> CheckpointOut:

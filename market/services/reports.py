@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import func
@@ -99,7 +98,7 @@ def list_job_reports(context: Context, job: str, account: str, after: str | None
         query = select(ReportRow).where(ReportRow.bid == job)
         if not find_reader(context, session, job, account).all_logs:
             query = query.where(ReportRow.provider == account)
-        return read_page(session, query, _BY_ID, after, limit, _outs)
+        return read_page(session, query, _BY_ID, after, limit, context.unreadable.reader(_out))
 
 
 def list_reports(
@@ -118,15 +117,11 @@ def list_reports(
         )
         query = query.where(waits if waiting else ~waits)
     with context.db.reading() as session:
-        return read_page(session, query, _BY_ID, after, limit, _without_texts)
+        return read_page(session, query, _BY_ID, after, limit, context.unreadable.reader(_without_text))
 
 
-def _without_texts(rows: Sequence[ReportRow]) -> list[ReportOut]:
-    return [out.model_copy(update={"text": None}) for out in _outs(rows)]
-
-
-def _outs(rows: Sequence[ReportRow]) -> list[ReportOut]:
-    return [_out(row) for row in rows]
+def _without_text(row: ReportRow) -> ReportOut:
+    return _out(row).model_copy(update={"text": None})
 
 
 def _out(row: ReportRow) -> ReportOut:

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
 
 from sqlmodel import Session, col, func, select
 
@@ -132,7 +131,7 @@ def list_grants(context: Context, job: str, reader: str | None, after: str | Non
         query = query.where(KeyGrantRow.reader == reader)
     with context.db.reading() as session:
         find_job(session, job)
-        return read_page(session, query, _BY_READER, after, limit, _grant_outs)
+        return read_page(session, query, _BY_READER, after, limit, context.unreadable.reader(_grant_out))
 
 
 def _signer(context: Context, job: BidRow, body: KeyGrantIn) -> str:
@@ -173,10 +172,6 @@ def _check_signature(context: Context, message: SignedType, signer: str, signatu
             f"the {type(message).__name__} is not signed by {signer}",
             "Sign it with that key, for the chain and the escrow of /v1/info.",
         )
-
-
-def _grant_outs(rows: Sequence[KeyGrantRow]) -> list[KeyGrantIn]:
-    return [_grant_out(row) for row in rows]
 
 
 def _grant_out(row: KeyGrantRow) -> KeyGrantIn:

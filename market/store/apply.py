@@ -37,6 +37,7 @@ from market.store.models import (
     UploadRow,
 )
 from market.store.reports import judge
+from market.store.unreadable import record_of
 
 
 def remember(session: Session, message: Message) -> None:
@@ -117,7 +118,7 @@ def _progress(session: Session, domain: Domain, message: Message) -> CheckpointR
     body = ProgressIn.model_validate(message.body)
     claim = body.claim
     stored = session.get(CheckpointRow, (claim.lease, claim.n))
-    if stored is not None and stored.tip == claim.tip:
+    if stored is not None and stored.tip == claim.tip and record_of(stored) is not None:
         return stored
     if stored is not None:  # what was built on the checkpoint goes with it
         built_on = select(CheckpointRow).where(CheckpointRow.lease == claim.lease, CheckpointRow.n >= claim.n)

@@ -9,11 +9,11 @@ again. The next message gets the same number then and names the one before both,
 was not.
 """
 
-import json
 import os
 import secrets
 import threading
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contracts.errors import UserError
+from contracts.strict_json import write_json
 
 FOLDER = "messages"  # beside the blobs
 
@@ -47,6 +48,17 @@ class Message(BaseModel):
     )
 
 
+@dataclass(frozen=True)
+class BadMessage:
+    """A message that can't be read: of a journal from before the market refused such, or that was damaged."""
+
+    where: str  # file and line, or the message's number, kind and id
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"
+
+
 class Journal:
     """A folder of messages. Threads and processes may share it."""
 
@@ -56,8 +68,8 @@ class Journal:
         self._file: int | None = None  # a descriptor
 
     def append(self, message: Message) -> None:
-        """The message is on disk when this returns. Raises OSError."""
-        line = json.dumps(message.model_dump(mode="json"), sort_keys=True, separators=(",", ":")) + "\n"
+        """The message is on disk when this returns. Raises OSError, and ValueError for what JSON can't hold."""
+        line = write_json(message.model_dump(mode="json"), compact=True) + "\n"
         with self._lock:
             file, self._file = self._new_file() if self._file is None else self._file, None
             try:
@@ -70,16 +82,21 @@ class Journal:
                 raise
             self._file = file
 
-    def read(self, newest: str = "") -> list[Message]:
+    def read(self, newest: str = "", bad: list[BadMessage] | None = None) -> list[Message]:
         """All messages that were accepted, in that order. `newest`: the id of the last one, if that is known.
 
-        Raises UserError if a file is damaged.
+        Lines that are none are left out and added to `bad`; without it, raises UserError for the first one.
         """
         found: list[Message] = []
         for path in sorted(self.folder.glob("*.jsonl")):
             # What follows the last line's end was being written when the process died.
             for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-                found.append(_parse(line, f"line {number} of {path}"))
+                try:
+                    found.append(_parse(line, f"line {number} of {path}"))
+                except UserError as error:
+                    if bad is None:
+                        raise
+                    bad.append(BadMessage(f"line {number} of {path}", error.message.rpartition(" of the market: ")[2]))
         return accepted(found, newest)
 
     def reached(self) -> int:

@@ -1,7 +1,6 @@
 """Lists in pages: a cursor holds the sort key of the last row that was given."""
 
 import base64
-import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from contracts.api.bodies import Page
 from contracts.api.problems import Code, Problem
+from contracts.strict_json import read_json, write_json
 from market.store.columns import UtcTime
 
 DEFAULT_LIMIT = 100
@@ -25,14 +25,14 @@ Out = TypeVar("Out", bound=BaseModel)
 
 def encode_cursor(values: Sequence[Any]) -> str:
     """A cursor of these, which JSON can hold."""
-    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(write_json(values).encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, kinds: Sequence[type]) -> list[Any]:
     """The values in a cursor. Raises Problem if it has not as many, of these very types."""
     try:
-        values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, RecursionError) as error:
+        values = read_json(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except ValueError as error:
         raise _not_ours(cursor) from error
     if not isinstance(values, list) or [type(value) for value in values] != list(kinds):
         raise _not_ours(cursor)

@@ -1,6 +1,5 @@
 """`gpumarket epoch`: what a market has matched, and whether it was right."""
 
-import json
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated
@@ -20,6 +19,7 @@ from contracts.errors import UserError
 from contracts.extras import needed_by
 from contracts.progress_bar import watching
 from contracts.settings import load_settings
+from contracts.strict_json import write_json
 from market.verify.findings import Checked
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into a market's epochs, and verify them.")
@@ -114,7 +114,7 @@ def verify(
     lied = any(one.lies for one in checked)
     if output is Output.JSON:
         typer.echo(
-            json.dumps({"epoch": number, "holds": not lied, "checks": [asdict(one) for one in checked]}, indent=2)
+            write_json({"epoch": number, "holds": not lied, "checks": [asdict(one) for one in checked]}, indent=2)
         )
     else:
         _show(number, checked)

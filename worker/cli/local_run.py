@@ -1,6 +1,5 @@
 """Trains a job on this machine as a worker would, and records what a worker would commit to."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from contracts.commitment import checkpoint_root, next_tip, numerics_class, start_tip
 from contracts.errors import UserError
 from contracts.job.spec import JobSpec
+from contracts.strict_json import write_json
 from contracts.types import to_hex
 from worker.sandbox.limits import Limits
 from worker.sandbox.runner import Runner
@@ -32,7 +32,7 @@ class RunRecord:
     early_stop: str = ""  # why it ended before its last checkpoint, if it did
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(vars(self), indent=2) + "\n")
+        path.write_text(write_json(vars(self), indent=2) + "\n")
 
 
 def train_locally(

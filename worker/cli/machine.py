@@ -1,7 +1,6 @@
 """`gpumarket provider selftest`, `pause`, `resume`, `systemd`: looking after a machine that works for others."""
 
 import getpass
-import json
 import math
 import sys
 import time
@@ -14,6 +13,7 @@ import typer
 from contracts.cli.output import Output, OutputOption, say
 from contracts.errors import UserError
 from contracts.settings import home, load_settings
+from contracts.strict_json import write_json
 from contracts.wallet import keys
 from worker.agent.fleet import EXTRA_SECONDS, registered
 from worker.cli.options import Key
@@ -57,7 +57,7 @@ def selftest(
                 say(f"      [bold]{check.mend}[/]")
     failed = any(check.verdict == "fail" for check in checks)
     if output is Output.JSON:
-        print(json.dumps({"key": name, "ok": not failed, "checks": [vars(check) for check in checks]}, indent=2))
+        print(write_json({"key": name, "ok": not failed, "checks": [vars(check) for check in checks]}, indent=2))
     raise typer.Exit(1 if failed else 0)
 
 
@@ -81,7 +81,7 @@ def pause(
         write_wish(name, until)
     if output is Output.JSON:
         ends_at = until if math.isfinite(until) else None  # UTC seconds
-        print(json.dumps({"keys": names, "paused": True, "until": ends_at}, indent=2))
+        print(write_json({"keys": names, "paused": True, "until": ends_at}, indent=2))
         return
     ends = "`gpumarket provider resume`"
     if math.isfinite(until):
@@ -95,7 +95,7 @@ def resume(key: Keys = None, output: OutputOption = Output.TABLE) -> None:
     for name in names:
         write_wish(name, None)
     if output is Output.JSON:
-        print(json.dumps({"keys": names, "paused": False}, indent=2))
+        print(write_json({"keys": names, "paused": False}, indent=2))
     else:
         say(f"{', '.join(names)}: work goes on")
 

@@ -1,6 +1,5 @@
 """`gpumarket provider earnings`, `withdraw`, `sweep`: what came of the work, and where it goes."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +16,7 @@ from contracts.chain.sending.sender import Sender
 from contracts.cli.output import Output, OutputOption, console, print_whole, say
 from contracts.errors import UserError
 from contracts.progress_bar import watching
+from contracts.strict_json import write_json
 from contracts.types import Address
 from contracts.wallet import keys
 from worker.agent.earnings import Earning, EarningsReader, as_json, total, write_csv
@@ -47,7 +47,7 @@ def earnings(
             raise UserError(f"can't write {csv}: {error.strerror}") from error
     if output is Output.JSON:
         unit = {"token": chain.symbol, "decimals": chain.decimals}
-        print(json.dumps(unit | {"rows": [as_json(row) for row in rows], "total": _total_json(rows)}, indent=2))
+        print(write_json(unit | {"rows": [as_json(row) for row in rows], "total": _total_json(rows)}, indent=2))
     elif csv is not None:
         say(f"wrote {len(rows)} rows to {csv}")
     else:
@@ -176,7 +176,7 @@ class Moves:
 
     def _show(self, done: list[dict[str, Any]]) -> None:
         if self._output is Output.JSON:
-            print(json.dumps({"dry_run": self._sender is None, "transactions": done}, indent=2))
+            print(write_json({"dry_run": self._sender is None, "transactions": done}, indent=2))
             return
         for row in done:
             if self._sender is None:

@@ -1,6 +1,5 @@
 """`gpumarket provider`: offer this machine, train, see what came of it."""
 
-import json
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from contracts.cli.output import Output, OutputOption, console, print_whole
 from contracts.errors import UserError
 from contracts.logs import log_stream
 from contracts.settings import load_settings
+from contracts.strict_json import write_json
 from contracts.wallet import keys
 from contracts.wallet.encryption_keys import unlock
 from worker.agent.agent import Agent
@@ -122,7 +122,7 @@ def status(
         return [status_report(chain, store, name) for name, store in stores.items()]
 
     if output is Output.JSON:
-        print(json.dumps(reports(), indent=2))
+        print(write_json(reports(), indent=2))
         return
     if not watch:
         for table in status_tables(reports()):

@@ -1,6 +1,5 @@
 """`gpumarket provider register`: from what somebody wants and what this machine is to provider.toml and a stake."""
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from contracts.chain.sending.sender import Sender
 from contracts.cli.output import Output, OutputOption, console, say
 from contracts.errors import UserError
 from contracts.settings import load_settings
+from contracts.strict_json import write_json
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS
 from contracts.wallet import keys
 from worker.agent.asks import check_market_terms, gas_today, make_ask
@@ -236,7 +236,7 @@ def _print_json(planned: Registration, dry_run: bool) -> None:
         "missing": str(planned.need.missing),
         "offer": planned.settings.model_dump(mode="json"),
     }
-    print(json.dumps(told, indent=2))
+    print(write_json(told, indent=2))
 
 
 def _say_what_was_done(planned: Registration, path: Path | None) -> None:

@@ -12,7 +12,6 @@ Every file is replaced atomically. Checkpoint n exists from the moment its recor
 """
 
 import contextlib
-import json
 import os
 import shutil
 import threading
@@ -28,6 +27,7 @@ from contracts.chain.events import Opened, Place
 from contracts.errors import UserError
 from contracts.job.spec import JobSpec
 from contracts.orders import Bid, ReportKind, Rules
+from contracts.strict_json import read_json, write_json
 from contracts.terms import Nums, Parties, Terms
 from worker.files import provider_folder, write_atomically
 from worker.training.checkpoints import checkpoint_name
@@ -293,10 +293,10 @@ class Store:
     def read_state(self) -> dict[str, Any]:
         """Small facts of the agent itself: `followed` (block), the newest `ask`."""
         try:
-            state: dict[str, Any] = json.loads((self.folder / STATE_FILE).read_bytes())
+            state: dict[str, Any] = read_json((self.folder / STATE_FILE).read_bytes())
         except (FileNotFoundError, ValueError):
             return {}
         return state
 
     def write_state(self, **changes: Any) -> None:
-        write_atomically(self.folder / STATE_FILE, json.dumps(self.read_state() | changes).encode())
+        write_atomically(self.folder / STATE_FILE, write_json(self.read_state() | changes).encode())

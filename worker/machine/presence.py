@@ -1,6 +1,5 @@
 """Looks whether the machine is needed for something else: the owner's wish on disk, and who is at work here."""
 
-import json
 import math
 import os
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 import psutil
 import pynvml
 
+from contracts.strict_json import read_json, write_json
 from worker.driver.nvml import GpuName, handles
 from worker.files import provider_folder, write_atomically
 from worker.pauses import Pause, decide
@@ -98,7 +98,7 @@ def gpu_processes(names: tuple[GpuName, ...]) -> set[int]:
 def read_wish(key: str) -> float | None:
     """Until when the owner wants a pause (UTC seconds; infinite: until `resume`); None if there is no such wish."""
     try:
-        until = json.loads((provider_folder(key) / PAUSE_FILE).read_bytes())["until"]
+        until = read_json((provider_folder(key) / PAUSE_FILE).read_bytes())["until"]
         return math.inf if until is None else float(until)
     except FileNotFoundError:
         return None
@@ -112,4 +112,4 @@ def write_wish(key: str, until: float | None) -> None:
     if until is None:
         path.unlink(missing_ok=True)
     else:
-        write_atomically(path, json.dumps({"until": until if math.isfinite(until) else None}).encode())
+        write_atomically(path, write_json({"until": until if math.isfinite(until) else None}).encode())

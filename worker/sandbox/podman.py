@@ -6,7 +6,6 @@ image's, which must hold this package and the environment that the Ask names.
 
 import contextlib
 import functools
-import json
 import os
 import secrets
 import shutil
@@ -20,6 +19,7 @@ from typing import Literal
 
 import psutil
 
+from contracts.strict_json import read_json
 from worker.sandbox.bubblewrap import (
     OUTPUT,
     TMP_BYTES,
@@ -153,7 +153,7 @@ def remove_abandoned() -> None:
     listed = _podman("ps", "--all", "--filter", f"label={LABEL}", "--format", "json")
     if listed.returncode != 0:
         return
-    for container in json.loads(listed.stdout or "[]"):
+    for container in read_json(listed.stdout or "[]"):
         owner = container["Labels"][LABEL]
         if identity(int(owner.partition("-")[0])) != owner:
             _podman("rm", "--force", "--ignore", "--time", "0", container["Id"])
@@ -199,7 +199,7 @@ def _controllers() -> list[str]:
     told = _podman("info", "--format", "json")
     if told.returncode != 0:
         return []
-    controllers: list[str] = json.loads(told.stdout)["host"]["cgroupControllers"]
+    controllers: list[str] = read_json(told.stdout)["host"]["cgroupControllers"]
     return controllers
 
 

@@ -13,13 +13,14 @@ whose keys are not text in order, the list of its keys. Kinds are metadata of a 
 word: each is checked against the tensor that it is about.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from contracts.strict_json import read_json, write_json
 
 Kind = str | list[str | int]
 Kinds = Mapping[str, Kind]
@@ -121,7 +122,7 @@ def _with_dtype(tensor: Tensor, name: str) -> Tensor:
 
 def kinds_as_json(kinds: Kinds) -> str:
     """One text for one state, whatever order it was made in. Raises ValueError if it is too long."""
-    text = json.dumps(kinds, sort_keys=True, separators=(",", ":"))
+    text = write_json(kinds, compact=True)
     if len(text) > MAX_KINDS:
         raise ValueError(
             f"{len(kinds)} entries of the state are no plain tensors, and their kinds take {len(text)} bytes; "
@@ -134,10 +135,7 @@ def kinds_from_json(text: str) -> dict[str, Kind]:
     """Raises ValueError unless it is of the form that kinds have; whether they fit the tensors is seen later."""
     if len(text) > MAX_KINDS:
         raise ValueError(f"kinds of {len(text)} bytes are too long")
-    try:
-        found = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("kinds are not nested") from error
+    found = read_json(text)
     if not isinstance(found, dict):
         raise ValueError("kinds are a mapping of names")
     for name, kind in found.items():

@@ -1,7 +1,6 @@
 """A local chain (anvil) with the contracts on it, for development, the demo and tests. Its keys are public."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -24,6 +23,7 @@ from contracts.commitment import canonical_hash
 from contracts.errors import UserError
 from contracts.orders import Rules
 from contracts.settings import CONFIG_NAME, Settings, read_config, write_config
+from contracts.strict_json import read_json, write_json
 from contracts.types import to_hex
 
 CHAIN_ID = 31337
@@ -156,7 +156,7 @@ def start_devnet(
         )
         write_config(home / CONFIG_NAME, settings, CONFIG_COMMENT)
         record = {"pid": process.pid, "rpc_url": url}
-        (home / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+        (home / _RECORD).write_text(write_json(record), encoding="utf-8")
     except BaseException:
         _stop(process)
         raise
@@ -166,7 +166,7 @@ def start_devnet(
 def running(home: Path) -> dict[str, Any] | None:
     """`pid` and `rpc_url` of the living devnet that `home` belongs to; None if there is none (any more)."""
     try:
-        record: dict[str, Any] = json.loads((home / _RECORD).read_text(encoding="utf-8"))
+        record: dict[str, Any] = read_json((home / _RECORD).read_text(encoding="utf-8"))
         os.kill(record["pid"], 0)
         alive = Web3(HTTPProvider(record["rpc_url"], request_kwargs={"timeout": 2})).is_connected()
     except (OSError, ValueError, KeyError):

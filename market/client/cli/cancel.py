@@ -1,6 +1,5 @@
 """`gpumarket job cancel`: one transaction, shown before it is sent."""
 
-import json
 from typing import Any
 
 import typer
@@ -13,6 +12,7 @@ from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
 from contracts.cli.output import Output, OutputOption, console, tokens
 from contracts.settings import load_settings
+from contracts.strict_json import write_json
 from contracts.wallet import keys
 from market.client.cancellation import Cancellation, plan_cancellation
 from market.client.cli.common import (
@@ -71,7 +71,7 @@ def cancel(
         result |= {"transaction": receipt["transactionHash"].to_0x_hex(), "cost_wei": str(gas)}
         say.print(f"Done in block {receipt['blockNumber']}, for {format_ether(gas)} ETH of gas.", highlight=False)
     if output is Output.JSON:
-        typer.echo(json.dumps(result, indent=2))
+        typer.echo(write_json(result, indent=2))
 
 
 def _explain(say: Console, chosen: Cancellation, info: Info, most: int) -> None:

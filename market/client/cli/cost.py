@@ -1,7 +1,5 @@
 """`gpumarket job cost`: where a job's money is, lease by lease."""
 
-import json
-
 import typer
 from rich.table import Table
 
@@ -9,6 +7,7 @@ from contracts.api.bodies import LeaseSummary
 from contracts.api.client import MarketClient
 from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
 from contracts.settings import load_settings
+from contracts.strict_json import write_json
 from market.client.cli.common import JobId, MarketUrl, chosen_job, status_of
 
 app = typer.Typer()
@@ -28,7 +27,7 @@ def cost(job: JobId, market: MarketUrl = None, output: OutputOption = Output.TAB
     if output is Output.JSON:
         leases = [{"lease": lease.id, "provider": lease.provider} | _texts(_row(lease)) for lease in found.leases]
         answer = {"job": found.id, "leases": leases, "total": _texts(total | {"spent": spent})}
-        typer.echo(json.dumps(answer, indent=2))
+        typer.echo(write_json(answer, indent=2))
         return
     table = Table(
         "lease", "provider", "paid for", "price", *MONEY, "state",

@@ -1,6 +1,5 @@
 """`gpumarket job`: submit, list, show and pull; its other commands are in the files beside this one, by their names."""
 
-import json
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -17,6 +16,7 @@ from contracts.errors import UserError
 from contracts.orders import FAILURES
 from contracts.progress_bar import watching
 from contracts.settings import load_settings
+from contracts.strict_json import write_json
 from contracts.wallet import keys
 from market.client import download as pulling
 from market.client import submit as submitting
@@ -149,7 +149,7 @@ def pull(
             )  # fmt: skip
     if output is Output.JSON:
         rows = [{"checkpoint": one.index, "path": str(one.path), "tip": one.tip} for one in pulled]
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(write_json(rows, indent=2))
         return
     for one in pulled:
         console.print(f"{one.path}  checkpoint {one.index}, verified up to tip {one.tip}", soft_wrap=True)

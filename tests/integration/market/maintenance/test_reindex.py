@@ -18,6 +18,7 @@ from contracts.chain.client import Chain
 from contracts.chain.devnet.devnet import Devnet
 from contracts.errors import UserError
 from market.cli.market import app
+from market.cli.reconcile import app as reconciling
 from market.maintenance import reindex
 from market.runtime import context
 from market.store.columns import now
@@ -151,6 +152,45 @@ def test_the_journal_of_two_processes_and_its_damage(market: Lives) -> None:
     path.write_text(path.read_text().replace('"kind":"bid"', '"kind":"bit"', 1))
     with pytest.raises(UserError, match=rf"line \d+ of {path} is no message"):
         journal.read()
+
+
+def write_as_of_old(market: Lives) -> tuple[str, str]:
+    """What a market wrote that took infinite numbers, and a line that was damaged. Returns what names each."""
+    journal = market.context.journal
+    taken = next(message for message in journal.read() if message.kind == "progress")
+    lease, record = taken.body["claim"]["lease"], taken.body["checkpoint"]
+    path = min(journal.folder.glob("*.jsonl"))
+    bad = json.loads(taken.model_dump_json()) | {"number": None, "id": "bad0", "after": ""}
+    bad["body"] = taken.body | {"checkpoint": record | {"seconds": float("inf")}}
+    with path.open("a") as file:
+        file.write(json.dumps(bad) + "\n" + '{"kind": "progress", "rec\n')
+    with market.context.db.session() as session:  # as SQLite kept it
+        row = session.get_one(CheckpointRow, (lease, taken.body["claim"]["n"]))
+        row.record = row.record | {"seconds": None}
+    return "progress bad0", f"line {len(path.read_text().splitlines())} of {path}"
+
+
+@sqlite
+def test_a_journal_of_an_old_market_is_read_to_its_end(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
+    context, before = market.context, everything(market)
+    infinite, damaged = write_as_of_old(market)
+    monkeypatch.setenv("GPUMARKET_MARKET_DATABASE_URL", context.settings.database_url)
+    monkeypatch.setenv("GPUMARKET_MARKET_BLOB_DIR", str(context.settings.blob_dir))
+    monkeypatch.setattr("market.maintenance.reconcile.SECONDS_BETWEEN", 0)
+    run = CliRunner().invoke
+    told = run(reconciling, [], env={"COLUMNS": "300"})
+    assert told.exit_code == 1, told.output
+    for says in (infinite, damaged, "checkpoint.seconds", "journal: messages that can be read"):
+        assert says in told.output, told.output
+    made = run(app, ["reindex", "--yes", "-o", "json"])
+    assert made.exit_code == 1, made.output
+    found = json.loads(made.stdout)
+    assert len(found["left_out"]) == 2 and found["replaced"]
+    assert any(infinite in line for line in found["left_out"]) and any(damaged in line for line in found["left_out"])
+    assert everything(market) == before  # the good one of the same checkpoint is there again
+    again = run(app, ["reindex"])
+    assert again.exit_code == 1 and "left out  2 of the journal's messages" in again.output
+    assert "the database is what it should be" in again.output
 
 
 @sqlite

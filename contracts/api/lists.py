@@ -1,0 +1,71 @@
+"""Lists of what other people said, as a market gives them: one bad item must not hide those beside it."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from contracts.api.bodies import Page
+
+M = TypeVar("M", bound=BaseModel)
+KEPT_NAMES = 1000  # of bad items that were told; older ones are told again
+_NAMES = ("id", "order", "lease", "job", "provider", "number")  # fields that name an item, if it has them
+
+log = structlog.get_logger()
+
+
+class ListReader:
+    """Reads pages item by item. What can't be read is skipped, counted, and named in the log once."""
+
+    def __init__(self) -> None:
+        self.on_skipped: Callable[[], None] = lambda: None
+        self._told: OrderedDict[str, None] = OrderedDict()
+
+    def read(self, model: type[M], content: bytes, path: str) -> Page[M]:
+        """The page that is the answer to a request of `path`. Raises ValueError if it is not a page at all."""
+        try:
+            return Page[model].model_validate_json(content)  # type: ignore[valid-type]
+        except ValidationError:
+            page = Page[Any].model_validate(from_json(content))
+        found: list[M] = []
+        for item in page.items:
+            try:
+                found.append(model.model_validate(item))
+            except (ValueError, RecursionError) as error:
+                self._skip(item, error, path)
+        return Page(items=found, next=page.next)
+
+    def _skip(self, item: Any, error: Exception, path: str) -> None:
+        self.on_skipped()
+        name, problem = _name(item), first_sentence(error)
+        if (key := f"{path} {name} {problem}") in self._told:
+            return
+        self._told[key] = None
+        if len(self._told) > KEPT_NAMES:
+            self._told.popitem(last=False)
+        log.warning(
+            "market.unreadable_item", path=path, item=name, problem=problem,
+            hint="skipped; if there are many, this program may be older than the market",
+        )  # fmt: skip
+
+
+def _name(item: Any) -> str:
+    """By what it would be found: its id, or that of the lease which a report or claim in it is about."""
+    if isinstance(item, dict):
+        for part in (item, item.get("report"), item.get("claim")):
+            if isinstance(part, dict) and (names := [name for name in _NAMES if name in part]):
+                return ", ".join(f"{name} {part[name]!s:.80}" for name in names)
+    return repr(item)[:80]
+
+
+def first_sentence(error: Exception) -> str:
+    """What is wrong with something that could not be read: field and reason, short enough for a line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{where + ': ' if where else ''}{message}"[:300]
+    return f"{type(error).__name__}: {error}"[:300]

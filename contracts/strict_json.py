@@ -1,0 +1,33 @@
+"""JSON as RFC 8259 has it. Python's own reads and writes NaN and infinities as well, which no other reader takes."""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+def read_json(text: str | bytes, *, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """`pairs` makes an object of its entries. Raises ValueError: for what is not JSON, a number too large for a double,
+    or what is nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=pairs)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def write_json(value: Any, *, indent: int | None = None, compact: bool = False) -> str:
+    """`compact`: without spaces, and keys in order. Raises ValueError for a number that is not finite, TypeError."""
+    separators = (",", ":") if compact else None
+    return json.dumps(value, allow_nan=False, indent=indent, sort_keys=compact, separators=separators)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number that JSON has")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:80]} is too large a number")
+    return number

@@ -1,0 +1,63 @@
+"""Rows of strangers' messages, read one by one: what an older market took, and no reader takes any more, is skipped."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import structlog
+from prometheus_client import Counter
+from sqlalchemy import inspect
+
+from contracts.api.bodies import CheckpointRecord
+from contracts.api.lists import first_sentence
+from market.store.models import CheckpointRow
+
+Row = TypeVar("Row")
+Out = TypeVar("Out")
+BROKEN = (ValueError, KeyError, TypeError)  # what reading such a row raises
+KEPT_NAMES = 1000  # of rows that were told; older ones are told again
+
+log = structlog.get_logger()
+
+
+class Unreadable:
+    """Skips, counts, and names in the log once, what can't be read."""
+
+    def __init__(self, counter: Counter) -> None:
+        """`counter` has the label `table`."""
+        self._counter = counter
+        self._told: OrderedDict[str, None] = OrderedDict()
+
+    def each(self, rows: Sequence[Row], read: Callable[[Row], Out]) -> list[Out | None]:
+        """What `read` makes of each row, None where it can't."""
+        return [self.one(row, read) for row in rows]
+
+    def reader(self, read: Callable[[Row], Out]) -> Callable[[Sequence[Row]], list[Out | None]]:
+        """`each`, for the rows of a page."""
+        return lambda rows: self.each(rows, read)
+
+    def one(self, row: Row, read: Callable[[Row], Out]) -> Out | None:
+        try:
+            return read(row)
+        except BROKEN as error:
+            self._tell(row, error)
+            return None
+
+    def _tell(self, row: Any, error: Exception) -> None:
+        state: Any = inspect(row)
+        table, key = str(row.__tablename__), "/".join(map(str, state.identity or ()))
+        self._counter.labels(table).inc()
+        if (name := f"{table} {key}") in self._told:
+            return
+        self._told[name] = None
+        if len(self._told) > KEPT_NAMES:
+            self._told.popitem(last=False)
+        log.warning("market.unreadable_row", table=table, key=key, problem=first_sentence(error))
+
+
+def record_of(row: CheckpointRow) -> CheckpointRecord | None:
+    """None for one that can't be read: its maker may report the checkpoint again."""
+    try:
+        return CheckpointRecord.model_validate(row.record)
+    except ValueError:
+        return None

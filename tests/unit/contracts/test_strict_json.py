@@ -1,0 +1,73 @@
+"""No number that JSON can't hold gets in or out, through whatever model or file."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+import contracts
+from contracts.strict_json import read_json, write_json
+from contracts.types import Finite
+
+NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", '[1, {"a": [2e400]}]', "1" + "0" * 5000, "[" * 5000]
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+def test_what_is_no_number_is_not_read(text: str) -> None:
+    with pytest.raises(ValueError):
+        read_json(text)
+    with pytest.raises(ValueError):
+        read_json(text.encode())
+
+
+def test_numbers_are_read_as_they_are() -> None:
+    read = read_json('[1, -2, 1.5e308, 1e-999, "Infinity"]')
+    assert read == [1, -2, 1.5e308, 0.0, "Infinity"]
+    assert [type(one) for one in read] == [int, int, float, float, str]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [float("-inf")]}])
+def test_what_is_no_number_is_not_written(value: Any) -> None:
+    with pytest.raises(ValueError):
+        write_json(value)
+
+
+@pytest.mark.parametrize("given", ["Infinity", "NaN", "1e999", '"inf"', '"1.5"', "true", "null"])
+def test_a_finite_number_is_one(given: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Finite).validate_json(given)
+
+
+def _models() -> Iterator[type[BaseModel]]:
+    """All that two parties send each other."""
+    for module in pkgutil.walk_packages(contracts.__path__, "contracts."):
+        if module.name.startswith(("contracts.api", "contracts.job", "contracts.orders")):
+            for value in vars(importlib.import_module(module.name)).values():
+                if isinstance(value, type) and issubclass(value, BaseModel) and value is not BaseModel:
+                    yield value
+
+
+def _floats(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schemas of floats in a core schema."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "float":
+            yield schema
+        for key, inner in schema.items():
+            if key not in ("metadata", "serialization"):
+                yield from _floats(inner)
+    elif isinstance(schema, list | tuple):
+        for inner in schema:
+            yield from _floats(inner)
+
+
+def test_no_body_takes_a_number_that_json_can_not_hold() -> None:
+    found = {model.__name__: list(_floats(model.__pydantic_core_schema__)) for model in _models()}
+    lax = {name for name, floats in found.items() if any(one.get("allow_inf_nan", True) for one in floats)}
+    lax |= {name for name, floats in found.items() if not all(one.get("strict", False) for one in floats)}
+    assert not lax
+    assert {"CheckpointRecord", "JobOut", "QuoteOut", "Info", "JobOnMachine", "Stop"} <= {
+        name for name, floats in found.items() if floats
+    }
