@@ -29,14 +29,13 @@ from contracts.api.bodies import (
     JobOut,
     KeyGrantIn,
     LeaseOut,
-    Page,
     ProgressIn,
     RejectionIn,
     ReportIn,
     ReportOut,
 )
 from contracts.api.epochs import ClassPrice, EpochAsk, EpochBid, EpochOut
-from contracts.api.lists import ListReader, first_sentence
+from contracts.api.lists import ListReader, misfit
 from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.problems import Code, Problem
 from contracts.api.quotes import QuoteIn, QuoteOut
@@ -146,17 +145,11 @@ class MarketClient:
         after: str | None = None
         while True:
             given = {key: value for key, value in {"after": after, **params}.items() if value is not None}
-            page = self._read_page(model, path, self._request("GET", path, params=given, headers=headers))
+            page = self.lists.read(model, path, self._request("GET", path, params=given, headers=headers))
             yield from page.items
             if page.next is None:
                 return
             after = page.next
-
-    def _read_page(self, model: type[M], path: str, response: httpx2.Response) -> Page[M]:
-        try:
-            return self.lists.read(model, response.content, path)
-        except ValueError as error:
-            raise _misfit(error) from error
 
     # ------------------------------------------------------------- reads
 
@@ -253,7 +246,7 @@ class MarketClient:
         while True:
             content, headers = body.model_dump_json(by_alias=True), {"content-type": "application/json"}
             response = self._request("POST", "/v1/offers", content=content, headers=headers)
-            page = self._read_page(OfferOut, "/v1/offers", response)
+            page = self.lists.read(OfferOut, "/v1/offers", response)
             yield from page.items
             if page.next is None:
                 return
@@ -394,11 +387,4 @@ def _parse(model: type[M], response: httpx2.Response) -> M:
     try:
         return model.model_validate_json(response.content)
     except ValidationError as error:
-        raise _misfit(error) from error
-
-
-def _misfit(error: Exception) -> UserError:
-    return UserError(
-        f"the market's answer does not fit this version of gpumarket: {first_sentence(error)}",
-        "Are market and this program of the same version?",
-    )
+        raise misfit(error) from error

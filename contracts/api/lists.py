@@ -2,19 +2,27 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from contracts.api.bodies import Page
+from contracts.errors import UserError
 
 M = TypeVar("M", bound=BaseModel)
 KEPT_NAMES = 1000  # of bad items that were told; older ones are told again
 _NAMES = ("id", "order", "lease", "job", "provider", "number")  # fields that name an item, if it has them
 
 log = structlog.get_logger()
+
+
+class Answer(Protocol):
+    """An HTTP answer."""
+
+    @property
+    def content(self) -> bytes: ...
 
 
 class ListReader:
@@ -24,12 +32,12 @@ class ListReader:
         self.on_skipped: Callable[[], None] = lambda: None
         self._told: OrderedDict[str, None] = OrderedDict()
 
-    def read(self, model: type[M], content: bytes, path: str) -> Page[M]:
-        """The page that is the answer to a request of `path`. Raises ValueError if it is not a page at all."""
+    def read(self, model: type[M], path: str, response: Answer) -> Page[M]:
+        """The page that is the answer to a request of `path`. Raises UserError if it is not a page at all."""
         try:
-            return Page[model].model_validate_json(content)  # type: ignore[valid-type]
+            return Page[model].model_validate_json(response.content)  # type: ignore[valid-type]
         except ValidationError:
-            page = Page[Any].model_validate(from_json(content))
+            page = _loosely(response.content)
         found: list[M] = []
         for item in page.items:
             try:
@@ -50,6 +58,21 @@ class ListReader:
             "market.unreadable_item", path=path, item=name, problem=problem,
             hint="skipped; if there are many, this program may be older than the market",
         )  # fmt: skip
+
+
+def _loosely(content: bytes) -> Page[Any]:
+    try:
+        return Page[Any].model_validate(from_json(content))
+    except ValueError as error:
+        raise misfit(error) from error
+
+
+def misfit(error: Exception) -> UserError:
+    """For an answer that is no market's, or another version's."""
+    return UserError(
+        f"the market's answer does not fit this version of gpumarket: {first_sentence(error)}",
+        "Are market and this program of the same version?",
+    )
 
 
 def _name(item: Any) -> str:

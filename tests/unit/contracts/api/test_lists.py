@@ -1,6 +1,7 @@
 """A list of other people's messages: one that can't be read hides none of the others."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,8 +9,13 @@ from structlog.testing import capture_logs
 
 from contracts.api.bodies import ReportOut
 from contracts.api.lists import ListReader
+from contracts.errors import UserError
 from contracts.orders import Report
 from contracts.types import ZERO_HASH
+
+
+def answer(content: bytes) -> Any:
+    return SimpleNamespace(content=content)
 
 
 def report(id: int) -> dict[str, Any]:
@@ -41,7 +47,7 @@ def test_the_others_are_given(bad: Any) -> None:
     content = json.dumps({"items": [report(1), bad, report(2)], "next": "there"}).encode()
     with capture_logs() as logs:
         for _ in range(3):
-            page = reader.read(ReportOut, content, "/v1/reports")
+            page = reader.read(ReportOut, "/v1/reports", answer(content))
             assert ([one.id for one in page.items], page.next) == ([1, 2], "there")
     assert len(skipped) == 3
     assert [line["event"] for line in logs] == ["market.unreadable_item"]  # told once
@@ -51,7 +57,7 @@ def test_the_others_are_given(bad: Any) -> None:
 def test_a_bad_item_is_named() -> None:
     content = json.dumps({"items": [report(7) | {"text": 5}], "next": None}).encode()
     with capture_logs() as logs:
-        assert ListReader().read(ReportOut, content, "/v1/reports").items == []
+        assert ListReader().read(ReportOut, "/v1/reports", answer(content)).items == []
     assert (logs[0]["item"], logs[0]["problem"].partition(":")[0]) == (f"id 7, provider 0x{'11' * 20}", "text")
 
 
@@ -59,5 +65,5 @@ def test_a_bad_item_is_named() -> None:
     "content", [b"", b"[]", b"{}", b"<html>", b'{"items": 3}', b'{"items": [], "next": 5}', b"[" * 9999]
 )
 def test_what_is_no_page_is_no_list(content: bytes) -> None:
-    with pytest.raises(ValueError):
-        ListReader().read(ReportOut, content, "/v1/reports")
+    with pytest.raises(UserError, match="does not fit"):
+        ListReader().read(ReportOut, "/v1/reports", answer(content))
