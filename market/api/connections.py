@@ -3,7 +3,6 @@ have. uvicorn limits none of it, and a stranger needs no key for any.
 """
 
 import asyncio
-import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from contracts.api.problems import Code, Problem
+from contracts.strict_json import write_json
 from market.api.rate_limits import network_of
 
 MAX_URL = 8_192  # bytes
@@ -199,7 +199,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.cycle is None or self.cycle.response_complete or waits:
-            body = json.dumps(problem.body()).encode()
+            body = write_json(problem.body()).encode()
             head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
             self.transport.write(STATUS_LINE[problem.status] + head % len(body) + body)
         self.transport.close()

@@ -1,6 +1,5 @@
 """JSON bodies from strangers: bounded before they are read, and read beside the event loop."""
 
-import json
 import re
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 
 from contracts.api.problems import Code, Problem
+from contracts.strict_json import read_json
 from market.api.dependencies import get_caller, get_context
 from market.api.request_ids import bind_lease
 
@@ -58,7 +58,7 @@ class JsonRoute(APIRoute):
             body = await request.body()
             if not body or not _is_json(request.headers.get("content-type", "")):
                 return await handle(request)  # which says so
-            value = await _beside(body, read_json, body)
+            value = await _beside(body, read_body, body)
             bind_lease(value)
             return await handle(Parsed(request, body, await _beside(body, validate, value)))
 
@@ -74,7 +74,7 @@ def _is_json(content_type: str) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-def read_json(body: bytes) -> Any:
+def read_body(body: bytes) -> Any:
     """Raises Problem: not JSON in UTF-8, NaN or infinity, half a surrogate pair, too many values, nested too deep."""
     if _signs(body) > MAX_VALUES and _signs(_TEXT.sub(b'""', body)) > MAX_VALUES:
         raise _invalid(f"the body has more than {MAX_VALUES} values in it")
@@ -89,8 +89,8 @@ def read_json(body: bytes) -> Any:
 def _deep(body: bytes) -> Any:
     """What is nested so deep that no route takes it, so that the route can name the field."""
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
+        return read_json(body)
+    except ValueError as error:
         raise _invalid("the body is nested too deep") from error
 
 
