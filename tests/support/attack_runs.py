@@ -24,9 +24,9 @@ LIMITS = Limits(memory_mb=800, disk_mb=64, files=2000, processes=48, start_secon
 as_anybody = pytest.mark.as_anybody
 
 
-def job(folder: Path, recipe: str, config: dict[str, Any], steps: int = 20) -> JobSpec:
+def job(folder: Path, recipe: str, config: dict[str, Any], steps: int = 20, source: Path = ATTACKS) -> JobSpec:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.py").write_bytes(ATTACKS.read_bytes())
+    (folder / "recipe.py").write_bytes(source.read_bytes())
     return JobSpec(
         recipe=f"recipe.py:{recipe}",
         files={"recipe.py": hash_file(folder / "recipe.py")},
@@ -44,10 +44,11 @@ def attack(
     runtime: bubblewrap.Sandbox | None = None,
     limits: Limits = LIMITS,
     steps: int = 20,
+    source: Path = ATTACKS,
     **config: Any,
 ) -> Failed:
     """What the run ends with. It always is a failure, and the worker that runs it is still there to say so."""
-    spec = job(folder / "job", recipe, config, steps)
+    spec = job(folder / "job", recipe, config, steps, source)
     last: Message | None = None
     with Runner(spec, folder / "job", folder / "work", limits=limits, runtime=runtime) as run:
         assert run.sandbox == ("podman" if runtime else "bubblewrap")

@@ -25,6 +25,7 @@ Environment=GPUMARKET_HOME={home}
 KillMode=mixed
 KillSignal=SIGTERM
 TimeoutStopSec={stop_seconds}
+Delegate=memory
 Restart=on-failure
 RestartSec=10
 {user}

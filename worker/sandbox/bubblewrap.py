@@ -27,8 +27,9 @@ import worker
 from contracts.errors import UserError
 from worker.recipes import SHIPPED
 from worker.sandbox import seccomp
+from worker.sandbox.cgroups import MemoryGroup, new_memory_group
 from worker.sandbox.gpus import Gpu, device_nodes, node_inside
-from worker.sandbox.limits import Limits, descendants
+from worker.sandbox.limits import MB, Limits, descendants
 from worker.training.failures import Failure
 
 SandboxKind = Literal["bubblewrap", "podman", "none"]
@@ -74,6 +75,9 @@ class Sandbox(Protocol):
     def members(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
         """What runs, to be measured by the worker; empty where the kernel limits all together."""
 
+    def exceeded_memory(self) -> bool:
+        """Whether the kernel has ended a process of it for its memory. Known after `end`, too."""
+
     def end(self, process: subprocess.Popen[bytes]) -> None:
         """Kills all that was started; returns when it is gone."""
 
@@ -92,6 +96,9 @@ class Bare:
     def members(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return descendants(process.pid)
 
+    def exceeded_memory(self) -> bool:
+        return False
+
     def end(self, process: subprocess.Popen[bytes]) -> None:
         kill_tree(process)
 
@@ -100,6 +107,10 @@ class Bubblewrap(Bare):
     """Run by root, the program belongs to a user of its own, so that it is nobody's owner, and countable."""
 
     kind: SandboxKind = "bubblewrap"
+
+    def __init__(self) -> None:
+        self._group: MemoryGroup | None = None
+        self._exceeded = False
 
     def problem(self) -> str | None:
         return bubblewrap_problem()
@@ -110,8 +121,22 @@ class Bubblewrap(Bare):
             program = given_to(uid, program)
         with filter_file() as (passed, options):
             command = bubblewrap_command(program, options, uid=uid)
+            self._group = new_memory_group(program.limits.memory_mb * MB)
+            if self._group is not None:
+                command = self._group.command(command)
             # Of the worker's variables bubblewrap needs none, and its own are readable inside.
             return popen(command, {"PATH": os.environ.get("PATH", os.defpath)}, pass_fds=passed)
+
+    def exceeded_memory(self) -> bool:
+        if self._group is not None:
+            self._exceeded = self._exceeded or self._group.kills() > 0
+        return self._exceeded
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        self.exceeded_memory()
+        kill_tree(process)
+        if self._group is not None:
+            self._group.remove()
 
 
 _runs = itertools.count()
@@ -302,9 +327,13 @@ def bubblewrap_problem() -> str | None:
     """Why bubblewrap can't be used here, found by using it once; None if it can."""
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed"
+    sandbox = Bubblewrap()
     try:
-        process = Bubblewrap().start(Program([sys.executable, "-S", "-c", ""]))
-        _, said = process.communicate(timeout=30)
+        process = sandbox.start(Program([sys.executable, "-S", "-c", ""]))
+        try:
+            _, said = process.communicate(timeout=30)
+        finally:
+            sandbox.end(process)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"bubblewrap does not start: {error}"
     if process.returncode == 0:

@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from worker.sandbox.kernel_memory import beside_resident, check_handles, open_handles
 from worker.training.failures import Failure
 from worker.training.messages import ResourceLimits
 
@@ -21,6 +21,7 @@ BASE_DATA_MB = 1024
 
 ENTRY_BYTES = 4096  # that a file takes beside its content
 MEMORY_FOLDERS = ("/tmp", "/dev/shm")
+MORE_MEMORY = "ask for more memory_mb, or need less"
 
 
 @dataclass(frozen=True)
@@ -61,23 +62,25 @@ def check_usage(processes: Iterable[psutil.Process], output: Path, limits: Limit
     for process in seen:
         try:
             threads += process.num_threads()
-            resident += process.memory_info().rss + _swapped(process.pid)
+            resident += process.memory_info().rss + beside_resident(process.pid)
         except psutil.Error:
             continue
         _check_memory_folders(process.pid, limits)
-        _check_sockets(process.pid, limits)
     if resident > limits.memory_mb * MB:
-        resident = sum(_own_share(one.pid) + _swapped(one.pid) for one in seen)  # shared memory was counted for each
+        # Shared memory was counted for each.
+        resident = sum(_own_share(one.pid) + beside_resident(one.pid) for one in seen)
     if resident > limits.memory_mb * MB:
         raise Failure(
             "memory",
             f"the training process uses {resident // MB} MB of memory, {limits.memory_mb} MB are allowed",
-            "ask for more memory_mb, or need less",
+            MORE_MEMORY,
         )
     if threads > limits.processes:
         raise Failure("processes", f"{threads} processes and threads run, {limits.processes} are allowed")
+    handles = open_handles(seen, os.stat(output).st_dev, limits.files)
+    check_handles(handles, seen, limits.sockets)
     entries, used = folder_usage(output, limits)
-    used += deleted_bytes(seen, output, limits)
+    used += sum(handles.deleted.values())
     if used > limits.disk_mb * MB:
         raise Failure("disk", f"the output folder has over {limits.disk_mb} MB", "write smaller checkpoints")
     if entries > limits.files:
@@ -93,46 +96,6 @@ def _own_share(pid: int) -> int:
             return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
         return int(text.partition("\nPss:")[2].split()[0]) * 1024
     return 0
-
-
-def _swapped(pid: int) -> int:
-    """Bytes of a process that the kernel has put on disk."""
-    try:
-        return int(Path(f"/proc/{pid}/status").read_text().partition("\nVmSwap:")[2].split()[0]) * 1024
-    except (OSError, IndexError):
-        return 0
-
-
-def _check_sockets(pid: int, limits: Limits) -> None:
-    try:
-        if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
-            return  # not in a sandbox, or what starts one
-        used = int(Path(f"/proc/{pid}/net/sockstat").read_text().split()[2])
-    except (OSError, IndexError):
-        return
-    if used > limits.sockets:
-        raise Failure("memory", f"{used} sockets are open, {limits.sockets} are allowed", "use fewer")
-
-
-def deleted_bytes(processes: Iterable[psutil.Process], output: Path, limits: Limits) -> int:
-    """Bytes on the output folder's disk of files without a name, which their processes still have open.
-
-    Raises Failure("disk") if more files are open than the folder may have.
-    """
-    disk = os.stat(output).st_dev
-    sizes: dict[int, int] = {}
-    count = 0
-    for process in processes:
-        with contextlib.suppress(OSError), os.scandir(f"/proc/{process.pid}/fd") as entries:
-            for entry in entries:
-                count += 1
-                if count > limits.files:
-                    raise Failure("disk", f"over {limits.files} files are open", "open fewer files")
-                with contextlib.suppress(OSError):
-                    file = entry.stat()
-                    if file.st_dev == disk and not file.st_nlink and stat.S_ISREG(file.st_mode):
-                        sizes[file.st_ino] = file.st_blocks * 512
-    return sum(sizes.values())
 
 
 def _check_memory_folders(pid: int, limits: Limits) -> None:

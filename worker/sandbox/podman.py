@@ -36,6 +36,7 @@ from worker.sandbox.bubblewrap import (
     scratch_folder,
     view,
 )
+from worker.sandbox.cgroups import identity
 from worker.sandbox.limits import MB
 
 LABEL = "gpumarket.worker"  # of a container: which process looks after it
@@ -80,6 +81,9 @@ class Podman:
 
     def members(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return []  # the container's control group has the limits
+
+    def exceeded_memory(self) -> bool:
+        return False  # the kernel's kill is all that podman tells
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
         _podman("rm", "--force", "--ignore", "--time", "0", self._name)
@@ -157,15 +161,6 @@ def remove_abandoned() -> None:
         owner = container["Labels"][LABEL]
         if identity(int(owner.partition("-")[0])) != owner:
             _podman("rm", "--force", "--ignore", "--time", "0", container["Id"])
-
-
-def identity(pid: int) -> str | None:
-    """A process, told from a later one of the same id by when it began, in ticks since boot; None if it is gone."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
-    except OSError:
-        return None
-    return f"{pid}-{after_name.split()[19]}"
 
 
 @functools.cache

@@ -18,8 +18,9 @@ from worker.driver.nvml import GpuName
 from worker.sandbox import bubblewrap
 from worker.sandbox.bubblewrap import Program, Sandbox
 from worker.sandbox.gpus import granted, training_environment
-from worker.sandbox.limits import Limits, check_usage, prefer_to_kill
+from worker.sandbox.limits import MORE_MEMORY, Limits, check_usage, prefer_to_kill
 from worker.sandbox.log import CappedLog
+from worker.sandbox.network import with_small_buffers
 from worker.sandbox.output import OutputFolder
 from worker.training import messages
 from worker.training.checkpoints import DIGEST_BYTES, TakenCheckpoint, check_trace, trace_name
@@ -74,6 +75,7 @@ class Runner:
         is no sandbox for the recipe; `trusted` is this machine's owner's word that it needs none.
         """
         self.spec, self.limits = spec, limits or Limits()
+        self._watched = self.limits  # of what the worker looks at
         self.first, self.last = first, spec.checkpoints if last is None else last
         check_environment(spec.environment)
         recipe_file = job_folder / spec.recipe_path
@@ -203,6 +205,8 @@ class Runner:
     def _start(self) -> subprocess.Popen[bytes]:
         process = self._sandbox.start(self._program())
         prefer_to_kill(process.pid)
+        if self.sandbox == "bubblewrap":
+            self._watched = with_small_buffers(process.pid, self.limits)
         self._process = process
         self._write(self._config().model_dump_json().encode())
         if process.stdin is not None:
@@ -220,8 +224,10 @@ class Runner:
                 return self._fail(
                     Failure("hang", "the training process said nothing for too long", "see the log's end")
                 )
+            if self._sandbox.exceeded_memory():
+                return self._fail(self._too_much_memory())
             try:
-                check_usage(self._sandbox.members(process), self._output.path, self.limits)
+                check_usage(self._sandbox.members(process), self._output.path, self._watched)
             except Failure as failure:
                 return self._fail(failure)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -234,6 +240,8 @@ class Runner:
                 if len(line) > MAX_LINE:
                     raise Failure("protocol", f"the training process sent a line over {MAX_LINE} bytes")
                 message = self._conversation.hear(line)
+                if isinstance(message, Failed) and self._sandbox.exceeded_memory():
+                    raise self._too_much_memory()  # what it says then is what came of that
                 if isinstance(message, messages.Terminal):
                     return self._finish(message)
                 if isinstance(message, Checkpoint):
@@ -337,9 +345,12 @@ class Runner:
         tail = self._log.tail()
         killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL)
         # A container's limit makes the kernel kill; under bubblewrap it is `check_usage` that ends what is too big.
+        if self._sandbox.exceeded_memory():
+            over = self._too_much_memory()
+            return Failed(kind=over.kind, message=over.message, hint=over.hint)
         if any(mark in tail for mark in MEMORY_MARKS) or (killed and self.sandbox == "podman"):
-            hint = "ask for more memory_mb, or need less"
-            return Failed(kind="memory", message=f"the training process ran out of memory (code {code})", hint=hint)
+            message = f"the training process ran out of memory (code {code})"
+            return Failed(kind="memory", message=message, hint=MORE_MEMORY)
         if killed:
             hint = "see whether this machine ran out of memory"
             return Failed(kind="killed", message=f"something killed the training process (code {code})", hint=hint)
@@ -347,6 +358,15 @@ class Runner:
             return Failed(kind="disk", message=f"a file grew over {self.limits.disk_mb} MB")
         last_line = next((line for line in reversed(tail.splitlines()) if line.strip()), "nothing in its log")
         return Failed(kind="exit", message=f"the training process ended with code {code}: {last_line[:500]}")
+
+    def _too_much_memory(self) -> Failure:
+        allowed = self.limits.memory_mb
+        return Failure(
+            "memory",
+            f"the training process used all of its memory: {allowed} MB are allowed, "
+            "with what the kernel holds for it and with its files in /tmp and /dev/shm",
+            MORE_MEMORY,
+        )
 
 
 def _close_pipes(process: subprocess.Popen[bytes]) -> None:

@@ -33,6 +33,7 @@ MEMORY_WORDS = (
     "out of memory",
     "Cannot allocate memory",
 )
+MAX_SIGNALS = 1024  # that wait, and timers: the kernel's memory
 
 
 class Commands:
@@ -157,6 +158,7 @@ def _checkpoint(saved: CheckpointSaved) -> messages.Checkpoint:
 def limit_resources(limits: ResourceLimits) -> None:
     """Limits this process and its children for good (only a privileged process could raise them again)."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_SIGPENDING, (MAX_SIGNALS, MAX_SIGNALS))
     for kind, value in (
         (resource.RLIMIT_DATA, limits.data),
         (resource.RLIMIT_FSIZE, limits.file_size),

@@ -58,6 +58,23 @@ def test_the_filter_refuses_what_it_lists_and_no_more(machine: str) -> None:
     assert run_filter(machine, known.ioctl, 2, 0x5413) == ALLOW
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_what_makes_the_kernel_hold_memory_is_refused_by_its_arguments(machine: str) -> None:
+    known = seccomp.ARCHITECTURES[machine]
+    for protocol, answer in ((0, ALLOW), (6, ALLOW), (17, ALLOW), (132, errno.EPROTONOSUPPORT), (262, 93)):
+        assert run_filter(machine, known.socket, 2, 1, protocol) == answer, protocol
+    private, huge = 0x22, 0x40022 | 21 << 26
+    assert run_filter(machine, known.mmap, 0, 4096, 3, private) == ALLOW
+    assert run_filter(machine, known.mmap, 0, 4096, 3, huge) == errno.ENOMEM
+    for command in range(2000):
+        assert run_filter(machine, known.fcntl, 3, command) == (errno.EPERM if command == 1031 else ALLOW)
+    for option in range(90):
+        assert run_filter(machine, known.prctl, option) == (errno.EPERM if option == 22 else ALLOW)
+        expected = errno.EPERM if option in seccomp.BUFFER_OPTIONS else ALLOW
+        assert run_filter(machine, known.setsockopt, 3, 1, option) == expected
+        assert run_filter(machine, known.setsockopt, 3, 6, option) == ALLOW  # TCP's own have other numbers
+
+
 def test_x32_calls_are_refused() -> None:
     assert run_filter("x86_64", 0x4000_0000 | 101) == errno.ENOSYS
 

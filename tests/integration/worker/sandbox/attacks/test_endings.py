@@ -12,7 +12,8 @@ import pytest
 from tests.support import ROOT
 from tests.support.attack_runs import as_anybody, attack
 from worker.sandbox import bubblewrap
-from worker.sandbox.podman import Podman, identity
+from worker.sandbox.cgroups import identity
+from worker.sandbox.podman import Podman
 
 
 @as_anybody

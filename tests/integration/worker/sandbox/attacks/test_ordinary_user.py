@@ -12,7 +12,8 @@ from tests.support import ROOT
 
 USER = 12_345  # an ordinary one, which need not have an account
 
-FEW = "nothing_outside or ForkBomb or dies_with"  # where being root makes the greatest difference
+# Where being root makes the greatest difference.
+FEW = "nothing_outside or ForkBomb or dies_with or (are_small and TcpBuffers) or InFlight"
 
 
 @pytest.mark.timeout(600)

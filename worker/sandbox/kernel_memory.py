@@ -1,0 +1,119 @@
+"""Memory of the kernel that a run holds, and that is no process's own: what of it can be seen from outside.
+
+A control group (cgroups.py) counts all of it. This is for machines without; there the filter of system calls refuses
+what can't be seen.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from worker.training.failures import Failure
+
+EVENT_POLLS = 128  # each may watch thousands of files, at 200 bytes a watch
+IN_FLIGHT = 64  # files that are on their way in messages, where nobody has them open
+FILE_LOCKS = 2_000
+LOCK_BYTES = 1 << 18  # of the machine's list of locks, which is looked at first
+POLL_LINK = "anon_inode:[eventpoll]"
+COUNTED = ("VmSwap:", "VmPTE:", "HugetlbPages:")  # on disk, page tables, huge pages of the reserve: all in kB
+
+
+@dataclass
+class Handles:
+    """What processes have open."""
+
+    count: int = 0
+    deleted: dict[int, int] = field(default_factory=dict)  # bytes of files of one disk that have no name, by inode
+    sockets: set[int] = field(default_factory=set)
+    in_flight: int = 0
+    polls: int = 0
+
+
+def beside_resident(pid: int) -> int:
+    """Bytes that a process takes beside its resident memory."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith(COUNTED)) * 1024
+    except (OSError, IndexError, ValueError):  # it has ended
+        return 0
+
+
+def open_handles(processes: Iterable[psutil.Process], disk: int, most: int) -> Handles:
+    """`disk`: of which deleted files are counted, by its device number. Raises Failure("disk") for over `most`."""
+    found = Handles()
+    for process in processes:
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{process.pid}/fd") as entries:
+            for entry in entries:
+                found.count += 1
+                if found.count > most:
+                    raise Failure("disk", f"over {most} files are open", "open fewer files")
+                with contextlib.suppress(OSError):
+                    _look_at(found, process.pid, entry, disk)
+    return found
+
+
+def _look_at(found: Handles, pid: int, entry: os.DirEntry[str], disk: int) -> None:
+    file = entry.stat()
+    if stat.S_ISSOCK(file.st_mode):
+        if file.st_ino not in found.sockets:
+            found.sockets.add(file.st_ino)
+            found.in_flight += _number(Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text(), "scm_fds:")
+    elif stat.S_ISREG(file.st_mode):
+        if file.st_dev == disk and not file.st_nlink:
+            found.deleted[file.st_ino] = file.st_blocks * 512
+    elif not stat.S_IFMT(file.st_mode) and os.readlink(entry.path) == POLL_LINK:
+        found.polls += 1
+
+
+def _number(text: str, name: str) -> int:
+    words = text.split()
+    return int(words[words.index(name) + 1]) if name in words else 0
+
+
+def check_handles(found: Handles, processes: Iterable[psutil.Process], sockets: int) -> None:
+    """Raises Failure("memory") if more sockets, files on their way, watches or locks are held than training needs."""
+    members = list(processes)
+    used = max((_sockets_in_use(process.pid) for process in members), default=0)
+    if used > sockets:
+        raise Failure("memory", f"{used} sockets are open, {sockets} are allowed", "use fewer")
+    if used - len(found.sockets) > IN_FLIGHT:
+        unseen = used - len(found.sockets)
+        raise Failure("memory", f"{unseen} sockets are held by no process, {IN_FLIGHT} may be", "accept them, or close")
+    if found.in_flight > IN_FLIGHT:
+        message = f"{found.in_flight} open files are on their way between sockets, {IN_FLIGHT} may be"
+        raise Failure("memory", message, "receive them before you send more")
+    if found.polls > EVENT_POLLS:
+        raise Failure("memory", f"{found.polls} epoll objects are open, {EVENT_POLLS} are allowed", "use fewer")
+    if _file_locks(members) > FILE_LOCKS:
+        raise Failure("memory", f"over {FILE_LOCKS} locks on files are held", "lock whole files")
+
+
+def _sockets_in_use(pid: int) -> int:
+    """In the process's own network; 0 if that is ours: then it is not in a sandbox, or what starts one."""
+    try:
+        if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
+            return 0
+        return int(Path(f"/proc/{pid}/net/sockstat").read_text().split()[2])
+    except (OSError, IndexError):
+        return 0
+
+
+def _file_locks(members: Iterable[psutil.Process]) -> int:
+    """Locks on parts of files. Slow where this machine has many, whoever holds them: counting then ends early."""
+    with open("/proc/locks", "rb") as all_locks:
+        if all_locks.read(LOCK_BYTES).count(b"\n") <= FILE_LOCKS:
+            return 0
+    held = 0
+    for process in members:
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{process.pid}/fdinfo") as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError), open(entry.path, "rb") as info:
+                    held += info.read(LOCK_BYTES).count(b"lock:")
+                if held > FILE_LOCKS:
+                    return held
+    return held
