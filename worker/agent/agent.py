@@ -33,6 +33,8 @@ SLICE_SECONDS = 0.2  # within which a signal is noticed
 SENDER_SECONDS = 60.0  # for a transaction to be mined
 COLLECT_SECONDS = 600.0  # between two looks for old traces
 DISK_SECONDS = 30.0  # between two looks at how much disk is taken
+BLIND_SECONDS = 60.0  # without a look at the chain, after which the standing Ask is withdrawn
+TELL_SECONDS = 30.0  # between two words on a long search
 HURRY_SHARE = 0.4  # of the grace time, left for transactions alone
 
 
@@ -62,6 +64,8 @@ class Agent:
         self._done = 0
         self._collect_at = self._measure_disk_at = 0.0  # monotonic
         self._disk_is_there = True
+        self._blind_since: float | None = None  # monotonic: since when leases can't be looked for
+        self._tell_search_at = time.monotonic() + TELL_SECONDS
         self._backed_off: set[str] = set()  # leases that were refused
         self._trouble = Trouble(log.bind(provider=account.address))
         self._tools = LeaseTools(
@@ -127,7 +131,7 @@ class Agent:
         self._heed_owner()
         if not self.stopping:
             self._look_for_leases()
-        if self._paused and not self.stopping:
+        if (self._paused or self._is_blind(BLIND_SECONDS)) and not self.stopping:
             self._guarded("ask", self._ask.withdraw)
         if self.stopping or (self._once and self._runs):
             self._withdraw()
@@ -150,7 +154,11 @@ class Agent:
         active = sum(run.active for run in self._runs.values())
         more = not self._once or (not self._runs and not self._done)
         free = not self.stopping and self._paused is None and more and active < self._settings.max_active
-        return free and self._has_disk()
+        return free and not self._is_blind() and self._has_disk()
+
+    def _is_blind(self, seconds: float = 0.0) -> bool:
+        """Whether leases can't be looked for, and for so long: one that is never seen costs a penalty."""
+        return self._blind_since is not None and time.monotonic() >= self._blind_since + seconds
 
     def _has_disk(self) -> bool:
         """Whether one more job fits into what all of them may take."""
@@ -211,14 +219,26 @@ class Agent:
                 self._start(folder)
 
     def _look_for_leases(self) -> None:
+        problem = None
         try:
-            for folder in discover(self._chain, self._account.address, self._store):
+            for folder in discover(self._chain, self._account.address, self._store, self._tell_search):
                 self._start(folder)
-            self._trouble.over("chain")
         except NODE_AWAY as error:
-            self._trouble.at("chain", f"{type(error).__name__}: {error}"[:300])
+            problem = f"{type(error).__name__}: {error}"[:500]
         except UserError as error:
-            self._trouble.at("chain", error.message)
+            problem = error.message
+        if problem is None:
+            self._blind_since = None
+            self._trouble.over("chain")
+        else:
+            self._blind_since = self._blind_since or time.monotonic()
+            self._trouble.at("chain", f"leases can't be looked for, so there is no Ask: {problem}")
+
+    def _tell_search(self, what: str, done: int = 0, total: int | None = None) -> None:
+        """Of a node that gives few blocks at once, years of a chain take long."""
+        if total and done < total and time.monotonic() > self._tell_search_at:
+            self._tell_search_at = time.monotonic() + TELL_SECONDS
+            log.info("chain.searched", provider=self._account.address, blocks=done, of=total)
 
     def _start(self, folder: LeaseFolder) -> None:
         run = LeaseRun(folder, self._tools, self._settings.sold(self._ask.min_pay).wants)

@@ -15,6 +15,8 @@ from contracts.amounts import format_amount
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
 from contracts.chain.errors import NODE_AWAY
+from contracts.chain.node import NodeTrouble
+from contracts.chain.node_limits import find_limits
 from contracts.chain.sending.fees import format_ether
 from contracts.errors import UserError
 from contracts.extras import install_command
@@ -68,6 +70,7 @@ class Selftest:
             "gpu": self._gpu,
             "keystore": self._keystore,
             "chain": self._reach_chain,
+            "node": self._node,
             "market": self._market,
             "clock": self._clock,
             "gas money": self._gas_money,
@@ -79,6 +82,8 @@ class Selftest:
                 yield check()
             except UserError as error:
                 yield Finding(name, "fail", error.message, error.hint or "")
+            except NodeTrouble as error:
+                yield Finding(name, "fail", error.message, error.hint)
             except NODE_AWAY as error:
                 yield Finding(name, "fail", f"{type(error).__name__}: {error}"[:200], "is the node well?")
             except OSError as error:
@@ -177,6 +182,17 @@ class Selftest:
         self._chain = connect(load_settings())
         block = self._chain.w3.eth.get_block("latest")
         return Finding("chain", "ok", f"chain {self._chain.domain.chain_id}, block {block['number']}")
+
+    def _node(self) -> Finding:
+        """Leases are found in the logs of its blocks."""
+        if self._chain is None:
+            return Finding("node", "skip", "no chain")
+        limits = find_limits(self._chain)
+        found = f"logs of {limits.blocks:,} blocks and {limits.batch} questions at a time"
+        if limits.slow:
+            mend = "it will do, but looking for leases takes long: a node that allows more (docs/operations.md)"
+            return Finding("node", "warn", found, mend)
+        return Finding("node", "ok", found)
 
     def _market(self) -> Finding:
         with MarketClient(self._settings.market_url, attempts=1) as client:
