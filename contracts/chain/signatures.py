@@ -6,7 +6,8 @@ from web3.types import TxParams
 
 from contracts.chain.client import Chain
 from contracts.orders import SignedType
-from contracts.types import from_hex
+from contracts.signature_form import escrow_form
+from contracts.types import from_hex, to_hex
 
 _IS_VALID_SIGNATURE = bytes.fromhex("1626ba7e")  # ERC-1271; also what a wallet answers for yes
 _WALLET_GAS = 60_000
@@ -14,8 +15,19 @@ _WALLET_GAS = 60_000
 
 def is_signed_by(chain: Chain, message: SignedType, signer: str, signature: str) -> bool:
     """By the key of `signer`, or else by `signer` as an ERC-1271 wallet. May call the chain."""
-    if message.signer(chain.domain, signature) == signer:
-        return True
+    return message.signer(chain.domain, signature) == signer or _wallet_agrees(chain, message, signer, signature)
+
+
+def taken_signature(chain: Chain, message: SignedType, signer: str, signature: str) -> str | None:
+    """The signature in the form that the escrow takes, whatever form a wallet has given its v; None if it is not
+    `signer`'s. May call the chain."""
+    plain = escrow_form(from_hex(message.digest(chain.domain)), from_hex(signature), signer)
+    if plain is not None:
+        return to_hex(plain)
+    return signature if _wallet_agrees(chain, message, signer, signature) else None
+
+
+def _wallet_agrees(chain: Chain, message: SignedType, signer: str, signature: str) -> bool:
     wallet = chain.w3.to_checksum_address(signer)
     if not chain.w3.eth.get_code(wallet):
         return False

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from contracts.api.access import MAX_SECONDS, SCHEME, SignedToken
 from contracts.api.problems import Code, Problem
-from contracts.chain.signatures import is_signed_by
+from contracts.chain.signatures import taken_signature
 from contracts.orders import AccessToken
+from contracts.signature_form import signature_fault
+from contracts.types import from_hex
 from market.api.rate_limits import RateLimits
 from market.runtime.context import Context
 from market.services.access import may_write
@@ -72,12 +74,14 @@ class Callers:
         except ValueError as error:
             raise _invalid("the access token is not base64url of a token and its signature") from error
         _check_time(signed.token)
-        if not is_signed_by(self._context.chain, signed.token, signed.token.account, signed.signature):
-            domain = self._context.chain.domain
+        chain = self._context.chain
+        if taken_signature(chain, signed.token, signed.token.account, signed.signature) is None:
+            domain = chain.domain
+            fault = signature_fault(from_hex(signed.token.digest(domain)), from_hex(signed.signature))
             raise Problem(
                 401,
                 Code.ACCESS_TOKEN_INVALID,
-                f"the access token is not signed by {signed.token.account}",
+                f"the access token is not signed by {signed.token.account}: {fault}",
                 f"Sign it with that key for chain {domain.chain_id} and escrow {domain.verifying_contract}.",
             )
         return Caller(signed.token, may_write(self._context, signed.token.account))

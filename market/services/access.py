@@ -7,10 +7,10 @@ from sqlmodel import Session, col, or_, select
 
 from contracts.api.bodies import AuditorIn, AuditorOut
 from contracts.api.problems import Code, Problem
-from contracts.chain.signatures import is_signed_by
 from contracts.types import ZERO_TIP
 from market.runtime.context import Context
 from market.services.jobs import find_job
+from market.services.signatures import check_signed
 from market.store.models import AuditorRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, UploadRow
 
 DAY = 86_400  # seconds
@@ -128,13 +128,8 @@ def name_auditor(context: Context, job: str, body: AuditorIn) -> AuditorOut:
             f"the AuditorGrant was valid until {grant.valid_until}, and it is {context.now()} now (UTC seconds)",
             "Sign a new one with a later validUntil.",
         )
-    if not is_signed_by(context.chain, grant, row.client, body.signature):
-        raise Problem(
-            422,
-            Code.SIGNATURE_INVALID,
-            f"the AuditorGrant is not signed by the client {row.client} of job {job}",
-            "Sign it with the client's key, for the chain and the escrow of /v1/info.",
-        )
+    otherwise = f"the AuditorGrant is not signed by the client {row.client} of job {job}"
+    body = check_signed(context, body, grant, row.client, otherwise)
     with context.db.session() as session:
         standing: AuditorRow = context.accept(session, "auditor", body)
     return AuditorOut(job=job, auditor=standing.auditor, valid_until=standing.valid_until)

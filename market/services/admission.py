@@ -1,15 +1,18 @@
 """What the market asks of Asks and Bids alike. Each check raises a Problem that names the value and the way out."""
 
+from typing import TypeVar
+
 from contracts.amounts import format_amount
-from contracts.api.bodies import RuleSet
+from contracts.api.bodies import AskIn, BidIn, RuleSet
 from contracts.api.problems import Code, Problem
-from contracts.chain.signatures import is_signed_by
 from contracts.orders import NONCE_BITS, Ask, Bid, owner_of
 from contracts.terms import AccountWord
 from contracts.types import ZERO_ADDRESS
 from market.runtime.context import Context
+from market.services.signatures import check_signed
 
 Order = Ask | Bid
+B = TypeVar("B", AskIn, BidIn)
 
 
 def terms_invalid(detail: str, hint: str | None = None, **values: str | int) -> Problem:
@@ -62,16 +65,11 @@ def check_not_expired(context: Context, order: Order) -> None:
         )
 
 
-def check_order_signature(context: Context, order: Order, signature: str) -> None:
+def check_order_signature(context: Context, order: Order, body: B) -> B:
+    """The body with the order's signature as the escrow takes it."""
     owner = owner_of(order)
-    if not is_signed_by(context.chain, order, owner, signature):
-        domain = context.chain.domain
-        raise Problem(
-            422,
-            Code.ORDER_SIGNATURE_INVALID,
-            f"the signature is not that of {owner} over this {kind_of(order)}",
-            f"Sign it with {owner}'s key for chain {domain.chain_id} and escrow {domain.verifying_contract}.",
-        )
+    otherwise = f"the signature is not that of {owner} over this {kind_of(order)}"
+    return check_signed(context, body, order, owner, otherwise, code=Code.ORDER_SIGNATURE_INVALID)
 
 
 def check_page(order: Order, account: AccountWord) -> None:

@@ -1,5 +1,7 @@
 """An approver's word on checkpoints: Approvals and Rejections."""
 
+from typing import TypeVar
+
 from sqlmodel import Session
 
 from contracts.api.bodies import ApprovalIn, CheckpointStatus, LeaseOut, RejectionIn
@@ -8,7 +10,10 @@ from contracts.orders import Approval, Rejection
 from market.runtime.context import Context
 from market.services.leases import find_live_lease, get_lease, newest_approval
 from market.services.progress import find_checkpoint, tip_at
+from market.services.signatures import check_signed
 from market.store.models import ApprovalRow, LeaseRow
+
+B = TypeVar("B", ApprovalIn, RejectionIn)
 
 
 def approve(context: Context, body: ApprovalIn) -> LeaseOut:
@@ -16,7 +21,7 @@ def approve(context: Context, body: ApprovalIn) -> LeaseOut:
     approval = body.approval
     with context.db.session() as session:
         lease, _ = find_live_lease(session, approval.lease)
-        _check_signer(context, approval, lease, body.signature)
+        body = _check_signer(context, body, approval, lease)
         if session.get(ApprovalRow, (approval.lease, approval.n, approval.last)) is None:
             _check_index(session, approval, lease)
             _check_tip(session, approval, lease)
@@ -55,7 +60,7 @@ def reject(context: Context, body: RejectionIn) -> LeaseOut:
     rejection = body.rejection
     with context.db.session() as session:
         lease, _ = find_live_lease(session, rejection.lease)
-        _check_signer(context, rejection, lease, body.signature)
+        body = _check_signer(context, body, rejection, lease)
         checkpoint = find_checkpoint(session, lease.id, rejection.n, rejection.tip)
         if checkpoint.status == CheckpointStatus.APPROVED or rejection.n <= lease.accepted:
             raise Problem(
@@ -68,12 +73,7 @@ def reject(context: Context, body: RejectionIn) -> LeaseOut:
     return get_lease(context, rejection.lease)
 
 
-def _check_signer(context: Context, message: Approval | Rejection, lease: LeaseRow, signature: str) -> None:
+def _check_signer(context: Context, body: B, message: Approval | Rejection, lease: LeaseRow) -> B:
     """By the approver's key: the escrow takes no wallet's word here."""
-    if message.signer(context.chain.domain, signature) != lease.approver:
-        raise Problem(
-            422,
-            Code.SIGNATURE_INVALID,
-            f"the {type(message).__name__} is not signed by the approver {lease.approver} of lease {lease.id}",
-            "Sign it with the approver's key, for the chain and the escrow of /v1/info.",
-        )
+    otherwise = f"the {type(message).__name__} is not signed by the approver {lease.approver} of lease {lease.id}"
+    return check_signed(context, body, message, lease.approver, otherwise, by_key=True)

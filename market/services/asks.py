@@ -26,7 +26,7 @@ def admit_ask(context: Context, body: AskIn) -> tuple[AskOut, bool]:
     with context.db.reading() as session:
         stored = session.get(AskRow, id)
     if stored is None:
-        _check(context, body)
+        body = _check(context, body)
         with context.db.session() as session:
             stored = session.get(AskRow, id)
             if stored is None:
@@ -35,7 +35,8 @@ def admit_ask(context: Context, body: AskIn) -> tuple[AskOut, bool]:
     return readable(_outs(context, [stored or row])[0], f"Ask {id}"), stored is None
 
 
-def _check(context: Context, body: AskIn) -> None:
+def _check(context: Context, body: AskIn) -> AskIn:
+    """The body with its signature as the escrow takes it."""
     ask = body.ask
     admission.check_market(context, ask)
     admission.check_positive(ask, "price_per_hour", "units_per_hour", "max_stake", "max_active", "max_checkpoints")
@@ -54,7 +55,7 @@ def _check(context: Context, body: AskIn) -> None:
             f"the Ask signs resources with the hash {ask.resources}, but those given have {body.resources.hash()}",
             "Send the resources that were hashed for the signature, unchanged.",
         )
-    admission.check_order_signature(context, ask, body.signature)
+    body = admission.check_order_signature(context, ask, body)
     account = context.account(ask.provider)
     admission.check_page(ask, account)
     if account.active == 0 and account.free < ask.max_stake:
@@ -68,6 +69,7 @@ def _check(context: Context, body: AskIn) -> None:
             needed=str(ask.max_stake),
             missing=str(missing),
         )
+    return body
 
 
 def _check_open_asks(context: Context, session: Session, ask: Ask) -> None:

@@ -23,7 +23,7 @@ def admit_bid(context: Context, body: BidIn) -> tuple[JobOut, bool]:
     with context.db.reading() as session:
         is_new = session.get(BidRow, id) is None
     if is_new:
-        _check(context, body)
+        body = _check(context, body)
         with context.db.session() as session:
             same_nonce = select(BidRow).where(
                 BidRow.client == bid.client, BidRow.page == bid.page, BidRow.bit == bid.bit
@@ -37,7 +37,8 @@ def admit_bid(context: Context, body: BidIn) -> tuple[JobOut, bool]:
     return get_job(context, id), is_new
 
 
-def _check(context: Context, body: BidIn) -> None:
+def _check(context: Context, body: BidIn) -> BidIn:
+    """The body with its signatures as the escrow takes them."""
     bid = body.bid
     admission.check_market(context, bid)
     admission.check_positive(bid, "checkpoints", "units", "max_price", "stake")
@@ -45,8 +46,7 @@ def _check(context: Context, body: BidIn) -> None:
     _check_amounts(context, bid, rules)
     _check_job(body)
     admission.check_not_expired(context, bid)
-    admission.check_order_signature(context, bid, body.signature)
-    check_sealed(context, body)
+    body = check_sealed(context, admission.check_order_signature(context, bid, body))
     account = context.account(bid.client)
     admission.check_page(bid, account)
     admission.check_nonce(bid, account)
@@ -54,6 +54,7 @@ def _check(context: Context, body: BidIn) -> None:
         _check_start(session, body)
         _check_files(context, session, body)
     _check_balance(context, bid, account.free)
+    return body
 
 
 def _check_amounts(context: Context, bid: Bid, rules: Rules) -> None:

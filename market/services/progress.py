@@ -9,7 +9,6 @@ from contracts import commitment
 from contracts.api.bodies import CheckpointOut, CheckpointRecord, CheckpointStatus, Page, ProgressIn
 from contracts.api.problems import Code, Problem
 from contracts.chain.lookup import tips_of
-from contracts.chain.signatures import is_signed_by
 from contracts.job.spec import JobSpec
 from contracts.orders import Claim
 from contracts.terms import Phase
@@ -18,6 +17,7 @@ from market.runtime.context import Context
 from market.services.blobs import not_uploaded
 from market.services.jobs import find_job
 from market.services.leases import find_lease, find_live_lease, newest_approval
+from market.services.signatures import check_signed
 from market.store.events import event_of
 from market.store.leases import phase_of, state_now
 from market.store.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow
@@ -33,13 +33,8 @@ def report_progress(context: Context, body: ProgressIn) -> CheckpointOut:
     claim = body.claim
     with context.db.reading() as session:
         lease, job = find_lease(session, claim.lease)
-    if not is_signed_by(context.chain, claim, lease.provider, body.signature):
-        raise Problem(
-            422,
-            Code.SIGNATURE_INVALID,
-            f"the Claim is not signed by the provider {lease.provider} of lease {lease.id}",
-            "Sign it with the provider's key, for the chain and the escrow of /v1/info.",
-        )
+    otherwise = f"the Claim is not signed by the provider {lease.provider} of lease {lease.id}"
+    body = check_signed(context, body, claim, lease.provider, otherwise)
     _check_record(context, body, JobSpec.model_validate(job.spec))
     with context.db.session() as session:
         lease, job = find_lease(session, claim.lease)

@@ -9,11 +9,11 @@ from sqlmodel import Session, col, select
 
 from contracts.api.bodies import Page, ReportIn, ReportOut
 from contracts.api.problems import Code, Problem
-from contracts.chain.signatures import is_signed_by
 from contracts.orders import STOPS, Report
 from market.runtime.context import Context
 from market.services.access import find_reader
 from market.services.leases import find_live_lease
+from market.services.signatures import check_signed
 from market.store.columns import now
 from market.store.models import LeaseRow, ReportRow
 from market.store.paging import Keyset, read_page
@@ -30,7 +30,7 @@ def take_report(context: Context, body: ReportIn) -> ReportOut:
     report = body.report
     with context.db.reading() as session:
         lease, _ = find_live_lease(session, report.lease)
-    _check(context, body, lease)
+    body = _check(context, body, lease)
     with context.db.session() as session:
         lease, _ = find_live_lease(session, report.lease)
         row = _same(session, report)
@@ -40,15 +40,11 @@ def take_report(context: Context, body: ReportIn) -> ReportOut:
     return _out(row)
 
 
-def _check(context: Context, body: ReportIn, lease: LeaseRow) -> None:
+def _check(context: Context, body: ReportIn, lease: LeaseRow) -> ReportIn:
+    """The body with its signature as a key's usual ones are."""
     report = body.report
-    if not is_signed_by(context.chain, report, lease.provider, body.signature):
-        raise Problem(
-            422,
-            Code.SIGNATURE_INVALID,
-            f"the Report is not signed by the provider {lease.provider} of lease {lease.id}",
-            "Sign it with the provider's key, for the chain and the escrow of /v1/info.",
-        )
+    otherwise = f"the Report is not signed by the provider {lease.provider} of lease {lease.id}"
+    body = check_signed(context, body, report, lease.provider, otherwise)
     found = "0x" + hashlib.sha256(body.text.encode()).hexdigest()
     if found != report.content:
         raise Problem(
@@ -66,6 +62,7 @@ def _check(context: Context, body: ReportIn, lease: LeaseRow) -> None:
             f"Sign it anew; at most {CLOCK_SECONDS} seconds may lie between. Check this machine's clock.",
             now=now,
         )
+    return body
 
 
 def _check_room(session: Session, lease: LeaseRow) -> None:

@@ -8,13 +8,14 @@ from sqlmodel import Session, col, func, select
 from contracts.api.bodies import BidIn, EncryptionKeyIn, KeyGrantIn, Page
 from contracts.api.grants import is_fresh
 from contracts.api.problems import Code, Problem
-from contracts.chain.signatures import is_signed_by
+from contracts.chain.signatures import taken_signature
 from contracts.job.sealing import sealed_size
-from contracts.orders import EncryptionKey, KeyGrant, SignedType
+from contracts.orders import EncryptionKey, KeyGrant
 from contracts.types import from_hex, to_hex
 from market.runtime.context import Context
 from market.services.access import may_write
 from market.services.jobs import find_job
+from market.services.signatures import check_signed, not_signed
 from market.store.models import AuditorRow, BidRow, EncryptionKeyRow, KeyGrantRow
 from market.store.paging import Keyset, read_page
 
@@ -53,7 +54,7 @@ def put_key(context: Context, account: str, body: EncryptionKeyIn) -> Encryption
             "Check this machine's clock, and sign the key anew.",
             now=now,
         )
-    _check_signature(context, key, account, body.signature)
+    body = check_signed(context, body, key, account, f"the EncryptionKey is not signed by {account}")
     if not _may_register(context, account):
         raise Problem(
             403,
@@ -85,12 +86,15 @@ def _key_out(row: EncryptionKeyRow) -> EncryptionKeyIn:
 # ------------------------------------------------------------------ jobs
 
 
-def check_sealed(context: Context, body: BidIn) -> None:
-    """A sealed job comes with a ciphertext for each of its files, and its key for the approver; no other with any."""
+def check_sealed(context: Context, body: BidIn) -> BidIn:
+    """A sealed job comes with a ciphertext for each of its files, and its key for the approver; no other with any.
+
+    The body with the grants' signatures as keys' usual ones are.
+    """
     if not body.spec.sealed:
         if body.sealed_files or body.grants:
             raise _mismatch("the job has sealed files or grants, but its spec does not say `sealed`")
-        return
+        return body
     plain = {ref.sha256: ref for ref in body.spec.stored_files.values()}
     if plain.keys() != body.sealed_files.keys():
         wrong = sorted(plain.keys() ^ body.sealed_files.keys())
@@ -100,12 +104,15 @@ def check_sealed(context: Context, body: BidIn) -> None:
         if sealed.url is not None or sealed.size != size:
             raise _mismatch(f"the ciphertext of {sha256} must be a blob of {size} bytes, given was {sealed.size}")
     job = body.bid.digest(context.chain.domain)
+    grants: list[KeyGrantIn] = []
     for one in body.grants:
         _check_content(one, job)
-        _check_signature(context, one.grant, body.bid.client, one.signature)
+        otherwise = f"the KeyGrant is not signed by {body.bid.client}"
+        grants.append(check_signed(context, one, one.grant, body.bid.client, otherwise))
     approver = body.bid.effective_approver
     if approver not in {one.grant.reader for one in body.grants}:
         raise _mismatch(f"the job is sealed, but its approver {approver} gets no key to it, so could approve nothing")
+    return body.model_copy(update={"grants": grants})
 
 
 def add_grant(context: Context, job: str, body: KeyGrantIn) -> KeyGrantIn:
@@ -115,7 +122,7 @@ def add_grant(context: Context, job: str, body: KeyGrantIn) -> KeyGrantIn:
     if not row.spec.get("sealed"):
         raise _mismatch(f"job {job} is not sealed: whoever may read it needs no key")
     _check_content(body, job)
-    signer = _signer(context, row, body)
+    signer, body = _signer(context, row, body)
     grant = body.grant
     with context.db.session() as session:
         stored = session.get(KeyGrantRow, (job, grant.reader, grant.reader_key, signer))
@@ -134,16 +141,12 @@ def list_grants(context: Context, job: str, reader: str | None, after: str | Non
         return read_page(session, query, _BY_READER, after, limit, context.unreadable.reader(_grant_out))
 
 
-def _signer(context: Context, job: BidRow, body: KeyGrantIn) -> str:
+def _signer(context: Context, job: BidRow, body: KeyGrantIn) -> tuple[str, KeyGrantIn]:
     for signer in (job.client, job.approver):
-        if is_signed_by(context.chain, body.grant, signer, body.signature):
-            return signer
-    raise Problem(
-        422,
-        Code.SIGNATURE_INVALID,
-        f"the KeyGrant is signed neither by the client {job.client} nor by the approver {job.approver} of job {job.id}",
-        "Sign it with one of these keys, for the chain and the escrow of /v1/info.",
-    )
+        if taken := taken_signature(context.chain, body.grant, signer, body.signature):
+            return signer, body.model_copy(update={"signature": taken})
+    neither = f"signed neither by the client {job.client} nor by the approver {job.approver} of job {job.id}"
+    raise not_signed(context, body.grant, body.signature, f"the KeyGrant is {neither}")
 
 
 def _check_content(body: KeyGrantIn, job: str) -> None:
@@ -162,16 +165,6 @@ def _check_room(session: Session, job: str) -> None:
     count = session.exec(select(func.count()).select_from(KeyGrantRow).where(KeyGrantRow.bid == job)).one()
     if count >= MAX_GRANTS:
         raise Problem(413, Code.QUOTA_EXCEEDED, f"job {job} has {count} grants of its key; that is the most")
-
-
-def _check_signature(context: Context, message: SignedType, signer: str, signature: str) -> None:
-    if not is_signed_by(context.chain, message, signer, signature):
-        raise Problem(
-            422,
-            Code.SIGNATURE_INVALID,
-            f"the {type(message).__name__} is not signed by {signer}",
-            "Sign it with that key, for the chain and the escrow of /v1/info.",
-        )
 
 
 def _grant_out(row: KeyGrantRow) -> KeyGrantIn:
