@@ -8,7 +8,6 @@ import hashlib
 import http.client
 import ipaddress
 import os
-import shutil
 import socket
 import ssl
 import threading
@@ -23,23 +22,28 @@ from urllib.parse import urljoin, urlsplit
 import structlog
 
 from contracts.errors import UserError
-from contracts.job.file import hash_file
 from contracts.job.spec import FileRef, check_url
+from worker.lease.connection_guard import ConnectionGuard, Interrupted
 
 CHUNK = 1 << 20
 MAX_REDIRECTS = 5
-ATTEMPTS = 6  # in a row without a byte
+ATTEMPTS = 6  # in a row that bring less than LEAST_BYTES
+LEAST_BYTES = 1 << 16
 PAUSE_SECONDS = (1.0, 30.0)
 SOCKET_SECONDS = 30.0
 SAY_SECONDS = 10.0
 REDIRECTS = (301, 302, 303, 307, 308)
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # may work later
+GLOBAL_UNICAST, NAT64 = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("64:ff9b::/96")
+ISATAP = (0x0000_5EFE, 0x0200_5EFE)  # bits 64 to 95
+# What versions of Python call global at one time or another: special purposes, documentation, relays and tunnels.
+NO_HOSTS = [
+    ipaddress.ip_network(network)
+    for network in ("192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "240.0.0.0/4",
+                    "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+]  # fmt: skip
 
 log = structlog.get_logger()
-
-
-class Interrupted(UserError):
-    """The worker was told to stop meanwhile."""
 
 
 class Cache:
@@ -54,13 +58,15 @@ class Cache:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = self._folder / ref.sha256
         with _in_use(kept, stopped):
-            if not (kept.is_file() and hash_file(kept).same_bytes(ref)):
+            if not (kept.is_file() and kept.stat().st_size == ref.size and _sha256(kept, stopped) == ref.sha256):
                 self._make_room(ref.size)
                 Download(ref, kept, self._hosts, stopped).run()
             os.utime(kept)
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f".{target.name}.part")
-            shutil.copyfile(kept, partial)  # a copy: a recipe without a sandbox could change what others get
+            with partial.open("wb") as copy:  # a recipe without a sandbox could change what others get
+                for chunk in _chunks(kept, stopped):
+                    copy.write(chunk)
             partial.replace(target)
 
     def _make_room(self, size: int) -> None:
@@ -97,6 +103,22 @@ def _in_use(kept: Path, stopped: Callable[[], bool]) -> Iterator[None]:
         _locks[kept].release()
 
 
+def _chunks(path: Path, stopped: Callable[[], bool]) -> Iterator[bytes]:
+    """A file's content. It may be large, so that the worker must be able to stop meanwhile: raises Interrupted."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            if stopped():
+                raise Interrupted(f"the reading of {path.name} was interrupted")
+            yield chunk
+
+
+def _sha256(path: Path, stopped: Callable[[], bool]) -> str:
+    digest = hashlib.sha256()
+    for chunk in _chunks(path, stopped):
+        digest.update(chunk)
+    return "0x" + digest.hexdigest()
+
+
 class Download:
     """One file from its url to `target`, going on where a broken connection left off."""
 
@@ -117,7 +139,7 @@ class Download:
                 self._fetch()
                 return self._finish()
             except (OSError, http.client.HTTPException) as error:
-                failures = failures + 1 if self._have() == before else 1
+                failures = failures + 1 if self._have() < before + LEAST_BYTES else 1
                 if failures >= ATTEMPTS:
                     raise UserError(f"{self._url} can't be fetched: {error or type(error).__name__}") from error
                 log.warning("input.retry", url=self._url, problem=str(error), retry_in=pause)
@@ -130,34 +152,41 @@ class Download:
     def _wait(self, seconds: float) -> None:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
-            self._check_stopped()
+            if self._stopped():
+                raise Interrupted(f"the fetching of {self._url} was interrupted")
             time.sleep(0.1)
-
-    def _check_stopped(self) -> None:
-        if self._stopped():
-            raise Interrupted(f"the fetching of {self._url} was interrupted")
 
     def _fetch(self) -> None:
         """Appends to the partial file until it is whole."""
         if (have := self._have()) >= self._ref.size:
             return
-        with _get(self._url, self._hosts, have) as response:
-            if response.status in BUSY:
-                raise OSError(f"it answered {response.status} {response.reason}")
-            if response.status not in (200, 206):
-                raise UserError(f"{self._url} answered {response.status} {response.reason}")
-            if response.status == 206:
-                span = response.headers.get("content-range", "")
-                if not span.startswith(f"bytes {have}-"):
-                    raise UserError(f"{self._url} was asked for bytes from {have} on, and sent {span!r}")
-            with self._partial.open("ab" if response.status == 206 else "wb") as file:
-                self._copy(response, file)
-            if self._have() < self._ref.size:
-                raise OSError("the connection ended early")
+        with ConnectionGuard(self._url, self._stopped) as guard:
+            try:
+                with _get(self._url, self._hosts, have, guard) as response:
+                    self._take(response, have, guard)
+            except (OSError, ValueError, http.client.HTTPException):
+                guard.check()  # it may have been the guard that ended it
+                raise
+            guard.check()
+        if self._have() < self._ref.size:
+            raise OSError("the connection ended early")
 
-    def _copy(self, response: http.client.HTTPResponse, file: BinaryIO) -> None:
+    def _take(self, response: http.client.HTTPResponse, have: int, guard: ConnectionGuard) -> None:
+        guard.body_begins()
+        if response.status in BUSY:
+            raise OSError(f"it answered {response.status} {response.reason}")
+        if response.status not in (200, 206):
+            raise UserError(f"{self._url} answered {response.status} {response.reason}")
+        if response.status == 206:
+            span = response.headers.get("content-range", "")
+            if not span.startswith(f"bytes {have}-"):
+                raise UserError(f"{self._url} was asked for bytes from {have} on, and sent {span!r}")
+        with self._partial.open("ab" if response.status == 206 else "wb") as file:
+            self._copy(response, file, guard)
+
+    def _copy(self, response: http.client.HTTPResponse, file: BinaryIO, guard: ConnectionGuard) -> None:
         while chunk := response.read1(CHUNK):
-            self._check_stopped()
+            guard.received(len(chunk))
             if file.tell() + len(chunk) > self._ref.size:
                 raise UserError(f"{self._url} has more than the {self._ref.size} bytes that the job says")
             file.write(chunk)
@@ -166,10 +195,10 @@ class Download:
                 log.info("input.fetching", url=self._url, bytes=file.tell(), of=self._ref.size)
 
     def _finish(self) -> None:
-        got = hash_file(self._partial) if self._ref.size else FileRef(sha256=self._ref.sha256, size=0)
-        if not got.same_bytes(self._ref):
+        got = _sha256(self._partial, self._stopped) if self._ref.size else self._ref.sha256
+        if got != self._ref.sha256:
             self._partial.unlink()
-            raise UserError(f"{self._url} has the SHA-256 {got.sha256}, the job says {self._ref.sha256}; not kept")
+            raise UserError(f"{self._url} has the SHA-256 {got}, the job says {self._ref.sha256}; not kept")
         self._partial.touch()
         self._partial.replace(self._target)
         log.info("input.fetched", url=self._url, bytes=self._ref.size)
@@ -183,16 +212,17 @@ def check_host(host: str, allowed: Collection[str]) -> None:
 
 
 @contextmanager
-def _get(url: str, allowed: Collection[str], offset: int) -> Iterator[http.client.HTTPResponse]:
+def _get(url: str, allowed: Collection[str], offset: int, guard: ConnectionGuard) -> Iterator[http.client.HTTPResponse]:
     """The answer to a GET of the bytes from `offset` on, after redirects within the allowed hosts."""
     for _ in range(MAX_REDIRECTS + 1):
-        connection = _connect(url, allowed)
+        connection = _connect(url, allowed, guard)
         try:
             parts = urlsplit(url)
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             headers = {"user-agent": "gpumarket", "accept-encoding": "identity"}
             connection.request("GET", path, headers=headers | ({"range": f"bytes={offset}-"} if offset else {}))
             response = connection.getresponse()
+            guard.check()  # a connection that was ended in its head looks like a head that is over
             if response.status not in REDIRECTS:
                 yield response
                 return
@@ -206,15 +236,17 @@ def _get(url: str, allowed: Collection[str], offset: int) -> Iterator[http.clien
     raise UserError(f"{url}: more than {MAX_REDIRECTS} redirects")
 
 
-def _connect(url: str, allowed: Collection[str]) -> http.client.HTTPConnection:
+def _connect(url: str, allowed: Collection[str], guard: ConnectionGuard) -> http.client.HTTPConnection:
     """A connection to an address of the url's host that was checked."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     check_host(host, allowed)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     connection = http.client.HTTPConnection(host, port, timeout=SOCKET_SECONDS)
-    raw = socket.create_connection((checked_address(host, port), port), timeout=SOCKET_SECONDS)
+    address = guard.wait_for(lambda: checked_address(host, port))
+    raw = guard.wait_for(lambda: socket.create_connection((address, port), timeout=SOCKET_SECONDS))
     try:
+        guard.hold(raw)
         secure = parts.scheme == "https"
         connection.sock = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if secure else raw
     except BaseException:
@@ -232,11 +264,24 @@ def checked_address(host: str, port: int) -> str:
     found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     by_number = host == "localhost" or _is_number(host)
     for address in found:
-        plain = ipaddress.ip_address(address.partition("%")[0])
-        mapped = getattr(plain, "ipv4_mapped", None) or plain
-        if not by_number and (not mapped.is_global or mapped.is_multicast):
+        if not by_number and not is_public(ipaddress.ip_address(address.partition("%")[0])):
             raise UserError(f"{host} leads to {address}, which is no public address; nothing is fetched from there")
     return found[0]
+
+
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether the address is one host's on the internet, and holds none that is not.
+
+    An IPv6 address may stand for an IPv4 one: mapped, behind a translator (NAT64), or in a tunnel's interface (ISATAP).
+    Other tunnels' (6to4, Teredo) and those that are compatible with IPv4 are of no use any more, and refused.
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        last = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+        if address.ipv4_mapped is not None or address in NAT64:
+            return is_public(last)
+        if address not in GLOBAL_UNICAST or (int(address) >> 32 & 0xFFFF_FFFF in ISATAP and not is_public(last)):
+            return False
+    return address.is_global and not address.is_multicast and not any(address in other for other in NO_HOSTS)
 
 
 def _is_number(host: str) -> bool:

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 
 from contracts.errors import UserError
 from contracts.job.spec import FileRef
-from worker.lease import downloads
-from worker.lease.downloads import Cache, Interrupted, checked_address
+from worker.lease import connection_guard, downloads
+from worker.lease.connection_guard import Interrupted
+from worker.lease.downloads import Cache, checked_address
 
 DATA = bytes(range(256)) * 4096  # 1 MB
 HERE = ("127.0.0.1",)
@@ -199,7 +201,11 @@ def test_redirects_stay_within_the_allowed_hosts(server: Server, tmp_path: Path)
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
-     "::1", "fe80::1", "fd00::1", "::ffff:10.0.0.1"],
+     "::1", "::", "fe80::1", "fd00::1", "fc00::1", "fec0::1", "ff02::1", "::ffff:10.0.0.1", "::ffff:0:10.0.0.1",
+     "::127.0.0.1", "::93.184.216.34", "64:ff9b::127.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::5db8:d822",
+     "2002:7f00:1::", "2002:5db8:d822::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:db8::1", "2001:2::1",
+     "3fff::1", "5f00::1", "100::1", "2a00:1450::5efe:10.0.0.1", "2a00:1450::200:5efe:127.0.0.1", "fe80::1%lo",
+     "192.0.0.9", "192.88.99.1", "198.18.0.1", "203.0.113.5", "240.0.0.1", "255.255.255.255"],
 )  # fmt: skip
 def test_a_name_that_leads_inside_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -211,6 +217,104 @@ def test_a_name_that_leads_inside_is_refused(monkeypatch: pytest.MonkeyPatch, ad
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
     with pytest.raises(UserError, match="no public address"):
         checked_address("rebound.example", 443)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2a00:1450:4001:81b::200e", "64:ff9b::5db8:d822"])
+def test_a_name_that_leads_to_the_internet_is_not(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, 443))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert checked_address("files.example", 443) == address
+
+
+def test_a_redirect_to_a_name_that_leads_inside_is_refused(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookup = socket.getaddrinfo
+
+    def translated(host: str, port: int, *which: Any, **how: Any) -> Any:
+        if host == "inside.example":
+            return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("64:ff9b::a9fe:a9fe", port))]
+        return lookup(host, port, *which, **how)
+
+    monkeypatch.setattr(socket, "getaddrinfo", translated)
+    server.answers = [redirect("https://inside.example/latest/meta-data")]
+    with pytest.raises(UserError, match=r"inside\.example leads to 64:ff9b::a9fe:a9fe, which is no public address"):
+        cache(tmp_path, (*HERE, "inside.example")).get(ref_to(server.url), tmp_path / "d")
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+# What a server says at first, and what it says then without end, piece by piece.
+ENDLESS = {
+    "nothing": (b"", b""),
+    "a head that drips": (HEAD + b"x-drip: ", b"x"),
+    "100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "headers of 100 Continue": (b"HTTP/1.1 100 Continue\r\n", b"x: y\r\n"),
+    "a body that drips": (HEAD + b"content-length: 1048576\r\n\r\n", b"x"),
+    "chunks that drip": (CHUNKED, b"1\r\nx\r\n"),
+    "a long extension of a chunk": (CHUNKED + b"1;", b"x"),
+    "trailers": (CHUNKED + b"1\r\nx\r\n0\r\n", b"x-drip: y\r\n"),
+}
+
+
+@pytest.fixture
+def endless(request: pytest.FixtureRequest) -> Iterator[tuple[str, threading.Event]]:
+    """The address of a server that never ends its answers, and whether it has been asked."""
+    first, then = ENDLESS[request.param]
+    asked, over = threading.Event(), threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(4096)
+            asked.set()
+            connection.sendall(first)
+            while not over.wait(0.02):
+                connection.sendall(then)
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/d", asked
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("endless", ENDLESS, indirect=True)
+def test_a_stop_interrupts_what_has_no_end(endless: tuple[str, threading.Event], tmp_path: Path) -> None:
+    url, asked = endless
+    with pytest.raises(Interrupted):
+        cache(tmp_path).get(ref_to(url), tmp_path / "d", asked.is_set)
+
+
+@pytest.mark.parametrize("endless", ENDLESS, indirect=True)
+def test_what_has_no_end_is_given_up(
+    endless: tuple[str, threading.Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_guard, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(connection_guard, "WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr(downloads, "ATTEMPTS", 2)
+    monkeypatch.setattr(downloads, "PAUSE_SECONDS", (0.0, 0.0))
+    with pytest.raises(UserError, match=r"no answer within|too slow|100 headers") as caught:
+        cache(tmp_path).get(ref_to(endless[0]), tmp_path / "d")
+    assert not isinstance(caught.value, Interrupted)
+
+
+def test_a_stop_waits_for_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def silent(*_: Any, **__: Any) -> Any:
+        asked.set()
+        over.wait()
+        raise OSError("too late")
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    with pytest.raises(Interrupted):
+        cache(tmp_path, ("slow.example",)).get(ref_to("https://slow.example/d"), tmp_path / "d", asked.is_set)
+    over.set()
 
 
 def test_a_stop_interrupts(server: Server, tmp_path: Path) -> None:
