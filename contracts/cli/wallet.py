@@ -8,11 +8,12 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 from web3.contract.contract import ContractFunction
-from web3.exceptions import ContractLogicError, Web3Exception
+from web3.exceptions import ContractLogicError
 from web3.types import RPCEndpoint
 
 from contracts.amounts import format_amount, parse_positive
 from contracts.chain.client import Chain, connect
+from contracts.chain.deposits import deposit_steps
 from contracts.chain.devnet import devnet
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
@@ -23,7 +24,6 @@ from contracts.strict_json import write_json
 from contracts.types import Address
 from contracts.wallet import encryption_keys, keys
 
-PERMIT_SECONDS = 3600
 FAUCET_ETHER = 10
 
 app = typer.Typer(
@@ -167,21 +167,19 @@ def _open(key: str | None) -> tuple[Chain, str]:
 
 
 def _deposit_steps(sender: Sender, amount: int, intent: str) -> list[WalletStep]:
-    """One transaction where the token knows permits or the allowance is there; else an approval before it."""
     chain = sender.chain
-    into = f"deposit {chain.format_amount(amount)} for {sender.address}"
-    if chain.allowance(sender.address) >= amount or sender.knows(intent):
-        return [WalletStep(into, chain.deposit(sender.address, amount), intent)]
-    try:
-        permitted = chain.deposit_with_permit(sender.account, amount, chain.now() + PERMIT_SECONDS)
-        return [WalletStep(f"{into}, with a permit", permitted, intent)]
-    except Web3Exception:
-        approval = WalletStep(f"let the escrow take {chain.format_amount(amount)}", chain.approve(amount))
-        return [approval, WalletStep(into, chain.deposit(sender.address, amount), intent)]
+    if sender.knows(intent):  # what it named before is what counts
+        what = f"deposit {chain.format_amount(amount)} for {sender.address}"
+        return [WalletStep(what, chain.deposit(sender.address, amount), intent)]
+    *before, last = deposit_steps(sender, amount)
+    return [*(WalletStep(*step) for step in before), WalletStep(*last, intent)]
 
 
 def _carry_out(sender: Sender, steps: list[WalletStep], amount: int, dry_run: bool, output: Output) -> None:
-    done = [_estimate(sender, step) if dry_run else _send(sender, step) for step in steps]
+    if dry_run:  # what a step costs can't be told before those before it are mined
+        done = [_estimate(sender, steps[0]), *({"what": step.what, "max_cost_wei": None} for step in steps[1:])]
+    else:
+        done = [_send(sender, step) for step in steps]
     if output is Output.JSON:
         print(write_json({"amount": str(amount), "dry_run": dry_run, "transactions": done}, indent=2))
     else:
@@ -194,7 +192,9 @@ def _carry_out(sender: Sender, steps: list[WalletStep], amount: int, dry_run: bo
 def _tell(done: list[dict[str, Any]], dry_run: bool) -> None:
     for row in done:
         if dry_run:
-            typer.echo(f"would {row['what']}; gas: at most {format_ether(int(row['max_cost_wei']))} ETH")
+            cost = row["max_cost_wei"]
+            gas = f"at most {format_ether(int(cost))} ETH" if cost else "known when the one before it is mined"
+            typer.echo(f"would {row['what']}; gas: {gas}")
         else:
             once = " (an interrupted command had sent it)" if row["resumed"] else ""
             typer.echo(f"{row['what']}: done in block {row['block']}, {row['transaction']}{once}")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from contracts.api.bodies import HOST, AskResources, Info, RuleSet
 from contracts.chain.client import Chain
+from contracts.chain.deposits import deposit_steps
 from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.wallet import keys
@@ -199,6 +200,5 @@ def deposit_stake(sender: Sender, amount: int) -> None:
     amount -= chain.account(sender.address).free - before
     if amount <= 0:
         return
-    if chain.allowance(sender.address) < amount:
-        sender.send(chain.approve(amount))
-    sender.send(chain.deposit(sender.address, amount))
+    for step in deposit_steps(sender, amount):
+        sender.send(step.call)
