@@ -30,6 +30,7 @@ class RunRecord:
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     state_root: str = ""  # the last checkpoint's
     early_stop: str = ""  # why it ended before its last checkpoint, if it did
+    rehearsal: dict[str, Any] = field(default_factory=dict)  # what was tried of stopping and going on, and its cost
 
     def write(self, path: Path) -> None:
         path.write_text(write_json(vars(self), indent=2) + "\n")

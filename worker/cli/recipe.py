@@ -3,6 +3,7 @@
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
@@ -20,6 +21,7 @@ from contracts.job.file import parse_job_file, read_job
 from contracts.job.spec import JobSpec, check_steps
 from worker import recipes
 from worker.cli.local_run import check_files_are_here, limits_for, train_locally
+from worker.cli.rehearsal import LocalRehearsal
 from worker.sandbox.runner import Runner
 from worker.training.environment import ENVIRONMENTS, environment_id, installed
 from worker.training.messages import Checkpoint, Failed, Message, Ready, Stepped
@@ -143,22 +145,45 @@ def run(
     json: Annotated[Path | None, typer.Option(help="Write losses, roots and tips to this file")] = None,
     threads: Threads = 1,
     trust: Trust = False,
+    rehearse: Annotated[
+        bool,
+        typer.Option("--rehearsal/--no-rehearsal", help="Stop and go on in another process; is it the same?"),
+    ] = True,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Train a job on this machine as a worker would, and print its losses and roots."""
+    """Train a job on this machine as a worker would, and print its losses and roots.
+
+    It also stops in between and goes on in another process, as jobs do on the market: that must be the same.
+    """
     job_file = path / "job.yaml" if path.is_dir() else path
     job, spec = read_job(job_file)
     last = spec.checkpoints if steps is None else _checkpoints(steps, spec)
     out = out or job_file.parent / "run"
-    with _progress(last * spec.checkpoint_every, console if output is Output.TABLE else Console(stderr=True)) as watch:
+    shown = console if output is Output.TABLE else Console(stderr=True)
+    rehearsal = LocalRehearsal(spec, job_file.parent, out, threads, trust)
+    if rehearse:
+        with shown.status("rehearsing") as status:
+            rehearsal.say = status.update
+            rehearsal.before(last)
+    began = time.monotonic()
+    with _progress(last * spec.checkpoint_every, shown) as watch:
         record = train_locally(spec, job_file.parent, out, last=last, threads=threads, trusted=trust, watch=watch)
     if json is not None:
         record.write(json)
+    if rehearse:
+        with shown.status("rehearsing") as status:
+            rehearsal.say = status.update
+            rehearsal.after(record, time.monotonic() - began)
+        record.rehearsal = rehearsal.facts()
+        if json is not None:
+            record.write(json)
     if output is Output.JSON:
         console.print_json(data=vars(record) | {"folder": str(out)})
         return
     say(f"state root {record.state_root}\ntip        {record.checkpoints[-1]['tip']}", highlight=False)
     say(f"sandbox    {record.sandbox}\nfiles      {out}")
+    if rehearse:
+        say(f"rehearsal  {rehearsal.told()}", highlight=False, soft_wrap=True)
     if record.early_stop:
         say(record.early_stop)
     if job.units is not None and job.units != record.units:

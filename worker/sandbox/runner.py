@@ -66,6 +66,7 @@ class Runner:
         trusted: bool = False,
         ahead: int = 1,
         step_interval: float = 0.5,
+        evaluate: bool = True,
     ) -> None:
         """`job_folder` has the job's files under their paths; checkpoints and log go to `work_folder`.
 
@@ -87,7 +88,7 @@ class Runner:
         self._log = CappedLog(self.folder / "log.txt", self.limits.log_bytes)
         self._job_folder, self._state = job_folder.resolve(), state
         self._threads, self._device, self._trusted, self._ahead = threads, device, trusted, ahead
-        self._step_interval = step_interval
+        self._step_interval, self._evaluate = step_interval, evaluate
         self._conversation = Conversation(
             first=self.first,
             last=self.last,
@@ -337,6 +338,7 @@ class Runner:
             sibling_imports=inside or self._trusted,
             ahead=self._ahead,
             step_interval=self._step_interval,
+            evaluate=self._evaluate,
             limits=self.limits.for_process(count_processes=inside),
         )
 

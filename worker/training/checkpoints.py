@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.commitment import trace_root
-from contracts.statefile import file_state_root
+from contracts.commitment import Tensor, trace_root
+from contracts.statefile import file_state_root, mapped_tensors
 from worker.training.failures import Failure
 
 DIGEST_BYTES = 32
+PIECE = 1 << 20  # bytes of two tensors that are compared at once
 
 
 def checkpoint_name(index: int) -> str:
@@ -45,6 +46,27 @@ def checkpoint_state_root(path: Path) -> bytes:
         return file_state_root(path)
     except ValueError as error:
         raise Failure("state", f"{path.name}: {error}") from error
+
+
+def state_difference(one: Path, other: Path) -> str | None:
+    """Which entries of two states' files differ, in words; None if they are equal bit for bit. Raises Failure."""
+    try:
+        first, second = ({tensor.name: tensor for tensor in mapped_tensors(path)} for path in (one, other))
+    except ValueError as error:
+        raise Failure("state", f"{one.name} or {other.name}: {error}") from error
+    names = sorted(first.keys() | second.keys(), key=str.encode)
+    unlike = [name for name in names if not _same_tensor(first.get(name), second.get(name))]
+    if not unlike:
+        return None
+    shown = ", ".join(repr(name)[:100] for name in unlike[:3]) + (", ..." if len(unlike) > 3 else "")
+    return f"{len(unlike)} of {len(names)} entries differ: {shown}"
+
+
+def _same_tensor(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    pieces = ((bytes(part.data[at : at + PIECE]) for part in (one, other)) for at in range(0, len(one.data), PIECE))
+    return all(piece == twin for piece, twin in pieces)
 
 
 def read_trace(path: Path) -> Iterator[bytes]:

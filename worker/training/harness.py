@@ -131,6 +131,7 @@ def run_job(config: HarnessConfig, commands: Commands, channel: Channel) -> mess
         last=config.last,
         folder=config.output_folder,
         start_step=config.start_step,
+        evaluate=config.evaluate,
     ):
         step = event.step
         if isinstance(event, CheckpointSaved):

@@ -121,12 +121,21 @@ def _load_weights(recipe: Recipe, path: Path) -> None:
 
 
 def train(
-    recipe: Recipe, *, seed: int, checkpoint_every: int, first: int, last: int, folder: Path, start_step: int = 0
+    recipe: Recipe,
+    *,
+    seed: int,
+    checkpoint_every: int,
+    first: int,
+    last: int,
+    folder: Path,
+    start_step: int = 0,
+    evaluate: bool = True,
 ) -> Iterator[StepDone | CheckpointSaved]:
     """Makes checkpoints first .. last of a recipe that is at checkpoint first - 1; writes them to `folder`.
 
-    `start_step` steps were done by an earlier job. The recipe's `evaluate`, if it has one, runs after the last step
-    of each checkpoint: what it returns are metrics of that step, so that the trace commits to them.
+    `start_step` steps were done by an earlier job. The recipe's `evaluate`, if it has one and unless `evaluate` is
+    False, runs after the last step of each checkpoint: what it returns are metrics of that step, so that the trace
+    commits to them.
     Beside each checkpoint stands its trace: 32 bytes a step, to be kept private until a replay has been
     judged. To stop, close the generator: what comes after the last checkpoint is lost, and can be computed
     again. Raises Failure of kind "nan", "exception", "state"; what the recipe raises passes through.
@@ -142,7 +151,7 @@ def train(
             state = flatten(recipe.state_dict())
             if index == first and step == before + 1:
                 check_state(state)
-            if step == at and hasattr(recipe, "evaluate"):
+            if step == at and evaluate and hasattr(recipe, "evaluate"):
                 metrics = checked_metrics({**metrics, **_evaluated(recipe, seed, step, checked=index == first)}, step)
                 state = flatten(recipe.state_dict())
             trace.append(step_digest(step, metrics, sample(state, seed, step)))

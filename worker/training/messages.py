@@ -63,6 +63,7 @@ class HarnessConfig(Strict):
     sibling_imports: bool  # whether the recipe may import other files of the job
     ahead: int  # checkpoints that may wait for the worker before training does
     step_interval: float  # seconds, at least, between two `step` messages
+    evaluate: bool = True  # whether the recipe's `evaluate` runs at checkpoints, if it has one
     limits: ResourceLimits
 
 
