@@ -22,6 +22,7 @@ from worker.training.environment import Device
 
 SETTINGS_FILE = "provider.toml"
 GpuUuid = Annotated[str, Field(pattern=r"^(GPU|MIG)-[\w/-]{1,100}$")]  # as `nvidia-smi -L` shows them
+PAY_OVER_GAS = 2.0  # where nothing is said: at half of what a lease pays, gas is most of what it costs
 
 
 class OwnerRules(BaseModel):
@@ -56,8 +57,10 @@ class MoneyRules(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tokens_per_eth: str | None = Field(default=None, description='what 1 ETH is worth in whole tokens, such as "2500"')
-    pay_over_gas: float = Field(
-        default=0, ge=0, description="a lease must pay this many times its expected gas; takes tokens_per_eth"
+    pay_over_gas: float | None = Field(
+        default=None,
+        ge=0,
+        description="a lease must pay this many times its expected gas; 2 where tokens_per_eth is known, else 0: any",
     )
     sweep_above: Uint96 | None = Field(default=None, ge=1, description="what may lie at this key; the rest is sent on")
     sweep_to: Address | None = Field(default=None, description="the cold address that gets it")
@@ -77,6 +80,12 @@ class MoneyRules(BaseModel):
         if (self.sweep_above is None) != (self.sweep_to is None):
             raise ValueError("sweep_above and sweep_to go together: give both, or none")
         return self
+
+    @property
+    def least_over_gas(self) -> float:
+        """`pay_over_gas`, or what it comes to where it is left out."""
+        usual = PAY_OVER_GAS if self.tokens_per_eth else 0.0
+        return usual if self.pay_over_gas is None else self.pay_over_gas
 
 
 class ProviderSettings(BaseModel):

@@ -133,7 +133,7 @@ class CurrentAsk:
 
     def _least_pay(self) -> int:
         """Raises UserError if at today's gas price no lease is worth its transactions."""
-        times, timeout = self._settings.money.pay_over_gas, self._settings.rules.checkpoint_timeout
+        times, timeout = self._settings.money.least_over_gas, self._settings.rules.checkpoint_timeout
         if not times:
             return 0
         gas = gas_today(self._chain, self._settings.money)

@@ -91,6 +91,14 @@ def test_an_ask_wants_leases_that_pay_for_their_gas(world: World) -> None:
     assert least[0] == 0 and 234_885 < least[1] < 300_000
 
 
+def test_where_a_rate_is_known_a_lease_pays_twice_its_gas_by_default(world: World) -> None:
+    for money in ({"tokens_per_eth": "2500"}, {"tokens_per_eth": "2500", "pay_over_gas": 2}, {}):
+        standing(world, **money).renew()
+    standing(world, tokens_per_eth="2500", pay_over_gas=0).renew()
+    by_default, twice, unknown, off = (body.resources.wants.min_pay for body in world.posted)
+    assert by_default == twice > 0 == unknown == off
+
+
 def test_while_gas_is_too_dear_there_is_no_ask(world: World) -> None:
     ask = standing(world, tokens_per_eth="2500", pay_over_gas=2)
     world.gas_price = 1_000 * GWEI
