@@ -119,6 +119,9 @@ class ProviderSettings(BaseModel):
     upload_bytes: int | None = Field(default=None, ge=1, description="most bytes a second to the market")
     download_bytes: int | None = Field(default=None, ge=1, description="most bytes a second from the market")
     hang_seconds: float = Field(default=600, gt=0, description="a recipe that is silent for longer is ended")
+    max_overrun: float = Field(
+        default=2.0, ge=1, description="times the signed work that steps may take here; a lease beyond it is given back"
+    )
     sandbox: Literal["bubblewrap", "podman"] = Field(
         default="bubblewrap", description="or podman; what recipes of strangers run in"
     )

@@ -11,7 +11,7 @@ from contracts.api.bodies import AskResources, Body, ReceiptOut, Time
 from contracts.commitment import canonical_hash, merkle_root
 from contracts.job.provider_wants import Wants
 from contracts.job.spec import JobSpec
-from contracts.orders import Ask, Bid, Report, Rules
+from contracts.orders import FAILURES, Ask, Bid, Report, ReportKind, Rules
 from contracts.types import Address, Bytes32, Signature, Uint40, Uint64, Uint96, Uint256, from_hex, to_hex
 
 REFUSED_SECONDS = 600  # for which an order is left out after the escrow has refused to open its match
@@ -34,8 +34,13 @@ class LeftOut(Body):
     epoch: Uint40 | None = Field(default=None, description="of `refused`")
 
 
+TELLING_KINDS: tuple[ReportKind, ...] = (*FAILURES, "units")  # of Reports that change what a Bid is matched with
+
+
 class FailureReport(Body):
-    """A provider's signed word that it failed at a job: the job's Bid avoids it from then on."""
+    """A provider's signed word that it failed at a job: the job's Bid avoids it from then on. Or that it gave the job
+    back since its steps take more than the units that were signed: the Bid is never matched with it again.
+    """
 
     report: Report
     signature: Signature
@@ -53,7 +58,9 @@ class EpochHeader(Body):
     time: Uint40 = Field(description="UTC seconds, of the market's clock: deadlines are counted from here")
     tick: Uint64 = Field(description="token units that prices per hour are multiples of")
     rules: list[Rules] = Field(description="that the Bids sign, by ascending hash")
-    failures: list[FailureReport] = Field(description="of jobs in the set, by ascending digest")
+    failures: list[FailureReport] = Field(
+        description="of jobs in the set, of kind failed, random or units; by their digests"
+    )
     left_out: list[LeftOut] = Field(description="by ascending order")
 
     def leaf(self) -> bytes:

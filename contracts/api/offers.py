@@ -39,8 +39,8 @@ class JobOnMachine(Body):
 
     reason: str | None = Field(
         description="why the two can't trade, the first of: rules, lot, environment, device, vram, memory, region, "
-        "tier, hosts, stake, speed, deadline, wanted (the provider refuses), range (it takes more than the auction "
-        "can count with), price; null: they can"
+        "tier, hosts, stake, speed, deadline, wanted (the provider refuses), units (it gave the job back for its "
+        "work), range (it takes more than the auction can count with), price; null: they can"
     )
     lowest_limit: Uint256 = Field(description="the least max_price with which the machine can be had")
     price: Uint256 = Field(description="what is paid if nobody else wants it; below lowest_limit, by 3 % at most")

@@ -15,7 +15,7 @@ from contracts.types import to_hex
 from market.auction.announcement import announce, check_status, draw_coin
 from market.auction.open_leases import open_matches
 from market.auction.order_book import OrderBook, Snapshot
-from market.auction.wait_reasons import WaitReasons
+from market.auction.wait_reasons import WaitReasons, wait_reason
 from market.chain.accounts import FollowedAccounts
 from market.matching import Book, Resting, Result, clear, touched
 from market.matching.inputs import tick, to_published
@@ -89,7 +89,7 @@ class Clearing:
         snapshot, book = self._usable(snapshot)
         if not touched(book, before.resting):
             result = clear(book, tick=tick(context.chain.decimals), before=before.resting)
-            self._wait_reasons.tell(_reasons(result))
+            self._wait_reasons.tell(_reasons(result, snapshot))
             self._round = replace(before, seen=sight, seen_until=snapshot.settled_until)
             return None
         return self._clear(stop or threading.Event())
@@ -173,17 +173,17 @@ class Clearing:
             check_status(session, number, "announced")
             epoch: EpochRow = context.accept(session, "cleared", body)
         log.info("clearing.cleared", epoch=number, matches=len(result.matches), left=len(result.reasons))
-        self._wait_reasons.tell(_reasons(result))
+        self._wait_reasons.tell(_reasons(result, snapshot))
         follow = open_matches(context, number)
         # Only now: after any trouble before this the next round goes on from what is stored.
         self._round = Round(number, result.resting, left, follow)
         return epoch
 
 
-def _reasons(result: Result) -> dict[str, str]:
+def _reasons(result: Result, snapshot: Snapshot) -> dict[str, str]:
     """Why each Bid was left; "" for those that were matched."""
     matched = {one.bid.id: "" for one in result.matches}
-    return matched | {bid: str(why) for bid, why in result.reasons.items()}
+    return matched | {bid: wait_reason(bid, why, snapshot.bids[bid].overruns) for bid, why in result.reasons.items()}
 
 
 def _sight(session: Session) -> _Sight:

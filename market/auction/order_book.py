@@ -9,11 +9,12 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from contracts.api.bodies import AskResources
-from contracts.api.epochs import REFUSED_SECONDS, FailureReport, LeftOut, LeftOutReason
+from contracts.api.epochs import REFUSED_SECONDS, TELLING_KINDS, FailureReport, LeftOut, LeftOutReason
 from contracts.chain import events
 from contracts.chain.errors import ASKS_FAULT
+from contracts.job.overrun import Overrun, read_overrun
 from contracts.job.spec import JobSpec
-from contracts.orders import FAILURES, Ask, Bid
+from contracts.orders import Ask, Bid
 from contracts.terms import AccountWord, Flag
 from contracts.types import ZERO_ADDRESS
 from market.matching import AskOffer, BidOffer, Book
@@ -47,6 +48,7 @@ class WaitingBid:
     page: int
     bit: int
     previous: LeaseRow | None = None  # the ended lease that it continues
+    overruns: tuple[Overrun | None, ...] = ()  # of leases that were given back for their work; None: it can't be read
 
     def is_usable(self, account: AccountWord) -> bool:
         """Whether it may open a lease: the nonce is looked at for the first one only."""
@@ -158,9 +160,17 @@ class OrderBook:
             elif spec is not None and early_stop(session, spec, its, now):
                 left_out.append(LeftOut(order=id, reason=LeftOutReason.STOPPED_EARLY))
             else:
-                avoid = _let_down(session, its) | {row.provider for row in reports.get(id, ())}
-                offer = replace(first.offer, rest=first.offer.rest - last.accepted, avoid=frozenset(avoid))
-                bids[id] = replace(first, offer=offer, previous=last)
+                said = reports.get(id, ())
+                avoid = _let_down(session, its) | {row.provider for row in said}
+                given_back_by = frozenset(row.provider for row in said if row.kind == "units")
+                offer = replace(
+                    first.offer,
+                    rest=first.offer.rest - last.accepted,
+                    avoid=frozenset(avoid),
+                    given_back_by=given_back_by,
+                )
+                overruns = tuple(read_overrun(row.text) for row in said if row.kind == "units")
+                bids[id] = replace(first, offer=offer, previous=last, overruns=overruns)
         told = [row for id, rows in reports.items() if id in bids or failed[id] for row in rows]
         return bids, self._signed(told)
 
@@ -237,16 +247,16 @@ def _next_change(session: Session, now: int) -> int:
 
 
 def _failures(session: Session, leases: Mapping[str, Sequence[LeaseRow]]) -> dict[str, list[ReportRow]]:
-    """What providers said of jobs that failed with them, by Bid. `leases`: by Bid; a lease that is not there was undone
-    by a reorganisation.
+    """What providers said of jobs that failed with them, or that they gave back for their work, by Bid. `leases`: by
+    Bid; a lease that is not there was undone by a reorganisation.
     """
     found: dict[str, list[ReportRow]] = {}
     wanted = sorted(leases)
     known = {lease.id for its in leases.values() for lease in its}
     for at in range(0, len(wanted), ROWS_AT_ONCE):
         some = wanted[at : at + ROWS_AT_ONCE]
-        of_failures = select(ReportRow).where(col(ReportRow.bid).in_(some), col(ReportRow.kind).in_(FAILURES))
-        for row in session.exec(of_failures):
+        of_these = (col(ReportRow.bid).in_(some), col(ReportRow.kind).in_(TELLING_KINDS))
+        for row in session.exec(select(ReportRow).where(*of_these)):
             if row.lease in known:
                 found.setdefault(row.bid, []).append(row)
     return found

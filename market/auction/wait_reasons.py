@@ -1,14 +1,27 @@
 """Why Bids wait, written where their clients see it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlmodel import col, select, update
 
+from contracts.job.overrun import Overrun
+from market.matching import Reason
 from market.runtime.context import Context
 from market.store.models import BidRow
 
 ROWS_AT_ONCE = 500
+
+
+def wait_reason(bid: str, why: Reason, overruns: Sequence[Overrun | None]) -> str:
+    """What a client reads. `overruns`: of providers that gave the Bid back for its work; None: of a sealed text."""
+    if not overruns:
+        return str(why)
+    who = "1 provider" if len(overruns) == 1 else f"{len(overruns)} providers"
+    worst = max((one for one in overruns if one), key=lambda one: one.times, default=None)
+    what = worst.sentence() if worst else "its steps take far more than the work that was signed"
+    said = f"{who} gave it back: {what}; see gpumarket job reprice {bid[:12]}"
+    return said if why is Reason.UNITS else f"{why}; {said}"
 
 
 @dataclass

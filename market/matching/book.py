@@ -88,6 +88,7 @@ class BidOffer:
     rest: int  # checkpoints that are still to be done
     recipe: str = ""  # SHA-256 of its file
     avoid: frozenset[str] = frozenset()  # providers that let this job down; only if there is no other
+    given_back_by: frozenset[str] = frozenset()  # providers that found more work in it than it signs: never again
     timeout: int | None = None  # seconds that the rules give for a checkpoint
     left: int | None = None  # seconds to the job's deadline
 
@@ -157,6 +158,7 @@ class Reason(StrEnum):
     )
     DEADLINE = "every fitting machine is too slow to be done by the job's deadline"
     WANTED = "every fitting provider refuses this client or this recipe, or wants longer leases"
+    UNITS = "every fitting provider gave it back: its steps take more than the work that it signs"
     RANGE = "every fitting ask takes more per hour than the auction can count with"
     PRICE = "every fitting ask is above this bid's price"
     CAPACITY = "every fitting machine within this bid's price is taken, or its provider's stake is"
@@ -181,7 +183,7 @@ class TradeClass:
     stake: int
     min_work: int = 0  # work units that a lease must have for the provider's least pay, at its own price
     max_checkpoints: int = 0  # of a lease; told where min_work is
-    provider: str = ""  # told where a bid avoids it
+    provider: str = ""  # told where a bid avoids it, or was given back by it
 
 
 @dataclass(frozen=True, slots=True)

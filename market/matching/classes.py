@@ -112,6 +112,7 @@ def obstacle(bid: BidOffer, ask: AskOffer, tick: int) -> Reason | None:
         (Reason.SPEED, offered.units_per_hour >= bid.lowest_speed),
         (Reason.DEADLINE, offered.units_per_hour >= bid.deadline_speed),
         (Reason.WANTED, _is_wanted(bid, offered)),
+        (Reason.UNITS, ask.provider not in bid.given_back_by),
         (Reason.RANGE, cost(ask, tick) <= MAX_VALUE),
         (Reason.PRICE, hourly(bid, offered.units_per_hour, tick) >= cost(ask, tick)),
     ]

@@ -110,21 +110,31 @@ class Fitting:
             found &= kept
             if not found:
                 return unkept
-        return Reason.WANTED
+        return Reason.UNITS if self._wanted(bid, found) else Reason.WANTED
 
     def _without_unwanted(self, bid: BidOffer, found: int) -> int:
-        """Without providers that do not want the lease, and those that let the job down, if it can pay others."""
+        """Without providers that do not want the lease or gave it back, and those that let the job down, if it can pay
+        others.
+        """
+        found = self._wanted(bid, found) & ~self._of(bid.given_back_by)
+        others = found & ~self._of(bid.avoid)
+        if others != found and any(self._affordable(bid, n) for n in numbers(others).tolist()):
+            return others
+        return found
+
+    def _wanted(self, bid: BidOffer, found: int) -> int:
+        """Without providers that do not want the lease."""
         who = bid.client, bid.recipe
         if (unwelcome := self._unwelcome.get(who)) is None:
             unwelcome = self._unwelcome[who] = _union(
                 them for wants, them in self._by_wants.items() if not welcome(wants, *who)
             )
         found &= ~unwelcome
-        found &= ~_union(them for (work, most), them in self._by_work.items() if not pays(bid, work, most))
-        others = found & ~_union(self._by_provider.get(provider, 0) for provider in bid.avoid)
-        if others != found and any(self._affordable(bid, n) for n in numbers(others).tolist()):
-            return others
-        return found
+        return found & ~_union(them for (work, most), them in self._by_work.items() if not pays(bid, work, most))
+
+    def _of(self, providers: Iterable[str]) -> int:
+        """The classes of providers that some bid tells apart."""
+        return _union(self._by_provider.get(provider, 0) for provider in providers)
 
     def _affordable(self, bid: BidOffer, number: int) -> bool:
         return self.cheapest[number] <= hourly(bid, self.classes[number].units_per_hour, self.tick)

@@ -88,9 +88,12 @@ class OfferReader:
         *,
         reached: int = 0,
         avoid: Collection[str] = (),
+        given_back_by: Collection[str] = (),
         now: int | None = None,
     ) -> BidOffer:
-        """From checkpoint `reached` on, rather not with the providers `avoid`; the rest as in `job_offer`."""
+        """From checkpoint `reached` on, rather not with the providers `avoid`, and not with those that gave it back for
+        its work; the rest as in `job_offer`.
+        """
         job = job_offer(spec, bid.rules, timeout, client=bid.client, units=bid.units, fee=bid.fee, now=now)
         return replace(
             job,
@@ -100,6 +103,7 @@ class OfferReader:
             stake=bid.stake,
             rest=bid.checkpoints - reached,
             avoid=frozenset(avoid),
+            given_back_by=frozenset(given_back_by),
         )
 
     def ask(self, id: str, ask: Ask, resources: AskResources, tier: int = 0) -> AskOffer:

@@ -42,8 +42,8 @@ def _by_size(slots: Iterable[Slot]) -> dict[Size, list[Slot]]:
 
 
 def _by_class(bids: Sequence[BidOffer], slots: Sequence[Slot]) -> dict[TradeClass, list[Slot]]:
-    """A provider that some bid avoids has classes of its own."""
-    avoided = {provider for bid in bids for provider in bid.avoid}
+    """A provider that some bid avoids, or was given back by, has classes of its own."""
+    avoided = {provider for bid in bids for provider in bid.avoid | bid.given_back_by}
     lots: dict[int, Lot] = {}  # rounded, by the identity of an ask's, since many share one
     same: dict[Lot, Lot] = {}
     found: dict[tuple[object, ...], list[Slot]] = {}  # by numbers: to hash a lot for each slot takes long

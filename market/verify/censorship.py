@@ -3,7 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from contracts.api.epochs import MAX_FAILURES, REFUSED_SECONDS, EpochHeader, LeftOut, LeftOutReason, MatchOut
+from contracts.api.epochs import (
+    MAX_FAILURES,
+    REFUSED_SECONDS,
+    TELLING_KINDS,
+    EpochHeader,
+    LeftOut,
+    LeftOutReason,
+    MatchOut,
+)
 from contracts.chain.errors import ASKS_FAULT, Refusal
 from contracts.finality import Finality, at_stake
 from contracts.orders import FAILURES, Ask, Bid
@@ -24,7 +32,7 @@ def check_failures(header: EpochHeader, past: Past, node: Node) -> Findings:
         name = f"the failure report of lease {one.report.lease} in the header of epoch {header.number}"
         if lease is None:
             yield Lie(f"{name} is of no lease that was opened by block {header.block}")
-        elif one.report.kind not in FAILURES:
+        elif one.report.kind not in TELLING_KINDS:
             yield Lie(f"{name} is none: its kind is {one.report.kind}")
         else:
             yield from check_signature(name, one.report, lease.terms.provider, one.signature, node)
@@ -139,7 +147,7 @@ class LeftOutOrders:
     def _not_failed(self, promise: Promise, told: LeftOut) -> str | None:
         leases = {lease.id: lease for lease in self.past.leases_of(promise.id)}
         index = max((lease.reached for lease in leases.values()), default=0) + 1
-        reports = [one.report for one in self.orders.header.failures]
+        reports = [one.report for one in self.orders.header.failures if one.report.kind in FAILURES]
         failed = {one.lease for one in reports if one.lease in leases and one.n == index}
         if len(failed) >= MAX_FAILURES:
             return None

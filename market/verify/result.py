@@ -28,10 +28,21 @@ def rebuild_book(orders: OrderSet, past: Past) -> Book:
 def _bid(reader: OfferReader, one: EpochBid, header: EpochHeader, timeout: int | None, past: Past) -> BidOffer:
     leases = past.leases_of(one.id)
     own = {lease.id: lease.terms.provider for lease in leases}
-    avoid = {own[report.report.lease] for report in header.failures if report.report.lease in own}
+    told = [one.report for one in header.failures if one.report.lease in own]
+    avoid = {own[report.lease] for report in told}
+    given_back_by = {own[report.lease] for report in told if report.kind == "units"}
     avoid |= {lease.terms.provider for lease in leases if lease.late or lease.reached == lease.terms.nums.start}
     reached = leases[-1].reached if leases else 0
-    return reader.bid(one.id, one.bid, one.spec, timeout, reached=reached, avoid=avoid, now=header.time)
+    return reader.bid(
+        one.id,
+        one.bid,
+        one.spec,
+        timeout,
+        reached=reached,
+        avoid=avoid,
+        given_back_by=given_back_by,
+        now=header.time,
+    )
 
 
 def check_certificate(published: Published, book: Book) -> Findings:

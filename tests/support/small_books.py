@@ -64,6 +64,7 @@ def markets(orders: int = 6) -> st.SearchStrategy[Book]:
         client=st.sampled_from(PARTIES), units=st.integers(1, 5000), limit=st.integers(1, 420), fee=st.integers(0, 20),
         stake=st.integers(1, 150), rest=st.integers(1, 20), timeout=st.sampled_from([None, 600]),
         avoid=st.sampled_from([frozenset(), frozenset(), frozenset(PARTIES[3:4])]),
+        given_back_by=st.sampled_from([frozenset(), frozenset(), frozenset(PARTIES[4:5])]),
     )  # fmt: skip
     asks = st.builds(
         dict,
@@ -93,7 +94,10 @@ def markets(orders: int = 6) -> st.SearchStrategy[Book]:
 
 def rich(market: Book) -> Book:
     """Parties of their own for all orders, who can pay for all: what the auction does without its admission."""
-    bids = tuple(replace(bid, client=f"client{n}", avoid=frozenset()) for n, bid in enumerate(market.bids))
+    bids = tuple(
+        replace(bid, client=f"client{n}", avoid=frozenset(), given_back_by=frozenset())
+        for n, bid in enumerate(market.bids)
+    )
     asks = tuple(replace(ask, provider=f"provider{n}", max_active=1) for n, ask in enumerate(market.asks))
     parties = [*(bid.client for bid in bids), *(ask.provider for ask in asks)]
     return Book(bids, asks, dict.fromkeys(parties, 10**9))

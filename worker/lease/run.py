@@ -15,6 +15,7 @@ from worker.lease.approvals import Approvals
 from worker.lease.discovery import Unwanted
 from worker.lease.folder import LeaseFolder
 from worker.lease.job_key import JobKey, NoKey
+from worker.lease.overrun import TooMuchWork
 from worker.lease.reporting import ReportContent, Reporter, send_report
 from worker.lease.schedule import Action, must_give_up
 from worker.lease.settlement import Settlement, Turn
@@ -165,6 +166,9 @@ class LeaseRun:
         elif isinstance(ended, Failure) and ended.kind == "killed" and self._may_start_again():
             self._log.warning("training.killed", problem=ended.message, hint=ended.hint, **self._place())
             self.training.ended = Stopped(step=0)
+        elif isinstance(ended, TooMuchWork):
+            self._log.warning("training.too_much_work", problem=ended.message)
+            self._release(_reason(ended), stops="units")
         elif isinstance(ended, UserError):
             self._log.error("training.failed", problem=ended.message, hint=ended.hint)
             self._release(_reason(ended), stops="failed")

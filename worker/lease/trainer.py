@@ -28,8 +28,10 @@ from worker.lease.folder import Job, LeaseFolder
 from worker.lease.inputs import fetch_files, fetch_start_state, fetch_state, is_state
 from worker.lease.job_history import metrics_so_far
 from worker.lease.job_key import JobKey, NoKey
+from worker.lease.overrun import WorkMeter, WorkWatch
 from worker.lease.pace import Pace
 from worker.lease.tools import LeaseTools
+from worker.machine.contention import Contention
 from worker.sandbox.limits import Limits
 from worker.sandbox.podman import chosen_sandbox
 from worker.sandbox.runner import Runner
@@ -236,31 +238,50 @@ class Training(threading.Thread):
     def _follow(self, run: Runner, job: Job) -> Done | Stopped | UserError:
         numerics: dict[str, str | int] = {}
         asked = False
+        watch: WorkWatch | None = None
         while not self._killed.is_set():
             if not asked and self._stop_now():
                 run.stop()
                 asked = True
+            if watch and not asked:
+                watch.check()
             match run.next_message(timeout=POLL_SECONDS):
                 case Ready() as ready:
                     _check_units(ready.units, job.bid.units)
                     numerics = ready.numerics
                     self.pace = Pace(job.spec.checkpoint_every, time.monotonic(), run.first)
+                    watch = self._watched(run, job)
                     self._log.info("training.ready", parameters=ready.parameters, units=ready.units)
                     run.go()
-                case Stepped() as step if self.pace:
+                case Stepped() as step if self.pace and watch:
                     self.pace.step(step.step - (job.spec.start_step or 0), time.monotonic())
+                    watch.step(step.step - (job.spec.start_step or 0))
                 case Checkpoint() if self.early_stop:
                     pass  # it was on its way already; nobody would pay for it
                 case Checkpoint() as made:
                     if taken := self._with_room(partial(run.take, made)):
                         self._with_room(partial(self._commit, taken, job, numerics))
-                    if self.pace:
+                    if self.pace and watch:
                         self.pace.checkpoint(made.index, time.monotonic())
+                        watch.checkpoint()
                 case (Done() | Stopped()) as ended:
                     return ended
                 case Failed() as failed:
                     return failed.failure()
         return Stopped(step=0)
+
+    def _watched(self, run: Runner, job: Job) -> WorkWatch:
+        settings = self._settings
+        gpus = settings.gpu_names if settings.device == "cuda" else None
+        meter = WorkMeter(
+            job.bid.units,
+            job.spec.checkpoint_every,
+            settings.units_per_hour,
+            settings.max_overrun,
+            started=time.monotonic(),
+            first=run.first,
+        )
+        return WorkWatch(meter, partial(Contention, run.processes, settings.threads, gpus))
 
     def _with_room(self, act: Callable[[], T]) -> T | None:
         """Does what writes, again while the disk is full: training waits meanwhile. None if it was killed before."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+import psutil
+
 from contracts.job.spec import JobSpec
 from worker.driver.nvml import GpuName
 from worker.sandbox import bubblewrap
@@ -170,6 +172,10 @@ class Runner:
     def kill(self) -> None:
         """Ends the process and all that it started. Harmless if it has ended."""
         self._fail(Failure("exit", "the worker ended the training process"))
+
+    def processes(self) -> list[psutil.Process]:
+        """Those of the run, as far as this machine's owner can see them; empty before it starts."""
+        return [] if self._process is None else self._sandbox.members(self._process)
 
     def log_tail(self, limit: int = 4_000) -> str:
         """The end of what the recipe printed."""

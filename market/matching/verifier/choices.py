@@ -136,7 +136,9 @@ class _Shop:
         return found & (self.tier.column >= self.tier.place(needs.tier))
 
     def _without_refusing(self, bid: BidOffer, number: int, fits: Flags) -> Flags:
-        """Without providers that would not take the bid; those that it avoids, only if it can't pay any other."""
+        """Without providers that would not take the bid, or gave it back; those that it avoids, only if it can't pay
+        any other.
+        """
         welcome = self.welcoming.get((bid.client, bid.recipe))
         if welcome is None:
             welcome = self.welcoming[bid.client, bid.recipe] = self.lists.flags(
@@ -148,6 +150,7 @@ class _Shop:
             )
         enough = self.work.flags(not work or bid.units * min(bid.rest, most) >= work for work, most in self.work.all)
         takes: Flags = fits & self.lists.column(welcome) & self.work.column(enough)
+        takes &= ~np.isin(self.provider, list(bid.given_back_by))
         others: Flags = takes & ~np.isin(self.provider, list(bid.avoid))
         left = np.flatnonzero(others)
         pay = self.pay(np.array([number]), left)

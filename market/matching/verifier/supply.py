@@ -65,7 +65,12 @@ class Stock:
         self._sorts: dict[tuple[object, ...], int] = {}
         self._rounded: dict[int, int] = {}  # stakes
         least = {size: min(bid.stake for bid in crowd) for size, crowd in crowds.items()}
-        avoided = {(size, provider) for size, crowd in crowds.items() for bid in crowd for provider in bid.avoid}
+        avoided = {
+            (size, provider)
+            for size, crowd in crowds.items()
+            for bid in crowd
+            for provider in (*bid.avoid, *bid.given_back_by)
+        }
         for provider, own in groupby(sorted(book.asks, key=attrgetter("provider")), attrgetter("provider")):
             mine = list(own)
             if len(mine) > 1:

@@ -108,6 +108,18 @@ def test_a_provider_that_let_the_job_down_comes_last_but_comes() -> None:
     assert [match.ask for match in checked(book(bid, cheap, too_dear)).matches] == [cheap]
 
 
+def test_a_provider_that_gave_it_back_for_its_work_never_gets_it_again() -> None:
+    theirs, other = ask_offer(1), ask_offer(2, provider=PARTIES[4], price_per_hour=4000)
+    bid = bid_offer(1, avoid=frozenset({PARTIES[5]}), given_back_by=frozenset({PARTIES[5]}))
+    assert [match.ask for match in checked(book(bid, theirs, other)).matches] == [other]
+    assert reason_of(bid, theirs) is Reason.UNITS
+    assert reason_of(bid, theirs, replace(other, price_per_hour=5000)) is Reason.PRICE
+    result = clear(book(bid, theirs))
+    told = ClaimedMatch(bid.id, theirs.id, 0, 62)
+    (lie,) = lies(book(bid, theirs), dict.fromkeys(result.prices, 3000), [told])
+    assert "does not fit" in lie
+
+
 def test_a_lease_that_its_provider_would_give_back_is_not_made() -> None:
     mine, other = "0x" + "01" * 32, "0x" + "02" * 32
     bid = bid_offer(1, recipe=mine)  # 4 checkpoints, at 62 at least

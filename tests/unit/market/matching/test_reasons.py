@@ -31,6 +31,7 @@ MISSES: list[tuple[Reason, BidOffer, AskOffer]] = [
     (Reason.SPEED, bid_offer(1, timeout=73), ask_offer(1)),
     (Reason.DEADLINE, bid_offer(1, left=4 * 73), ask_offer(1)),
     (Reason.WANTED, bid_offer(1), ask_offer(1, {"wants": Wants(deny_clients=(PARTIES[0],))})),
+    (Reason.UNITS, bid_offer(1, given_back_by=frozenset(PARTIES[4:])), ask_offer(1)),
     (Reason.RANGE, bid_offer(1, limit=MUCH), ask_offer(1, price_per_hour=MAX_VALUE + 1)),
     (Reason.PRICE, bid_offer(1, limit=61), ask_offer(1)),
 ]
@@ -50,10 +51,10 @@ def test_each_reason_beside_a_machine_that_is_taken(reason: Reason, bid: BidOffe
     assert told(bid, ask, other, busy=PARTIES[4]) is reason
     if reason is Reason.RULES or reason is Reason.LOT:
         return
-    able = fitting(bid, ask, other)
+    able = replace(fitting(bid, ask, other), provider=PARTIES[2])
     assert told(bid, able) is None
-    assert told(bid, ask, able, busy=PARTIES[4]) is Reason.CAPACITY
-    assert told(bid, able, busy=PARTIES[4]) is Reason.CAPACITY
+    assert told(bid, ask, able, busy=PARTIES[2]) is Reason.CAPACITY
+    assert told(bid, able, busy=PARTIES[2]) is Reason.CAPACITY
     # One that is too dear came further than one that does not fit, and less far than one that is taken.
     if reason.rank < Reason.RANGE.rank:
         dear = replace(able, price_per_hour=10_000)
