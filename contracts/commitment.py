@@ -15,12 +15,17 @@ import rfc8785
 from eth_abi.abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
-from contracts.strict_json import read_json
+from contracts.strict_json import read_json, write_json
 
 LEAF_BYTES = 1024
 SAMPLES = 256
-TRACE_BLOCK = 1 << 14  # step digests that are hashed at once
-MAX_HEADER = 100_000_000  # bytes of a safetensors header, as in its library
+BLOCK = 1 << 14  # hashes of a tree that are held at once
+# What a state may be: somebody who has never seen it must be able to check it in seconds.
+MAX_HEADER = 1 << 24  # bytes of a safetensors header
+MAX_TENSORS = 1 << 16
+MAX_METADATA = 1 << 22  # bytes of its names and values, UTF-8
+MAX_DIMENSIONS = 64  # of a tensor, as in torch
+MAX_TENSOR_BYTES = (1 << 63) - 1  # dimensions of 0 counted as 1: libraries multiply all the others, too
 DTYPE_BITS = (
     dict.fromkeys(("F64", "I64", "U64", "C64"), 64)
     | dict.fromkeys(("F32", "I32", "U32"), 32)
@@ -62,11 +67,20 @@ def merkle_root(hashes: Sequence[bytes]) -> bytes:
     return level[0]
 
 
+def _long_merkle_root(hashes: Iterable[bytes]) -> tuple[int, bytes]:
+    """How many there are, and `merkle_root` of them, of which there may be more than memory holds."""
+    count, stream, roots = 0, iter(hashes), []
+    while block := list(islice(stream, BLOCK)):
+        count += len(block)
+        roots.append(merkle_root(block))  # a node of the whole tree, as the block's size is a power of two
+    return count, merkle_root(roots)
+
+
 def tensor_header(tensor: Tensor) -> bytes:
     """Hash of one tensor's name, dtype, shape, length and content."""
     view = memoryview(tensor.data).cast("B")
     sha256 = hashlib.sha256
-    leaves = [sha256(_LEAF + view[at : at + LEAF_BYTES]).digest() for at in range(0, len(view), LEAF_BYTES)]
+    leaves = (sha256(_LEAF + view[at : at + LEAF_BYTES]).digest() for at in range(0, len(view), LEAF_BYTES))
     name, dtype = tensor.name.encode(), tensor.dtype.encode()
     return _sha(
         _HEADER,
@@ -74,7 +88,7 @@ def tensor_header(tensor: Tensor) -> bytes:
         struct.pack(">B", len(dtype)) + dtype,
         struct.pack(f">B{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape),
         struct.pack(">Q", len(view)),
-        merkle_root(leaves),
+        _long_merkle_root(leaves)[1],
     )
 
 
@@ -94,17 +108,22 @@ def state_root(tensors: Iterable[Tensor]) -> bytes:
 
 
 def tensors_from_safetensors(data: bytes | bytearray | memoryview | mmap.mmap) -> list[Tensor]:
-    """The tensors of a safetensors file's bytes, as views of them. Raises ValueError if it is not one.
+    """The tensors of a safetensors file's bytes, as views of them. Raises ValueError if it is not one, or has more in
+    it than a state may: whatever it is, it is known in seconds.
 
     Nothing is copied, so that a mapped file of any size takes no memory of this process.
     """
     view = memoryview(data)
     length = int.from_bytes(view[:8], "little")
-    if len(view) < 8 + length or length > MAX_HEADER or bytes(view[8:9]) != b"{":
+    if len(view) < 8 + length or bytes(view[8:9]) != b"{":
         raise ValueError("not a safetensors file: it has no header")
+    if length > MAX_HEADER:
+        raise ValueError(f"not a safetensors file of a state: its header has {length} bytes, more than {MAX_HEADER}")
     try:
-        header = read_json(bytes(view[8 : 8 + length]), pairs=_without_twins)
-        header.pop("__metadata__", None)
+        header = read_json(str(view[8 : 8 + length], "utf-8"), pairs=_without_twins)
+        _check_metadata(header.pop("__metadata__", {}))
+        if len(header) > MAX_TENSORS:
+            raise ValueError(f"it has {len(header)} tensors, more than {MAX_TENSORS}")
         found = [_tensor(name, view[8 + length :], **fields) for name, fields in header.items()]
     except (ValueError, TypeError) as error:
         raise ValueError(f"not a safetensors file: {error}") from error
@@ -121,13 +140,43 @@ def tensors_from_safetensors(data: bytes | bytearray | memoryview | mmap.mmap) -
 def _tensor(name: str, content: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
     """One entry of a safetensors header. Raises ValueError or TypeError."""
     begin, end = data_offsets
-    if len(name.encode()) > 0xFFFF or len(shape) > 0xFF:  # first: the product of a long shape takes hours
+    if len(name.encode()) > 0xFFFF or len(shape) > MAX_DIMENSIONS:  # first: the product of a long shape takes hours
         raise ValueError(f"the name {name!r:.80} or its shape is too long")
     if not all(type(number) is int and 0 <= number < 2**64 for number in (begin, end, *shape)):
         raise ValueError(f"{name!r:.80} has the shape {shape!r:.80} at {data_offsets!r:.80}")
+    if math.prod(max(1, dimension) for dimension in shape) > MAX_TENSOR_BYTES // 8:
+        raise ValueError(f"{name!r:.80} has the shape {shape!r:.80}, which no library can load")
     if DTYPE_BITS.get(dtype, 0) * math.prod(shape) != 8 * (end - begin) or dtype not in DTYPE_BITS:
         raise ValueError(f"{name!r:.80} is {dtype!r:.20} {shape!r:.80} in {end - begin} bytes")
     return Tensor(name, dtype, tuple(shape), content[begin:end])
+
+
+def _check_metadata(metadata: Any) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata are not texts by their names")
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in metadata.items())
+    if size > MAX_METADATA:
+        raise ValueError(f"its metadata have {size} bytes, more than {MAX_METADATA}")
+
+
+def check_state_size(shapes: Mapping[str, Sequence[int]], metadata_bytes: int = 0) -> None:
+    """Whether a state of tensors with these names and shapes can be a checkpoint. Raises ValueError saying what is too
+    much, before anybody has trained for it.
+    """
+    if len(shapes) > MAX_TENSORS:
+        raise ValueError(f"the state has {len(shapes)} tensors; a checkpoint holds {MAX_TENSORS} at most")
+    for name, shape in shapes.items():
+        if len(shape) > MAX_DIMENSIONS or math.prod(max(1, one) for one in shape) > MAX_TENSOR_BYTES // 8:
+            raise ValueError(f"the state's {name!r:.200} has the shape {tuple(shape)!r:.200}, which is too large")
+    # An entry as safetensors writes it, with the longest dtype and offsets that there are.
+    entry = len('"":{"dtype":"F8_E4M3FNUZ","shape":[],"data_offsets":[,]},') + 2 * len(str(MAX_TENSOR_BYTES))
+    size = sum(entry + len(write_json(name)) + len(write_json(list(shape))) for name, shape in shapes.items())
+    size += metadata_bytes
+    if size > MAX_HEADER:
+        raise ValueError(
+            f"names, shapes and kinds of the state's {len(shapes)} tensors take {size} bytes; "
+            f"a checkpoint has room for {MAX_HEADER}"
+        )
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -156,11 +205,8 @@ def step_digest(step: int, metrics: Mapping[str, float], sampled: bytes) -> byte
 
 def trace_root(digests: Iterable[bytes]) -> bytes:
     """Commitment to the step digests since the last checkpoint, of which there may be more than memory holds."""
-    count, stream, roots = 0, iter(digests), []
-    while block := list(islice(stream, TRACE_BLOCK)):
-        count += len(block)
-        roots.append(merkle_root(block))  # a node of the whole tree, as the block's size is a power of two
-    return _sha(_TRACE, struct.pack(">I", count), merkle_root(roots))
+    count, root = _long_merkle_root(digests)
+    return _sha(_TRACE, struct.pack(">I", count), root)
 
 
 def canonical_hash(value: Any) -> bytes:

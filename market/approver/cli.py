@@ -18,6 +18,7 @@ from market.approver.memory import Memory
 from market.approver.metrics import ApproverMetrics
 from market.approver.service import Approver
 from market.approver.settings import load_approver_settings
+from market.approver.state_checks import StateChecks
 
 app = typer.Typer(
     help="Check reported checkpoints for clients, and sign for those that are right.", no_args_is_help=True
@@ -50,7 +51,9 @@ def start(
     chain, metrics, stop = connect(settings), ApproverMetrics(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    checks = StateChecks(own.checks_at_once, own.check_seconds)
     with ExitStack() as stack:
+        stack.callback(checks.close)
         approvers = []
         for name, (account, encryption) in unlocked.items():
             client = stack.enter_context(
@@ -62,7 +65,12 @@ def start(
                 f"escrow {chain.domain.verifying_contract}"
             )
             memory = Memory(own.memory_dir / name)
-            approvers.append(Approver(client, chain, account, encryption, memory, metrics=metrics))
+            approvers.append(
+                Approver(
+                    client, chain, account, encryption, memory,
+                    metrics=metrics, check_state=checks.problem, at_once=own.checks_at_once,
+                )
+            )  # fmt: skip
         if own.metrics_port is not None:
             metrics.serve(own.metrics_host, own.metrics_port)
         threads = [threading.Thread(target=one.run, args=(stop, own.poll_seconds)) for one in approvers]

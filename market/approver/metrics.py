@@ -18,6 +18,7 @@ class ApproverMetrics:
         self.rejected = counter("rejections", "Rejections that were signed")
         self.redeemed = counter("redemptions", "Approvals that were redeemed for providers that were gone")
         self.troubles = counter("troubles", "Rounds, or leases in a round, that failed and are tried again")
+        self.slow = counter("slow_checks", "Checkpoints that could not be checked in time, and wait behind the others")
         self.unreadable = counter("unreadable", "Items of the market's lists that were skipped: they can't be read")
         self.looked = Gauge(
             "gpumarket_approver_last_round_timestamp_seconds",

@@ -1,8 +1,11 @@
 """The approver's loop: check what is reported and sign it, release those who stop, redeem for those who vanished."""
 
+import contextvars
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +13,17 @@ from pathlib import Path
 import structlog
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
+from pebble import ThreadPool
 
-from contracts.api.bodies import ApprovalIn, CheckpointOut, CheckpointStatus, LeaseOut, RejectionIn, ReportOut
+from contracts.api.bodies import (
+    ApprovalIn,
+    CheckpointOut,
+    CheckpointRecord,
+    CheckpointStatus,
+    LeaseOut,
+    RejectionIn,
+    ReportOut,
+)
 from contracts.api.client import MarketClient
 from contracts.api.grants import get_state
 from contracts.chain.client import Chain
@@ -28,6 +40,10 @@ from market.approver.checks import problem_with_claim, problem_with_state, probl
 from market.approver.job_keys import JobKeys
 from market.approver.memory import Memory, Signed
 from market.approver.metrics import ApproverMetrics
+from market.approver.state_checks import SlowCheck
+from market.approver.turns import Turn, Turns
+
+ROUND_SECONDS = 1.0  # in which a round waits for what it has begun to check; what takes longer holds up nothing
 
 log = structlog.get_logger()
 
@@ -52,13 +68,21 @@ class Approver:
         memory: Memory,
         sender: Sender | None = None,
         metrics: ApproverMetrics | None = None,
+        check_state: Callable[[Path, CheckpointRecord], str | None] = problem_with_state,
+        at_once: int = 4,
     ) -> None:
-        """`own` is the encryption key that sealed jobs' keys are granted to."""
+        """`own` is the encryption key that sealed jobs' keys are granted to. `check_state` may raise SlowCheck.
+
+        `at_once`: leases that are looked at beside each other.
+        """
         self._market, self._chain, self._key, self._memory = market, chain, key, memory
         self._sender = sender or Sender(chain, key)
         self._known: dict[str, KnownLease] = {}
         self._job_keys = JobKeys(market, chain, key, own)
         self._metrics = metrics or ApproverMetrics()
+        self._problem_with_state = check_state
+        self._turns, self._threads = Turns(at_once, self._provider_of), ThreadPool(max_workers=at_once)
+        self._under_way: dict[Future[None], Turn] = {}
         self._waits = False  # for the market
 
     def run(self, stop: threading.Event, poll_seconds: float) -> None:
@@ -69,6 +93,7 @@ class Approver:
                 if self._market_answers() and self._round():
                     self._metrics.looked.labels(address).set_to_current_time()
                 stop.wait(poll_seconds)
+        self._threads.stop()
 
     def _market_answers(self) -> bool:
         """Whether there is a market to work for; it may start later than this. Told once, not in each round."""
@@ -92,12 +117,15 @@ class Approver:
             for part in (
                 self._job_keys.publish,
                 self.grant_keys,
-                self.approve_reported,
+                self._approve_for_a_while,
                 self.answer_releases,
                 self.redeem_for_vanished,
             )
         ]
         return all(went_well)
+
+    def _approve_for_a_while(self) -> None:
+        self.approve_reported(ROUND_SECONDS)
 
     def _guarded(self, part: Callable[[], None]) -> bool:
         try:
@@ -117,6 +145,10 @@ class Approver:
             yield
         except NODE_AWAY:
             raise  # the chain is silent: so it is for all others
+        except SlowCheck as error:
+            self._metrics.slow.labels(self._key.address).inc()
+            log.warning("approver.slow_check", lease=lease, problem=error.message)
+            raise
         except UserError as error:
             self._metrics.troubles.labels(self._key.address).inc()
             log.warning("approver.skipped", lease=lease, problem=error.message)
@@ -126,8 +158,30 @@ class Approver:
 
     # ------------------------------------------------------------- progress
 
-    def approve_reported(self) -> None:
-        for reported in self._market.pending_progress(self._key.address):
+    def approve_reported(self, seconds: float | None = None) -> None:
+        """Look at what is reported, each lease beside the others. What takes longer than `seconds` goes on by itself,
+        and what it comes to is seen the next time; None: all is waited for.
+        """
+        ends = None if seconds is None else time.monotonic() + seconds
+        waiting = self._turns.of(self._market.pending_progress(self._key.address))
+        while True:
+            for turn in self._turns.begin(waiting):
+                run = contextvars.copy_context().run
+                self._under_way[self._threads.schedule(run, args=[self._take_turn, turn])] = turn
+                waiting.remove(turn)
+            left = None if ends is None else max(0.0, ends - time.monotonic())
+            done, _ = wait(self._under_way, left, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._turns.end(self._under_way.pop(future), too_slow=isinstance(future.exception(), SlowCheck))
+            for future in done:
+                if isinstance(error := future.exception(), Exception) and not isinstance(error, SlowCheck):
+                    raise error  # the chain is silent
+            if not done:
+                return
+
+    def _take_turn(self, turn: Turn) -> None:
+        """Raises SlowCheck, and what the chain raises that is silent."""
+        for reported in turn.reported:
             with self._apart(reported.lease), structlog.contextvars.bound_contextvars(job=reported.job):
                 self._judge(reported)
 
@@ -177,7 +231,7 @@ class Approver:
                 get_state(self._market, record, path, job=reported.job, job_key=job_key)
             except NotOpened as error:
                 return error.message
-            problem = problem_with_state(path, record)
+            problem = self._problem_with_state(path, record)
         if problem and record.sealed:  # a rejection is public, and a problem may name tensors
             log.warning("approver.bad_state", lease=reported.lease, n=record.index, problem=problem)
             return "what is sealed is not the state that the record commits to"
@@ -248,6 +302,11 @@ class Approver:
                 raise UserError(f"lease {id} names {event.terms.parties.approver} as its approver, not this key")
             self._known[id] = KnownLease(event, out)
         return self._known[id]
+
+    def _provider_of(self, lease: str) -> str:
+        """As far as it is known: the lease itself, before it was looked at."""
+        known = self._known.get(lease)
+        return lease if known is None else known.event.provider
 
     def _reached(self, lease: KnownLease) -> Signed:
         """How far the lease is approved: by memory, or not at all."""

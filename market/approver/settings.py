@@ -23,6 +23,15 @@ class ApproverSettings(OperatorSettings):
         (), description="Names of the keys to sign with; none: `key` of config.toml, or the only one there is"
     )
     poll_seconds: float = Field(1.0, ge=0.05, description="Time between two looks at the market")
+    checks_at_once: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Leases that are looked at beside each other, each in a process of its own",
+    )
+    check_seconds: float = Field(
+        300.0, gt=0, description="Most time that the check of one checkpoint may take, its download not counted in"
+    )
     memory_dir: Path = Field(
         default_factory=lambda: home() / "approver", description="Folder of what was signed, one below it for each key"
     )

@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
+from contracts.commitment import check_state_size
+from contracts.strict_json import write_json
 from worker.training.failures import Failure, is_full
 from worker.training.kinds import (
     METADATA,
@@ -330,8 +332,12 @@ def save_file(flat: FlatState, path: Path) -> None:
 
 
 def check_state(flat: FlatState) -> None:
-    """Whether it can be saved. Raises Failure("state"); what a state may not hold at all, flatten refuses."""
-    _kinds_text(flat)
+    """Whether it can be saved, and checked by others. Raises Failure("state"); flatten refuses what no state holds."""
+    kinds = write_json(_kinds_text(flat))  # as a text in the file's header
+    try:
+        check_state_size({name: tensor.shape for name, tensor in flat.items()}, len(kinds))
+    except ValueError as error:
+        raise Failure("state", str(error), "keep many small tensors in one: torch.stack, or torch.cat") from error
 
 
 def _kinds_text(flat: FlatState) -> str:

@@ -10,6 +10,7 @@ from eth_abi.abi import encode
 from eth_account import Account
 from eth_utils.crypto import keccak
 from safetensors import deserialize
+from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
 from contracts import commitment
@@ -268,6 +269,7 @@ def test_an_epochs_root_by_hand() -> None:
 
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
 
 
 @pytest.mark.parametrize(
@@ -293,11 +295,57 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (b'{"a": %b, "a": %b}' % ((json.dumps(ENTRY).encode(),) * 2), bytes(8)),
         (b"{" + b'"a":{' * 100_000, b""),
         ({"a": ENTRY | {"shape": [2**64 - 1] * 100_000}}, bytes(8)),  # whose product takes minutes
+        # What the library can't load, or nobody could check in seconds.
+        ({"a": EMPTY | {"shape": [0, 2**63]}}, b""),
+        ({"a": EMPTY | {"shape": [2**62, 2**62, 0]}}, b""),
+        ({"a": EMPTY | {"shape": [0] * 65}}, b""),
+        ({str(n): EMPTY for n in range(commitment.MAX_TENSORS + 1)}, b""),
+        (b"{" + b" " * commitment.MAX_HEADER + b"}", b""),
+        ({"__metadata__": {"a": "b" * commitment.MAX_METADATA}}, b""),
+        ({"__metadata__": {"a": 1}}, b""),
+        ({"__metadata__": ["a"]}, b""),
+        (json.dumps({"a": ENTRY}).encode("utf-16-le"), bytes(8)),
+        ({"a": ENTRY | {"shape": [float("nan")]}}, bytes(8)),
     ],
 )  # fmt: skip
 def test_what_is_no_safetensors_file_is_refused(header: Any, content: bytes) -> None:
     with pytest.raises(ValueError, match="not a safetensors file"):
         commitment.tensors_from_safetensors(safetensors_file(header, content))
+
+
+def test_the_largest_state_that_is_taken_loads_in_its_library() -> None:
+    header = {f"layer/{n}": EMPTY for n in range(commitment.MAX_TENSORS - 1)}
+    header["wide"] = EMPTY | {"shape": [0, *([1] * (commitment.MAX_DIMENSIONS - 2)), 2**59]}
+    data = safetensors_file(header)
+    found = commitment.tensors_from_safetensors(data)
+    assert {one.name: one.shape for one in found} == {name: tuple(one["shape"]) for name, one in deserialize(data)}
+    assert len(load_arrays(safetensors_file({"wide": header["wide"] | {"shape": [0, 2**59]}}))) == 1
+
+
+@pytest.mark.parametrize(
+    ("shapes", "metadata", "says"),
+    [
+        ({str(n): (1,) for n in range(commitment.MAX_TENSORS + 1)}, 0, "65537 tensors"),
+        ({"a": (1,) * 65}, 0, "'a' has the shape"),
+        ({"a": (0, 2**61)}, 0, "'a' has the shape"),
+        ({"n" * 300 + str(n): (1,) for n in range(50_000)}, 0, "bytes; a checkpoint has room for"),
+        ({"a": (1,)}, commitment.MAX_HEADER, "bytes; a checkpoint has room for"),
+    ],
+)
+def test_a_state_that_is_too_large_is_told_before_it_is_saved(shapes: Any, metadata: int, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        commitment.check_state_size(shapes, metadata)
+
+
+def test_a_state_that_just_fits_can_be_read_back() -> None:
+    """What is told to fit is read: the estimate is never below what the library writes."""
+    shapes = {f"optimizer/état/{n}/exp_avg": (0, n + 1, 2**40) for n in range(3000)}
+    commitment.check_state_size(shapes)
+    data = save({name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()})
+    room = commitment.MAX_HEADER - int.from_bytes(data[:8], "little")
+    with pytest.raises(ValueError, match="a checkpoint has room for"):
+        commitment.check_state_size(shapes, room + 1)
+    assert len(commitment.tensors_from_safetensors(data)) == 3000
 
 
 def test_odd_merkle_levels_match_the_recursive_definition() -> None:
@@ -309,7 +357,7 @@ def test_odd_merkle_levels_match_the_recursive_definition() -> None:
 def test_a_trace_of_many_blocks_has_the_root_of_one_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     digests = [sha(bytes([n])) for n in range(34)]
     whole = [commitment.trace_root(digests[:count]) for count in range(34)]
-    monkeypatch.setattr(commitment, "TRACE_BLOCK", 4)
+    monkeypatch.setattr(commitment, "BLOCK", 4)
     assert [commitment.trace_root(iter(digests[:count])) for count in range(34)] == whole
 
 

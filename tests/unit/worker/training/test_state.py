@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from contracts import commitment
 from tests.support.recipes.resuming import CountingAdam
 from worker.training.failures import Failure
 from worker.training.state import (
+    check_state,
     difference,
     flatten,
     load_optimizer_state,
@@ -203,3 +205,16 @@ def test_difference_says_what_differs() -> None:
     assert difference(one, {"a": torch.zeros(2)}) == "a: torch.float32[1] against torch.float32[2]"
     nan = {"a": torch.tensor([float("nan")])}
     assert difference(nan, nan) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ({str(n): n for n in range(commitment.MAX_TENSORS + 1)}, "65537 tensors"),
+        ({"a": torch.zeros((0, 2**61))}, "'a' has the shape"),
+    ],
+)
+def test_a_state_that_nobody_could_check_is_told_at_once(state: dict[str, Any], says: str) -> None:
+    with pytest.raises(Failure, match=says) as caught:
+        check_state(flatten(state))
+    assert caught.value.kind == "state" and caught.value.hint
