@@ -41,7 +41,7 @@ from market.approver.job_keys import JobKeys
 from market.approver.memory import Memory, Signed
 from market.approver.metrics import ApproverMetrics
 from market.approver.state_checks import SlowCheck
-from market.approver.turns import Turn, Turns
+from market.approver.turns import LeaseTurn, Turns
 
 ROUND_SECONDS = 1.0  # in which a round waits for what it has begun to check; what takes longer holds up nothing
 
@@ -82,7 +82,7 @@ class Approver:
         self._metrics = metrics or ApproverMetrics()
         self._problem_with_state = check_state
         self._turns, self._threads = Turns(at_once, self._provider_of), ThreadPool(max_workers=at_once)
-        self._under_way: dict[Future[None], Turn] = {}
+        self._under_way: dict[Future[None], LeaseTurn] = {}
         self._waits = False  # for the market
 
     def run(self, stop: threading.Event, poll_seconds: float) -> None:
@@ -179,7 +179,7 @@ class Approver:
             if not done:
                 return
 
-    def _take_turn(self, turn: Turn) -> None:
+    def _take_turn(self, turn: LeaseTurn) -> None:
         """Raises SlowCheck, and what the chain raises that is silent."""
         for reported in turn.reported:
             with self._apart(reported.lease), structlog.contextvars.bound_contextvars(job=reported.job):

@@ -11,7 +11,7 @@ PAUSE_SECONDS = (60.0, 3600.0)  # before a check that took too long is tried aga
 
 
 @dataclass(eq=False)
-class Turn:
+class LeaseTurn:
     """What waits for a word on one lease, in the order of its coming."""
 
     lease: str
@@ -26,21 +26,21 @@ class Turns:
     ) -> None:
         """`provider`: of a lease, by its id; or the id itself, as long as it is not known."""
         self._at_once, self._provider, self._clock = at_once, provider, clock
-        self._under_way: dict[str, Turn] = {}
+        self._under_way: dict[str, LeaseTurn] = {}
         self._took: dict[str, float] = {}  # seconds, by lease, when it was looked at last
         self._pauses: dict[str, tuple[float, float]] = {}  # by lease: until when, and how long that is
         self._begun: dict[str, float] = {}
 
-    def of(self, reported: Iterable[CheckpointOut]) -> list[Turn]:
+    def of(self, reported: Iterable[CheckpointOut]) -> list[LeaseTurn]:
         """Turns for what is reported, those first that took least the last time."""
-        turns: dict[str, Turn] = {}
+        turns: dict[str, LeaseTurn] = {}
         for one in reported:
-            turns.setdefault(one.lease, Turn(one.lease)).reported.append(one)
+            turns.setdefault(one.lease, LeaseTurn(one.lease)).reported.append(one)
         self._took = {lease: took for lease, took in self._took.items() if lease in turns}
         self._pauses = {lease: pause for lease, pause in self._pauses.items() if lease in turns}
         return sorted(turns.values(), key=lambda turn: self._took.get(turn.lease, 0.0))
 
-    def begin(self, turns: Iterable[Turn]) -> list[Turn]:
+    def begin(self, turns: Iterable[LeaseTurn]) -> list[LeaseTurn]:
         """Those that may begin now; they are under way until `end`."""
         begun = []
         by_provider = Counter(map(self._provider, self._under_way))
@@ -57,7 +57,7 @@ class Turns:
             begun.append(turn)
         return begun
 
-    def end(self, turn: Turn, *, too_slow: bool) -> None:
+    def end(self, turn: LeaseTurn, *, too_slow: bool) -> None:
         now = self._clock()
         del self._under_way[turn.lease]
         self._took[turn.lease] = now - self._begun.pop(turn.lease)

@@ -328,23 +328,18 @@ def write_checkpoint(path: Path, flat: Mapping[str, Tensor]) -> None:
 
 def save_file(flat: FlatState, path: Path) -> None:
     """The tensors, with their kinds as the file's metadata. The same state is the same file, byte for byte."""
-    save_tensors(dict(flat), path, {METADATA: _kinds_text(flat)} if flat.kinds else None)
+    kinds = check_state(flat)
+    save_tensors(dict(flat), path, {METADATA: kinds} if flat.kinds else None)
 
 
-def check_state(flat: FlatState) -> None:
-    """Whether it can be saved, and checked by others. Raises Failure("state"); flatten refuses what no state holds."""
-    kinds = write_json(_kinds_text(flat))  # as a text in the file's header
+def check_state(flat: FlatState) -> str:
+    """Its kinds, as text. Raises Failure("state") if it can't be saved, or not be checked by others."""
     try:
-        check_state_size({name: tensor.shape for name, tensor in flat.items()}, len(kinds))
-    except ValueError as error:
-        raise Failure("state", str(error), "keep many small tensors in one: torch.stack, or torch.cat") from error
-
-
-def _kinds_text(flat: FlatState) -> str:
-    try:
-        return kinds_as_json(flat.kinds)
+        kinds = kinds_as_json(flat.kinds)
+        check_state_size({name: tensor.shape for name, tensor in flat.items()}, len(write_json(kinds)))
     except ValueError as error:
         raise Failure("state", str(error), "keep many numbers in one tensor or array") from error
+    return kinds
 
 
 @contextlib.contextmanager

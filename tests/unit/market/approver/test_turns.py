@@ -4,7 +4,7 @@ import time
 from types import SimpleNamespace
 from typing import Any, cast
 
-from market.approver.turns import PAUSE_SECONDS, Turn, Turns
+from market.approver.turns import PAUSE_SECONDS, LeaseTurn, Turns
 
 
 class Clock:
@@ -23,7 +23,7 @@ def new_turns(at_once: int, clock: Any = time.monotonic) -> Turns:
     return Turns(at_once, lambda lease: lease.partition("-")[0], clock)
 
 
-def names(turns: list[Turn]) -> list[str]:
+def names(turns: list[LeaseTurn]) -> list[str]:
     return [turn.lease for turn in turns]
 
 

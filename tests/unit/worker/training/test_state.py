@@ -210,7 +210,7 @@ def test_difference_says_what_differs() -> None:
 @pytest.mark.parametrize(
     ("state", "says"),
     [
-        ({str(n): n for n in range(commitment.MAX_TENSORS + 1)}, "65537 tensors"),
+        ({str(n): torch.zeros(1) for n in range(commitment.MAX_TENSORS + 1)}, "65537 tensors"),
         ({"a": torch.zeros((0, 2**61))}, "'a' has the shape"),
     ],
 )
