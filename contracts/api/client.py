@@ -15,6 +15,15 @@ import stamina
 from pydantic import BaseModel, ValidationError
 
 from contracts.api.access import Signer
+from contracts.api.answers import (
+    broke_off,
+    clock_ahead,
+    foreign_content,
+    is_of_a_market,
+    no_answer,
+    raise_problem,
+    retry_after,
+)
 from contracts.api.bodies import (
     AccountOut,
     ApprovalIn,
@@ -43,7 +52,7 @@ from contracts.api.throttle import Throttle
 from contracts.errors import UserError
 from contracts.job.file import hash_file
 from contracts.job.spec import FileRef
-from contracts.strict_json import read_json
+from contracts.proxies import proxy_of
 
 M = TypeVar("M", bound=BaseModel)
 CHUNK = 1 << 20
@@ -80,12 +89,23 @@ class MarketClient:
             raise UserError(
                 f"{url!r} is not a market's address", "give it with http:// or https://, such as http://127.0.0.1:8600"
             )
-        self._http = httpx2.Client(base_url=self.url, timeout=timeout)
+        self._proxy = proxy_of(self.url)
+        try:
+            self._http = httpx2.Client(base_url=self.url, timeout=timeout)
+        except (ValueError, ImportError, httpx2.InvalidURL) as error:
+            message = f"a proxy that the environment names can't be used: {error}"
+            raise UserError(message, "look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY") from error
         self._timeout = timeout
         self._attempts = attempts
         self.signer = signer
+        self.clock_ahead: float | None = None  # seconds that this machine's is before the market's, by its last answer
         self.lists = ListReader()
         self._uploads, self._downloads = uploads, downloads  # of blobs
+
+    @property
+    def clock(self) -> float | None:
+        """The market's, in UTC seconds; None if it has not answered yet, or doesn't tell."""
+        return None if self.clock_ahead is None else time.time() - self.clock_ahead
 
     def close(self) -> None:
         self._http.close()
@@ -99,6 +119,14 @@ class MarketClient:
     # ------------------------------------------------------------- plumbing
 
     def _request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
+        response = self._send(method, path, **kwargs)
+        raise_problem(response, self._proxy)
+        if foreign := foreign_content(response, self._proxy):
+            raise UserError(*foreign)
+        return response
+
+    def _send(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
+        """Whatever the answer is. Raises Unreachable."""
         try:
             for attempt in stamina.retry_context(
                 on=httpx2.TransportError, attempts=self._attempts, wait_initial=0.1, wait_max=2.0
@@ -106,11 +134,7 @@ class MarketClient:
                 with attempt:
                     response = self._patiently(lambda: self._http.request(method, path, **kwargs))
         except httpx2.TransportError as error:
-            raise Unreachable(
-                f"the market at {self.url} does not answer ({error})",
-                "Is `gpumarket market serve` running there?",
-            ) from error
-        _raise_problem(response)
+            raise Unreachable(*no_answer(self.url, error, self._proxy)) from error
         return response
 
     def _patiently(self, send: Callable[[], httpx2.Response]) -> httpx2.Response:
@@ -118,7 +142,8 @@ class MarketClient:
         gives_up = time.monotonic() + self._timeout
         while True:
             response = send()
-            pause = _retry_after(response)
+            self.clock_ahead = clock_ahead(response.headers)
+            pause = retry_after(response)
             if pause is None or time.monotonic() + pause > gives_up:
                 return response
             response.close()
@@ -285,13 +310,17 @@ class MarketClient:
 
     def has_blob(self, sha256: str) -> bool:
         """Whether the signer has uploaded it, and it is still there."""
-        try:
-            self._request("HEAD", f"/v1/blobs/{sha256}", headers=self._writing())
-        except Problem as problem:
-            if problem.status == 404:
-                return False
-            raise
-        return True
+        path, headers = f"/v1/blobs/{sha256}", self._writing()
+        response = self._send("HEAD", path, headers=headers)
+        status = response.status_code
+        if status < 300 or status == 404 or not is_of_a_market(response):
+            # What is none of the market's, as of a proxy that lets no HEAD pass, is told by the upload's answer.
+            return status < 300
+        with closing(self._http.send(self._http.build_request("GET", path, headers=headers), stream=True)) as told:
+            if told.status_code >= 400:  # the same refusal, in words: a HEAD has no body for them
+                told.read()
+                raise_problem(told, self._proxy)
+        raise Problem(status, Code.INTERNAL, f"{self.url} refuses HEAD {path} with HTTP status {status}")
 
     def put_blob(self, path: Path, ref: FileRef | None = None) -> FileRef:
         """Upload a file unless the market has it from this signer already. `ref`: its size and hash, if known."""
@@ -310,8 +339,8 @@ class MarketClient:
                 lambda: self._http.put(f"/v1/blobs/{ref.sha256}", content=_chunks(path, self._uploads), headers=headers)
             )
         except httpx2.TransportError as error:
-            raise Unreachable(f"upload of {path.name} to {self.url} broke off ({error})") from error
-        _raise_problem(response)
+            raise Unreachable(*broke_off(f"upload of {path.name} to {self.url}", error, self._proxy)) from error
+        raise_problem(response, self._proxy)
 
     def get_blob(self, ref: FileRef, target: Path, *, job: str) -> Path:
         """Download a blob of a job (the Bid's id) that the signer may read.
@@ -327,7 +356,7 @@ class MarketClient:
             with closing(response), partial.open("wb") as file:
                 if response.status_code != 200:
                     response.read()
-                    _raise_problem(response)
+                    raise_problem(response, self._proxy)
                 for chunk in response.iter_bytes(self._downloads.chunk if self._downloads else CHUNK):
                     if self._downloads:
                         self._downloads.wait(len(chunk))
@@ -344,7 +373,8 @@ class MarketClient:
                 )
             partial.replace(target)
         except httpx2.TransportError as error:
-            raise Unreachable(f"download of blob {ref.sha256} from {self.url} broke off ({error})") from error
+            what = f"download of blob {ref.sha256} from {self.url}"
+            raise Unreachable(*broke_off(what, error, self._proxy)) from error
         finally:
             partial.unlink(missing_ok=True)
         return target
@@ -356,31 +386,6 @@ def _chunks(path: Path, throttle: Throttle | None) -> Iterator[bytes]:
             if throttle:
                 throttle.wait(len(chunk))
             yield chunk
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds after which a request that came too early may come again; None if it was not too early.
-
-    It came too early after too many others (429), or while the market still answers its first try (409).
-    """
-    text = response.headers.get("retry-after", "")
-    return float(text) if response.status_code in (409, 429) and text.isascii() and text.isdigit() else None
-
-
-def _raise_problem(response: httpx2.Response) -> None:
-    if response.status_code < 400:
-        return
-    try:
-        body = read_json(response.content)
-    except ValueError:
-        body = None
-    if not isinstance(body, dict) or "code" not in body:
-        where = f"{response.request.url.scheme}://{response.request.url.netloc.decode()}"
-        body = {
-            "detail": f"{where} answered {response.status_code}, but not as a market does",
-            "hint": "Is this the market's address? Something else may listen there, or stand in between.",
-        }
-    raise Problem.from_body(response.status_code, body)
 
 
 def _parse(model: type[M], response: httpx2.Response) -> M:

@@ -229,7 +229,10 @@ def _check(bid: Bid, asked: QuoteIn, info: Info) -> None:
     deadline = asked.spec.deadline_time
     latest = min(int(time.time()) + asked.valid_for + CLOCK_SLACK, deadline or bid.valid_until)
     if bid.valid_until > latest:
-        raise UserError(f"the market's quote has a Bid valid until {bid.valid_until}, asked for was {latest} at most")
+        raise UserError(
+            f"the market's quote has a Bid valid until {bid.valid_until}, asked for was {latest} at most",
+            f"By this machine's clock it is {int(time.time())} now (UTC seconds). Is that right?",
+        )
 
 
 def same_again(market: MarketClient, offer: Submission) -> list[JobOut]:

@@ -11,6 +11,7 @@ from contracts.api.bodies import AskIn, Info
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
+from contracts.clocks import REPORT_SECONDS, check_clocks
 from contracts.errors import UserError
 from contracts.logs import Trouble
 from contracts.orders import Ask
@@ -111,6 +112,7 @@ class CurrentAsk:
 
     def _post(self) -> None:
         info = self._market.info()
+        check_clocks(time.time(), self._market.clock, most=REPORT_SECONDS)  # reports and uploads would be refused
         check_market_terms(info, self._chain, self._settings)
         page = max(self._raised_to, self._chain.account(self._account.address).page)
         min_pay = self._least_pay()

@@ -18,6 +18,7 @@ from contracts.chain.errors import NODE_AWAY
 from contracts.chain.node import NodeTrouble
 from contracts.chain.node_limits import find_limits
 from contracts.chain.sending.fees import format_ether
+from contracts.clocks import SET_IT, clock_difference
 from contracts.errors import UserError
 from contracts.extras import install_command
 from contracts.settings import home, load_settings
@@ -60,6 +61,7 @@ class Selftest:
         """`measure_seconds` 0: don't measure the speed."""
         self._key, self._settings, self._measure_seconds = key, settings, measure_seconds
         self._chain: Chain | None = None
+        self._market_clock: float | None = None  # seconds that this machine's is ahead of it
 
     def run(self) -> Iterator[Finding]:
         """One after the other; a check that breaks is a failure with the reason."""
@@ -197,6 +199,7 @@ class Selftest:
     def _market(self) -> Finding:
         with MarketClient(self._settings.market_url, attempts=1) as client:
             info = client.info()
+            self._market_clock = client.clock_ahead
         if self._chain is None:
             return Finding("market", "skip", "it answers; there is no chain to compare it with")
         check_market_terms(info, self._chain, self._settings)
@@ -205,17 +208,16 @@ class Selftest:
         )
 
     def _clock(self) -> Finding:
+        if self._market_clock is not None and abs(self._market_clock) > CLOCK_SECONDS:
+            off = clock_difference(self._market_clock, 0, "the market's clock", CLOCK_SECONDS)
+            return Finding("clock", "fail", f"this machine's is {off}", SET_IT)
         if self._chain is None:
             return Finding("clock", "skip", "no chain to compare it with")
         # A chain without traffic lags behind; one that is ahead tells for sure.
         ahead = self._chain.now() - time.time()
         if ahead > CLOCK_SECONDS:
-            return Finding(
-                "clock",
-                "fail",
-                f"this machine is {ahead:.0f} s behind the chain",
-                "set the clock: timedatectl set-ntp true",
-            )
+            off = clock_difference(0, ahead, "the chain's newest block", CLOCK_SECONDS)
+            return Finding("clock", "fail", f"this machine's is {off}", SET_IT)
         if ahead < -3600:
             return Finding(
                 "clock", "warn", f"the newest block is {-ahead:.0f} s old", "is the node in sync? Is the clock right?"

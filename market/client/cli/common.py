@@ -20,6 +20,7 @@ from contracts.api.grants import Check
 from contracts.chain.client import Chain, connect
 from contracts.chain.signatures import is_signed_by
 from contracts.cli.output import console, one_line, tokens
+from contracts.clocks import check_clocks
 from contracts.errors import UserError
 from contracts.orders import Domain, SignedType
 from contracts.settings import Settings
@@ -50,6 +51,12 @@ def confirm(question: str, yes: bool, say: Console) -> None:
     if not typer.confirm(question, err=True):
         say.print("Nothing was signed or sent.")
         raise typer.Exit(1)
+
+
+def same_time(client: MarketClient, chain: Chain) -> None:
+    """Raises UserError if this machine's clock is so far from the market's or the chain's that orders would fail."""
+    client.info()
+    check_clocks(time.time(), client.clock, chain.now())
 
 
 def check_is_ours(chain: Chain, job: JobOut) -> None:

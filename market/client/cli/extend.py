@@ -20,6 +20,7 @@ from market.client.cli.common import (
     check_is_ours,
     chosen_job,
     client_key,
+    same_time,
     status_of,
 )
 from market.client.cli.hand_in import hand_in
@@ -56,6 +57,7 @@ def extend(
                 "Wait for it (gpumarket job wait), or cancel it first (gpumarket job cancel).",
             )
         check_is_ours(chain, found)
+        same_time(client, chain)
         name = client_key(found, key)
         records = accepted_chain(client, found)
         check_against_chain(chain, found, records)

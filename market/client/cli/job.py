@@ -30,6 +30,7 @@ from market.client.cli.common import (
     job_table,
     list_table,
     reader,
+    same_time,
     watch_job,
 )
 from market.client.cli.hand_in import hand_in
@@ -53,6 +54,7 @@ def submit(
     chain = connect(settings)
     with MarketClient(settings.require("market_url")) as client:
         address = keys.address(name)
+        same_time(client, chain)
         offer = submitting.prepare(client, chain.domain, address, job, approver or settings.approver)
         hand_in(client, chain, name, offer, yes=yes, dry_run=dry_run, output=output)
 

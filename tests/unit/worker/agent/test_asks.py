@@ -32,6 +32,7 @@ class World:
 
     def __init__(self) -> None:
         self.gas_price, self.seconds = GWEI, 1_000.0
+        self.clock: float | None = None  # the market's
         self.page, self.posted = 0, list[Any]()
         self.w3 = SimpleNamespace(eth=self)
         self.matcher = MATCHER
@@ -209,3 +210,16 @@ def test_an_ask_names_the_page_that_this_agent_has_raised(world: World, monkeypa
     monkeypatch.setattr(world, "account", lambda address: SimpleNamespace(page=0))  # a node that lags
     ask.renew()
     assert world.posted[-1].ask.page == world.page == 1
+
+
+def test_no_ask_while_the_markets_clock_is_another(world: World) -> None:
+    """It would refuse reports and uploads of the leases that come."""
+    ask = standing(world)
+    world.clock = world.seconds - 7_200
+    with capture_logs() as logs:
+        ask.renew()
+    assert world.posted == []
+    assert "2 h ahead of the market's clock" in logs[0]["problem"]
+    world.clock, world.seconds = world.seconds + 100, world.seconds + 100
+    ask.renew()
+    assert len(world.posted) == 1
