@@ -89,6 +89,16 @@ def show(
 
 
 @app.command()
+def address(
+    name: Annotated[str, typer.Argument(help="Which key.", show_default=False)],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Print a key's address and nothing else, for other commands. Needs no password and no chain."""
+    found = keys.address(name)
+    typer.echo(json.dumps({"name": name, "address": found}) if output is Output.JSON else found)
+
+
+@app.command()
 def deposit(
     amount: Amount, key: KeyOption = None, dry_run: DryRun = False, output: OutputOption = Output.TABLE
 ) -> None:

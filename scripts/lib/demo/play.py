@@ -24,6 +24,7 @@ from scripts.lib.demo.parties import Failure, Stage
 ROOT = Path(__file__).resolve().parents[3]
 HOME = ROOT / ".demo"
 CLIENTS = {"alice": "digits", "bob": "chargpt"}
+RULES = {"digits": "audited", "chargpt": "interruptible"}
 PROVIDERS = {  # tokens per hour, rules
     "hydro": ("0.60", "audited"),
     "solar": ("0.75", "interruptible"),
@@ -89,6 +90,8 @@ class Demo:
     def _make_job(self, client: str, recipe: str) -> None:
         party = self.stage.party(client)
         party.run("recipe", "new", recipe, str(party.home / recipe))
+        with open(party.home / recipe / "job.yaml", "a", encoding="utf-8") as job:
+            job.write(f"rules: {RULES[recipe]}\n")
 
     def _deposit(self, client: str) -> None:
         self.stage.party(client).run("wallet", "deposit", DEPOSIT, "--key", client)

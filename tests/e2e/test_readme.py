@@ -1,0 +1,49 @@
+"""The README's paths, as they stand: an operator's, a provider's, a client's, and the one without our command line."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.terminals import Terminals, blocks
+
+pytestmark = pytest.mark.timeout(960)
+
+needs_tools = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="needs curl and jq")
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminals]:
+    """A market with an approver and a provider, as the README has them made."""
+    _, chain, market, approver = blocks("README.md", "## A market of your own, to try things on")
+    provider, _ = blocks("README.md", "## First ten minutes as a provider")
+    with Terminals(tmp_path_factory.mktemp("town")) as town:
+        town.start(chain, lambda log: "Next, in another terminal" in log)
+        town.start(market, lambda log: "rules     " in log)
+        town.start(approver, lambda log: "Approver 0x" in log)
+        town.start(provider, lambda log: "agent.asked" in log or "ask." in log)
+        yield town
+
+
+def test_a_clients_first_ten_minutes(town: Terminals) -> None:
+    path = blocks("README.md", "## First ten minutes as a client")[0]
+    shown = town.run(path)
+    assert "6 of 6" in shown
+    (state,) = (town.folder / "checkpoints").glob("*.safetensors")
+    assert state.stat().st_size > 0
+
+
+def test_a_provider_sees_what_it_did(town: Terminals) -> None:
+    shown = town.run(blocks("README.md", "## First ten minutes as a provider")[1])
+    assert "rig1" in shown
+
+
+@needs_tools
+def test_the_way_without_our_command_line(town: Terminals, tmp_path: Path) -> None:
+    money, recipe, after = blocks("docs/http.md", "## curl, jq and cast")
+    token = blocks("docs/access.md", "## Tokens")[0].partition("\n}\n")[0] + "\n}"
+    quote, hand_in = blocks("README.md", "### Without our command line")
+    shown = town.run(money, recipe, "ACCOUNT=$CLIENT", token, quote, hand_in, after)
+    assert "\ndone \n" in shown
+    assert (town.folder / "checkpoint.safetensors").stat().st_size > 0
