@@ -7,6 +7,8 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from contracts.text import without_controls
+
 
 class _Forgiving:
     """A text stream whose writes may fail, as on a full disk or a closed pipe."""
@@ -32,6 +34,14 @@ def log_stream() -> TextIO:
 def log_warnings_only() -> None:
     """For commands that are no services: what they found is on stdout, and how they got there is of no interest."""
     structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            plain,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(log_stream()),
     )
@@ -68,11 +78,7 @@ def configure_logs(level: str, format: str) -> None:
 
 def plain(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Without characters that a terminal would obey: paths and texts come from strangers."""
-    return {name: _printable(value) if isinstance(value, str) else value for name, value in event.items()}
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return {name: without_controls(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 class Trouble:

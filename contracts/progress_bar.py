@@ -26,7 +26,12 @@ def watching(console: Console) -> Iterator[Watch]:
     if not console.is_terminal:
         yield _Lines(console)
         return
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn()
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         yield _Bar(progress)
 

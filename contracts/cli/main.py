@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from contracts import extras
 from contracts.errors import UserError
+from contracts.text import without_controls
 
 GROUP = "gpumarket.commands"
 
@@ -74,9 +75,9 @@ class LazyGroup(TyperGroup):
             explained = explain(error, self.entry_points.get(ctx.invoked_subcommand or ""))
             if explained is None or ctx.params["debug"]:
                 raise
-            typer.secho(f"error: {explained.message}", fg=typer.colors.RED, err=True)
+            typer.secho(without_controls(f"error: {explained.message}"), fg=typer.colors.RED, err=True)
             if explained.hint:
-                typer.secho(f"hint: {explained.hint}", err=True)
+                typer.secho(without_controls(f"hint: {explained.hint}"), err=True)
             raise typer.Exit(1) from error
 
 

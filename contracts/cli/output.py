@@ -3,7 +3,7 @@
 import os
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import typer
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from contracts.amounts import format_amount
+from contracts.text import without_controls
 
 SENTENCE = 24  # characters of a cell with spaces: it may go on in a line below, where ids and amounts may not
 NARROWEST = 16  # a column of sentences
@@ -20,6 +21,23 @@ NARROWEST = 16  # a column of sentences
 class Output(StrEnum):
     TABLE = "table"
     JSON = "json"
+
+
+class PlainConsole(Console):
+    """Prints strings as they are, since what they say may come from strangers: no markup, no names of emoji, nothing
+    that a terminal would obey. What is to be coloured is a Text: `marked`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(without_controls(text), **options)
+
+
+def marked(template: str, *values: object) -> Text:
+    """A template with markup, and values in its `{}` that are shown as they are."""
+    return Text.from_markup(template.format(*(escape(without_controls(str(value))) for value in values)), emoji=False)
 
 
 def print_whole(console: Console, table: Table) -> None:
@@ -36,14 +54,14 @@ def print_whole(console: Console, table: Table) -> None:
 
 
 def one_line(text: str) -> str:
-    """A stranger's text as a cell or a line may show it: neither markup nor what moves a terminal's cursor."""
-    return escape("".join(character if character.isprintable() else " " for character in text))
+    """A stranger's text as a cell or a line may show it."""
+    return without_controls(text, keep="").replace("\N{REPLACEMENT CHARACTER}", " ")
 
 
 def _print_body(console: Console, table: Table) -> None:
-    needed = Console(width=10_000).measure(table).maximum
+    needed = PlainConsole(width=10_000).measure(table).maximum
     if needed <= console.width or not (console.is_terminal or "COLUMNS" in os.environ):
-        Console(file=console.file, width=max(needed, console.width)).print(table)
+        PlainConsole(file=console.file, width=max(needed, console.width)).print(table)
         return
     sentences = [column for column in table.columns if _has_sentences(column)]
     widths = sum(_width(column) + 2 for column in table.columns if column not in sentences)
@@ -58,7 +76,9 @@ def _print_body(console: Console, table: Table) -> None:
 
 
 def _cells(column: Column) -> list[Text]:
-    return [cell if isinstance(cell, Text) else Text.from_markup(str(cell)) for cell in (column.header, *column.cells)]
+    return [
+        cell if isinstance(cell, Text) else Text(without_controls(str(cell))) for cell in (column.header, *column.cells)
+    ]
 
 
 def _has_sentences(column: Column) -> bool:
@@ -71,7 +91,7 @@ def _width(column: Column) -> int:
 
 def _print_rows(console: Console, table: Table) -> None:
     """A line for each cell, beside its column's name; an empty line between the rows."""
-    names = [Text.from_markup(str(column.header)).plain for column in table.columns]
+    names = [str(column.header) for column in table.columns]
     label = max(map(len, names)) + 2
     for number, row in enumerate(zip(*(_cells(column)[1:] for column in table.columns), strict=True)):
         if number:
@@ -94,7 +114,7 @@ def _print_facts(console: Console, table: Table) -> None:
             console.print(Text("  ") + value, soft_wrap=True)
 
 
-console = Console()
+console = PlainConsole()
 say = partial(console.print, highlight=False, soft_wrap=True)
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="As a table, or as JSON for programs")]

@@ -5,7 +5,6 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 from rich.table import Table
 from web3.contract.contract import ContractFunction
 from web3.exceptions import ContractLogicError
@@ -17,7 +16,7 @@ from contracts.chain.deposits import deposit_steps
 from contracts.chain.devnet import devnet
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
-from contracts.cli.output import Output, print_whole
+from contracts.cli.output import Output, PlainConsole, print_whole
 from contracts.errors import UserError
 from contracts.settings import Settings, load_settings
 from contracts.strict_json import write_json
@@ -253,7 +252,7 @@ def _show(rows: list[dict[str, str]], output: Output) -> None:
         table.add_column(name.replace("_", " "))
     for row in rows:
         table.add_row(*row.values())
-    print_whole(Console(file=sys.stdout), table)
+    print_whole(PlainConsole(file=sys.stdout), table)
 
 
 def _address(text: str) -> str:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from contracts.cli.output import Output
+from contracts.cli.output import Output, PlainConsole
 from contracts.strict_json import write_json
+from contracts.text import without_controls
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a market.")
 
@@ -128,7 +128,7 @@ def backup(
     settings = load_market_settings()
     db = Database(settings.database_url)
     db.check()
-    with watching(Console(stderr=True)) as watch:
+    with watching(PlainConsole(stderr=True)) as watch:
         size = copying.save_copy(db, file, watch)
     if output is Output.JSON:
         typer.echo(write_json({"file": str(file), "bytes": size, "blob_dir": str(settings.blob_dir)}, indent=2))
@@ -161,7 +161,7 @@ def reindex(
     from market.store.blobs import BlobStore
     from market.store.journal import FOLDER, Journal
 
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     settings, chain = load_market_settings(), connect(load_settings())
     blobs, journal = BlobStore(settings.blob_dir, settings.max_blob_bytes), Journal(settings.blob_dir / FOLDER)
     with only_one():
@@ -174,9 +174,9 @@ def reindex(
             made, replaces = anew.count(new), bool(differences) and not dry_run
             if output is Output.TABLE:
                 for difference in differences:
-                    typer.echo(f"differs   {difference}")
+                    typer.echo(without_controls(f"differs   {difference}"))
                 for message in bad:
-                    typer.echo(f"left out  {message}")
+                    typer.echo(without_controls(f"left out  {message}"))
                 typer.echo(f"made      {', '.join(f'{count} {name}' for name, count in made.items())}")
                 if bad:
                     typer.echo(f"left out  {len(bad)} of the journal's messages, which can't be read")

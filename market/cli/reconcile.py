@@ -3,11 +3,10 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from contracts.chain.client import connect
-from contracts.cli.output import Output, print_whole
+from contracts.cli.output import Output, PlainConsole, marked, print_whole
 from contracts.progress_bar import watching
 from contracts.settings import load_settings
 from contracts.strict_json import write_json
@@ -19,8 +18,8 @@ from market.store.blobs import BlobStore
 from market.store.db import Database
 
 app = typer.Typer(add_completion=False, help="Compare chain, database and files.")
-console = Console()
-status = Console(stderr=True)  # beside the JSON
+console = PlainConsole()
+status = PlainConsole(stderr=True)  # beside the JSON
 
 
 @app.command()
@@ -67,4 +66,4 @@ def _show(checks: list[comparing.Comparison]) -> None:
     print_whole(console, table)
     for check in checks:
         for difference in check.differences:
-            console.print(f"[red]differs[/]  {difference}", highlight=False, soft_wrap=True)
+            console.print(marked("[red]differs[/]  {}", difference), highlight=False, soft_wrap=True)

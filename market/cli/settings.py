@@ -6,12 +6,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from contracts.cli.output import Output, print_whole
+from contracts.cli.output import Output, PlainConsole, print_whole
 from contracts.operator_settings import APPROVER_SECTION, MARKET_FILE, read_market_file
 from contracts.settings import CONFIG_NAME, home, load_settings, read_config
 from contracts.strict_json import write_json
@@ -39,7 +38,7 @@ def show_settings(output: Output) -> None:
         table.add_column(name)
     for row in rows:
         table.add_row(*("-" if value is None else str(value) for value in row.values()))
-    print_whole(Console(file=sys.stdout), table)
+    print_whole(PlainConsole(file=sys.stdout), table)
 
 
 def _rows(of: str, settings: BaseModel, prefix: str, file: str, in_file: dict[str, Any]) -> list[dict[str, Any]]:

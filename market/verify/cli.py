@@ -6,15 +6,13 @@ from typing import Annotated
 
 import typer
 from eth_utils.address import is_address, to_checksum_address
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from contracts.api.client import MarketClient
 from contracts.api.epochs import EpochOut
 from contracts.api.problems import Problem
 from contracts.chain.client import connect
-from contracts.cli.output import Output, OutputOption, print_whole, tokens
+from contracts.cli.output import Output, OutputOption, PlainConsole, marked, print_whole, tokens
 from contracts.errors import UserError
 from contracts.extras import needed_by
 from contracts.progress_bar import watching
@@ -23,8 +21,8 @@ from contracts.strict_json import write_json
 from market.verify.findings import Checked
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into a market's epochs, and verify them.")
-console = Console()
-status = Console(stderr=True)  # beside the JSON
+console = PlainConsole()
+status = PlainConsole(stderr=True)  # beside the JSON
 
 Number = Annotated[int, typer.Argument(help="The epoch's number", min=1, show_default=False)]
 MarketUrl = Annotated[str | None, typer.Option("--market", "--url", help="URL of the market")]
@@ -69,11 +67,11 @@ def show(number: Number, market: MarketUrl = None, output: OutputOption = Output
     print_whole(console, _summary(epoch))
     matches = Table("bid", "ask", "price", "lease", box=None, pad_edge=False)
     for match in epoch.matches:
-        lease = match.lease[:12] if match.lease else escape(match.note) or "not opened yet"
+        lease = match.lease[:12] if match.lease else match.note or "not opened yet"
         matches.add_row(match.bid[:12], match.ask[:12], tokens(match.price, info), lease)
     left = Table("bid", "left, because", box=None, pad_edge=False)
     for bid in epoch.unmatched:
-        left.add_row(bid.bid[:12], escape(bid.reason))
+        left.add_row(bid.bid[:12], bid.reason)
     for table in (matches, left):
         if table.row_count:
             print_whole(console, table)
@@ -129,9 +127,9 @@ def _show(number: int, checked: list[Checked]) -> None:
     print_whole(console, table)
     for one in checked:
         for note in one.notes:
-            console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+            console.print(marked("[yellow]Note:[/] {}", note), highlight=False, soft_wrap=True)
     for one in checked:
         for lie in one.lies:
-            console.print(f"[red]lie[/]  {escape(lie)}", highlight=False, soft_wrap=True)
+            console.print(marked("[red]lie[/]  {}", lie), highlight=False, soft_wrap=True)
     if not any(one.lies for one in checked):
         console.print(f"Epoch {number} is what it should be.")

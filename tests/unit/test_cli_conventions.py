@@ -1,5 +1,6 @@
 """What holds for every command of `gpumarket`: JSON on demand, dry runs where money moves, help with misspellings."""
 
+import ast
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -11,6 +12,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from contracts.cli import main
+from tests.support import ROOT
 
 # They run until they are stopped, or what they print is a file.
 SERVICES = {"approver start", "devnet", "market serve", "provider start"}
@@ -66,3 +68,22 @@ def test_a_misspelt_command_is_answered_with_the_nearest(group: str) -> None:
         command = name.split()[1]
         result = CliRunner().invoke(main.app, [group, command + "x"])
         assert (result.exit_code, f"'{command}'" in result.stderr) == (2, True), (name, result.stderr)
+
+
+MARKUP = re.compile(r"\[/\]|\[/?(bold|dim|italic|red|green|yellow|blue|cyan|magenta)\b[^\]]*\]")
+
+
+def _marked(tree: ast.Module) -> set[int]:
+    """Ids of all nodes that are arguments of `marked`."""
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "marked")
+    return {id(inner) for call in calls for inner in ast.walk(call)}
+
+
+def test_markup_stands_only_where_values_are_kept_apart_from_it() -> None:
+    """A console prints strings as they are; what is coloured goes through `marked`."""
+    for path in (path for package in ("contracts", "market", "worker") for path in (ROOT / package).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        apart = _marked(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and MARKUP.search(node.value):
+                assert id(node) in apart, f"{path}:{node.lineno}: {node.value!r}"

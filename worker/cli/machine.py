@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from contracts.cli.output import Output, OutputOption, say
+from contracts.cli.output import Output, OutputOption, marked, say
 from contracts.errors import UserError
 from contracts.settings import home, load_settings
 from contracts.strict_json import write_json
@@ -52,9 +52,10 @@ def selftest(
     for check in test.run():
         checks.append(check)
         if output is Output.TABLE:
-            say(f"[{COLORS[check.verdict]}]{check.verdict:4}[/]  {check.name}: {check.found}")
+            color = COLORS[check.verdict]
+            say(marked(f"[{color}]{check.verdict:4}[/]  {{}}: {{}}", check.name, check.found))
             if check.mend:
-                say(f"      [bold]{check.mend}[/]")
+                say(marked("      [bold]{}[/]", check.mend))
     failed = any(check.verdict == "fail" for check in checks)
     if output is Output.JSON:
         print(write_json({"key": name, "ok": not failed, "checks": [vars(check) for check in checks]}, indent=2))

@@ -6,14 +6,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 from web3.contract.contract import ContractFunction
 
 from contracts.amounts import format_amount, parse_amount, parse_positive
 from contracts.chain.client import Chain
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
-from contracts.cli.output import Output, OutputOption, console, print_whole, say
+from contracts.cli.output import Output, OutputOption, PlainConsole, console, print_whole, say
 from contracts.errors import UserError
 from contracts.progress_bar import watching
 from contracts.strict_json import write_json
@@ -36,7 +35,7 @@ def earnings(
 ) -> None:
     """Show what leases have paid, penalties, gas and the rest, from the chain. Needs no password."""
     chain, name = open_chain(key)
-    with watching(Console(stderr=True)) as watch:
+    with watching(PlainConsole(stderr=True)) as watch:
         book = EarningsReader(chain, keys.address(name), watch)
         rows = book.by_day() if by == "day" else book.by_lease()
     if csv is not None:

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from contracts.chain.client import Chain, connect
+from contracts.cli.output import marked
 from contracts.settings import load_settings
 from contracts.wallet import keys
 
@@ -27,7 +28,7 @@ def facts(rows: Mapping[str, str], title: str | None = None) -> Table:
     """Names and values, one a line."""
     table = Table(title=title, show_header=False, box=None, title_justify="left")
     for what, value in rows.items():
-        table.add_row(f"[bold]{what}[/]", value)
+        table.add_row(marked("[bold]{}[/]", what), value)
     return table
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from contracts.cli.output import Output, OutputOption, console, say
+from contracts.cli.output import Output, OutputOption, PlainConsole, console, marked, say
 from contracts.errors import UserError
 from contracts.extras import needed_by
 from contracts.job.file import parse_job_file, read_job
 from contracts.job.spec import JobSpec, check_steps
+from contracts.strict_json import write_json
 from worker import recipes
 from worker.cli.local_run import check_files_are_here, limits_for, train_locally
 from worker.cli.rehearsal import LocalRehearsal
@@ -45,11 +45,11 @@ def list_recipes(output: OutputOption = Output.TABLE) -> None:
             {"name": name, "about": about, "steps": job.steps, "checkpoints": job.steps // job.checkpoint_every}
         )
     if output is Output.JSON:
-        console.print_json(data=rows)
+        console.print_json(write_json(rows))
         return
     for row in rows:
         shape = f"{row['steps']} steps, {row['checkpoints']} checkpoints"
-        say(f"[bold]{row['name']:10}[/] {row['about']} [dim]({shape})[/]")
+        say(marked("[bold]{}[/] {} [dim]({})[/]", f"{row['name']:10}", row["about"], shape))
 
 
 @app.command()
@@ -58,12 +58,12 @@ def environments(output: OutputOption = Output.TABLE) -> None:
     here, found = environment_id(), installed()
     rows = [{"id": one.id, "here": one.id == here, "contains": dict(one.contents)} for one in ENVIRONMENTS.values()]
     if output is Output.JSON:
-        console.print_json(data={"environments": rows, "installed": found})
+        console.print_json(write_json({"environments": rows, "installed": found}))
         return
     for one in ENVIRONMENTS.values():
-        say(f"[bold]{one.id}[/] " + ("[dim]this machine has it[/]" if one.id == here else "[dim]not here[/]"))
+        say(marked("[bold]{}[/] [dim]{}[/]", one.id, "this machine has it" if one.id == here else "not here"))
         for name, wanted in one.contents.items():
-            say(f"  {name:12} {wanted}" + (f" [dim](here {found[name]})[/]" if one.id == here else ""))
+            say(marked("  {} [dim]{}[/]", f"{name:12} {wanted}", f"(here {found[name]})" if one.id == here else ""))
 
 
 @app.command()
@@ -81,11 +81,11 @@ def new(
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("recipe.py", "job.yaml"):
         shutil.copyfile(source / file, folder / file)
-    with Console(stderr=True).status("making the data"):
+    with PlainConsole(stderr=True).status("making the data"):
         made = make_example_data(name, folder)
     files = ["recipe.py", "job.yaml", *(file.name for file in made)]
     if output is Output.JSON:
-        console.print_json(data={"folder": str(folder), "files": files})
+        console.print_json(write_json({"folder": str(folder), "files": files}))
         return
     say(f"{folder}: {', '.join(files)}")
     say(f"next: change what you like, gpumarket recipe measure {folder}, gpumarket job submit {folder}")
@@ -107,12 +107,15 @@ def measure(path: JobArgument, threads: Threads = 1, trust: Trust = False, outpu
     """Count a job's work units per checkpoint, and write them into its job.yaml."""
     job_file = path / "job.yaml" if path.is_dir() else path
     job, spec = read_job(job_file)
-    with Console(stderr=True).status("counting the work of one step"), tempfile.TemporaryDirectory() as work_folder:
+    with (
+        PlainConsole(stderr=True).status("counting the work of one step"),
+        tempfile.TemporaryDirectory() as work_folder,
+    ):
         ready = _measure(spec, job_file.parent, Path(work_folder), threads, trust)
     job_file.write_text(set_units(job_file.read_text(encoding="utf-8"), ready.units), encoding="utf-8")
     if output is Output.JSON:
         facts = {"units": ready.units, "flops": ready.flops, "parameters": ready.parameters}
-        console.print_json(data={"job": str(job_file)} | facts)
+        console.print_json(write_json({"job": str(job_file)} | facts))
         return
     say(
         f"{job.name}: {ready.units:,} units per checkpoint ({ready.flops / 1e6:,.1f} MFLOP a step, "
@@ -159,7 +162,7 @@ def run(
     job, spec = read_job(job_file)
     last = spec.checkpoints if steps is None else _checkpoints(steps, spec)
     out = out or job_file.parent / "run"
-    shown = console if output is Output.TABLE else Console(stderr=True)
+    shown = console if output is Output.TABLE else PlainConsole(stderr=True)
     rehearsal = LocalRehearsal(spec, job_file.parent, out, threads, trust)
     if rehearse:
         with shown.status("rehearsing") as status:
@@ -178,7 +181,7 @@ def run(
         if json is not None:
             record.write(json)
     if output is Output.JSON:
-        console.print_json(data=vars(record) | {"folder": str(out)})
+        console.print_json(write_json(vars(record) | {"folder": str(out)}))
         return
     say(f"state root {record.state_root}\ntip        {record.checkpoints[-1]['tip']}", highlight=False)
     say(f"sandbox    {record.sandbox}\nfiles      {out}")
@@ -188,8 +191,12 @@ def run(
         say(record.early_stop)
     if job.units is not None and job.units != record.units:
         say(
-            f"[yellow]job.yaml says {job.units} units, this recipe does {record.units}: "
-            f"run `gpumarket recipe measure {path}`[/]"
+            marked(
+                "[yellow]job.yaml says {} units, this recipe does {}: run `gpumarket recipe measure {}`[/]",
+                job.units,
+                record.units,
+                path,
+            )
         )
 
 
@@ -204,7 +211,7 @@ def _checkpoints(steps: int, spec: JobSpec) -> int:
 
 
 @contextmanager
-def _progress(steps: int, console: Console) -> Iterator[Callable[[Message], None]]:
+def _progress(steps: int, console: PlainConsole) -> Iterator[Callable[[Message], None]]:
     """A bar while training, and a line for each checkpoint."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from contracts.amounts import parse_positive
@@ -18,7 +17,7 @@ from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
-from contracts.cli.output import Output, OutputOption, console, say
+from contracts.cli.output import Output, OutputOption, PlainConsole, console, marked, say
 from contracts.errors import UserError
 from contracts.settings import load_settings
 from contracts.strict_json import write_json
@@ -188,7 +187,7 @@ def _describe_machine(
 
 def _measure(options: RegisterOptions, gpus: tuple[GpuName, ...]) -> int:
     """Units an hour, beside a bar on the terminal."""
-    beside = console if options.output is Output.TABLE else Console(stderr=True)
+    beside = console if options.output is Output.TABLE else PlainConsole(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
     seconds: float = options.measure_seconds
     device: Device = "cuda" if gpus else "cpu"
@@ -254,7 +253,7 @@ def _show(planned: Registration) -> None:
     say(facts(_ask_facts(planned), "The Ask that `gpumarket provider start` signs"))
     if planned.need.missing:  # a dry run
         error = registration.how_to_get_tokens(planned.chain, planned.key, planned.address, planned.need)
-        say(f"[yellow]{error.message}[/]\n{error.hint}")
+        say(marked("[yellow]{}[/]\n{}", error.message, error.hint))
 
 
 def _ask_facts(planned: Registration) -> Mapping[str, str]:

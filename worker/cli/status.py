@@ -10,6 +10,7 @@ from rich.table import Table
 
 from contracts.amounts import format_amount
 from contracts.chain.client import Chain
+from contracts.cli.output import marked
 from contracts.finality import at_stake
 from contracts.terms import Phase
 from contracts.wallet import keys
@@ -136,7 +137,7 @@ def _facts(report: dict[str, Any]) -> Table:
     if int(report["penalties"]):
         rows["penalties"] = _tokens(report, report["penalties"])
     for what, value in rows.items():
-        facts.add_row(f"[bold]{what}[/]", value)
+        facts.add_row(marked("[bold]{}[/]", what), value)
     return facts
 
 

@@ -3,14 +3,13 @@
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from contracts.api.bodies import Info
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
-from contracts.cli.output import Output, OutputOption, console, tokens
+from contracts.cli.output import Output, OutputOption, PlainConsole, console, marked, tokens
 from contracts.settings import load_settings
 from contracts.strict_json import write_json
 from contracts.wallet import keys
@@ -48,7 +47,7 @@ def cancel(
         check_is_ours(chain, found)
         chosen = plan_cancellation(client, chain, found)
     sender_name = client_key(found, key)
-    say = console if output is Output.TABLE else Console(stderr=True)
+    say = console if output is Output.TABLE else PlainConsole(stderr=True)
     # Not even what an earlier command has left to send leaves in a dry run.
     sender = Sender(chain, keys.load(sender_name), allowed=lambda: not dry_run)
     most = sender.cost(chosen.call)
@@ -74,7 +73,7 @@ def cancel(
         typer.echo(write_json(result, indent=2))
 
 
-def _explain(say: Console, chosen: Cancellation, info: Info, most: int) -> None:
+def _explain(say: PlainConsole, chosen: Cancellation, info: Info, most: int) -> None:
     """`most`: wei of gas."""
     gas = f"Gas: at most {format_ether(most)} ETH."
     say.print(f"To cancel it: {chosen.what}. {gas}", highlight=False, soft_wrap=True)
@@ -86,6 +85,8 @@ def _explain(say: Console, chosen: Cancellation, info: Info, most: int) -> None:
     else:
         say.print("No money is locked for it: all of it is free already.")
     if chosen.warning:
-        say.print(f"[yellow]Note:[/] {chosen.warning}.", highlight=False, soft_wrap=True)
+        say.print(marked("[yellow]Note:[/] {}.", chosen.warning), highlight=False, soft_wrap=True)
     for other in chosen.others:
-        say.print(f"[yellow]Also cancelled:[/] {other.id[:12]} {other.name}, which waits too", highlight=False)
+        say.print(
+            marked("[yellow]Also cancelled:[/] {} {}, which waits too", other.id[:12], other.name), highlight=False
+        )

@@ -9,7 +9,6 @@ from functools import cache
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
@@ -19,7 +18,7 @@ from contracts.api.client import MarketClient, Unreachable
 from contracts.api.grants import Check
 from contracts.chain.client import Chain, connect
 from contracts.chain.signatures import is_signed_by
-from contracts.cli.output import console, one_line, tokens
+from contracts.cli.output import PlainConsole, console, one_line, tokens
 from contracts.clocks import check_clocks
 from contracts.errors import UserError
 from contracts.orders import Domain, SignedType
@@ -42,7 +41,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen;
 ClientKey = Annotated[str | None, typer.Option("--key", help="The client's key, if it has another name here")]
 
 
-def confirm(question: str, yes: bool, say: Console) -> None:
+def confirm(question: str, yes: bool, say: PlainConsole) -> None:
     """Asks, unless `yes`. Ends the program if the answer is no."""
     if yes:
         return

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from contracts.api.bodies import JobOut, JobStatus, ReportOut
 from contracts.api.client import MarketClient, Unreachable
 from contracts.api.problems import Problem
-from contracts.cli.output import Output, OutputOption, console, one_line, say
+from contracts.cli.output import Output, OutputOption, PlainConsole, console, one_line, say
 from contracts.errors import UserError
 from contracts.settings import load_settings
 from market.client.cli.common import ENDED, ID, JobId, MarketUrl, ReadingKey, chosen_job, progress_of, reader, status_of
@@ -85,7 +85,7 @@ def _print(report: ReportOut, output: Output) -> None:
     when = report.received.strftime("%Y-%m-%d %H:%M:%S")
     title = f"{when}  {said.kind}, checkpoint {said.n}, lease {said.lease[:12]}, {report.provider[:12]}"
     console.rule(title, align="left")
-    console.print((report.text or "").rstrip("\n"), markup=False, highlight=False, soft_wrap=True)
+    console.print((report.text or "").rstrip("\n"), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -100,9 +100,9 @@ def wait(
     ends = None if timeout is None else time.monotonic() + timeout
     with MarketClient(settings.require("market_url")) as client:
         found = chosen_job(client, job)
-        with Console(stderr=True).status(f"waiting for {found.id[:12]}") as status:
+        with PlainConsole(stderr=True).status(f"waiting for {found.id[:12]}") as status:
             while found.status not in ENDED and (ends is None or time.monotonic() < ends):
-                status.update(f"{found.id[:ID]}: {progress_of(found)}; {one_line(status_of(found))}")
+                status.update(Text(f"{found.id[:ID]}: {progress_of(found)}; {one_line(status_of(found))}"))
                 time.sleep(POLL_SECONDS if ends is None else max(0.0, min(POLL_SECONDS, ends - time.monotonic())))
                 try:
                     found = client.job(found.id)

@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -12,7 +11,7 @@ from contracts.api import receipts
 from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
-from contracts.cli.output import Output, console, print_whole
+from contracts.cli.output import Output, PlainConsole, console, marked, print_whole
 from contracts.errors import UserError
 from contracts.wallet import keys
 from contracts.wallet.encryption_keys import unlock
@@ -31,14 +30,18 @@ def hand_in(
     output: Output,
 ) -> None:
     """Shows an offer; after a yes signs its Bid with the key `name` and hands the job in."""
-    say = console if output is Output.TABLE else Console(stderr=True)
+    say = console if output is Output.TABLE else PlainConsole(stderr=True)
     if output is Output.TABLE or not yes:
         print_whole(say, quote_table(offer))
     for warning in offer.quote.warnings:
-        say.print(f"[yellow]Note:[/] {warning}", highlight=False)
+        say.print(marked("[yellow]Note:[/] {}", warning), highlight=False)
     for twin in submitting.same_again(client, offer):
         say.print(
-            f"[yellow]Note:[/] this very job is in already: {twin.id[:12]}, {twin.status}. This would be one more.",
+            marked(
+                "[yellow]Note:[/] this very job is in already: {}, {}. This would be one more.",
+                twin.id[:12],
+                twin.status,
+            ),
             highlight=False,
         )
     if dry_run:
@@ -57,7 +60,7 @@ def hand_in(
     confirm("Sign the Bid and hand the job in?", yes, say)
     account, own = unlock(name) if offer.spec.sealed else (keys.load(name), None)
     client.signer = Signer(account, chain.domain)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=PlainConsole(stderr=True), transient=True) as progress:
         total = sum(ref.size for ref in offer.uploads.values())
         task = progress.add_task("uploading", total=total)
         body = submitting.sign(client, chain.domain, account, offer, lambda _, size: progress.advance(task, size), own)
@@ -65,12 +68,13 @@ def hand_in(
     try:
         receipts.keep_receipt(chain.domain, offer.info.matcher, body, made.receipt)
     except UserError as error:  # the job is in all the same
-        say.print(f"[yellow]Note:[/] {error.message}. {error.hint}", highlight=False, soft_wrap=True)
+        say.print(marked("[yellow]Note:[/] {}. {}", error.message, error.hint), highlight=False, soft_wrap=True)
     if output is Output.JSON:
         typer.echo(made.model_dump_json(by_alias=True, indent=2))
     else:
         console.print(
-            f"Job [bold]{made.id}[/] is in. Watch it: gpumarket job show {made.id[:12]} --watch", soft_wrap=True
+            marked("Job [bold]{}[/] is in. Watch it: gpumarket job show {} --watch", made.id, made.id[:12]),
+            soft_wrap=True,
         )
 
 
@@ -100,5 +104,7 @@ def quote_table(offer: submitting.Submission) -> Table:
         table.add_row("sealed", "files, checkpoints and logs; you, the approver and providers have the key")
     table.add_row("your free balance", offer.tokens(quote.free))
     if quote.missing:
-        table.add_row("[yellow]missing", f"[yellow]{offer.tokens(quote.missing)}: gpumarket wallet deposit")
+        table.add_row(
+            marked("[yellow]missing"), marked("[yellow]{}: gpumarket wallet deposit", offer.tokens(quote.missing))
+        )
     return table

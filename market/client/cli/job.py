@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from contracts.api.bodies import JobStatus
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
-from contracts.cli.output import Output, OutputOption, console, print_whole
+from contracts.cli.output import Output, OutputOption, PlainConsole, console, print_whole
 from contracts.errors import UserError
 from contracts.orders import FAILURES
 from contracts.progress_bar import watching
@@ -143,7 +142,7 @@ def pull(
         if not found.accepted:
             raise UserError(f"job {found.id} has no accepted checkpoint yet", "Wait: gpumarket job show --watch")
         reading = reader(settings, client, found, key)
-        with watching(Console(stderr=True)) as watch:
+        with watching(PlainConsole(stderr=True)) as watch:
             wanted, got = found.accepted if everything else 1, count(1)
             pulled = pulling.pull(
                 client, chain, found, folder, everything,

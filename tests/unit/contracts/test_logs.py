@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import structlog
 
-from contracts.logs import configure_logs, log_stream
+from contracts.logs import configure_logs, log_stream, log_warnings_only
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +39,12 @@ def test_a_stranger_s_text_steers_no_terminal(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().err
     assert "/v1/jobs/" in said and "401" in said
     assert not {"\x1b", "\x07", "\x9b"} & set(said)
+
+
+def test_a_commands_warning_steers_no_terminal_either(capsys: pytest.CaptureFixture[str]) -> None:
+    log_warnings_only()
+    structlog.get_logger("command").warning("market.unreadable_item", item="id \x1b]0;owned\x07", problem="no\x9b2J")
+    structlog.get_logger("command").info("not shown")
+    said = capsys.readouterr().err
+    assert "market.unreadable_item" in said and "id " in said and "not shown" not in said
+    assert "\x1b" not in said.replace("\x1b[", "") and "\x9b" not in said

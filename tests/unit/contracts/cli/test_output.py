@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from contracts.cli.output import one_line, print_whole
+from contracts.cli.output import PlainConsole, marked, one_line, print_whole
+from worker.cli.status import _leases
 
 ID = "0x" + "ab" * 32
 WHY = "no fitting provider is ready to lock the stake that this bid wants: the most that one locks is 20 tUSD"
@@ -63,5 +64,39 @@ def test_a_pipe_gets_the_whole_width(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_strangers_text_is_text() -> None:
     file = io.StringIO()
-    Console(file=file, width=80).print(one_line("[/] [red]x[/red] \x1b[2J\nnext"))
+    PlainConsole(file=file, width=80).print(one_line("[/] [red]x[/red] \x1b[2J\nnext"))
     assert file.getvalue() == "[/] [red]x[/red]  [2J next\n"
+
+
+HOSTILE = "[/x] [red]x[/red] :skull: \x1b]0;owned\x07 \x9b2J \u202egnp.exe [link=file:///etc/passwd]y"
+TAME = "[/x] [red]x[/red] :skull: ?]0;owned? ?2J ?gnp.exe [link=file:///etc/passwd]y"
+
+
+def tamed(text: str) -> str:
+    return text.replace("\N{REPLACEMENT CHARACTER}", "?")
+
+
+@pytest.mark.parametrize("width", [200, 30])
+def test_strangers_texts_are_shown_as_they_are_wherever_they_stand(width: int) -> None:
+    file = io.StringIO()
+    table = Table("job", HOSTILE, title=HOSTILE, caption=HOSTILE, box=None, pad_edge=False)
+    table.add_row("0x12", HOSTILE)
+    plain = PlainConsole(file=file, width=width, force_terminal=True, color_system=None)
+    print_whole(plain, table)
+    plain.print(HOSTILE, highlight=False)
+    plain.rule(HOSTILE)
+    plain.print(marked("[bold]Note:[/] {}", HOSTILE))
+    shown = "".join(tamed(file.getvalue()).split())
+    assert "\x1b" not in shown and "\x9b" not in shown and "\u202e" not in shown
+    assert shown.count("".join(TAME.split())) >= (7 if width == 200 else 3)  # a rule is cut, cells may be
+
+
+def test_a_providers_status_shows_any_reason() -> None:
+    lease = dict.fromkeys(("made", "approved", "redeemed", "start", "end", "earned"), 0)
+    lease |= {"lease": "0x" + "11" * 32, "job": "0x" + "22" * 32, "reason": HOSTILE[:50]}  # type: ignore[dict-item]
+    file = io.StringIO()
+    report = {"key": "rig", "decimals": 6}
+    PlainConsole(file=file, width=200, force_terminal=True, color_system=None).print(
+        _leases([(report, lease)], several=True)
+    )
+    assert "[/x] [red]x[/red] :skull: ?]0;owned?" in tamed(file.getvalue())
