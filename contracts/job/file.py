@@ -84,6 +84,17 @@ Amount = Annotated[
 ]
 
 
+class MeasuredOn(BaseModel):
+    """Where a job's units were measured. They are exact there, and an estimate on other kinds of machines."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = Field(min_length=1, max_length=200, description="model, as Asks name it")
+    threads: int = Field(ge=1, le=10_000, description="of the CPU")
+    units_per_hour: int = Field(ge=1, lt=1 << 53, description="what the benchmark beside it did")
+    seconds: float = Field(gt=0, le=10**9, allow_inf_nan=False, description="that a checkpoint took")
+
+
 class JobFile(BaseModel):
     """job.yaml: the JobSpec's fields, with files as paths, and what the client offers for it."""
 
@@ -107,6 +118,7 @@ class JobFile(BaseModel):
     sealed: bool = Field(default=False, description="the market gets ciphertext only")
     # The offer. Amounts are whole tokens, as text, so that no float ever holds money.
     units: int | None = Field(default=None, ge=1, description="work units per checkpoint; `recipe measure` fills it")
+    measured_on: MeasuredOn | None = Field(default=None, description="where they were; `recipe measure` fills it")
     max_price: Annotated[str | None, BeforeValidator(plain_price), AfterValidator(_plain_amount)] = Field(
         default=None, description="tokens per checkpoint at most, fee included"
     )

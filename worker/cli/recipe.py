@@ -2,13 +2,12 @@
 
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -16,17 +15,20 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from contracts.cli.output import Output, OutputOption, PlainConsole, console, marked, say
 from contracts.errors import UserError
 from contracts.extras import needed_by
-from contracts.job.file import parse_job_file, read_job
+from contracts.job.file import MeasuredOn, parse_job_file, read_job
 from contracts.job.spec import JobSpec, check_steps
 from contracts.strict_json import write_json
 from worker import recipes
 from worker.cli.local_run import check_files_are_here, limits_for, train_locally
 from worker.cli.rehearsal import LocalRehearsal
-from worker.sandbox.runner import Runner
+from worker.machine.hardware import probe
+from worker.machine.measuring import Bench
 from worker.training.environment import ENVIRONMENTS, environment_id, installed
-from worker.training.messages import Checkpoint, Failed, Message, Ready, Stepped
+from worker.training.messages import Checkpoint, Message, Stepped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check and measure a training program.")
+
+BUSY_SHARE = 0.25  # of the time: above it a measurement is worth little
 
 JobArgument = Annotated[Path, typer.Argument(help="job.yaml, or the folder that holds one", show_default=False)]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads to train with")]
@@ -103,38 +105,72 @@ def make_example_data(name: str, folder: Path) -> list[Path]:
 
 
 @app.command()
-def measure(path: JobArgument, threads: Threads = 1, trust: Trust = False, output: OutputOption = Output.TABLE) -> None:
-    """Count a job's work units per checkpoint, and write them into its job.yaml."""
+def measure(
+    path: JobArgument,
+    threads: Threads = 1,
+    trust: Trust = False,
+    seconds: Annotated[
+        float, typer.Option(min=0.5, max=3600, help="For the job, and as long for the benchmark beside it")
+    ] = 20,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Measure a job's work units per checkpoint on this machine, and write them into its job.yaml.
+
+    They are what the machine could have done in the time that a checkpoint takes, by the benchmark that providers are
+    measured by, and never less than the floating-point operations of its steps.
+    """
     job_file = path / "job.yaml" if path.is_dir() else path
     job, spec = read_job(job_file)
-    with (
-        PlainConsole(stderr=True).status("counting the work of one step"),
-        tempfile.TemporaryDirectory() as work_folder,
-    ):
-        ready = _measure(spec, job_file.parent, Path(work_folder), threads, trust)
-    job_file.write_text(set_units(job_file.read_text(encoding="utf-8"), ready.units), encoding="utf-8")
+    check_files_are_here(spec, job_file.parent)
+    bench, model = _bench(spec, seconds, threads, trust)
+    with PlainConsole(stderr=True).status("counting the work of one step") as status:
+        found = bench.work_of(spec, job_file.parent, limits_for(spec), status.update)
+    where = MeasuredOn(
+        device=model,
+        threads=threads,
+        units_per_hour=found.units_per_hour,
+        seconds=float(f"{found.seconds:.3g}"),
+    )
+    job_file.write_text(set_units(job_file.read_text(encoding="utf-8"), found.units, where), encoding="utf-8")
+    ready = found.ready
     if output is Output.JSON:
-        facts = {"units": ready.units, "flops": ready.flops, "parameters": ready.parameters}
+        facts: dict[str, Any] = {
+            "units": found.units,
+            "flops": ready.flops,
+            "flops_units": ready.units,
+            "busy": round(found.busy, 3),
+        }
+        facts |= {"parameters": ready.parameters, "measured_on": where.model_dump()}
         console.print_json(write_json({"job": str(job_file)} | facts))
         return
+    by_flops = found.units == ready.units
     say(
-        f"{job.name}: {ready.units:,} units per checkpoint ({ready.flops / 1e6:,.1f} MFLOP a step, "
-        f"{spec.checkpoint_every} steps), {ready.parameters:,} parameters"
+        f"{job.name}: {found.units:,} units per checkpoint of {spec.checkpoint_every} steps; "
+        f"{ready.flops / 1e6:,.1f} MFLOP a step, {ready.parameters:,} parameters"
     )
-    say(f"units: {ready.units} is now in {job_file}")
+    cores = f"{threads} thread" + ("" if threads == 1 else "s")
+    say(
+        f"a checkpoint takes {where.seconds:g} s on this {model} with {cores}, whose benchmark does "
+        f"{found.units_per_hour:,} units an hour; by floating-point operations alone it is {ready.units:,} units"
+        + (", which is more than the time comes to" if by_flops else "")
+    )
+    if found.busy > BUSY_SHARE:
+        say(
+            marked(
+                "yellow", f"others kept this machine busy for {found.busy:.0%} of the time: measure it when it is idle"
+            )
+        )
+    say(f"units: {found.units} is now in {job_file}")
 
 
-def _measure(spec: JobSpec, job_folder: Path, work_folder: Path, threads: int, trust: bool) -> Ready:
-    check_files_are_here(spec, job_folder)
-    runner = Runner(spec, job_folder, work_folder, threads=threads, limits=limits_for(spec), trusted=trust)
-    with runner as run:
-        for message in run.messages():
-            match message:
-                case Ready():
-                    return message
-                case Failed():
-                    raise message.failure()
-    raise AssertionError("messages end with Failed, Stopped or Done, and the first is Ready or Failed")
+def _bench(spec: JobSpec, seconds: float, threads: int, trust: bool) -> tuple[Bench, str]:
+    """On this machine's GPUs if the job wants some, else on its CPU; and the model of that."""
+    machine = probe()
+    gpus = machine.gpus[: spec.resources.gpus]
+    if not gpus:
+        return Bench(seconds, threads=threads, trusted=trust), machine.cpu
+    names = tuple(one.uuid or index for index, one in enumerate(gpus))
+    return Bench(seconds, "cuda", threads, names, trust), gpus[0].model
 
 
 @app.command()
@@ -189,14 +225,10 @@ def run(
         say(f"rehearsal  {rehearsal.told()}", highlight=False, soft_wrap=True)
     if record.early_stop:
         say(record.early_stop)
-    if job.units is not None and job.units != record.units:
+    if job.units is not None and job.units < record.units:
         say(
-            marked(
-                "[yellow]job.yaml says {} units, this recipe does {}: run `gpumarket recipe measure {}`[/]",
-                job.units,
-                record.units,
-                path,
-            )
+            f"[yellow]job.yaml says {job.units} units, this recipe does {record.units} at least: "
+            f"run `gpumarket recipe measure {path}`[/]"
         )
 
 
@@ -241,16 +273,20 @@ def _show(metrics: dict[str, float]) -> str:
 
 
 _UNITS = re.compile(r"^units:.*$", re.MULTILINE)
+_MEASURED_ON = re.compile(r"^measured_on:.*\n?(?:[ \t]+\S.*\n?)*", re.MULTILINE)
 
 
 _AFTER = re.compile(r"^checkpoint_every:.*$", re.MULTILINE)
 
 
-def set_units(text: str, units: int) -> str:
-    """`text` with its `units:` line replaced, or with one added after `checkpoint_every:`."""
-    line = f"units: {units}"
+def set_units(text: str, units: int, where: MeasuredOn) -> str:
+    """`text` with its `units:` line replaced, or with one added after `checkpoint_every:`; and where that was."""
+    text = _MEASURED_ON.sub("", text)
+    # JSON writes text and numbers as YAML reads them.
+    place = ", ".join(f"{name}: {write_json(value)}" for name, value in where.model_dump().items())
+    line = f"units: {units}\nmeasured_on: {{{place}}}"
     if _UNITS.search(text):
-        return _UNITS.sub(line, text, count=1)
+        return _UNITS.sub(lambda _: line, text, count=1)
     if after := _AFTER.search(text):
         return f"{text[: after.end()]}\n{line}{text[after.end() :]}"
     return f"{text.rstrip()}\n{line}\n"

@@ -128,12 +128,13 @@ def measure_throughput(
     Raises Failure if it does not train.
     """
     with tempfile.TemporaryDirectory() as folder:
-        spec = _benchmark_job(Path(folder), device)
+        spec = benchmark_job(Path(folder), device)
         flops, arrivals = _train_for(seconds, spec, Path(folder), device, threads, gpus)
     return _throughput(flops, arrivals)
 
 
-def _benchmark_job(folder: Path, device: Device) -> JobSpec:
+def benchmark_job(folder: Path, device: Device) -> JobSpec:
+    """The job that a machine is measured by; puts its files into `folder`."""
     source = recipes.FOLDER / "chargpt"
     (folder / "recipe.py").write_bytes((source / "recipe.py").read_bytes())
     (folder / "corpus.txt").write_bytes(bytes(range(256)) * 256)

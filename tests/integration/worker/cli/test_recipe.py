@@ -41,11 +41,16 @@ def test_from_an_example_to_a_trained_model(name: str, tmp_path: Path) -> None:
     shipped = read_job(folder)[0]
     shorten(folder)
     before = (folder / "job.yaml").read_text()
-    gpumarket_recipe("measure", folder)
+    found = json.loads(gpumarket_recipe("measure", folder, "--seconds", 1, "-o", "json"))
     job, spec = read_job(folder)
-    assert job.units and shipped.units
-    # What ships counts all of its own, longer checkpoints; both are rounded up.
-    assert abs(shipped.units * 2 / shipped.checkpoint_every - job.units) <= 1
+    assert job.units == found["units"] and shipped.units and shipped.measured_on
+    assert job.measured_on is not None and job.measured_on.model_dump() == found["measured_on"]
+    # Never less than the floating-point operations. What ships is for its own, longer checkpoints; both are rounded up.
+    assert job.units >= found["flops_units"]
+    assert 0.99 * found["flops_units"] <= shipped.units * 2 / shipped.checkpoint_every + 1 < 10 * found["flops_units"]
+    # And what that machine could have done in the time.
+    in_time = job.measured_on.seconds * job.measured_on.units_per_hour / 3600
+    assert job.units >= 0.99 * in_time
     assert [line for line in (folder / "job.yaml").read_text().splitlines() if "units" not in line] == [
         line for line in before.splitlines() if "units" not in line
     ]
@@ -53,7 +58,7 @@ def test_from_an_example_to_a_trained_model(name: str, tmp_path: Path) -> None:
     gpumarket_recipe("run", folder, "--json", tmp_path / "whole.json")
     whole = json.loads((tmp_path / "whole.json").read_text())
     assert whole["job"] == "0x" + spec.job_hash().hex()
-    assert whole["units"] == job.units
+    assert whole["units"] == found["flops_units"]
     assert sorted(map(int, whole["metrics"])) == list(range(1, 7))
     assert whole["state_root"] == whole["checkpoints"][-1]["state_root"]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contracts.errors import UserError
-from contracts.job.file import parse_job_file
+from contracts.job.file import MeasuredOn, parse_job_file
 from worker import recipes
 from worker.cli.recipe import set_units
 from worker.sandbox import bubblewrap
@@ -122,7 +122,11 @@ def test_a_python_below_tmp_is_there_in_the_sandbox(monkeypatch: pytest.MonkeyPa
 
 def test_units_are_written_and_all_else_left() -> None:
     text = "# mine\nname: a   # b\nsteps: 4\ncheckpoint_every: 2  # c\nstake: '1'\n"
-    once = set_units(text, 12)
-    assert once == text.replace("# c\n", "# c\nunits: 12\n")
-    assert set_units(once, 345) == once.replace("12", "345")
-    assert set_units("name: a", 1) == "name: a\nunits: 1\n"
+    where = MeasuredOn(device='A "fast": GPU', threads=2, units_per_hour=7, seconds=0.5)
+    place = 'measured_on: {device: "A \\"fast\\": GPU", threads: 2, units_per_hour: 7, seconds: 0.5}\n'
+    once = set_units(text, 12, where)
+    assert once == text.replace("# c\n", f"# c\nunits: 12\n{place}")
+    assert set_units(once, 345, where) == once.replace("12", "345")
+    by_hand = once.replace(place, "measured_on:\n  device: X\n  threads: 1\n")
+    assert set_units(by_hand, 345, where) == once.replace("12", "345")
+    assert set_units("name: a", 1, where) == f"name: a\nunits: 1\n{place}"
