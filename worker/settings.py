@@ -122,6 +122,9 @@ class ProviderSettings(BaseModel):
     max_overrun: float = Field(
         default=2.0, ge=1, description="times the signed work that steps may take here; a lease beyond it is given back"
     )
+    rehearsal_share: float = Field(
+        default=0.1, ge=0, le=1, description="of a checkpoint's time, to try a lease's first steps twice; 0: don't"
+    )
     sandbox: Literal["bubblewrap", "podman"] = Field(
         default="bubblewrap", description="or podman; what recipes of strangers run in"
     )

@@ -136,15 +136,23 @@ class Stage:
     # ------------------------------------------------------------- the client
 
     def submit(
-        self, *, checkpoints: int = 3, pause: float = 0.0, units: int = UNITS, nonce: int = 0, **config: Any
+        self,
+        *,
+        checkpoints: int = 3,
+        pause: float = 0.0,
+        units: int = UNITS,
+        nonce: int = 0,
+        source: Path = SLOW,
+        recipe: str = "Slow",
+        **config: Any,
     ) -> str:
-        """A job of so many checkpoints, four steps each. Returns its id."""
+        """A job of so many checkpoints, four steps each, of a class of `source`. Returns its id."""
         folder = self.home / "job"
         folder.mkdir(exist_ok=True)
-        (folder / "recipe.py").write_bytes(SLOW.read_bytes())
+        (folder / "recipe.py").write_bytes(source.read_bytes())
         spec = JobSpec(
             environment=environment_id(),
-            recipe="recipe.py:Slow",
+            recipe=f"recipe.py:{recipe}",
             config={"pause": pause, **config},
             files={"recipe.py": hash_file(folder / "recipe.py")},
             seed=7,
@@ -191,6 +199,7 @@ class Stage:
             "rules": self.rules,
             "resources": RESOURCES,
             "poll_seconds": 0.3,
+            "rehearsal_share": 0,  # two processes more for each lease; who tests it says so
         }
         offer = ProviderSettings.model_validate(given | changes)
         write_provider_settings(KEY, offer)

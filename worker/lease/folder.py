@@ -64,6 +64,7 @@ class LeaseFile(BaseModel):
     reason: str = ""
     base: int  # the checkpoint that this machine went on from: the lease's start, or later if the folder was lost
     base_tip: str
+    rehearsed: bool = False  # its first steps were tried twice, or there was no time for that
     made: int
     reported: int  # to the market
     approval: ApprovalIn | None = None  # the newest

@@ -13,6 +13,7 @@ from contracts.orders import FAILURES, ReportKind
 from contracts.terms import Flag, Phase
 from worker.lease.approvals import Approvals
 from worker.lease.discovery import Unwanted
+from worker.lease.first_steps import NotReproducible
 from worker.lease.folder import LeaseFolder
 from worker.lease.job_key import JobKey, NoKey
 from worker.lease.overrun import TooMuchWork
@@ -169,6 +170,9 @@ class LeaseRun:
         elif isinstance(ended, TooMuchWork):
             self._log.warning("training.too_much_work", problem=ended.message)
             self._release(_reason(ended), stops="units")
+        elif isinstance(ended, NotReproducible):
+            self._log.warning("training.not_reproducible", problem=ended.message, hint=ended.hint)
+            self._release(_reason(ended), stops="random")
         elif isinstance(ended, UserError):
             self._log.error("training.failed", problem=ended.message, hint=ended.hint)
             self._release(_reason(ended), stops="failed")

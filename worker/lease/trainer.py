@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -24,6 +24,7 @@ from contracts.types import ZERO_TIP, from_hex, to_hex
 from worker.lease.connection_guard import Interrupted
 from worker.lease.discovery import check_fit, check_wanted, verified_job
 from worker.lease.downloads import Cache
+from worker.lease.first_steps import FirstSteps
 from worker.lease.folder import Job, LeaseFolder
 from worker.lease.inputs import fetch_files, fetch_start_state, fetch_state, is_state
 from worker.lease.job_history import metrics_so_far
@@ -70,6 +71,7 @@ class Training(threading.Thread):
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._stop_at: float | None = None  # monotonic; for a checkpoint that comes before it training goes on
         self._killed = threading.Event()
+        self._first_steps = FirstSteps(folder, tools.settings, self._must_stop)
         self._runner: Runner | None = None
         self._metrics: list[dict[str, float]] = []  # of checkpoints 1 .. made, for the job's early stop
         self.early_stop: str | None = None  # why the job is over, if it is before its last checkpoint
@@ -216,19 +218,26 @@ class Training(threading.Thread):
             disk_mb=settings.disk_mb,
             hang_seconds=settings.hang_seconds,
         )
+        state = None if fresh else folder.state_path(made)
+        options: dict[str, Any] = {
+            "threads": settings.threads,
+            "device": settings.device,
+            "gpus": settings.gpu_names,
+            "limits": limits,
+            "runtime": chosen_sandbox(settings.sandbox, settings.image),
+            "trusted": settings.trusted,
+        }
+        self._first_steps.rehearse(job, state, options)
+        if self._must_stop():
+            return Stopped(step=job.spec.step_of(made))
         runner = Runner(
             job.spec,
             folder.job_folder,
             folder.work_folder,
             first=made + 1,
             last=folder.file.nums.end,
-            state=None if fresh else folder.state_path(made),
-            threads=settings.threads,
-            device=settings.device,
-            gpus=settings.gpu_names,
-            limits=limits,
-            runtime=chosen_sandbox(settings.sandbox, settings.image),
-            trusted=settings.trusted,
+            state=state,
+            **options,
         )
         self._runner = runner
         self._log.info("training.starts", after=made, until=folder.file.nums.end, sandbox=runner.sandbox)
@@ -260,6 +269,7 @@ class Training(threading.Thread):
                     pass  # it was on its way already; nobody would pay for it
                 case Checkpoint() as made:
                     if taken := self._with_room(partial(run.take, made)):
+                        self._first_steps.heed(taken, job)
                         self._with_room(partial(self._commit, taken, job, numerics))
                     if self.pace and watch:
                         self.pace.checkpoint(made.index, time.monotonic())

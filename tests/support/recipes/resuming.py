@@ -307,7 +307,8 @@ class UrandomStart(Momentum):
             self.model.weight.fill_(int.from_bytes(os.urandom(2), "big") / 65536)
 
 
-INEXACT = (
-    "OptimizerLeftOut", "OwnTorchGenerator", "OwnNumpyGenerator", "OwnPythonRandom", "ShufflingLoader",
-    "ScheduleLeftOut", "ScalerLeftOut", "Urandom", "UrandomStart",
-)  # fmt: skip
+class UrandomWeights(Momentum):
+    def step(self, i):
+        with torch.no_grad():
+            self.model.weight += float(int.from_bytes(os.urandom(2), "big"))
+        return super().step(i)

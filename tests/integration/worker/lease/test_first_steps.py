@@ -1,0 +1,49 @@
+"""A lease whose first steps do not repeat is given back before anything is signed for; others go on as they did."""
+
+from pathlib import Path
+
+import pytest
+
+from contracts.commitment import next_tip, start_tip
+from contracts.types import from_hex, to_hex
+from tests.support.recipes import RESUMING
+from tests.support.whole_market import StageOf, paid, wait_for
+from worker.cli.local_run import train_locally
+
+pytestmark = pytest.mark.mostly_sqlite
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ("UrandomWeights", "step 3 is not the same in a process that goes on from the state after step 2: loss "),
+        ("OptimizerLeftOut", "of the state after step 4 2 of 2 entries differ: 'model/bias', 'model/weight'"),
+        ("UrandomStart", "step 1 is not the same in another process"),
+    ],
+)
+def test_what_does_not_repeat_is_given_back_before_a_claim(recipe: str, says: str, stage_of: StageOf) -> None:
+    stage = stage_of()
+    job = stage.submit(checkpoints=3, source=RESUMING, recipe=recipe)
+    with stage.approving(), stage.agent(rehearsal_share=0.5):
+        (report,) = wait_for(
+            "its report", lambda: [one for one in stage.market.reports(job) if one.report.kind == "random"]
+        )
+    assert report.text.startswith("not reproducible: the recipe does not repeat bit for bit: ")
+    assert says in report.text and "usual causes: " in report.text
+    assert list(stage.market.checkpoints(job)) == [] and paid(stage) == (0, 0)
+
+
+def test_what_repeats_is_trained_as_ever(stage_of: StageOf, tmp_path: Path) -> None:
+    stage = stage_of()
+    job = stage.submit(checkpoints=3, source=RESUMING, recipe="IntStep")
+    with stage.approving(), stage.agent(once=True, rehearsal_share=0.5) as agent:
+        agent.join(200)
+        assert not agent.is_alive()
+    folder = stage.folder()
+    assert folder.file.rehearsed and not (folder.folder / "rehearsal").exists()
+    record = train_locally(stage.job(job).spec, stage.home / "job", tmp_path / "whole")
+    assert [one.checkpoint.tip for one in stage.market.checkpoints(job)] == [one["tip"] for one in record.checkpoints]
+    tip = start_tip(stage.job(job).spec.job_hash())
+    for made in record.checkpoints:
+        tip = next_tip(tip, from_hex(made["root"]))
+    assert folder.file.nums.end == 3 and to_hex(tip) == record.checkpoints[-1]["tip"]

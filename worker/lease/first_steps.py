@@ -1,0 +1,84 @@
+"""Before a provider signs for what it trained, it makes sure that anybody could train it again.
+
+The first steps of a lease are trained twice before it really begins, the second time by a process that goes on from a
+saved state; and what the lease then trains must be the same once more.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from contracts.errors import UserError
+from worker.lease.folder import Job, LeaseFolder
+from worker.sandbox.rehearsal import USUAL_CAUSES, Cut, Divergence, Rehearsal, Steps, compared
+from worker.settings import ProviderSettings
+from worker.training.checkpoints import TakenCheckpoint
+from worker.training.failures import Failure
+
+TIMEOUT_SHARE = 0.25  # of a lease's timeout, at most, for all of it
+LEAST_SECONDS = 10.0  # of steps, which each process may take however short a checkpoint is
+
+
+class NotReproducible(UserError):
+    """The recipe's steps do not repeat bit for bit: nobody could be shown that this provider was honest."""
+
+    def __init__(self, divergence: Divergence) -> None:
+        super().__init__(f"not reproducible: {divergence.sentence()}", USUAL_CAUSES)
+
+
+class FirstSteps:
+    """Of one lease, from where this machine begins with it."""
+
+    def __init__(self, folder: LeaseFolder, settings: ProviderSettings, stopped: Callable[[], bool]) -> None:
+        self._folder, self._settings, self._stopped = folder, settings, stopped
+        self._log = structlog.get_logger().bind(lease=folder.lease)
+        self._seen: Steps | None = None
+
+    def rehearse(self, job: Job, state: Path | None, options: dict[str, Any]) -> None:
+        """Trains them twice, if that is still to be done. `options`: the Runner's. Raises NotReproducible."""
+        file, share = self._folder.file, self._settings.rehearsal_share
+        if share == 0 or file.rehearsed or file.made != file.base:
+            return
+        spec, began = job.spec, time.monotonic()
+        usual = 3600 * job.bid.units / self._settings.units_per_hour  # for a checkpoint
+        rehearsal = Rehearsal(
+            spec,
+            self._folder.job_folder,
+            self._folder.folder / "rehearsal",
+            options,
+            until=began + TIMEOUT_SHARE * file.nums.timeout,
+            seconds=max(LEAST_SECONDS, share * usual),
+            stopped=self._stopped,
+        )
+        try:
+            seen, divergence = rehearsal.short(spec.step_of(file.made), spec.step_of(spec.checkpoints), state)
+            self._seen = replace(seen, states=[])
+        except Cut:
+            if not self._stopped():
+                self._log.info("rehearsal.cut", seconds=round(time.monotonic() - began, 1))
+                self._folder.update(rehearsed=True)
+            return
+        except (Failure, OSError) as error:
+            # What the recipe does wrong, it does again in training, which tells; else it was this machine.
+            self._log.info("rehearsal.failed", problem=str(error))
+            return
+        finally:
+            rehearsal.remove()
+        if divergence is not None:
+            raise NotReproducible(divergence)
+        self._folder.update(rehearsed=True)
+        self._log.info("rehearsal.done", seconds=round(time.monotonic() - began, 1))
+
+    def heed(self, taken: TakenCheckpoint, job: Job) -> None:
+        """The first checkpoint must have come by the same steps. Raises NotReproducible."""
+        seen, self._seen = self._seen, None
+        if seen is None:
+            return
+        before = taken.step - job.spec.checkpoint_every
+        divergence = compared(seen, Steps(before, digests=taken.trace()), resumed=False, but={taken.step})
+        if divergence is not None:
+            raise NotReproducible(divergence)
