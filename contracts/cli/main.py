@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from contracts import extras
 from contracts.errors import UserError
 from contracts.text import without_controls
+from gpumarket_entry import refuse_strangers
 
 GROUP = "gpumarket.commands"
 
@@ -103,6 +104,7 @@ def gpumarket(
 
 
 def main() -> None:
+    refuse_strangers()
     from contracts.logs import log_warnings_only
 
     log_warnings_only()  # services choose their own
