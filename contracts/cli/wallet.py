@@ -94,7 +94,7 @@ def address(
 ) -> None:
     """Print a key's address and nothing else, for other commands. Needs no password and no chain."""
     found = keys.address(name)
-    typer.echo(json.dumps({"name": name, "address": found}) if output is Output.JSON else found)
+    typer.echo(write_json({"name": name, "address": found}) if output is Output.JSON else found)
 
 
 @app.command()
