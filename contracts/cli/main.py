@@ -76,6 +76,8 @@ class LazyGroup(TyperGroup):
             explained = explain(error, self.entry_points.get(ctx.invoked_subcommand or ""))
             if explained is None or ctx.params["debug"]:
                 raise
+            if explained.trace:
+                typer.echo(without_controls(explained.trace.rstrip("\n")), err=True)
             typer.secho(without_controls(f"error: {explained.message}"), fg=typer.colors.RED, err=True)
             if explained.hint:
                 typer.secho(without_controls(f"hint: {explained.hint}"), err=True)

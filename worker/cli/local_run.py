@@ -82,7 +82,7 @@ def train_locally(
                     if record.early_stop:
                         run.stop()
                 case Failed():
-                    raise Failure(message.kind, message.message, _hint(message, work_folder))
+                    raise Failure(message.kind, message.message, _hint(message, work_folder), message.traceback)
             watch(message)
     return record
 

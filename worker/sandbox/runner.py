@@ -104,6 +104,7 @@ class Runner:
         self._writing = threading.Lock()
         self._started = threading.Event()
         self._due: float | None = time.monotonic() + self.limits.start_seconds  # for its next message
+        self._went = False  # training may begin
         self._made = self._taken = self.first - 1  # numbers of checkpoints
         # Linux lets a child die with its parent *thread*: so one that outlives the child has to start it.
         self._supervisor = threading.Thread(target=self._supervise, name="training supervisor", daemon=True)
@@ -139,6 +140,7 @@ class Runner:
 
     def go(self) -> None:
         """Starts training, once the process is ready."""
+        self._went = True
         self._expect_message()
         self._tell(Command(type="go"))
 
@@ -228,9 +230,7 @@ class Runner:
                     process.wait(0 if isinstance(self._end, Failed) else GRACE_SECONDS)
                 return None
             if self._due is not None and time.monotonic() > self._due:
-                return self._fail(
-                    Failure("hang", "the training process said nothing for too long", "see the log's end")
-                )
+                return self._fail(self._silence())
             if self._sandbox.exceeded_memory():
                 return self._fail(self._too_much_memory())
             try:
@@ -340,6 +340,7 @@ class Runner:
             weights=self.spec.start,
             threads=self._threads,
             device=self._device,
+            sandboxed=inside,
             # A shipped recipe beside a stranger's torch.py is a stranger's recipe.
             sibling_imports=inside or self._trusted,
             ahead=self._ahead,
@@ -366,6 +367,17 @@ class Runner:
             return Failed(kind="disk", message=f"a file grew over {self.limits.disk_mb} MB")
         last_line = next((line for line in reversed(tail.splitlines()) if line.strip()), "nothing in its log")
         return Failed(kind="exit", message=f"the training process ended with code {code}: {last_line[:500]}")
+
+    def _silence(self) -> Failure:
+        if not self._went:
+            message = f"the recipe was not ready to train after {self.limits.start_seconds:g} s"
+            hint = "import and make less at the beginning, and do step 1 in less time"
+        else:
+            message = f"no step or checkpoint was done within {self.limits.hang_seconds:g} s"
+            hint = "do less in a step or in evaluate(); the log's end may tell what it waits for"
+        if self.sandbox != "none":
+            hint = f"this is the sandbox: it ends what takes that long. {hint[0].upper()}{hint[1:]}"
+        return Failure("hang", message, hint)
 
     def _too_much_memory(self) -> Failure:
         allowed = self.limits.memory_mb

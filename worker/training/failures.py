@@ -23,6 +23,9 @@ FailureKind = Literal[
 FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
 
 
+SCALED = ("norm", "grad", "scale")  # in names of metrics that a scaler's overflow makes infinite
+
+
 def printable(text: str) -> str:
     """What a recipe said, without characters that a terminal would obey."""
     text = text.replace("\r", "\n")
@@ -30,11 +33,24 @@ def printable(text: str) -> str:
 
 
 class Failure(UserError):
-    """A recipe's or its process's failure. `message` says what was wrong, `hint` what to do."""
+    """A recipe's or its process's failure. `message` says what was wrong, `hint` what to do, `trace` where."""
 
-    def __init__(self, kind: FailureKind, message: str, hint: str | None = None) -> None:
+    def __init__(self, kind: FailureKind, message: str, hint: str | None = None, trace: str = "") -> None:
         super().__init__(message, hint)
         self.kind: FailureKind = kind
+        self.trace = trace
+
+
+def not_finite(name: str, value: float, step: int) -> Failure:
+    """Of a metric. Loss scaling overflows by design, and says so by the norm of gradients that were never used."""
+    if any(word in name.lower() for word in SCALED):
+        hint = (
+            f"with loss scaling (AMP) the first steps overflow by design, and the scaler skips them: leave {name} out "
+            "of such a step's metrics, or clamp it. Without loss scaling, clip gradients, or try a lower learning rate"
+        )
+    else:
+        hint = "try a lower learning rate"
+    return Failure("nan", f"step {step}: {name} is {value}", hint)
 
 
 def is_full(error: BaseException) -> bool:

@@ -4,13 +4,14 @@ Started by worker/sandbox/runner.py, usually inside a sandbox. Its standard inpu
 the recipe prints goes to standard error, the log.
 """
 
+import contextlib
 import copy
+import ctypes
 import os
 import resource
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ import torch
 from pydantic import BaseModel
 
 from worker.training import messages
+from worker.training.explain import recipe_trace, sandbox_hint
 from worker.training.failures import Failure
 from worker.training.loop import CheckpointSaved, start_recipe, train
 from worker.training.messages import HarnessConfig, ResourceLimits
@@ -33,6 +35,7 @@ MEMORY_WORDS = (
     "out of memory",
     "Cannot allocate memory",
 )
+EXPLAINED = ("recipe", "exception", "state")  # kinds that hold exceptions of the recipe
 MAX_SIGNALS = 1024  # that wait, and timers: the kernel's memory
 
 
@@ -89,10 +92,18 @@ def run_harness() -> None:
     try:
         channel.send(run_job(config, commands, channel))
     except BaseException as error:  # also SystemExit: a recipe may call exit()
-        channel.send(failed(error))
+        channel.send(failed(error, config))
     finally:
-        sys.stderr.flush()
+        _flush()
         os._exit(0)  # no thread or exit handler of the recipe may keep the process
+
+
+def _flush() -> None:
+    """What the recipe has printed, also through C's own buffers."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # they may be the recipe's by now
+            stream.flush()
+    ctypes.CDLL(None).fflush(None)
 
 
 def _take_the_pipe() -> tuple[BinaryIO, Channel]:
@@ -170,14 +181,17 @@ def limit_resources(limits: ResourceLimits) -> None:
             resource.setrlimit(kind, (value, value))
 
 
-def failed(error: BaseException) -> messages.Failed:
-    """An exception as the message that reports it."""
+def failed(error: BaseException, config: HarnessConfig | None = None) -> messages.Failed:
+    """An exception as the message that reports it; `config` tells which lines are the recipe's."""
     failure = error if isinstance(error, Failure) else _as_failure(error)
+    hint = failure.hint
+    if config and config.sandboxed and failure.kind in EXPLAINED:
+        hint = sandbox_hint(error, config.files) or hint
     return messages.Failed(
         kind=failure.kind,
         message=_clean(failure.message)[:4_000],
-        hint=failure.hint and _clean(failure.hint)[:1_000],
-        traceback=_clean("".join(traceback.format_exception(error)))[-8_000:],
+        hint=hint and _clean(hint)[:1_000],
+        traceback=_clean(recipe_trace(error, config.job_folder) if config else "")[-8_000:],
     )
 
 

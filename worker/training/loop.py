@@ -17,7 +17,7 @@ from torch import Tensor
 
 from contracts.commitment import sample_positions, step_digest, trace_root
 from worker.training.checkpoints import checkpoint_name, trace_name
-from worker.training.failures import Failure
+from worker.training.failures import Failure, not_finite
 from worker.training.messages import MAX_METRIC_NAME, MAX_METRICS
 from worker.training.recipe import Recipe
 from worker.training.seeding import seed_everything
@@ -197,7 +197,7 @@ def checked_metrics(metrics: Any, step: int) -> dict[str, float]:
         except (TypeError, ValueError, RuntimeError) as error:
             raise _no_metrics(step, f"{name} = {value!r:.80}") from error
         if not math.isfinite(checked[name]):
-            raise Failure("nan", f"step {step}: {name} is {checked[name]}", "try a lower learning rate")
+            raise not_finite(name, checked[name], step)
     return checked
 
 

@@ -60,6 +60,7 @@ class HarnessConfig(Strict):
     weights: str | None = None  # the file of the job that a fresh start takes up
     threads: int
     device: Device
+    sandboxed: bool = True
     sibling_imports: bool  # whether the recipe may import other files of the job
     ahead: int  # checkpoints that may wait for the worker before training does
     step_interval: float  # seconds, at least, between two `step` messages
@@ -107,7 +108,7 @@ class Failed(Strict):
     traceback: Said = Field(default="", max_length=16_000)
 
     def failure(self) -> Failure:
-        return Failure(self.kind, self.message, self.hint)
+        return Failure(self.kind, self.message, self.hint, self.traceback)
 
 
 class Stopped(Strict):

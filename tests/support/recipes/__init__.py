@@ -6,8 +6,9 @@ from typing import Any
 from contracts.job.file import hash_file
 from contracts.job.spec import JobSpec
 
-TOY, SLOW, JUDGED, ATTACKS, RESUMING, KERNEL_MEMORY = (
-    Path(__file__).with_name(f"{name}.py") for name in ("toy", "slow", "judged", "attacks", "resuming", "kernel_memory")
+TOY, SLOW, JUDGED, ATTACKS, RESUMING, KERNEL_MEMORY, AT_HOME = (
+    Path(__file__).with_name(f"{name}.py")
+    for name in ("toy", "slow", "judged", "attacks", "resuming", "kernel_memory", "at_home")
 )
 
 
