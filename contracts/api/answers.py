@@ -38,7 +38,9 @@ def raise_problem(response: httpx2.Response, proxy: EnvironmentProxy | None = No
     ahead = clock_ahead(response.headers)
     if ahead is not None and abs(ahead) > WORTH_A_WORD and (problem.code in _OF_TIME or "now" in problem.extra):
         off = clock_difference(ahead, 0, "the market's")
-        problem.hint = f"This machine's clock is {off}: {SET_IT}. {problem.hint or ''}".rstrip()
+        problem.message = f"{problem.message}; this machine's clock is {off}"
+        problem.args = (problem.message,)
+        problem.hint = f"{SET_IT}. {problem.hint or ''}".strip()
     raise problem
 
 

@@ -161,9 +161,11 @@ class NodeProvider(HTTPProvider):
         headers = {"content-type": "application/json"}
         try:
             response = self._session.post(self._url, data=data, headers=headers, timeout=TIMEOUT)
-        except requests.ReadTimeout as error:
+        except (requests.ReadTimeout, requests.exceptions.ChunkedEncodingError) as error:
+            slow = isinstance(error, requests.ReadTimeout)
+            why = f"took longer than {TIMEOUT:g} s" if slow else "broke off in the middle of an answer"
             raise NodeRefused(
-                f"the Ethereum node at {self.place} took longer than {TIMEOUT:g} s{self._by_way_of()}",
+                f"the Ethereum node at {self.place} {why}{self._by_way_of()}",
                 self._around("look whether it is well, and in sync"),
                 None,
             ) from error

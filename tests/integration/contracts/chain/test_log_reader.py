@@ -9,7 +9,7 @@ from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.errors import NODE_AWAY, explain_node
 from contracts.chain.events import Deposited
 from contracts.chain.follower import read_events
-from contracts.chain.node import NodeRefused
+from contracts.chain.node import NodeRefused, Portion
 from tests.support.devnet import TOKEN, Funded, rpc
 from tests.support.limited_node import LimitedNode, connect_through, limited_node
 
@@ -37,6 +37,7 @@ PAGE = "<html><head><title>400 Bad Request</title></head><body>nginx</body></htm
         (429, "slower", {}),
         (500, {"code": -32000, "message": "query timeout exceeded"}, {}),
         (503, "the range is too large", {}),
+        (200, "an answer that is cut off", {"content-length": "9999", "connection": "close"}),
     ],
 )
 def test_a_range_shrinks_at_any_refusal(
@@ -106,3 +107,18 @@ def test_a_search_tells_how_far_it_is(chain: Chain, devnet: Devnet, limited_node
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
     assert seen[-1] == ("blocks searched", 50, 50)
     assert len(seen) >= 5
+
+
+def test_what_takes_too_long_shrinks_faster() -> None:
+    """Each try costs a timeout."""
+    portion = Portion(10_000)
+    sizes = []
+    while portion.size > 1:
+        portion.refused(portion.size, NodeRefused("it took longer than 30 s", "", None))
+        sizes.append(portion.size)
+    assert sizes == [1000, 100, 10, 1]
+    portion = Portion(100)
+    portion.refused(100, NodeRefused("too many", "", 400))
+    assert portion.size == 50
+    portion.refused(100, NodeRefused("too many", "", 400))  # another thread's, from before
+    assert portion.size == 50
