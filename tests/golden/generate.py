@@ -27,6 +27,7 @@ from contracts.orders import (
     EncryptionKey,
     KeyGrant,
     Receipt,
+    Rejection,
     Report,
     Rules,
     SignedType,
@@ -241,6 +242,10 @@ def order_vectors(job: bytes, tip: str) -> dict[str, Any]:
         "ask": signed(ask, PROVIDER),
         "claim": signed(Claim(lease=terms.lease, n=3, tip=tip), PROVIDER),
         "approval": signed(Approval(lease=terms.lease, n=3, tip=tip, last=True), APPROVER),
+        "rejection": signed(
+            Rejection(lease=terms.lease, n=3, tip=tip, reason="die Daten sind nicht die des Auftrags: größer als 1 €"),
+            APPROVER,
+        ),
         "report": signed(Report(lease=terms.lease, n=3, kind="release", content=content, time=1_800_000_000), PROVIDER),
         "accesstoken": signed(
             AccessToken(account=PROVIDER.address, job=parties.bid, scope="read", valid_until=1_800_000_600), PROVIDER
