@@ -259,6 +259,9 @@ class JobOut(Body):
     name: str
     status: JobStatus
     reason: str = Field(description="why it waits or ended; empty if there is nothing to say")
+    nearest: str = Field(
+        default="", description="of one that waits for a machine: which comes nearest, and by what it falls short"
+    )
     bid: Bid
     signature: Signature
     spec: JobSpec

@@ -1,12 +1,14 @@
 """How a command prints what it found."""
 
 import os
+from collections.abc import Iterator
 from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any, Protocol
 
 import typer
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
@@ -15,7 +17,7 @@ from contracts.amounts import format_amount
 from contracts.text import without_controls
 
 SENTENCE = 24  # characters of a cell with spaces: it may go on in a line below, where ids and amounts may not
-NARROWEST = 16  # a column of sentences
+NARROWEST = 10  # columns of the screen for a sentence, or a name
 
 
 class Output(StrEnum):
@@ -44,13 +46,20 @@ def print_whole(console: Console, table: Table) -> None:
     """No amount and no id is cut. What is wider than the terminal goes on below: sentences first, and if that is not
     enough, each row becomes a list of its cells. A pipe gets the table as wide as it is.
     """
+    is_narrow = console.is_terminal or "COLUMNS" in os.environ
+    wide = max(PlainConsole(width=10_000).measure(table).maximum, console.width)
+    (console if is_narrow else PlainConsole(file=console.file, width=wide)).print(
+        whole(table, console.width if is_narrow else wide)
+    )
+
+
+def whole(table: Table, width: int) -> Group:
+    """A table as `print_whole` shows it, on a terminal of so many columns."""
     title, table.title = table.title, None
     caption, table.caption = table.caption, None
-    if title:
-        console.print(title, style="table.title", highlight=False, overflow="fold")
-    _print_body(console, table)
-    if caption:
-        console.print(caption, style="table.caption", highlight=False, overflow="fold")
+    above = [Text(without_controls(str(title)), style="table.title", overflow="fold")] if title else []
+    below = [Text(without_controls(str(caption)), style="table.caption", overflow="fold")] if caption else []
+    return Group(*above, *_body(table, width), *below)
 
 
 def one_line(text: str) -> str:
@@ -58,21 +67,14 @@ def one_line(text: str) -> str:
     return without_controls(text, keep="").replace("\N{REPLACEMENT CHARACTER}", " ")
 
 
-def _print_body(console: Console, table: Table) -> None:
-    needed = PlainConsole(width=10_000).measure(table).maximum
-    if needed <= console.width or not (console.is_terminal or "COLUMNS" in os.environ):
-        PlainConsole(file=console.file, width=max(needed, console.width)).print(table)
-        return
-    sentences = [column for column in table.columns if _has_sentences(column)]
-    widths = sum(_width(column) + 2 for column in table.columns if column not in sentences)
-    if widths + (NARROWEST + 2) * len(sentences) <= console.width:
+def _body(table: Table, width: int) -> list[RenderableType]:
+    if PlainConsole(width=10_000).measure(table).maximum <= width:
+        return [table]
+    if sum((_narrowest(column) if _folds(column) else _width(column)) + 2 for column in table.columns) - 2 <= width:
         for column in table.columns:
-            column.no_wrap, column.overflow = column not in sentences, "fold"
-        console.print(table)
-    elif table.show_header:
-        _print_rows(console, table)
-    else:
-        _print_facts(console, table)
+            column.no_wrap, column.overflow = not _folds(column), "fold"
+        return [table]
+    return list(_rows(table)) if table.show_header else list(_facts(table, width))
 
 
 def _cells(column: Column) -> list[Text]:
@@ -81,37 +83,50 @@ def _cells(column: Column) -> list[Text]:
     ]
 
 
-def _has_sentences(column: Column) -> bool:
-    return any(len(cell) > SENTENCE and " " in cell.plain for cell in _cells(column))
+def _folds(column: Column) -> bool:
+    """Whether it holds sentences, or names that may be long."""
+    return column.overflow == "fold" or any(len(cell) > SENTENCE and " " in cell.plain for cell in _cells(column))
+
+
+def _narrowest(column: Column) -> int:
+    if column.overflow == "fold":
+        return min(NARROWEST, _width(column))
+    words = [len(word) for cell in _cells(column) for word in cell.plain.split()]
+    return max(NARROWEST, *words)
 
 
 def _width(column: Column) -> int:
-    return max(cell.cell_len for cell in _cells(column))
+    return max(cell_len(line) for cell in _cells(column) for line in (cell.plain or " ").splitlines())
 
 
-def _print_rows(console: Console, table: Table) -> None:
+def _rows(table: Table) -> Iterator[Text]:
     """A line for each cell, beside its column's name; an empty line between the rows."""
-    names = [str(column.header) for column in table.columns]
+    names = [str(column.header).replace("-\n", "") for column in table.columns]
     label = max(map(len, names)) + 2
     for number, row in enumerate(zip(*(_cells(column)[1:] for column in table.columns), strict=True)):
         if number:
-            console.print()
+            yield Text()
         for name, cell in zip(names, row, strict=True):
             if cell.plain:
-                console.print(Text(name.ljust(label), style="bold") + cell, overflow="fold")
+                yield _folded(Text(name.ljust(label), style="bold") + cell)
 
 
-def _print_facts(console: Console, table: Table) -> None:
+def _facts(table: Table, width: int) -> Iterator[Text]:
     """Names and what is so called; below the name where both don't fit in a line."""
     label = _width(table.columns[0]) + 2
     for name, *cells in zip(*(_cells(column)[1:] for column in table.columns), strict=True):
         value = Text("  ").join(cells)
-        if label + value.cell_len <= console.width or " " in value.plain:
+        if label + value.cell_len <= width or " " in value.plain:
             name.pad_right(label - name.cell_len)
-            console.print(name + value, overflow="fold")
+            yield _folded(name + value)
         else:
-            console.print(name)
-            console.print(Text("  ") + value, soft_wrap=True)
+            yield name
+            yield _folded(Text("  ") + value)
+
+
+def _folded(text: Text) -> Text:
+    text.overflow = "fold"
+    return text
 
 
 console = PlainConsole()

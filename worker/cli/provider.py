@@ -16,7 +16,7 @@ from rich.console import Group
 from rich.live import Live
 
 from contracts.chain.client import connect
-from contracts.cli.output import Output, OutputOption, console, print_whole
+from contracts.cli.output import Output, OutputOption, console, print_whole, whole
 from contracts.errors import UserError
 from contracts.logs import log_stream
 from contracts.settings import load_settings
@@ -128,10 +128,14 @@ def status(
         for table in status_tables(reports()):
             print_whole(console, table)
         return
-    with Live(Group(*status_tables(reports())), console=console, auto_refresh=False) as live:
+    with Live(_shown(reports()), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(2)
-            live.update(Group(*status_tables(reports())), refresh=True)
+            live.update(_shown(reports()), refresh=True)
+
+
+def _shown(reports: list[dict[str, Any]]) -> Group:
+    return Group(*(whole(table, console.width) for table in status_tables(reports)))
 
 
 def configure_agent_logs(json_lines: bool, lot: str | None = None) -> None:

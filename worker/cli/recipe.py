@@ -1,11 +1,9 @@
 """`gpumarket recipe`: start from an example, count a recipe's work, and train a job on this machine."""
 
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +12,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 
 from contracts.cli.output import Output, OutputOption, PlainConsole, console, marked, say
 from contracts.errors import UserError
-from contracts.extras import needed_by
 from contracts.job.file import MeasuredOn, parse_job_file, read_job
 from contracts.job.spec import JobSpec, check_steps
 from contracts.strict_json import write_json
 from worker import recipes
+from worker.cli import new_recipe
 from worker.cli.local_run import check_files_are_here, limits_for, train_locally
 from worker.cli.rehearsal import LocalRehearsal
 from worker.machine.hardware import probe
@@ -66,42 +64,6 @@ def environments(output: OutputOption = Output.TABLE) -> None:
         say(marked("[bold]{}[/] [dim]{}[/]", one.id, "this machine has it" if one.id == here else "not here"))
         for name, wanted in one.contents.items():
             say(marked("  {} [dim]{}[/]", f"{name:12} {wanted}", f"(here {found[name]})" if one.id == here else ""))
-
-
-@app.command()
-def new(
-    name: Annotated[str, typer.Argument(help="An example: see `gpumarket recipe list`", show_default=False)],
-    folder: Annotated[Path, typer.Argument(help="Where to put the job", show_default=False)],
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Copy an example recipe with its job.yaml, and make its data."""
-    if name not in recipes.NAMES:
-        raise UserError(f"there is no example recipe {name!r}", f"choose from: {', '.join(recipes.NAMES)}")
-    source = recipes.FOLDER / name
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already, and not an empty folder", "choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in ("recipe.py", "job.yaml"):
-        shutil.copyfile(source / file, folder / file)
-    with PlainConsole(stderr=True).status("making the data"):
-        made = make_example_data(name, folder)
-    files = ["recipe.py", "job.yaml", *(file.name for file in made)]
-    if output is Output.JSON:
-        console.print_json(write_json({"folder": str(folder), "files": files}))
-        return
-    say(f"{folder}: {', '.join(files)}")
-    say(f"next: change what you like, gpumarket recipe measure {folder}, gpumarket job submit {folder}")
-
-
-def make_example_data(name: str, folder: Path) -> list[Path]:
-    """Makes the data of a shipped recipe in `folder`; returns the files."""
-    spec = spec_from_file_location(f"make_data_{name}", recipes.FOLDER / name / "make_data.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with needed_by(f"making the data of {name}", "recipes"):
-        files: list[Path] = module.make_data(folder)
-    return files
 
 
 @app.command()
@@ -155,11 +117,7 @@ def measure(
         + (", which is more than the time comes to" if by_flops else "")
     )
     if found.busy > BUSY_SHARE:
-        say(
-            marked(
-                "yellow", f"others kept this machine busy for {found.busy:.0%} of the time: measure it when it is idle"
-            )
-        )
+        say(marked("[yellow]others kept this machine busy for {} of the time[/]: measure it idle", f"{found.busy:.0%}"))
     say(f"units: {found.units} is now in {job_file}")
 
 
@@ -290,3 +248,6 @@ def set_units(text: str, units: int, where: MeasuredOn) -> str:
     if after := _AFTER.search(text):
         return f"{text[: after.end()]}\n{line}{text[after.end() :]}"
     return f"{text.rstrip()}\n{line}\n"
+
+
+app.add_typer(new_recipe.app)

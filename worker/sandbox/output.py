@@ -29,7 +29,10 @@ class OutputFolder:
         """Copies a file, which may still be open. Raises OSError if this machine's disk is full."""
         target = self._run / name
         partial = target.with_name(name + ".partial")
-        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:  # what holds the folder is ours, but its permissions are the recipe's
+            raise Failure("protocol", f"can't open the output folder: {error.strerror}") from error
         try:
             _copy(folder, name, partial, limit)
             os.replace(partial, target)

@@ -16,9 +16,10 @@ from contracts.api.bodies import (
 )
 from contracts.types import Bytes20, Text
 from market.api.access import wrong_job
-from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, Limit, Market, ReadingCaller
+from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, KnownOffers, Limit, Market, ReadingCaller
 from market.api.json_bodies import JsonRoute
 from market.services import access, jobs, progress, reports, sealing
+from market.services.quoting import nearest
 
 router = APIRouter(tags=["jobs"], prefix="/jobs", route_class=JsonRoute)
 
@@ -39,8 +40,9 @@ def list_jobs(
 
 
 @router.get("/{id}")
-def get_job(market: Market, id: HashPath) -> JobOut:
-    return jobs.get_job(market, id)
+def get_job(market: Market, known: KnownOffers, id: HashPath) -> JobOut:
+    """Of one that waits `nearest` names the machine that comes nearest, and by what it falls short."""
+    return nearest.explained(known, jobs.get_job(market, id))
 
 
 @router.get("/{id}/checkpoints")

@@ -10,15 +10,16 @@ from typing import Annotated
 
 import typer
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
+from contracts.amounts import format_amount
 from contracts.api.access import Signer
-from contracts.api.bodies import Info, JobOut, JobStatus
+from contracts.api.bodies import Info, JobOut, JobStatus, LeaseSummary
 from contracts.api.client import MarketClient, Unreachable
 from contracts.api.grants import Check
 from contracts.chain.client import Chain, connect
 from contracts.chain.signatures import is_signed_by
-from contracts.cli.output import PlainConsole, console, one_line, tokens
+from contracts.cli.output import PlainConsole, console, one_line, print_whole, tokens, whole
 from contracts.clocks import check_clocks
 from contracts.errors import UserError
 from contracts.orders import Domain, SignedType
@@ -28,7 +29,7 @@ from contracts.wallet.encryption_keys import unlock
 from market.client import job_keys
 from market.client.job_keys import Reading
 
-ID = 12  # characters of an id that tables show: enough to name it by; -o json has all
+ID, SHORT = 12, 10  # characters of an id that lines and tables show: enough to name it by; -o json has all
 MOST_SHOWN = 10  # candidates
 
 ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
@@ -164,15 +165,17 @@ def domain_of(settings: Settings) -> Domain:
 
 
 def watch_job(client: MarketClient, info: Info, job: JobOut) -> JobOut:
-    """Refresh once a second until the job is over."""
-    with Live(job_table(job, info), console=console, auto_refresh=False) as live:
+    """Shows a job until it is over, and then as it ended: on a terminal anew each second."""
+    with Live(console=console, auto_refresh=False, transient=True) as live:
         while job.status not in ENDED:
+            if console.is_terminal:
+                live.update(whole(job_table(job, info), console.width), refresh=True)
             time.sleep(1)
             try:
                 job = client.job(job.id)
             except Unreachable:
                 continue  # markets restart; the job goes on without them
-            live.update(job_table(job, info), refresh=True)
+    print_whole(console, job_table(job, info))
     return job
 
 
@@ -201,39 +204,48 @@ def _metrics(metrics: dict[str, float | None]) -> list[str]:
 
 
 def list_table(jobs: Sequence[JobOut], info: Info) -> Table:
-    """A line for each job; why one waits or ended is in a column of its own, if any of them says so."""
-    reasons = any(job.reason for job in jobs)
-    names = ["job", "name", "status", "reported", "approved", "paid", "of", "loss", "s each", "cost"]
-    table = Table(*names, *(["why"] if reasons else []), box=None, pad_edge=False)
+    """A line for each job. Of the newest checkpoint there are the loss and the seconds."""
+    table = Table(
+        "job", Column("name", overflow="fold"), "status", "re-\nported", "ap-\nproved", "paid", "loss", "s each",
+        f"cost\n{info.token_symbol}", box=None, pad_edge=False,
+    )  # fmt: skip
     for job in jobs:
         newest = job.newest
         loss = None if newest is None else newest.metrics.get("loss")
-        counts = (job.reported, job.approved, job.settled, job.bid.checkpoints)
         table.add_row(
-            job.id[:ID], one_line(job.name), job.status, *map(str, counts), "" if loss is None else f"{loss:.4g}",
+            job.id[:SHORT], one_line(job.name), job.status, str(job.reported), str(job.approved),
+            f"{job.settled}/{job.bid.checkpoints}", "" if loss is None else f"{loss:.3g}",
             "" if newest is None or newest.seconds is None else f"{newest.seconds:.1f}",
-            tokens(job.paid + job.fees, info), *([one_line(job.reason)] if reasons else []),
+            format_amount(job.paid + job.fees, info.token_decimals),
         )  # fmt: skip
     return table
 
 
 def job_table(job: JobOut, info: Info) -> Table:
+    told = f"\n{one_line(job.nearest)}" if job.nearest else ""
     caption = (
         f"{progress_of(job)}\npaid {tokens(job.paid, info)}, fees {tokens(job.fees, info)}; "
         f"at most {tokens(job.bid.max_price, info)} per checkpoint"
     )
     table = Table(
-        "lease", "provider", "checkpoints", "reported", "approved", "paid", "price", "state",
-        title=f"{one_line(job.name)}  {job.id}\n{one_line(status_of(job))}", caption=caption, box=None,
+        "lease", "provider", "covers", "reported", "approved", "paid", "price", "state",
+        title=f"{one_line(job.name)}  {job.id}\n{one_line(status_of(job))}{told}", caption=caption, box=None,
         pad_edge=False, title_justify="left", caption_justify="left",
     )  # fmt: skip
     for lease in job.leases:
         table.add_row(
-            lease.id[:ID], lease.provider[:ID], f"{lease.start + 1}-{lease.end}", str(lease.reported),
-            str(lease.approved), str(lease.start + lease.paid // lease.price), tokens(lease.price, info),
-            (lease.finished or lease.state.phase) + ("" if lease.final else ", not final yet"),
+            lease.id[:SHORT], lease.provider[:SHORT], f"{lease.start + 1}-{lease.end}", str(lease.reported),
+            str(lease.approved), str(lease.start + lease.paid // lease.price),
+            format_amount(lease.price, info.token_decimals), _state_of(lease),
         )  # fmt: skip
     return table
+
+
+def _state_of(lease: LeaseSummary) -> str:
+    why = f", {lease.stops}" if lease.stops else ""
+    if lease.finished is None:
+        return lease.state.phase + why
+    return lease.finished + why + ("" if lease.final else ", not final yet")
 
 
 def local(seconds: int) -> str:

@@ -10,7 +10,7 @@ import typer
 from contracts.api.bodies import JobStatus
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
-from contracts.cli.output import Output, OutputOption, PlainConsole, console, print_whole
+from contracts.cli.output import Output, OutputOption, PlainConsole, console, one_line, print_whole, say
 from contracts.errors import UserError
 from contracts.orders import FAILURES
 from contracts.progress_bar import watching
@@ -21,6 +21,7 @@ from market.client import download as pulling
 from market.client import submit as submitting
 from market.client.cli import auditors, cancel, cost, extend, follow, grants
 from market.client.cli.common import (
+    SHORT,
     JobId,
     MarketUrl,
     ReadingKey,
@@ -80,6 +81,9 @@ def list_jobs(
         typer.echo("[" + ",\n".join(job.model_dump_json(by_alias=True) for job in jobs) + "]")
     elif jobs:
         print_whole(console, list_table(jobs, info))
+        for job in jobs:
+            if job.reason:
+                say(f"{job.id[:SHORT]} is {job.status}: {one_line(job.reason)}")
     elif everybody or client is not None:
         console.print("There are no such jobs.")
     else:

@@ -1,13 +1,17 @@
 """Quotes: what a job would cost with the asks that are open now, and the Bid to sign for it. Nothing is stored."""
 
+from collections.abc import Sequence
+
 from contracts.amounts import MAX_AMOUNT, format_amount
 from contracts.api.problems import Code, Problem
 from contracts.api.quotes import QuoteIn, QuoteOut
 from contracts.job.spec import JobSpec
 from contracts.orders import Bid
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS, to_hex
+from market.matching import AskOffer
 from market.runtime.context import Context
 from market.services.accounts import next_nonce
+from market.services.quoting.nearest import nearest_machine
 from market.services.quoting.offers import unknown_names
 from market.services.quoting.pricing import STAKE_PRICES, Offers, Pricing, invalid, pricing
 
@@ -94,12 +98,19 @@ def _waits(context: Context, spec: JobSpec, priced: Pricing) -> list[str]:
     if not priced.fitting:
         late = f", to be done by {spec.deadline}," if spec.deadline else ""
         waits = f"no open ask fits the job{late} now; it will wait for one: {priced.reason}"
-        return [waits, *unknown_names(priced.seen.asks.values(), spec)]
+        asks = [one.offer for one in priced.seen.asks.values()]
+        return [waits, *unknown_names(priced.seen.asks.values(), spec), *_nearest(context, priced, asks)]
     if not priced.matching:
         needed = priced.lowest_limit
         enough = f"; the least max_price for one with this stake is {_tokens(context, needed)}" if needed else ""
-        return [f"machines fit the job, but none at this max_price and stake{enough}"]
+        fits = f"machines fit the job, but none at this max_price and stake{enough}"
+        return [fits, *_nearest(context, priced, priced.fitting)]
     return [f"for now it would wait: {priced.reason}"] if priced.reason else []
+
+
+def _nearest(context: Context, priced: Pricing, asks: Sequence[AskOffer]) -> list[str]:
+    told = nearest_machine(context, priced.bid, asks)
+    return [told] if told else []
 
 
 def _warnings(context: Context, bid: Bid, priced: Pricing, missing: int) -> list[str]:
