@@ -74,7 +74,7 @@ class Terminals:
         assert done.returncode == 0, done.stdout[-6000:] + self.logs()
         return done.stdout
 
-    def start(self, block: str, ready: Callable[[str], bool], seconds: float = 200) -> None:
+    def start(self, block: str, ready: Callable[[str], bool], seconds: float = 400) -> None:
         """A block that ends with what runs until it is stopped."""
         (service,) = [line for line in block.splitlines() if line.startswith(SERVICES)]
         assert block.rstrip().endswith(service), "nobody gets to what stands behind a command that goes on"

@@ -185,8 +185,12 @@ def run(
         say(record.early_stop)
     if job.units is not None and job.units < record.units:
         say(
-            f"[yellow]job.yaml says {job.units} units, this recipe does {record.units} at least: "
-            f"run `gpumarket recipe measure {path}`[/]"
+            marked(
+                "[yellow]job.yaml says {} units, this recipe does {} at least: run `gpumarket recipe measure {}`[/]",
+                job.units,
+                record.units,
+                path,
+            )
         )
 
 
