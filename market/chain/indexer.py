@@ -17,7 +17,9 @@ from contracts.chain.errors import NODE_AWAY
 from contracts.chain.events import EpochPublished, Event, Opened, continued
 from contracts.chain.follower import NEAR_BLOCKS, Block, BlockRef, Follower, Rollback, Step
 from contracts.chain.ledger import Account, Exit, LeaseView, Ledger
+from contracts.clocks import WORTH_A_WORD
 from contracts.finality import KEPT_BLOCKS
+from contracts.logs import Trouble
 from contracts.progress_bar import Watch, nobody
 from contracts.terms import Phase
 from market.runtime.context import Context
@@ -58,6 +60,7 @@ class Leases(Ledger):
 def run_indexer(context: Context, stop: threading.Event) -> None:
     """Follow the chain until `stop`, or the leader. Outages of the node are waited out. Raises HistoryLost."""
     follower = Follower(context.chain, DatabaseStore(context.db))
+    trouble = Trouble(log)
     while not stop.is_set():
         pause = context.settings.poll_seconds
         try:
@@ -67,6 +70,7 @@ def run_indexer(context: Context, stop: threading.Event) -> None:
             elif follow(context, follower):
                 pause = 0.0
             context.followed = time.monotonic()
+            _compare_clocks(context, trouble)
         except NotLeading:
             pass  # since a moment ago
         except OUTAGE as error:
@@ -76,6 +80,14 @@ def run_indexer(context: Context, stop: threading.Event) -> None:
             log.warning("indexer.chain_silent", problem=str(error)[:300])
             pause = OUTAGE_SECONDS
         stop.wait(pause)
+
+
+def _compare_clocks(context: Context, trouble: Trouble) -> None:
+    """A chain without traffic may be far behind; one that is ahead tells of a wrong clock."""
+    if context.head.timestamp > time.time() + WORTH_A_WORD:
+        trouble.at("clock", "the newest block is from this machine's future: set its clock, or is it the wrong node?")
+    else:
+        trouble.over("clock")
 
 
 def restore_head(context: Context) -> None:

@@ -11,6 +11,7 @@ from web3.exceptions import BlockNotFound, Web3RPCError
 from contracts.chain.client import Chain
 from contracts.chain.events import Ended, Event, Opened, continued
 from contracts.chain.ledger import LeaseView, Ledger, LedgerError
+from contracts.chain.node import NodeRefused
 from contracts.chain.reliability import NOBODY, records, tier
 from contracts.chain.signatures import is_signed_by
 from contracts.errors import UserError
@@ -71,8 +72,9 @@ class ChainNode:
         wanted = sorted(set(owners))
         try:
             return dict(zip(wanted, self.chain.accounts(wanted, "latest" if block is None else block), strict=True))
-        except Web3RPCError:
-            if block is None:
+        except (Web3RPCError, NodeRefused) as error:
+            may_pass = isinstance(error, NodeRefused) and error.status not in (400, 402, 403)
+            if block is None or may_pass:
                 raise
             return None
 

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+import requests
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from web3 import HTTPProvider, Web3
@@ -137,7 +138,7 @@ def start_devnet(
     _check_port(port)
     process, url = _start_anvil(home, port, block_time, state)
     try:
-        w3 = Web3(HTTPProvider(url, request_kwargs={"timeout": 30}))
+        w3 = _direct(url, 30)
         _wait_until_up(w3, process, home)
         found = find_deployment(w3, accounts()[0].address)
         deployment = found or deploy(w3, accounts()[0], bounds)
@@ -168,10 +169,17 @@ def running(home: Path) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = read_json((home / _RECORD).read_text(encoding="utf-8"))
         os.kill(record["pid"], 0)
-        alive = Web3(HTTPProvider(record["rpc_url"], request_kwargs={"timeout": 2})).is_connected()
+        alive = _direct(record["rpc_url"], 2).is_connected()
     except (OSError, ValueError, KeyError):
         return None
     return record if alive else None
+
+
+def _direct(url: str, timeout: float) -> Web3:
+    """To a node that this machine runs, whatever proxy the environment has for others."""
+    session = requests.Session()
+    session.trust_env = False
+    return Web3(HTTPProvider(url, request_kwargs={"timeout": timeout}, session=session))
 
 
 def _check_home(home: Path) -> None:

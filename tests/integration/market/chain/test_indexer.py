@@ -1,8 +1,10 @@
 """The market follows what happens to leases, through reorganisations too."""
 
+import time
 from typing import Any
 
 from sqlmodel import select
+from structlog.testing import capture_logs
 
 from contracts.api.problems import Code
 from contracts.chain.sending.lane import close_lanes
@@ -169,3 +171,16 @@ def test_a_match_learns_its_lease_from_the_chain(stage: Stage) -> None:
     stage.sender.send(stage.chain.publish_epoch(1, "0x" + "11" * 32))
     lease = stage.open(job, ask)
     assert stage.api.epoch(1).matches[0].lease == lease.id
+
+
+def test_a_clock_that_is_behind_the_chains_is_told_once(stage: Stage) -> None:
+    with capture_logs() as logs:
+        pass_time(stage.chain, 7200)
+        stage.followed()
+        rpc(stage.chain, "evm_mine")
+        stage.followed()
+        deadline = time.monotonic() + 60
+        while not any(line["event"] == "clock.trouble" for line in logs):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert sum(line["event"] == "clock.trouble" for line in logs) == 1

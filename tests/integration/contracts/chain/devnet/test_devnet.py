@@ -52,3 +52,11 @@ def test_a_clock_that_goes_on_without_transactions(tmp_path: Any, monkeypatch: p
         while chain.now() == before and time.monotonic() < deadline:
             time.sleep(0.05)
         assert chain.now() > before
+
+
+def test_a_devnet_is_asked_directly(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment is for others: this node is the machine's own."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with start_devnet(tmp_path) as devnet, pytest.raises(UserError, match=r"the proxy .* \(\$HTTP_PROXY\)"):
+        connect(devnet.settings)  # whose node a user's is, nobody can know
