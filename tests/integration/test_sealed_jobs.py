@@ -32,7 +32,7 @@ from market.maintenance.reconcile import reconcile
 from market.maintenance.retention import Keep
 from tests.support.devnet import Funded, contract_wallet, pass_time
 from tests.support.recipes import JUDGED
-from tests.support.whole_market import PASSWORD, TOKEN, UNITS, Stage, wait_for
+from tests.support.whole_market import PASSWORD, TOKEN, UNITS, Stage, terminate, wait_for
 from worker.agent.agent import Agent
 from worker.cli.local_run import train_locally
 from worker.training.environment import environment_id
@@ -111,6 +111,31 @@ def windows(data: bytes) -> set[bytes]:
     """Runs of 64 bytes from all of it, a hundred or so; but for those that any file may have."""
     runs = (data[at : at + 64] for at in range(0, len(data) - 63, max(64, len(data) // 100)))
     return {run for run in runs if len(set(run)) > 8}
+
+
+@pytest.mark.timeout(600)
+def test_what_a_sealed_recipe_says_stays_with_its_provider_nowhere(stage: Stage) -> None:
+    """Neither in logs nor in files, while it runs or after it: its failure neither. Its readers get all of it."""
+    word = "swordfish-and-more"
+    fails = f"def fails(self, i):\n    raise ValueError('{word}')\n\n\nJudged.evaluate = lambda self: fails(self, 1)\n"
+    with stage.approving():
+        approver_is_known(stage)
+        job = submit(stage, 2, 0.1, fails)
+        process = stage.agent_process()
+        (report,) = wait_for(
+            "its failure", lambda: [one for one in stage.market.reports(job.id) if one.report.kind == "failed"]
+        )
+        assert terminate(process, 120) == 0
+    told = run("logs", job.id)
+    assert SAID in told and f"exception: ValueError: {word}" in told and "raise ValueError(" in told
+    assert word not in (report.text or "")
+    kept = [path for path in (stage.home / "provider").rglob("*") if path.is_file()]
+    assert any(path.name == "lease.json" for path in kept) or any(path.parent.name == "over" for path in kept)
+    for path in [*kept, stage.home / "agent.log"]:
+        if path.parent.name != "job":  # the job's own files are there as long as the lease
+            found = path.read_bytes()
+            assert SAID.encode() not in found and word.encode() not in found, path
+    assert "exception: the job is sealed, so only its readers are told more" in stage.log()
 
 
 @pytest.mark.timeout(600)

@@ -126,6 +126,8 @@ def lease_out(spec: JobSpec, bid: Bid, terms: Terms, /, **fields: Any) -> LeaseO
         "spec": spec,
         "rules": RULES,
         "prev": ZERO_HASH,
+        "reported": terms.nums.start,
+        "approved": terms.nums.start,
         "window": RULES.window,
         "timeout": RULES.checkpoint_timeout,
         "job_failures": 0,

@@ -72,6 +72,7 @@ class LeaseFile(BaseModel):
     accepted: int  # on chain, as last seen
     settled: int
     stops: ReportKind = "release"  # what kind of `reason` it is
+    details: str = ""  # the reason for the job's readers, with the recipe's lines; of a sealed job it is sealed
     told: bool = False  # market and approver know that it releases
     releasing_since: float | None = None  # UTC seconds
     penalty: int = 0
@@ -131,6 +132,11 @@ class LeaseFolder:
         return self.folder / "work"
 
     @property
+    def printed(self) -> Path:
+        """What the recipe has printed, as far as the market has not been told."""
+        return self.work_folder / "untold.log"
+
+    @property
     def start_state(self) -> Path:
         return self.folder / "start.safetensors"
 
@@ -148,11 +154,11 @@ class LeaseFolder:
                 self._file = changed
             return changed
 
-    def release(self, reason: str, since: float, stops: ReportKind = "release") -> None:
+    def release(self, reason: str, since: float, stops: ReportKind = "release", details: str = "") -> None:
         """Sets the goal to stop early, unless another reason came first. `since` 0: don't wait for the approver."""
         with self._lock:
             if self._file.goal in ("training", "finished"):
-                self.update(goal="releasing", reason=reason, stops=stops, releasing_since=since)
+                self.update(goal="releasing", reason=reason, details=details, stops=stops, releasing_since=since)
 
     # ------------------------------------------------------------- checkpoints
 

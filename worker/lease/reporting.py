@@ -16,13 +16,14 @@ from contracts.job.sealing import seal_file, seal_text
 from contracts.orders import Claim, Report, ReportKind
 from worker.lease.folder import LeaseFolder
 from worker.lease.job_key import JobKey
+from worker.lease.printed import Printed
 from worker.lease.tools import LeaseTools
 
 MAX_TEXT = 20_000  # of a report, in characters
+MAX_LOG_BYTES = 19_500  # of one report of what a recipe has printed
 MAX_SEALED_BYTES = 60_000  # of a report's text in UTF-8, so that in base64 it is no longer than the market takes
 RETRY_SECONDS = (0.5, 30.0)
 LOG_SECONDS = (60.0, 300.0)  # between two reports of what the recipe printed: at checkpoints, and without any
-OVERLAP = 500  # characters by which a log's tail is found in the next
 
 
 class Reporter(threading.Thread):
@@ -34,16 +35,17 @@ class Reporter(threading.Thread):
         tools: LeaseTools,
         market: MarketClient,
         job_key: JobKey,
-        log_tail: Callable[[], str] = str,
+        printed: Printed,
+        trains: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`log_tail` gives the end of what the recipe has printed."""
+        """`printed`: what is to be told of it; at once when the recipe no longer `trains`."""
         super().__init__(name=f"reports {folder.lease[:10]}", daemon=True)
         self._folder, self._tools, self._market = folder, tools, market
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._job_key = job_key
         self._changed = threading.Condition()
         self._closed = False
-        self._log_tail, self._told, self._told_at = log_tail, "", float("-inf")
+        self._printed, self._trains, self._told_at = printed, trains, float("-inf")
 
     def wake(self) -> None:
         """There is a new checkpoint."""
@@ -78,14 +80,15 @@ class Reporter(threading.Thread):
         self._tell_log(LOG_SECONDS[1])
 
     def _tell_log(self, pause: float) -> None:
-        """Posts what the recipe has printed since the last time, if that was `pause` seconds ago."""
-        if time.monotonic() < self._told_at + pause:
+        """Posts what the recipe has printed since the last time, if that was `pause` seconds ago or it has ended."""
+        whole = not self._trains()
+        if not whole and time.monotonic() < self._told_at + pause:
             return
-        tail = self._log_tail()
-        if text := what_is_new(self._told, tail):
-            said = ReportContent(self._folder.file.reported, "log", text)
+        while not self._closed and (part := self._printed.next(MAX_LOG_BYTES, whole=whole)):
+            said = ReportContent(self._folder.file.reported, "log", part.text)
             send_report(self._market, self._tools, self._folder.lease, said, self._job_key.get())
-            self._told, self._told_at = tail, time.monotonic()
+            self._printed.told(part)
+            self._told_at = time.monotonic()
 
     def _post(self, index: int) -> None:
         record = self._folder.checkpoint(index)
@@ -126,13 +129,6 @@ class Reporter(threading.Thread):
         with self._changed:
             while not self._closed and (left := ends - time.monotonic()) > 0:
                 self._changed.wait(left)
-
-
-def what_is_new(told: str, tail: str) -> str:
-    """The part of a log's tail that comes after the tail of it that was told before."""
-    end = told[-OVERLAP:]
-    at = tail.rfind(end) if end else -1
-    return tail if at < 0 else tail[at + len(end) :]
 
 
 @dataclass(frozen=True)

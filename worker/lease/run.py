@@ -7,7 +7,7 @@ import structlog
 from contracts.chain.lookup import MarketLied
 from contracts.errors import UserError
 from contracts.job.provider_wants import Wants
-from contracts.job.sealing import NotOpened
+from contracts.job.sealing import NotOpened, is_sealed_text, open_text, seal_text
 from contracts.logs import Trouble
 from contracts.orders import FAILURES, ReportKind
 from contracts.terms import Flag, Phase
@@ -17,6 +17,7 @@ from worker.lease.first_steps import NotReproducible
 from worker.lease.folder import LeaseFolder
 from worker.lease.job_key import JobKey, NoKey
 from worker.lease.overrun import TooMuchWork
+from worker.lease.printed import Printed
 from worker.lease.reporting import ReportContent, Reporter, send_report
 from worker.lease.schedule import Action, must_give_up
 from worker.lease.settlement import Settlement, Turn
@@ -52,8 +53,9 @@ class LeaseRun:
         self._clients |= {name: tools.quick_market(patience) for name in ("approvals", "main")}
         self._job_key = JobKey(folder, tools)
         self.settlement = Settlement(folder, tools, self._timing)
+        self.printed = Printed(folder.printed, self._job_key.get)
         self.reporter = Reporter(
-            folder, tools, self._clients["reports"], self._job_key, lambda: self.training.log_tail()
+            folder, tools, self._clients["reports"], self._job_key, self.printed, lambda: self.training.is_alive()
         )
         self.approvals = Approvals(folder, tools, self._clients["approvals"], self.poll_seconds)
         self.training = self._new_training()
@@ -67,7 +69,9 @@ class LeaseRun:
 
     def _new_training(self) -> Training:
         """A pause ends the process, for what it holds of the GPU's memory; a new one goes on after it."""
-        return Training(self.folder, self._tools, self._wants, self._clients["training"], self._job_key, self._news)
+        return Training(
+            self.folder, self._tools, self._wants, self._clients["training"], self._job_key, self._news, self.printed
+        )
 
     def start(self) -> None:
         file = self.folder.file
@@ -171,13 +175,26 @@ class LeaseRun:
             self._log.warning("training.too_much_work", problem=ended.message)
             self._release(_reason(ended), stops="units")
         elif isinstance(ended, NotReproducible):
-            self._log.warning("training.not_reproducible", problem=ended.message, hint=ended.hint)
-            self._release(_reason(ended), stops="random")
+            self._give_up("training.not_reproducible", ended, "random")
         elif isinstance(ended, UserError):
-            self._log.error("training.failed", problem=ended.message, hint=ended.hint)
-            self._release(_reason(ended), stops="failed")
+            self._give_up("training.failed", ended, "failed")
         elif self._stopping:
             self._release(STOPPED)
+
+    def _give_up(self, event: str, error: UserError, stops: ReportKind) -> None:
+        """Releases for what came of the recipe: of a sealed job neither logs nor files of this machine tell more."""
+        file, reason = self.folder.file, _reason(error)
+        details = f"{error.trace.rstrip()}\n{reason}".lstrip()
+        if file.job is not None and file.job.spec.sealed:
+            kind = error.kind if isinstance(error, Failure) else "recipe"
+            reason = f"{kind}: the job is sealed, so only its readers are told more"
+            try:
+                key = self._job_key.get()
+                details = seal_text(details, key) if key else ""
+            except (NoKey, NotOpened):
+                details = ""
+        (self._log.error if stops == "failed" else self._log.warning)(event, problem=reason)
+        self._release(reason, stops=stops, details=details)
 
     def _may_start_again(self) -> bool:
         """After the process was killed: that is this machine's trouble, as long as it does not go on."""
@@ -237,8 +254,8 @@ class LeaseRun:
             self._release(f"{STOPPED}: {pause.reason}")
         return seconds + step
 
-    def _release(self, reason: str, *, stops: ReportKind = "release") -> None:
-        self.folder.release(reason, time.time(), stops)
+    def _release(self, reason: str, *, stops: ReportKind = "release", details: str = "") -> None:
+        self.folder.release(reason, time.time(), stops, details)
         self._log.info("lease.releases", reason=reason, kind=stops, **self._place())
 
     # ------------------------------------------------------------- reports
@@ -251,11 +268,11 @@ class LeaseRun:
         if file.told and self._is_answered():
             return
         kind: ReportKind = "release" if file.told else file.stops
-        if kind not in FAILURES and file.reported < file.made and not self._waited_for_reports():
+        if self._must_report_first(kind) and not self._waited_for_reports():
             return
         index = min(file.made, (file.rejected or file.made + 1) - 1)
         try:
-            text, key = self._text_and_key(kind)
+            text, key = self._text_and_key()
             said = ReportContent(index + 1 if kind in FAILURES else index, kind, text)
             send_report(self._clients["main"], self._tools, self.folder.lease, said, key)
             self.folder.update(told=True)
@@ -266,6 +283,12 @@ class LeaseRun:
         # An answer may have crossed with a checkpoint that came in late: ask again.
         self._next_report = time.monotonic() + max(1.0, self._timing.release_wait / 3)
 
+    def _must_report_first(self, kind: ReportKind) -> bool:
+        """What has been made, and what an ended recipe has printed, comes before the last word on it."""
+        file = self.folder.file
+        printed = not self.training.is_alive() and not self.printed.empty
+        return printed or (kind not in FAILURES and file.reported < file.made)
+
     def _waited_for_reports(self) -> bool:
         """Half of the wait for the approver may go by until all checkpoints are with the market."""
         since = self.folder.file.releasing_since or 0
@@ -275,14 +298,15 @@ class LeaseRun:
         progress = self.settlement.progress()
         return progress.last and progress.approved >= progress.claimable
 
-    def _text_and_key(self, kind: ReportKind) -> tuple[str, bytes | None]:
+    def _text_and_key(self) -> tuple[str, bytes | None]:
         """Of a sealed job nothing is told in plain: a reason may hold what its recipe has said."""
         file = self.folder.file
-        text = f"{self.training.log_tail()}\n{file.reason}" if kind == "failed" else file.reason
+        text = file.reason if file.told else file.details or file.reason
         if file.job is None:  # so nothing of it can have been opened
             return text, None
         try:
-            return text, self._job_key.get()
+            key = self._job_key.get()
+            return (open_text(text, key) if key and is_sealed_text(text) else text), key
         except (NoKey, NotOpened) as error:
             return error.message, None
 

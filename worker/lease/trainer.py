@@ -31,6 +31,7 @@ from worker.lease.job_history import metrics_so_far
 from worker.lease.job_key import JobKey, NoKey
 from worker.lease.overrun import WorkMeter, WorkWatch
 from worker.lease.pace import Pace
+from worker.lease.printed import Printed
 from worker.lease.tools import LeaseTools
 from worker.machine.contention import Contention
 from worker.sandbox.limits import Limits
@@ -63,16 +64,17 @@ class Training(threading.Thread):
         market: MarketClient,
         job_key: JobKey,
         wake: Callable[[], None],
+        printed: Printed,
     ) -> None:
         super().__init__(name=f"training {folder.lease[:10]}", daemon=True)
         self._folder, self._market, self._job_key, self._wake = folder, market, job_key, wake
+        self._printed = printed
         self._chain, self._settings, self._wants = tools.chain, tools.settings, wants
         self._key_late: float | None = None  # monotonic: until when the grant of a sealed job's key is waited for
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._stop_at: float | None = None  # monotonic; for a checkpoint that comes before it training goes on
         self._killed = threading.Event()
         self._first_steps = FirstSteps(folder, tools.settings, self._must_stop)
-        self._runner: Runner | None = None
         self._metrics: list[dict[str, float]] = []  # of checkpoints 1 .. made, for the job's early stop
         self.early_stop: str | None = None  # why the job is over, if it is before its last checkpoint
         self.ended: Done | Stopped | UserError | None = None
@@ -102,9 +104,6 @@ class Training(threading.Thread):
     def hang(self, timeout: float) -> float | None:
         """Seconds for which the recipe has been silent, if it hangs; a checkpoint has `timeout` seconds."""
         return self.pace.hang(time.monotonic(), timeout) if self.pace and self.is_alive() else None
-
-    def log_tail(self) -> str:
-        return self._runner.log_tail() if self._runner else ""
 
     # ------------------------------------------------------------- the thread
 
@@ -226,6 +225,7 @@ class Training(threading.Thread):
             "limits": limits,
             "runtime": chosen_sandbox(settings.sandbox, settings.image),
             "trusted": settings.trusted,
+            "keep_log": not job.spec.sealed,
         }
         self._first_steps.rehearse(job, state, options)
         if self._must_stop():
@@ -237,9 +237,9 @@ class Training(threading.Thread):
             first=made + 1,
             last=folder.file.nums.end,
             state=state,
+            printed=self._printed.write,
             **options,
         )
-        self._runner = runner
         self._log.info("training.starts", after=made, until=folder.file.nums.end, sandbox=runner.sandbox)
         with runner:
             return self._follow(runner, job)

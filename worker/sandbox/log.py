@@ -10,9 +10,9 @@ REWRITE_SECONDS = 1.0
 
 
 class CappedLog:
-    """What is written to it stands in `path`: all, or from `limit` bytes on its beginning and end."""
+    """What is written to it stands in `path`, if any: all, or from `limit` bytes on its beginning and end."""
 
-    def __init__(self, path: Path, limit: int) -> None:
+    def __init__(self, path: Path | None, limit: int) -> None:
         self.path = path
         self._half = limit // 2
         self._head = bytearray()
@@ -49,5 +49,6 @@ class CappedLog:
         return bytes(self._head) + gap + bytes(self._tail)
 
     def _save(self) -> None:
-        self.path.write_bytes(self._content())
+        if self.path is not None:
+            self.path.write_bytes(self._content())
         self._saved_at = time.monotonic()

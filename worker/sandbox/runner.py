@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -66,6 +66,8 @@ class Runner:
         limits: Limits | None = None,
         runtime: Sandbox | None = None,
         trusted: bool = False,
+        printed: Callable[[bytes], None] = lambda data: None,
+        keep_log: bool = True,
         ahead: int = 1,
         step_interval: float = 0.5,
         evaluate: bool = True,
@@ -73,9 +75,10 @@ class Runner:
         """`job_folder` has the job's files under their paths; checkpoints and log go to `work_folder`.
 
         `state` is the checkpoint to go on from (number first - 1, or an earlier job's last). `ahead`: how
-        many checkpoints that have not been taken training may run ahead of. `gpus`: those that a run on "cuda"
-        is granted; empty: all. `runtime`: a sandbox other than bubblewrap. Raises UserError if there
-        is no sandbox for the recipe; `trusted` is this machine's owner's word that it needs none.
+        many checkpoints that have not been taken training may run ahead of. `gpus`: UUIDs or NVML indices of those
+        that a run on "cuda" is granted; empty: all. `runtime`: a sandbox other than bubblewrap. `printed` hears what
+        the recipe prints; without `keep_log` that stands in no file. Raises UserError if there is no sandbox for the
+        recipe; `trusted` is this machine's owner's word that it needs none.
         """
         self.spec, self.limits = spec, limits or Limits()
         self._watched = self.limits  # of what the worker looks at
@@ -87,7 +90,8 @@ class Runner:
         self._gpus = granted(gpus) if device == "cuda" else ()
         self.folder = work_folder.resolve()
         self._output = OutputFolder(self.folder)
-        self._log = CappedLog(self.folder / "log.txt", self.limits.log_bytes)
+        self._log = CappedLog(self.folder / "log.txt" if keep_log else None, self.limits.log_bytes)
+        self._printed = printed
         self._job_folder, self._state = job_folder.resolve(), state
         self._threads, self._device, self._trusted, self._ahead = threads, device, trusted, ahead
         self._step_interval, self._evaluate = step_interval, evaluate
@@ -270,6 +274,7 @@ class Runner:
     def _keep_log(self, pipe: IO[bytes]) -> None:
         while data := os.read(pipe.fileno(), 65536):
             self._log.write(data)
+            self._printed(data)
             time.sleep(len(data) / LOG_BYTES_PER_SECOND)
 
     def _expect_message(self) -> None:

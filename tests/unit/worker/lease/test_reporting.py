@@ -1,29 +1,15 @@
-"""What a worker tells of what a recipe prints: new lines only, with checkpoints, and not too often."""
+"""What a worker tells of what a recipe prints: each line once, with checkpoints, and not too often."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from contracts.errors import UserError
 from tests.support.worker_leases import job_key, lease_tools, make_chain, make_folder, make_spec
 from worker.lease import reporting
-from worker.lease.reporting import LOG_SECONDS, Reporter, what_is_new
-
-
-@pytest.mark.parametrize(
-    ("told", "tail", "new"),
-    [
-        ("", "", ""),
-        ("", "one\n", "one\n"),
-        ("one\n", "one\n", ""),
-        ("one\n", "one\ntwo\n", "two\n"),
-        ("a" * 600 + "\n", "a" * 100 + "\nb\n", "a" * 100 + "\nb\n"),  # its end is not there any more: all of it
-        ("x" * 600 + "one\n", "x" * 550 + "one\ntwo\n", "two\n"),
-        ("one\n", "one\none\n", ""),  # the same again is not told again
-    ],
-)
-def test_what_is_new(told: str, tail: str, new: str) -> None:
-    assert what_is_new(told, tail) == new
+from worker.lease.printed import Printed
+from worker.lease.reporting import LOG_SECONDS, Reporter
 
 
 class Market:
@@ -46,19 +32,48 @@ def test_with_the_first_checkpoint_then_once_in_a_while_and_with_the_last(
 ) -> None:
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     spec = make_spec()
-    folder, clock, log = make_folder(spec), [1000.0], [""]
+    folder, clock = make_folder(spec), [1000.0]
     monkeypatch.setattr(reporting.time, "monotonic", lambda: clock[0])
     market: Any = Market()
-    reporter = Reporter(folder, lease_tools(), market, job_key(folder, spec), lambda: log[0])
+    printed, trains = Printed(folder.printed, lambda: None), [True]
+    reporter = Reporter(folder, lease_tools(), market, job_key(folder, spec), printed, lambda: trains[0])
     for record in make_chain(spec, 5, tmp_path / "states"):
-        log[0] += f"line {record.index}\n"
+        printed.write(f"line {record.index}\n".encode())
         folder.add_checkpoint(record)
         reporter._report_all()
         clock[0] += LOG_SECONDS[0] / 2.5
     assert market.logs == [(1, "line 1\n"), (4, "line 2\nline 3\nline 4\n"), (5, "line 5\n")]
-    log[0] += "still at it\n"
+    printed.write(b"still at it\nin the middle")
     reporter._report_all()
     assert len(market.logs) == 3
     clock[0] += LOG_SECONDS[1]
     reporter._report_all()
     assert market.logs[3:] == [(5, "still at it\n")]
+    trains[0] = False  # nothing more will come, so it is told at once
+    reporter._report_all()
+    assert market.logs[4:] == [(5, "in the middle")]
+
+
+def test_a_line_that_the_market_did_not_take_is_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    spec = make_spec()
+    folder = make_folder(spec)
+    market: Any = Market()
+    printed = Printed(folder.printed, lambda: None)
+    reporter = Reporter(folder, lease_tools(), market, job_key(folder, spec), printed, lambda: False)
+    printed.write("".join(f"line {number} is long enough to fill some reports\n" for number in range(900)).encode())
+    post, fails = market.post_report, [False, True]
+
+    def sometimes(body: Any) -> None:
+        if fails and fails.pop(0):
+            raise UserError("the market is away")
+        post(body)
+
+    market.post_report = sometimes
+    with pytest.raises(UserError):
+        reporter._report_all()
+    reporter._report_all()
+    told = "".join(text for _, text in market.logs)
+    assert len(market.logs) > 1 and all(text.endswith("\n") for _, text in market.logs)
+    assert told.splitlines() == [f"line {number} is long enough to fill some reports" for number in range(900)]
+    assert printed.empty and not folder.printed.exists()

@@ -28,6 +28,7 @@ from tests.support.worker_leases import (
 from worker.lease.folder import LeaseFolder, Store
 from worker.lease.inputs import fetch_files, fetch_state
 from worker.lease.job_key import JobKey, NoKey
+from worker.lease.printed import Printed
 from worker.lease.reporting import ReportContent, Reporter, send_report
 
 SPEC = make_spec(sealed=True)
@@ -100,7 +101,9 @@ def ask(market: Market, key: JobKey) -> bytes | None:
 
 def reporter(market: Market, folder: LeaseFolder, key: JobKey) -> Reporter:
     client: Any = market
-    return Reporter(folder, lease_tools(), client, key, lambda: "the secret log\n")
+    printed = Printed(folder.printed, key.get)
+    printed.write(b"the secret log\n")
+    return Reporter(folder, lease_tools(), client, key, printed)
 
 
 # ------------------------------------------------------------------ the key
@@ -183,6 +186,21 @@ def test_checkpoints_and_logs_leave_sealed(folder: LeaseFolder, tmp_path: Path) 
     assert got.read_bytes() == plain
     (log,) = market.reports
     assert "secret" not in log and open_text(log, KEY) == "the secret log\n"
+
+
+def test_what_was_not_told_yet_lies_sealed_and_outlives_the_agent(folder: LeaseFolder) -> None:
+    market = Market(grant(folder, CLIENT))
+    key = job_key(folder, SPEC, OWN)
+    Printed(folder.printed, key.get).write(b"before there was a key\n")
+    assert not folder.printed.exists()
+    ask(market, key)
+    printed = Printed(folder.printed, key.get)
+    euro = "€".encode()
+    printed.write(b"the secret log, with an " + euro[:1])
+    printed.write(euro[1:] + b"\n")
+    assert "secret" not in folder.printed.read_text()
+    again = Printed(folder.printed, key.get).next(1000, whole=False)
+    assert again and again.text == "the secret log, with an €\n"
 
 
 def test_a_long_sealed_text_fits_into_a_report(folder: LeaseFolder) -> None:
