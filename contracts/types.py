@@ -1,16 +1,20 @@
 """Scalar types shared by orders and API bodies: fixed-width integers, hashes, addresses as they stand in JSON."""
 
+import sys
 from typing import Annotated, Any
 
 from eth_utils.address import is_address, to_checksum_address
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 SECONDS_PER_HOUR = 3600
+SIGNATURE_BYTES = 1024  # at most
 UNIT_FLOPS = 1_000_000  # one work unit is 1 MFLOP of the training step
 
 
 def _uint(bits: int) -> Any:
     """An unsigned integer of at most `bits` bits; from 64 bits up a decimal string in JSON (doubles end at 2^53)."""
+
+    digits = len(str((1 << bits) - 1))
 
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int | str):
@@ -18,7 +22,9 @@ def _uint(bits: int) -> Any:
         if isinstance(value, str):
             if not (value.isascii() and value.isdigit()):
                 raise ValueError(f"expected a whole number in decimal digits, got {value!r}")
-            value = int(value)
+            if len(value.lstrip("0")) > digits:
+                raise ValueError(f"a number of {len(value)} digits does not fit in uint{bits}")
+            value = int(value.lstrip("0") or "0")
         if not 0 <= value < 1 << bits:
             raise ValueError(f"{value} does not fit in uint{bits}")
         return value
@@ -26,7 +32,7 @@ def _uint(bits: int) -> Any:
     if bits < 64:
         schema: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": (1 << bits) - 1}
         return Annotated[int, BeforeValidator(parse), WithJsonSchema(schema)]
-    schema = {"type": "string", "pattern": "^[0-9]+$", "description": f"uint{bits}, decimal"}
+    schema = {"type": "string", "pattern": "^[0-9]+$", "maxLength": digits, "description": f"uint{bits}, decimal"}
     return Annotated[
         int,
         BeforeValidator(parse),
@@ -68,14 +74,15 @@ def _address(value: str) -> str:
 
 def _signature(value: str) -> str:
     text = value.lower()
-    if not text.startswith("0x") or len(text) > 2 + 2 * 1024 or len(text) % 2:
-        raise ValueError("expected a signature as 0x-hex, at most 1024 bytes")
+    if not text.startswith("0x") or len(text) > 2 + 2 * SIGNATURE_BYTES or len(text) % 2:
+        raise ValueError(f"expected a signature as 0x-hex, at most {SIGNATURE_BYTES} bytes")
     bytes.fromhex(text[2:])
     return text
 
 
 # A JSON number: not "inf" or "1.5" as text, and neither NaN nor infinite, which JSON could not hold again.
-Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_MOST = sys.float_info.max
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-_MOST, le=_MOST)]
 Uint16 = _uint(16)
 Uint32 = _uint(32)
 Uint40 = _uint(40)
@@ -86,7 +93,11 @@ Bytes20 = _hex_bytes(20)
 Bytes32 = _hex_bytes(32)
 Bytes80 = _hex_bytes(80)
 Address = Annotated[str, AfterValidator(_address), WithJsonSchema({"type": "string", "pattern": "^0x[0-9a-fA-F]{40}$"})]
-Signature = Annotated[str, AfterValidator(_signature), WithJsonSchema({"type": "string", "pattern": "^0x[0-9a-f]*$"})]
+Signature = Annotated[
+    str,
+    AfterValidator(_signature),
+    WithJsonSchema({"type": "string", "pattern": "^0x[0-9a-f]*$", "maxLength": 2 + 2 * SIGNATURE_BYTES}),
+]
 
 ZERO_ADDRESS = "0x" + "0" * 40
 ZERO_HASH = "0x" + "0" * 64

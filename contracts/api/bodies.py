@@ -12,7 +12,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from contracts.commitment import canonical_hash
 from contracts.finality import Finality
 from contracts.job.provider_wants import Wants
-from contracts.job.spec import MAX_FILES, FileRef, JobSpec, check_json
+from contracts.job.spec import (
+    MAX_FILES,
+    MAX_METRIC_NAME,
+    MAX_METRICS,
+    MAX_NAMES,
+    MAX_NUMERICS,
+    DeviceName,
+    Environment,
+    FileRef,
+    JobSpec,
+    MemoryMb,
+    VramMb,
+    check_json,
+    check_posted,
+)
 from contracts.orders import (
     Approval,
     Ask,
@@ -45,6 +59,7 @@ from contracts.types import (
 )
 
 T = TypeVar("T")
+MAX_SECONDS = 1e9  # of a checkpoint
 HOST = r"^[a-z0-9.:-]{1,253}$"
 
 
@@ -108,15 +123,18 @@ class AskResources(Body):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    device: str = Field(max_length=200, description="model of the GPU, or of the CPU where gpus is 0")
+    device: DeviceName = Field(description="model of the GPU, or of the CPU where gpus is 0")
     gpus: int = Field(ge=0, le=8)
-    vram_mb: int = Field(ge=0, description="per GPU")
-    memory_mb: int = Field(ge=0)
-    environments: tuple[str, ...] = Field(min_length=1, max_length=20)
+    vram_mb: VramMb = Field(description="per GPU")
+    memory_mb: MemoryMb
+    environments: tuple[Environment, ...] = Field(min_length=1, max_length=20)
     sandbox: str = Field(pattern="^(bubblewrap|podman|none)$")
     region: str = Field(default="", max_length=64)
     hosts: tuple[Annotated[str, Field(pattern=HOST)], ...] = Field(
-        default=(), max_length=50, exclude_if=lambda hosts: not hosts, description="from which jobs' files are fetched"
+        default=(),
+        max_length=MAX_NAMES,
+        exclude_if=lambda hosts: not hosts,
+        description="from which jobs' files are fetched",
     )
     wants: Wants = Field(default_factory=Wants, description="leases that the provider would give back at once")
 
@@ -172,10 +190,13 @@ class KeyGrantIn(Body):
     signature: Signature
 
 
+PostedSpec = Annotated[JobSpec, AfterValidator(check_posted)]
+
+
 class BidIn(Body):
     bid: Bid
     signature: Signature
-    spec: JobSpec
+    spec: PostedSpec
     name: Text = Field(default="job", min_length=1, max_length=100)
     sealed_files: dict[Bytes32, FileRef] = Field(
         default_factory=dict,
@@ -296,22 +317,30 @@ class AccountOut(Body):
 # ------------------------------------------------------------------ progress
 
 
+MetricName = Annotated[str, Field(min_length=1, max_length=MAX_METRIC_NAME)]
+Numerics = Annotated[
+    dict[str, Any],
+    AfterValidator(partial(check_json, what="numerics", most=MAX_NUMERICS)),
+    WithJsonSchema({"type": "object", "description": f"at most {MAX_NUMERICS} bytes of JSON"}),
+]
+
+
 class CheckpointRecord(Body):
     """One checkpoint as its maker describes it."""
 
     index: Uint16
-    step: int = Field(ge=1)
+    step: int = Field(ge=1, lt=1 << 54)
     state_root: Bytes32
     trace_root: Bytes32
-    numerics: Annotated[dict[str, Any], AfterValidator(partial(check_json, what="numerics"))]
+    numerics: Numerics
     root: Bytes32
     tip: Bytes20
     state: FileRef = Field(description="the safetensors blob; of a sealed job, the plaintext, which no market has")
     sealed: FileRef | None = Field(
         default=None, exclude_if=lambda ref: ref is None, description="of a sealed job: the blob with the ciphertext"
     )
-    metrics: dict[str, Finite] = Field(max_length=100)
-    seconds: Finite = Field(ge=0, description="since the checkpoint before")
+    metrics: dict[MetricName, Finite] = Field(max_length=MAX_METRICS)
+    seconds: Finite = Field(ge=0, le=MAX_SECONDS, description="since the checkpoint before")
 
     @property
     def stored(self) -> FileRef:

@@ -1,30 +1,32 @@
 """Bodies of `/v1/offers`: what machines are on offer, and what a job would cost on each."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from contracts.api.bodies import Body
 from contracts.api.quotes import QuoteIn
-from contracts.job.spec import MAX_TIER
+from contracts.job.spec import MAX_NAMES, MAX_TIER, VramMb
 from contracts.types import Address, Bytes32, Finite, Text, Uint16, Uint64, Uint96, Uint256
 
-Names = list[Text]
+Names = list[Annotated[Text, Field(max_length=200)]]
 
 
 class OffersIn(Body):
     """Which machines to show. Names are compared exactly; of several, any will do."""
 
-    devices: Names = Field(default=[], max_length=50)
+    devices: Names = Field(default=[], max_length=MAX_NAMES)
     gpus: int | None = Field(
         default=None,
         ge=0,
         le=8,
         description="that a job would use: it takes a lot of 0, 1, 2, 4 or 8 GPUs",
     )
-    min_vram_mb: int = Field(default=0, ge=0)
-    regions: Names = Field(default=[], max_length=50)
+    min_vram_mb: VramMb = 0
+    regions: Names = Field(default=[], max_length=MAX_NAMES)
     min_tier: int = Field(default=0, ge=0, le=MAX_TIER)
-    environment: Text | None = None
-    rules: Text | None = Field(default=None, description="name of a rule-set")
+    environment: Text | None = Field(default=None, max_length=64)
+    rules: Text | None = Field(default=None, max_length=100, description="name of a rule-set")
     min_units_per_hour: Uint64 = 0
     max_price_per_hour: Uint96 | None = None
     free: bool = Field(default=False, description="only those that no lease keeps busy")

@@ -4,17 +4,18 @@ from typing import Any
 
 from pydantic import Field
 
-from contracts.api.bodies import Body
-from contracts.job.spec import JobSpec
+from contracts.api.bodies import Body, PostedSpec
 from contracts.orders import Bid
-from contracts.types import ZERO_TIP, Address, Bytes20, Bytes32, Finite, Uint16, Uint64, Uint96, Uint256
+from contracts.types import ZERO_TIP, Address, Bytes20, Bytes32, Finite, Text, Uint16, Uint64, Uint96, Uint256
 
 
 class QuoteIn(Body):
     client: Address
-    spec: JobSpec
+    spec: PostedSpec
     units: Uint64 = Field(description="work units per checkpoint")
-    rules: str | None = Field(default=None, description="name of a rule-set; default: the market's first")
+    rules: Text | None = Field(
+        default=None, max_length=100, description="name of a rule-set; default: the market's first"
+    )
     max_price: Uint96 | None = Field(
         default=None, description="per checkpoint, fee included; default: 1.25 x what half of the providers take"
     )

@@ -16,6 +16,7 @@ from web3 import HTTPProvider, Web3
 from web3.exceptions import Web3RPCError
 from web3.types import RPCEndpoint, RPCResponse
 
+from contracts.chain.hurry import SECONDS, Gate, current_gate
 from contracts.proxies import plain_address, proxy_of
 from contracts.strict_json import write_json
 
@@ -143,6 +144,8 @@ class NodeProvider(HTTPProvider):
 
     def _answer(self, data: bytes, patient: bool) -> RPCResponse:
         """Asks again while the node wants that. Who is not patient waits once, and only if it says for how long."""
+        if (gate := current_gate()) is not None:
+            return self._through(gate, data)
         gives_up = time.monotonic() + PATIENCE
         for tried in range(len(PAUSES) + 1):
             try:
@@ -157,13 +160,27 @@ class NodeProvider(HTTPProvider):
             time.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _once(self, data: bytes) -> RPCResponse:
+    def _through(self, gate: Gate, data: bytes) -> RPCResponse:
+        if why := gate.enter():
+            raise NodeSilent(f"the Ethereum node at {self.place} is not asked: {why}", "try again in a moment")
+        answered = False
+        try:
+            answer = self._once(data, SECONDS)
+            answered = True
+            return answer
+        except NodeRefused as error:
+            answered = error.status is not None
+            raise
+        finally:
+            gate.leave(answered)
+
+    def _once(self, data: bytes, timeout: float = TIMEOUT) -> RPCResponse:
         headers = {"content-type": "application/json"}
         try:
-            response = self._session.post(self._url, data=data, headers=headers, timeout=TIMEOUT)
+            response = self._session.post(self._url, data=data, headers=headers, timeout=timeout)
         except (requests.ReadTimeout, requests.exceptions.ChunkedEncodingError) as error:
             slow = isinstance(error, requests.ReadTimeout)
-            why = f"took longer than {TIMEOUT:g} s" if slow else "broke off in the middle of an answer"
+            why = f"took longer than {timeout:g} s" if slow else "broke off in the middle of an answer"
             raise NodeRefused(
                 f"the Ethereum node at {self.place} {why}{self._by_way_of()}",
                 self._around("look whether it is well, and in sync"),

@@ -20,6 +20,7 @@ from contracts.job.spec import (
     JobSpec,
     Resources,
     as_text_time,
+    check_posted,
     check_steps,
     check_url,
     first_problem,
@@ -175,9 +176,11 @@ def pack(job: JobFile, folder: Path) -> JobSpec:
         }
     )  # fmt: skip
     try:
-        return JobSpec.model_validate({**fields, "files": refs})
+        return check_posted(JobSpec.model_validate({**fields, "files": refs}))
     except ValidationError as error:
         raise first_problem(error, JobSpec.model_fields, "job") from error
+    except ValueError as error:
+        raise UserError(f"job: {error}", "Put what is large into a file of the job, which the recipe reads.") from error
 
 
 def read_job(path: Path) -> tuple[JobFile, JobSpec]:

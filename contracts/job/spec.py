@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -26,6 +27,11 @@ from contracts.job.early_stop import Stop
 from contracts.types import Bytes32
 
 MAX_FILES = 1000
+MAX_NAMES = 50  # of devices, regions, hosts that one order lists
+MAX_PATH = 255  # bytes
+MAX_CONFIG = 65_536  # bytes of its canonical JSON, in what is posted
+MAX_NUMERICS = 16_384
+MAX_METRICS, MAX_METRIC_NAME = 32, 64  # of a checkpoint; characters
 MAX_CHECKPOINTS = 65535
 MAX_TIER = 3  # of a provider's reliability: contracts/chain/reliability.py
 MAX_DEPTH = 64  # of a config: serializers of JSON stop somewhere, and in a body it is inside other objects
@@ -60,7 +66,7 @@ def check_path(path: str) -> str:
         or "\0" in path
         or posixpath.normpath(path) != path
         or path.split("/")[0] in ("..", ".")
-        or len(path.encode()) > 255
+        or len(path.encode()) > MAX_PATH
     )
     if bad:
         raise ValueError(f"path {path!r} is not a plain relative path inside the job (no '..', no leading '/')")
@@ -82,8 +88,8 @@ def as_text_time(value: Any) -> Any:
     return value
 
 
-def check_json(value: dict[str, Any], what: str) -> dict[str, Any]:
-    """ValueError unless it can be written as canonical JSON, and is nested no deeper than any reader can follow."""
+def check_json(value: dict[str, Any], what: str, most: int | None = None) -> dict[str, Any]:
+    """ValueError unless it can be written as canonical JSON, of `most` bytes, nested no deeper than readers follow."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         inner = (item.values() if isinstance(item, dict) else item for item in level)
@@ -91,14 +97,26 @@ def check_json(value: dict[str, Any], what: str) -> dict[str, Any]:
     if level:
         raise ValueError(f"{what} is nested more than {MAX_DEPTH} deep")
     try:
-        rfc8785.dumps(value)
+        size = len(rfc8785.dumps(value))
     except Exception as error:
         raise ValueError(f"{what} can't be written as canonical JSON: {error}") from error
+    if most is not None and size > most:
+        raise ValueError(f"{what} has {size} bytes as JSON; {most} are the most")
     return value
 
 
-JobPath = Annotated[str, AfterValidator(check_path)]
+def check_posted(spec: "JobSpec") -> "JobSpec":
+    """ValueError if no market takes the job: its config belongs into a file. Older jobs may have such a config."""
+    check_json(spec.config, "config", MAX_CONFIG)
+    return spec
+
+
+JobPath = Annotated[str, AfterValidator(check_path), WithJsonSchema({"type": "string", "maxLength": MAX_PATH})]
 Region = Annotated[str, Field(min_length=1, max_length=64)]  # as a provider names it
+DeviceName = Annotated[str, Field(max_length=200)]
+Environment = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$")]
+VramMb = Annotated[int, Field(ge=0, le=10_000_000)]
+MemoryMb = Annotated[int, Field(ge=0, le=100_000_000)]
 
 
 def check_url(url: str) -> str:
@@ -138,18 +156,25 @@ class FileRef(BaseModel):
         return (self.sha256, self.size) == (other.sha256, other.size)
 
 
+Config = Annotated[
+    dict[str, Any], WithJsonSchema({"type": "object", "description": f"at most {MAX_CONFIG} bytes of JSON"})
+]
+
+
 class Resources(BaseModel):
     """What a job needs of one machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     gpus: int = Field(default=0, ge=0, le=8)
-    vram_mb: int = Field(default=0, ge=0, le=10_000_000)
-    memory_mb: int = Field(default=0, ge=0, le=100_000_000)
-    devices: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()  # any of; empty: all
+    vram_mb: VramMb = 0
+    memory_mb: MemoryMb = 0
+    devices: Annotated[tuple[DeviceName, ...], BeforeValidator(_listed)] = Field(
+        default=(), max_length=MAX_NAMES
+    )  # any of; empty: all
     # Later fields, left out of the JSON where they are not used.
     regions: Annotated[tuple[Region, ...], BeforeValidator(_listed)] = Field(
-        default=(), max_length=50, exclude_if=_is_nothing
+        default=(), max_length=MAX_NAMES, exclude_if=_is_nothing
     )  # any of; empty: all
     tier: int = Field(default=0, ge=0, le=MAX_TIER, exclude_if=_is_nothing)  # of the provider, at least
     units_per_hour: int = Field(default=0, ge=0, lt=1 << 53, exclude_if=_is_nothing)  # at least
@@ -164,16 +189,16 @@ class JobSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = Field(default=1, ge=1, le=1)
-    environment: str = Field(pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$")
-    recipe: str
-    config: dict[str, Any] = Field(default_factory=dict)
+    environment: Environment
+    recipe: str = Field(max_length=2 * MAX_PATH)
+    config: Config = Field(default_factory=dict)
     files: dict[JobPath, FileRef] = Field(min_length=1, max_length=MAX_FILES)
     seed: int = Field(ge=0, lt=1 << 53)
     steps: int = Field(ge=1, lt=1 << 53)
     checkpoint_every: int = Field(ge=1, lt=1 << 53)
     resources: Resources = Resources()
     interruptible: bool = True
-    deadline: Annotated[str | None, BeforeValidator(as_text_time)] = None
+    deadline: Annotated[str | None, Field(max_length=40), BeforeValidator(as_text_time)] = None
     start: JobPath | None = Field(default=None, exclude_if=_is_none)  # weights to start from
     start_step: int | None = Field(default=None, ge=1, lt=1 << 53, exclude_if=_is_none)  # done by an earlier job
     stop: Stop | None = Field(default=None, exclude_if=_is_none)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from contracts.api.access import MAX_SECONDS, SCHEME, SignedToken
 from contracts.api.problems import Code, Problem
-from contracts.chain.signatures import taken_signature
 from contracts.orders import AccessToken
 from contracts.signature_form import signature_fault
 from contracts.types import from_hex
@@ -41,13 +40,18 @@ class Callers:
         self._lock = threading.Lock()
         self._limits = RateLimits(context)
 
+    def knows(self, header: str | None) -> bool:
+        """Whether `admit` has no questions to the chain: it takes no time then."""
+        with self._lock:
+            return header is None or _named(header) in self._known
+
     def admit(self, header: str | None, address: str) -> Caller | None:
         """Count a request, and find out who signed its token. None without one.
 
         Raises Problem(too_many_requests), or one of access_token_*. Accounts with stakes have a limit of their own;
         for all others the address counts, since keys cost nothing.
         """
-        known_as = b"" if header is None else hashlib.sha256(header.encode()).digest()
+        known_as = b"" if header is None else _named(header)
         with self._lock:
             caller = self._known.get(known_as)
         if caller is not None and caller.has_stakes:
@@ -74,9 +78,8 @@ class Callers:
         except ValueError as error:
             raise _invalid("the access token is not base64url of a token and its signature") from error
         _check_time(signed.token)
-        chain = self._context.chain
-        if taken_signature(chain, signed.token, signed.token.account, signed.signature) is None:
-            domain = chain.domain
+        if self._context.signatures.taken_signature(signed.token, signed.token.account, signed.signature) is None:
+            domain = self._context.chain.domain
             fault = signature_fault(from_hex(signed.token.digest(domain)), from_hex(signed.signature))
             raise Problem(
                 401,
@@ -85,6 +88,10 @@ class Callers:
                 f"Sign it with that key for chain {domain.chain_id} and escrow {domain.verifying_contract}.",
             )
         return Caller(signed.token, may_write(self._context, signed.token.account))
+
+
+def _named(header: str) -> bytes:
+    return hashlib.sha256(header.encode()).digest()
 
 
 def token_missing(scope: str) -> Problem:

@@ -26,6 +26,7 @@ HEAD_SECONDS = 10.0  # for a request's head, from its first byte; and for the fi
 BODY_SECONDS = 60.0  # for a whole body, but of a blob
 IDLE_SECONDS = 20.0  # in which something of a body must come
 LINGER_SECONDS = 5.0  # in which the rest of a body may come whose request has been answered
+MAX_REST = 262_144  # bytes of it that are taken in
 UNREAD_SECONDS = 120.0  # in which a client must take in some of its answer
 
 
@@ -97,6 +98,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._problem: Problem | None = None  # with what came
         self._began = self._heard = time.monotonic()  # the request; the last bytes
         self._answered: float | None = None  # when the request was, whose body still comes
+        self._rest = 0  # bytes of that
         self._unread: float | None = None  # since when the client takes nothing in
 
     # ------------------------------------------------------------- life of a connection
@@ -141,6 +143,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._heard = time.monotonic()
+        if self._answered is not None:
+            self._rest += len(data)
+            if self._rest > MAX_REST:
+                self.flow.pause_reading()
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
@@ -208,7 +214,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         if self._in_body and self.cycle.response_complete:
-            self._answered = time.monotonic()
+            self._answered, self._rest = time.monotonic(), 0
         super().on_response_complete()
 
     def pause_writing(self) -> None:

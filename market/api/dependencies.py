@@ -2,6 +2,8 @@
 
 from typing import Annotated
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import Depends, Path, Query, Request, Security
 from fastapi.security import APIKeyHeader
 
@@ -12,6 +14,9 @@ from market.api.access import Caller, Callers, token_missing, wrong_scope
 from market.runtime.context import Context
 from market.services.quoting.pricing import Offers
 from market.store.paging import DEFAULT_LIMIT, MAX_LIMIT
+
+# Tokens are checked in threads of their own: where the node is silent they wait for each other, and nobody for them.
+_CHECKING = CapacityLimiter(8)
 
 
 def get_context(request: Request) -> Context:
@@ -46,12 +51,16 @@ _TOKEN = APIKeyHeader(
 )
 
 
-def get_caller(market: Market, request: Request) -> Caller | None:
+async def get_caller(market: Market, request: Request) -> Caller | None:
     """Who signed the request's token, if it has one. Counts the request, once."""
     if not hasattr(request.state, "caller"):
         callers: Callers = request.app.state.callers
         address = request.client.host if request.client else ""
-        request.state.caller = callers.admit(request.headers.get("authorization"), address)
+        header = request.headers.get("authorization")
+        if callers.knows(header):
+            request.state.caller = callers.admit(header, address)
+        else:
+            request.state.caller = await run_sync(callers.admit, header, address, limiter=_CHECKING)
     caller: Caller | None = request.state.caller
     return caller
 

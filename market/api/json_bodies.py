@@ -10,7 +10,6 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
-from starlette.concurrency import run_in_threadpool
 
 from contracts.api.problems import Code, Problem
 from contracts.strict_json import read_json
@@ -54,7 +53,7 @@ class JsonRoute(APIRoute):
             return instance
 
         async def checked(request: Request) -> Response:
-            await run_in_threadpool(get_caller, get_context(request), request)
+            await get_caller(get_context(request), request)
             body = await request.body()
             if not body or not _is_json(request.headers.get("content-type", "")):
                 return await handle(request)  # which says so

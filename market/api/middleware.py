@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.api.problems import Code, Problem
+from contracts.chain.hurry import Gate, hurried
 from market.api.errors import internal, problem_response
 from market.api.rate_limits import network_of
 from market.api.request_ids import HEADER, request_id
@@ -30,6 +31,7 @@ log = structlog.get_logger()
 class RequestLog:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._gate = Gate()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,7 +47,7 @@ class RequestLog:
                 MutableHeaders(scope=message)[HEADER] = id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request=id):
+        with structlog.contextvars.bound_contextvars(request=id), hurried(self._gate):
             try:
                 await self.app(scope, receive, send_with_id)
             except Exception:

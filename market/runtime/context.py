@@ -14,6 +14,7 @@ from sqlmodel import Session
 from contracts.api.bodies import Info, RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
+from contracts.chain.signatures import SignatureChecks
 from contracts.strict_json import read_json, write_json
 from contracts.terms import AccountWord
 from market.runtime.leader import Alone, Leadership
@@ -50,11 +51,13 @@ class Context:
     under_way: UnderWay = field(default_factory=UnderWay)  # uploads
     journal: Journal = field(init=False)
     unreadable: Unreadable = field(init=False)
+    signatures: SignatureChecks = field(init=False)
     _accounts: dict[str, tuple[Head, AccountWord]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.settings.blob_dir / FOLDER)
         self.unreadable = Unreadable(self.metrics.unreadable)
+        self.signatures = SignatureChecks(self.chain)
 
     @property
     def leads(self) -> bool:

@@ -8,7 +8,6 @@ from sqlmodel import Session, col, func, select
 from contracts.api.bodies import BidIn, EncryptionKeyIn, KeyGrantIn, Page
 from contracts.api.grants import is_fresh
 from contracts.api.problems import Code, Problem
-from contracts.chain.signatures import taken_signature
 from contracts.job.sealing import sealed_size
 from contracts.orders import EncryptionKey, KeyGrant
 from contracts.types import from_hex, to_hex
@@ -143,7 +142,7 @@ def list_grants(context: Context, job: str, reader: str | None, after: str | Non
 
 def _signer(context: Context, job: BidRow, body: KeyGrantIn) -> tuple[str, KeyGrantIn]:
     for signer in (job.client, job.approver):
-        if taken := taken_signature(context.chain, body.grant, signer, body.signature):
+        if taken := context.signatures.taken_signature(body.grant, signer, body.signature):
             return signer, body.model_copy(update={"signature": taken})
     neither = f"signed neither by the client {job.client} nor by the approver {job.approver} of job {job.id}"
     raise not_signed(context, body.grant, body.signature, f"the KeyGrant is {neither}")

@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from contracts.api.problems import Code, Problem
-from contracts.chain.signatures import taken_signature
 from contracts.orders import SignedType
 from contracts.signature_form import escrow_form, signature_fault
 from contracts.types import from_hex, to_hex
@@ -34,7 +33,7 @@ def check_signed(
         plain = escrow_form(from_hex(message.digest(context.chain.domain)), from_hex(given.signature), signer)
         taken = None if plain is None else to_hex(plain)
     else:
-        taken = taken_signature(context.chain, message, signer, given.signature)
+        taken = context.signatures.taken_signature(message, signer, given.signature)
     if taken is None:
         raise not_signed(context, message, given.signature, otherwise, code)
     return body if taken == given.signature else body.model_copy(update={"signature": taken})

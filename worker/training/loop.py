@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from contracts.commitment import sample_positions, step_digest, trace_root
+from contracts.job.spec import MAX_METRIC_NAME, MAX_METRICS
 from worker.training.checkpoints import checkpoint_name, trace_name
 from worker.training.failures import Failure, not_finite
-from worker.training.messages import MAX_METRIC_NAME, MAX_METRICS
 from worker.training.recipe import Recipe
 from worker.training.seeding import seed_everything
 from worker.training.state import (

@@ -10,14 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from contracts.job.spec import check_json
+from contracts.job.spec import MAX_METRIC_NAME, MAX_METRICS, MAX_NUMERICS, check_json
 from worker.training.checkpoints import checkpoint_name
 from worker.training.environment import Device
 from worker.training.failures import Failure, FailureKind, printable
 
 MAX_LINE = 64 * 1024  # bytes
-MAX_METRICS = 32
-MAX_METRIC_NAME = 64  # bytes
 
 Metrics = Annotated[
     dict[
@@ -78,9 +76,9 @@ class Ready(Strict):
     flops: int = Field(gt=0, lt=2**63)  # of one step
     units: int = Field(gt=0, lt=2**63)  # of one checkpoint
     parameters: int = Field(ge=0, lt=2**63)
-    numerics: Annotated[dict[str, str | int], AfterValidator(partial(check_json, what="numerics"))] = Field(
-        max_length=64
-    )
+    numerics: Annotated[
+        dict[str, str | int], AfterValidator(partial(check_json, what="numerics", most=MAX_NUMERICS))
+    ] = Field(max_length=64)
 
 
 class Stepped(Strict):
