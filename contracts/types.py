@@ -1,6 +1,7 @@
 """Scalar types shared by orders and API bodies: fixed-width integers, hashes, addresses as they stand in JSON."""
 
 import sys
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from eth_utils.address import is_address, to_checksum_address
@@ -83,6 +84,17 @@ def _signature(value: str) -> str:
 # A JSON number: not "inf" or "1.5" as text, and neither NaN nor infinite, which JSON could not hold again.
 _MOST = sys.float_info.max
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-_MOST, le=_MOST)]
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Time = Annotated[
+    datetime,
+    PlainSerializer(_rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 Uint16 = _uint(16)
 Uint32 = _uint(32)
 Uint40 = _uint(40)

@@ -63,7 +63,7 @@ def retry_after(response: httpx2.Response) -> float | None:
     It came too early after too many others (429), or while the market still answers its first try (409).
     """
     text = response.headers.get("retry-after", "")
-    return float(text) if response.status_code in (409, 429) and text.isascii() and text.isdigit() else None
+    return float(text) if response.status_code in (409, 429, 503) and text.isascii() and text.isdigit() else None
 
 
 def no_answer(url: str, error: Exception, proxy: EnvironmentProxy | None) -> tuple[str, str]:

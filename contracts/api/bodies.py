@@ -2,30 +2,26 @@
 hashes 0x-hex. Orders keep the names of their signed types, so that a body holds just what a wallet signs.
 """
 
-from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.commitment import canonical_hash
 from contracts.finality import Finality
 from contracts.job.provider_wants import Wants
 from contracts.job.spec import (
     MAX_FILES,
-    MAX_METRIC_NAME,
-    MAX_METRICS,
     MAX_NAMES,
-    MAX_NUMERICS,
     DeviceName,
     Environment,
     FileRef,
     JobSpec,
     MemoryMb,
+    MetricsOfCheckpoint,
+    Numerics,
+    PostedSpec,
     VramMb,
-    check_json,
-    check_posted,
 )
 from contracts.orders import (
     Approval,
@@ -49,6 +45,7 @@ from contracts.types import (
     Finite,
     Signature,
     Text,
+    Time,
     Uint16,
     Uint32,
     Uint40,
@@ -61,17 +58,6 @@ from contracts.types import (
 T = TypeVar("T")
 MAX_SECONDS = 1e9  # of a checkpoint
 HOST = r"^[a-z0-9.:-]{1,253}$"
-
-
-def rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-Time = Annotated[
-    datetime,
-    PlainSerializer(rfc3339, return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-]
 
 
 class Body(BaseModel):
@@ -190,9 +176,6 @@ class KeyGrantIn(Body):
     signature: Signature
 
 
-PostedSpec = Annotated[JobSpec, AfterValidator(check_posted)]
-
-
 class BidIn(Body):
     bid: Bid
     signature: Signature
@@ -275,7 +258,9 @@ class NewestCheckpoint(Body):
     received: Time
 
 
-class JobOut(Body):
+class JobSummary(Body):
+    """A job in a list: without what may be large."""
+
     id: Bytes32 = Field(description="the Bid's digest")
     name: str
     status: JobStatus
@@ -285,10 +270,6 @@ class JobOut(Body):
     )
     bid: Bid
     signature: Signature
-    spec: JobSpec
-    sealed_files: dict[Bytes32, FileRef] = Field(
-        description="of a sealed job: ciphertexts by the SHA-256 of the plaintext"
-    )
     reported: Uint16 = Field(description="checkpoints that providers say they have made, those approved included")
     approved: Uint16 = Field(description="checkpoints that are approved, or accepted on chain")
     accepted: Uint16 = Field(description="checkpoints accepted on chain")
@@ -306,6 +287,13 @@ class JobOut(Body):
     receipt: ReceiptOut | None = Field(default=None, description="null for a job from before there were receipts")
 
 
+class JobOut(JobSummary):
+    spec: JobSpec
+    sealed_files: dict[Bytes32, FileRef] = Field(
+        description="of a sealed job: ciphertexts by the SHA-256 of the plaintext"
+    )
+
+
 class AccountOut(Body):
     address: Address
     free: Uint96
@@ -315,14 +303,6 @@ class AccountOut(Body):
 
 
 # ------------------------------------------------------------------ progress
-
-
-MetricName = Annotated[str, Field(min_length=1, max_length=MAX_METRIC_NAME)]
-Numerics = Annotated[
-    dict[str, Any],
-    AfterValidator(partial(check_json, what="numerics", most=MAX_NUMERICS)),
-    WithJsonSchema({"type": "object", "description": f"at most {MAX_NUMERICS} bytes of JSON"}),
-]
 
 
 class CheckpointRecord(Body):
@@ -339,7 +319,7 @@ class CheckpointRecord(Body):
     sealed: FileRef | None = Field(
         default=None, exclude_if=lambda ref: ref is None, description="of a sealed job: the blob with the ciphertext"
     )
-    metrics: dict[MetricName, Finite] = Field(max_length=MAX_METRICS)
+    metrics: MetricsOfCheckpoint
     seconds: Finite = Field(ge=0, le=MAX_SECONDS, description="since the checkpoint before")
 
     @property
@@ -404,10 +384,12 @@ class AuditorOut(Body):
     valid_until: Uint40 = Field(description="of the grant that lasts longest")
 
 
-class LeaseOut(LeaseSummary):
+class ListedLease(LeaseSummary):
+    """A lease in a list: without what may be large."""
+
     job: Bytes32 = Field(description="id of the job, the Bid's digest")
+    sealed: bool = Field(default=False, description="whether the job is")
     bid: Bid
-    spec: JobSpec
     rules: Rules
     prev: Bytes32
     window: Uint32
@@ -415,3 +397,7 @@ class LeaseOut(LeaseSummary):
     job_failures: int
     approval: ApprovalIn | None = Field(description="the newest")
     rejection: RejectionIn | None = Field(description="of a checkpoint after the newest approval")
+
+
+class LeaseOut(ListedLease):
+    spec: JobSpec

@@ -36,8 +36,10 @@ from contracts.api.bodies import (
     EncryptionKeyIn,
     Info,
     JobOut,
+    JobSummary,
     KeyGrantIn,
     LeaseOut,
+    ListedLease,
     ProgressIn,
     RejectionIn,
     ReportIn,
@@ -198,9 +200,9 @@ class MarketClient:
         tip: str | None = None,
         prefix: str | None = None,
         name: str | None = None,
-    ) -> Iterator[JobOut]:
+    ) -> Iterator[JobSummary]:
         """`tip`: those with a checkpoint that leads to it; `prefix`: how their ids start, with 0x."""
-        return self._pages(JobOut, "/v1/jobs", client=client, status=status, tip=tip, prefix=prefix, name=name)
+        return self._pages(JobSummary, "/v1/jobs", client=client, status=status, tip=tip, prefix=prefix, name=name)
 
     def job(self, id: str) -> JobOut:
         return self._get(JobOut, f"/v1/jobs/{id}")
@@ -228,8 +230,8 @@ class MarketClient:
 
     def leases(
         self, *, provider: str | None = None, approver: str | None = None, live: bool | None = None
-    ) -> Iterator[LeaseOut]:
-        return self._pages(LeaseOut, "/v1/leases", provider=provider, approver=approver, live=live)
+    ) -> Iterator[ListedLease]:
+        return self._pages(ListedLease, "/v1/leases", provider=provider, approver=approver, live=live)
 
     def lease(self, id: str) -> LeaseOut:
         return self._get(LeaseOut, f"/v1/leases/{id}")

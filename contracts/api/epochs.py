@@ -7,12 +7,12 @@ from typing import Literal
 from eth_utils.crypto import keccak
 from pydantic import Field
 
-from contracts.api.bodies import AskResources, Body, ReceiptOut, Time
+from contracts.api.bodies import AskResources, Body, ReceiptOut
 from contracts.commitment import canonical_hash, merkle_root
 from contracts.job.provider_wants import Wants
 from contracts.job.spec import JobSpec
 from contracts.orders import FAILURES, Ask, Bid, Report, ReportKind, Rules
-from contracts.types import Address, Bytes32, Signature, Uint40, Uint64, Uint96, Uint256, from_hex, to_hex
+from contracts.types import Address, Bytes32, Signature, Time, Uint40, Uint64, Uint96, Uint256, from_hex, to_hex
 
 REFUSED_SECONDS = 600  # for which an order is left out after the escrow has refused to open its match
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import Field
 
-from contracts.api.bodies import Body, PostedSpec
+from contracts.api.bodies import Body
+from contracts.job.spec import PostedSpec
 from contracts.orders import Bid
 from contracts.types import ZERO_TIP, Address, Bytes20, Bytes32, Finite, Text, Uint16, Uint64, Uint96, Uint256
 

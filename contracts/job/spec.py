@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ from pydantic import (
 
 from contracts.errors import UserError
 from contracts.job.early_stop import Stop
-from contracts.types import Bytes32
+from contracts.types import Bytes32, Finite
 
 MAX_FILES = 1000
 MAX_NAMES = 50  # of devices, regions, hosts that one order lists
@@ -156,6 +157,14 @@ class FileRef(BaseModel):
         return (self.sha256, self.size) == (other.sha256, other.size)
 
 
+MetricsOfCheckpoint = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=MAX_METRIC_NAME)], Finite], Field(max_length=MAX_METRICS)
+]
+Numerics = Annotated[
+    dict[str, Any],
+    AfterValidator(partial(check_json, what="numerics", most=MAX_NUMERICS)),
+    WithJsonSchema({"type": "object", "description": f"at most {MAX_NUMERICS} bytes of JSON"}),
+]
 Config = Annotated[
     dict[str, Any], WithJsonSchema({"type": "object", "description": f"at most {MAX_CONFIG} bytes of JSON"})
 ]
@@ -267,6 +276,9 @@ class JobSpec(BaseModel):
 
     def job_hash(self) -> bytes:
         return keccak(self.canonical())
+
+
+PostedSpec = Annotated[JobSpec, AfterValidator(check_posted)]
 
 
 def check_steps(steps: int, every: int) -> None:

@@ -21,6 +21,7 @@ from contracts.api.bodies import (
     CheckpointRecord,
     CheckpointStatus,
     LeaseOut,
+    ListedLease,
     RejectionIn,
     ReportOut,
 )
@@ -250,7 +251,7 @@ class Approver:
     def grant_keys(self) -> None:
         """Those who work on sealed jobs get their keys."""
         for out in self._market.leases(approver=self._key.address, live=True):
-            if not out.spec.sealed or not self._job_keys.is_due(out.id):
+            if not out.sealed or not self._job_keys.is_due(out.id):
                 continue
             with self._apart(out.id):
                 lease = self._lease(out.id)
@@ -282,7 +283,7 @@ class Approver:
                 with self._apart(out.id):
                     self._redeem(out, out.approval)
 
-    def _redeem(self, out: LeaseOut, body: ApprovalIn) -> None:
+    def _redeem(self, out: ListedLease, body: ApprovalIn) -> None:
         approval, state = body.approval, self._chain.state(out.id)
         if state.phase is Phase.CLOSING and approval.n > state.accepted and approval.n >= state.claimed:
             lease = self._lease(out.id)

@@ -157,7 +157,7 @@ class OrderBook:
                 left_out.append(LeftOut(order=id, reason=LeftOutReason.FAILED))
             elif not is_final(last, self.context.chain.settings.finality, head.number):
                 left_out.append(LeftOut(order=id, reason=LeftOutReason.FINAL, lease=last.id))
-            elif spec is not None and early_stop(session, spec, its, now):
+            elif spec is not None and early_stop(session, spec.stop, its, now):
                 left_out.append(LeftOut(order=id, reason=LeftOutReason.STOPPED_EARLY))
             else:
                 said = reports.get(id, ())

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from web3.contract.contract import ContractFunction
 
-from contracts.api.bodies import JobOut
+from contracts.api.bodies import JobOut, JobSummary
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.lookup import opened
@@ -21,7 +21,7 @@ class Cancellation:
     key: str  # names the intent, by the state that it acts from: given again, the command sends nothing more
     refund: int = 0  # of the lock, token units; less what is approved meanwhile
     free_at: int | None = None  # chain time, UTC seconds; None: it is free already
-    others: tuple[JobOut, ...] = ()  # jobs of the client that die with it
+    others: tuple[JobSummary, ...] = ()  # jobs of the client that die with it
     warning: str = ""
 
 

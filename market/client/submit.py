@@ -11,7 +11,7 @@ from nacl.public import PrivateKey
 from pydantic import ValidationError
 
 from contracts.amounts import format_amount, parse_amount
-from contracts.api.bodies import BidIn, Info, JobOut, JobStatus
+from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, JobSummary
 from contracts.api.client import MarketClient
 from contracts.api.grants import by_key, make_grant, public_key, publish_key
 from contracts.api.quotes import QuoteIn, QuoteOut
@@ -235,7 +235,7 @@ def _check(bid: Bid, asked: QuoteIn, info: Info) -> None:
         )
 
 
-def same_again(market: MarketClient, offer: Submission) -> list[JobOut]:
+def same_again(market: MarketClient, offer: Submission) -> list[JobSummary]:
     """Jobs of this client with the same JobSpec that are not over."""
     alive = (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.CLOSING)
     bid = offer.quote.bid

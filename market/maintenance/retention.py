@@ -133,7 +133,7 @@ def jobs(session: Session, now: int) -> Iterator[JobBlobs]:
 
 def _over(session: Session, job: BidRow, leases: list[LeaseRow], page: int, now: int) -> float | None:
     """When a job's last event was; None while it may go on."""
-    stopped = early_stop(session, JobSpec.model_validate(job.spec), leases, now)
+    stopped = early_stop(session, JobSpec.model_validate(job.spec).stop, leases, now)
     status, _ = job_status(job, leases, page, now, stopped)
     if status is JobStatus.PENDING or any(lease.finished is None for lease in leases):
         return None

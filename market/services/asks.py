@@ -14,7 +14,7 @@ from market.services import admission
 from market.services.leases import readable
 from market.services.receipts import sign_receipt
 from market.store.models import AskRow
-from market.store.paging import SCAN, Keyset
+from market.store.paging import BATCH, SCAN, Filling, Keyset
 
 _BY_RECEPTION = Keyset(col(AskRow.received), col(AskRow.id))
 
@@ -106,21 +106,18 @@ def list_asks(
     elif status is not None:
         query = query.where(AskRow.valid_until >= context.now())
     # Rows first and then their accounts: the chain is not asked inside a session.
-    items: list[AskOut] = []
-    for _ in range(0, SCAN, limit):
+    filling: Filling[AskOut] = Filling(limit)
+    batch = min(limit, BATCH)
+    for _ in range(0, SCAN, batch):
         with context.db.reading() as session:
-            rows = session.exec(_BY_RECEPTION.after(query, after, limit + 1)).all()
-        for row, out in zip(rows[:limit], _outs(context, rows[:limit]), strict=True):
-            if len(items) == limit:
-                return Page(items=items, next=after)
-            if out is not None and status in (None, out.status):
-                items.append(out)
+            rows = session.exec(_BY_RECEPTION.after(query, after, batch + 1)).all()
+        for row, out in zip(rows[:batch], _outs(context, rows[:batch]), strict=True):
+            if not filling.takes(out if out is not None and status in (None, out.status) else None):
+                return filling.page(after)
             after = _BY_RECEPTION.cursor(row)
-        if len(rows) <= limit:
-            return Page(items=items)
-        if len(items) == limit:
-            break
-    return Page(items=items, next=after)
+        if len(rows) <= batch:
+            return filling.page(None)
+    return filling.page(after)
 
 
 def _outs(context: Context, rows: Sequence[AskRow]) -> list[AskOut | None]:

@@ -23,7 +23,7 @@ from contracts.orders import Ask, Bid
 from market.runtime.context import Context
 from market.services.leases import readable
 from market.store.models import AskRow, BidRow, EpochOrderRow, EpochRow, MatchRow, PriceRow, UnmatchedRow
-from market.store.paging import Keyset, read_page
+from market.store.paging import LARGE, Keyset, read_page
 
 _NEWEST_FIRST = Keyset(col(EpochRow.number), descending=True)
 _BIDS = Keyset(col(BidRow.id))
@@ -39,7 +39,7 @@ def get_epoch(context: Context, number: int) -> EpochOut:
 def list_epochs(context: Context, after: str | None, limit: int) -> Page[EpochOut]:
     with context.db.reading() as session:
         return read_page(
-            session, select(EpochRow), _NEWEST_FIRST, after, limit, lambda rows: _outs(context, session, rows)
+            session, select(EpochRow), _NEWEST_FIRST, after, limit, lambda rows: _outs(context, session, rows), LARGE
         )
 
 
@@ -48,7 +48,7 @@ def list_epoch_bids(context: Context, number: int, after: str | None, limit: int
     with context.db.reading() as session:
         _row(session, number)
         query = select(BidRow).join(EpochOrderRow, col(EpochOrderRow.id) == BidRow.id).where(*_in_set(number))
-        return read_page(session, query, _BIDS, after, limit, context.unreadable.reader(_bid_out))
+        return read_page(session, query, _BIDS, after, limit, context.unreadable.reader(_bid_out), LARGE)
 
 
 def list_epoch_asks(context: Context, number: int, after: str | None, limit: int) -> Page[EpochAsk]:

@@ -3,21 +3,32 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import tuple_
 from sqlmodel import Session, col, select
 
-from contracts.api.bodies import CheckpointStatus, JobOut, JobStatus, LeaseSummary, NewestCheckpoint, Page, ReceiptOut
+from contracts.api.bodies import (
+    CheckpointStatus,
+    JobOut,
+    JobStatus,
+    JobSummary,
+    LeaseSummary,
+    NewestCheckpoint,
+    Page,
+    ReceiptOut,
+)
 from contracts.api.problems import Code, Problem
+from contracts.job.early_stop import Stop
 from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Bid
 from contracts.terms import Phase
 from market.runtime.context import Context
 from market.services.leases import failures_by_job, lease_summaries, readable
-from market.store.early_stop import early_stop
+from market.store.early_stop import early_stop, read_stop, stops_of
 from market.store.events import pages_of
 from market.store.leases import phase_of, state_now
-from market.store.models import BidRow, CheckpointRow, LeaseRow
+from market.store.models import WITHOUT_SPEC, BidRow, CheckpointRow, LeaseRow
 from market.store.paging import Keyset, read_page
 from market.store.unreadable import record_of
 
@@ -29,7 +40,15 @@ _BY_RECEPTION = Keyset(col(BidRow.received), col(BidRow.id))
 
 def get_job(context: Context, id: str) -> JobOut:
     with context.db.reading() as session:
-        return readable(job_outs(context, session, [find_job(session, id)])[0], f"job {id}")
+        row = find_job(session, id)
+        (summary,) = job_summaries(context, session, [row])
+        out = None if summary is None else context.unreadable.one(row, lambda row: _with_spec(summary, row))
+        return readable(out, f"job {id}")
+
+
+def _with_spec(summary: JobSummary, row: BidRow) -> JobOut:
+    files = {plain: FileRef.model_validate(ref) for plain, ref in row.sealed_files.items()}
+    return JobOut(**dict(summary), spec=JobSpec.model_validate(row.spec), sealed_files=files)
 
 
 def find_job(session: Session, id: str) -> BidRow:
@@ -50,8 +69,8 @@ class Wanted:
     name: str | None = None
 
 
-def list_jobs(context: Context, wanted: Wanted, after: str | None, limit: int) -> Page[JobOut]:
-    query = select(BidRow)
+def list_jobs(context: Context, wanted: Wanted, after: str | None, limit: int) -> Page[JobSummary]:
+    query = select(BidRow).options(*WITHOUT_SPEC)
     if wanted.client is not None:
         query = query.where(BidRow.client == wanted.client)
     if wanted.tip is not None:
@@ -62,14 +81,14 @@ def list_jobs(context: Context, wanted: Wanted, after: str | None, limit: int) -
         query = query.where(BidRow.name == wanted.name)
     with context.db.reading() as session:
 
-        def convert(rows: Sequence[BidRow]) -> list[JobOut | None]:
-            outs = job_outs(context, session, rows)
+        def convert(rows: Sequence[BidRow]) -> list[JobSummary | None]:
+            outs = job_summaries(context, session, rows)
             return [out if out is not None and wanted.status in (None, out.status) else None for out in outs]
 
         return read_page(session, query, _BY_RECEPTION, after, limit, convert)
 
 
-def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list[JobOut | None]:
+def job_summaries(context: Context, session: Session, rows: Sequence[BidRow]) -> list[JobSummary | None]:
     """None for a job that can't be read."""
     now = context.now()
     leases = leases_by_job(session, rows)
@@ -83,24 +102,23 @@ def job_outs(context: Context, session: Session, rows: Sequence[BidRow]) -> list
     newest_keys = {job: _newest_key([by_lease[lease.id] for lease in found]) for job, found in leases.items()}
     checkpoints = _checkpoints(session, (*accepted_keys.values(), *newest_keys.values()))
 
-    def out(row: BidRow) -> JobOut:
-        spec = JobSpec.model_validate(row.spec)
-        stopped = early_stop(session, spec, leases[row.id], now)
+    stops = stops_of(session, [row.id for row in rows])
+
+    def out(row: BidRow) -> JobSummary:
+        stopped = early_stop(session, read_stop(stops[row.id]), leases[row.id], now)
         status, reason = job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped)
         summaries = [by_lease[lease.id] for lease in leases[row.id]]
         if status is JobStatus.PENDING and summaries and not summaries[-1].final:
             reason = f"the end of its lease {summaries[-1].id} is not deep enough in the chain yet to open the next"
         live = summaries[-1] if summaries and summaries[-1].finished is None else None
         best = checkpoints.get(accepted_keys[row.id])
-        return JobOut(
+        return JobSummary(
             id=row.id,
             name=row.name,
             status=status,
             reason=reason,
             bid=Bid.model_validate(row.bid),
             signature=row.signature,
-            spec=spec,
-            sealed_files={plain: FileRef.model_validate(ref) for plain, ref in row.sealed_files.items()},
             reported=live.reported if live else accepted[row.id],
             approved=live.approved if live else accepted[row.id],
             accepted=accepted[row.id],
@@ -156,14 +174,19 @@ def count_by_status(context: Context, session: Session) -> Counter[JobStatus]:
     found: Counter[JobStatus] = Counter()
     ids, now = session.exec(select(BidRow.id)).all(), context.now()
     for at in range(0, len(ids), COUNTED_AT_ONCE):
-        rows = session.exec(select(BidRow).where(col(BidRow.id).in_(ids[at : at + COUNTED_AT_ONCE]))).all()
+        some = ids[at : at + COUNTED_AT_ONCE]
+        rows = session.exec(select(BidRow).options(*WITHOUT_SPEC).where(col(BidRow.id).in_(some))).all()
+        stops = stops_of(session, some)
         leases = leases_by_job(session, rows)
         pages = pages_of(session, {row.client for row in rows})
         for row in rows:
-            spec = context.unreadable.one(row, lambda row: JobSpec.model_validate(row.spec))
-            stopped = None if spec is None else early_stop(session, spec, leases[row.id], now)
+            stopped = early_stop(session, _stop_of(context, row, stops), leases[row.id], now)
             found[job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped)[0]] += 1
     return found
+
+
+def _stop_of(context: Context, row: BidRow, stops: dict[str, Any]) -> Stop | None:
+    return context.unreadable.one(row, lambda row: read_stop(stops[row.id]))
 
 
 def leases_by_job(session: Session, rows: Sequence[BidRow]) -> dict[str, list[LeaseRow]]:

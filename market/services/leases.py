@@ -6,13 +6,13 @@ from typing import TypeVar, cast
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from contracts.api.bodies import ApprovalIn, LeaseOut, LeaseSummary, Page, RejectionIn
+from contracts.api.bodies import ApprovalIn, LeaseOut, LeaseSummary, ListedLease, Page, RejectionIn
 from contracts.api.problems import Code, Problem
 from contracts.job.spec import JobSpec
 from contracts.orders import FAILURES, STOPS, Approval, Bid, Rejection, ReportKind
 from market.runtime.context import Context
 from market.store.leases import is_final, state_now
-from market.store.models import ApprovalRow, BidRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
+from market.store.models import WITHOUT_SPEC, ApprovalRow, BidRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
 from market.store.paging import Keyset, read_page
 
 T = TypeVar("T")
@@ -90,13 +90,19 @@ def find_live_lease(session: Session, id: str) -> tuple[LeaseRow, BidRow]:
 
 def get_lease(context: Context, id: str) -> LeaseOut:
     with context.db.reading() as session:
-        find_lease(session, id)
-        return readable(lease_outs(context, session, [session.get_one(LeaseRow, id)])[0], f"lease {id}")
+        row, job = find_lease(session, id)
+        (listed,) = listed_leases(context, session, [row])
+        out = None if listed is None else context.unreadable.one(job, lambda job: _with_spec(listed, job))
+        return readable(out, f"lease {id}")
+
+
+def _with_spec(listed: ListedLease, job: BidRow) -> LeaseOut:
+    return LeaseOut(**dict(listed), spec=JobSpec.model_validate(job.spec))
 
 
 def list_leases(
     context: Context, provider: str | None, approver: str | None, live: bool | None, after: str | None, limit: int
-) -> Page[LeaseOut]:
+) -> Page[ListedLease]:
     query = select(LeaseRow).where(col(LeaseRow.bid).in_(select(BidRow.id)))
     if provider is not None:
         query = query.where(LeaseRow.provider == provider)
@@ -105,7 +111,7 @@ def list_leases(
     if live is not None:
         query = query.where(col(LeaseRow.finished).is_(None) if live else col(LeaseRow.finished).is_not(None))
     with context.db.reading() as session:
-        return read_page(session, query, _BY_OPENING, after, limit, lambda rows: lease_outs(context, session, rows))
+        return read_page(session, query, _BY_OPENING, after, limit, lambda rows: listed_leases(context, session, rows))
 
 
 def readable(out: T | None, what: str) -> T:
@@ -120,22 +126,24 @@ def readable(out: T | None, what: str) -> T:
     return out
 
 
-def lease_outs(context: Context, session: Session, rows: Sequence[LeaseRow]) -> list[LeaseOut | None]:
-    """Bodies of leases of jobs of this market, with all that belongs to them. None for what can't be read."""
-    jobs = {job.id: job for job in session.exec(select(BidRow).where(col(BidRow.id).in_({row.bid for row in rows})))}
+def listed_leases(context: Context, session: Session, rows: Sequence[LeaseRow]) -> list[ListedLease | None]:
+    """Bodies of leases of jobs of this market, with what belongs to them. None for what can't be read."""
+    named = col(BidRow.id).in_({row.bid for row in rows})
+    jobs = {job.id: job for job in session.exec(select(BidRow).options(*WITHOUT_SPEC).where(named))}
+    sealed = dict(session.exec(select(BidRow.id, col(BidRow.spec)["sealed"]).where(named)).all())
     accepted = accepted_by_job(session, jobs, context.now())
     failures = failures_by_job(session, accepted)
     now = context.now()
     summaries = lease_summaries(context, session, rows, now)
 
-    def out(row: LeaseRow) -> LeaseOut:
+    def out(row: LeaseRow) -> ListedLease:
         job = jobs[row.bid]
         approval = newest_approval(session, row.id)
-        return LeaseOut(
+        return ListedLease(
             **dict(summaries[row.id]),
             job=job.id,
+            sealed=bool(sealed[job.id]),
             bid=Bid.model_validate(job.bid),
-            spec=JobSpec.model_validate(job.spec),
             rules=context.rule_set(row.rules).rules,
             prev=row.prev,
             window=row.window,
@@ -159,12 +167,14 @@ def accepted_by_job(session: Session, jobs: Sequence[str] | dict[str, BidRow], n
 def failures_by_job(session: Session, accepted: dict[str, int]) -> dict[str, int]:
     """Leases whose worker reported a failure at the checkpoint that comes next, by job."""
     reports = session.exec(
-        select(ReportRow).where(col(ReportRow.bid).in_(list(accepted)), col(ReportRow.kind).in_(FAILURES))
+        select(ReportRow.bid, ReportRow.lease, ReportRow.n).where(
+            col(ReportRow.bid).in_(list(accepted)), col(ReportRow.kind).in_(FAILURES)
+        )
     ).all()
     leases: dict[str, set[str]] = {job: set() for job in accepted}
-    for report in reports:
-        if report.n == accepted[report.bid] + 1:
-            leases[report.bid].add(report.lease)
+    for job, lease, n in reports:
+        if n == accepted[job] + 1:
+            leases[job].add(lease)
     return {job: len(failed) for job, failed in leases.items()}
 
 

@@ -14,9 +14,9 @@ from market.runtime.context import Context
 from market.services.access import find_reader
 from market.services.leases import find_live_lease
 from market.services.signatures import check_signed
-from market.store.columns import now
+from market.store.columns import now, without
 from market.store.models import LeaseRow, ReportRow
-from market.store.paging import Keyset, read_page
+from market.store.paging import LARGE, Keyset, read_page
 from market.store.reports import report_of
 
 CLOCK_SECONDS = 300  # how far a report's time may be from the market's
@@ -37,7 +37,7 @@ def take_report(context: Context, body: ReportIn) -> ReportOut:
         if row is None:
             _check_room(session, lease)
             row = context.accept(session, "report", body, bid=lease.bid, provider=lease.provider)
-    return _out(row)
+    return _with_text(row)
 
 
 def _check(context: Context, body: ReportIn, lease: LeaseRow) -> ReportIn:
@@ -95,14 +95,14 @@ def list_job_reports(context: Context, job: str, account: str, after: str | None
         query = select(ReportRow).where(ReportRow.bid == job)
         if not find_reader(context, session, job, account).all_logs:
             query = query.where(ReportRow.provider == account)
-        return read_page(session, query, _BY_ID, after, limit, context.unreadable.reader(_out))
+        return read_page(session, query, _BY_ID, after, limit, context.unreadable.reader(_with_text), LARGE)
 
 
 def list_reports(
     context: Context, approver: str | None, waiting: bool | None, after: str | None, limit: int
 ) -> Page[ReportOut]:
     """All reports, without their texts; `waiting`: whether one still wants an Approval(last) of its lease."""
-    query = select(ReportRow).outerjoin(LeaseRow, col(LeaseRow.id) == ReportRow.lease)
+    query = select(ReportRow).options(*without(ReportRow.text)).outerjoin(LeaseRow, col(LeaseRow.id) == ReportRow.lease)
     if approver is not None:
         query = query.where(LeaseRow.approver == approver)
     if waiting is not None:
@@ -114,20 +114,20 @@ def list_reports(
         )
         query = query.where(waits if waiting else ~waits)
     with context.db.reading() as session:
-        return read_page(session, query, _BY_ID, after, limit, context.unreadable.reader(_without_text))
+        return read_page(session, query, _BY_ID, after, limit, context.unreadable.reader(lambda row: _out(row, None)))
 
 
-def _without_text(row: ReportRow) -> ReportOut:
-    return _out(row).model_copy(update={"text": None})
+def _with_text(row: ReportRow) -> ReportOut:
+    return _out(row, row.text)
 
 
-def _out(row: ReportRow) -> ReportOut:
+def _out(row: ReportRow, text: str | None) -> ReportOut:
     assert row.id is not None  # it has been stored
     return ReportOut(
         id=row.id,
         provider=row.provider,
         report=report_of(row),
         signature=row.signature,
-        text=row.text,
+        text=text,
         received=row.received,
     )

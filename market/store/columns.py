@@ -1,8 +1,11 @@
 """Kinds of columns: hashes, amounts of up to 256 bits, times with their zone."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import JSON, DateTime, Dialect, String, TypeDecorator
+from sqlalchemy.orm import defer
+from sqlalchemy.sql.base import ExecutableOption
 
 HASH = String(66)
 ADDRESS = String(42)
@@ -42,6 +45,11 @@ class UtcTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def without(*columns: Any) -> list[ExecutableOption]:
+    """Options of a query whose rows come without these columns: to read one of them is an error then."""
+    return [defer(column, raiseload=True) for column in columns]
 
 
 def now() -> datetime:

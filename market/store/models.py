@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from market.store.columns import ADDRESS, HASH, MAYBE_JSON, TIP, Amount, UtcTime, now
+from market.store.columns import ADDRESS, HASH, MAYBE_JSON, TIP, Amount, UtcTime, now, without
 
 # ------------------------------------------------------------------ orders
 
@@ -61,6 +61,10 @@ class BidRow(SQLModel, table=True):
     failed: bool = Field(default=False, index=True)  # the market matches it no more
     reason: str = Field(default="", sa_type=Text)  # why it failed
     wait_reason: str = Field(default="", sa_type=Text)  # why the last clearing left it out
+
+
+# Options of a query: of a Bid without what may be large, and is not read here.
+WITHOUT_SPEC = without(BidRow.spec, BidRow.sealed_files)
 
 
 class RuleSetRow(SQLModel, table=True):

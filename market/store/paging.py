@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 from sqlalchemy import BigInteger, ColumnElement, literal, tuple_
@@ -17,6 +17,8 @@ from market.store.columns import UtcTime
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 500
+PAGE_BYTES = 1 << 20  # of JSON, after which a page ends
+BATCH, LARGE = 100, 8  # rows that are held at once; and where each may be large
 SCAN = 2_000  # rows that one request looks at, at most, for a filter that the database can't apply
 
 Row = TypeVar("Row")
@@ -101,23 +103,45 @@ def read_page(
     cursor: str | None,
     limit: int,
     convert: Callable[[Sequence[Row]], Sequence[Out | None]],
+    batch: int = BATCH,
 ) -> Page[Out]:
     """One page of a query. `convert` turns rows to bodies; None for a row that is not to be shown.
 
     A page may have fewer than `limit` items and still a `next`.
     """
-    items: list[Out] = []
-    scanned = 0
+    filling: Filling[Out] = Filling(limit)
+    batch, scanned = min(batch, limit), 0
     while True:
-        rows = session.exec(order.after(query, cursor, limit + 1)).all()
-        for row, out in zip(rows[:limit], convert(rows[:limit]), strict=True):
-            if len(items) == limit:
-                return Page(items=items, next=cursor)
-            if out is not None:
-                items.append(out)
+        rows = session.exec(order.after(query, cursor, batch + 1)).all()
+        for row, out in zip(rows[:batch], convert(rows[:batch]), strict=True):
+            if not filling.takes(out):
+                return filling.page(cursor)
             cursor = order.cursor(row)
         scanned += len(rows)
-        if len(rows) <= limit:
-            return Page(items=items)
-        if len(items) == limit or scanned >= SCAN:
-            return Page(items=items, next=cursor)
+        if len(rows) <= batch:
+            return filling.page(None)
+        if scanned >= SCAN:
+            return filling.page(cursor)
+
+
+class Filling(Generic[Out]):
+    """A page that is being filled: until it has `limit` items, or their JSON more than PAGE_BYTES."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._bytes = limit, 0
+        self._items: list[Out] = []
+
+    def takes(self, item: Out | None) -> bool:
+        """Whether there was room for it; for the first there always is. None, not to be shown, needs a little."""
+        if len(self._items) == self._limit:
+            return False
+        if item is None:
+            return True
+        self._bytes += len(item.model_dump_json())
+        if self._items and self._bytes > PAGE_BYTES:
+            return False
+        self._items.append(item)
+        return True
+
+    def page(self, following: str | None) -> Page[Out]:
+        return Page(items=self._items, next=following)

@@ -86,7 +86,7 @@ def submit(stage: Stage, checkpoints: int, pause: float, code: str = "") -> JobO
     }  # fmt: skip
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
     run("submit", str(folder), "--key", "me", "--approver", stage.approver.address, "--yes")
-    return next(iter(stage.market.jobs()))
+    return stage.market.job(next(iter(stage.market.jobs())).id)
 
 
 def approver_is_known(stage: Stage) -> None:

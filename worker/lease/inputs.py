@@ -139,7 +139,8 @@ def _record_of_earlier_job(market: MarketClient, job: Job) -> CheckpointRecord:
     for other in market.jobs(client=job.bid.client, tip=job.bid.start_tip):
         records = [out.checkpoint for out in market.checkpoints(other.id)]
         for last in (record for record in records if record.tip == job.bid.start_tip):
-            first = to_hex(start_tip(other.spec.job_hash(), from_hex(other.bid.start_tip)))
+            spec = market.job(other.id).spec
+            first = to_hex(start_tip(spec.job_hash(), from_hex(other.bid.start_tip)))
             before = {first} if last.index == 1 else {one.tip for one in records if one.index == last.index - 1}
-            return find_record(records, other.spec, last.index, last.tip, before)
+            return find_record(records, spec, last.index, last.tip, before)
     raise NoStartState(f"the Bid goes on from tip {job.bid.start_tip}, which no job of {job.bid.client} here has")

@@ -10,6 +10,7 @@ from contracts.api.bodies import (
     CheckpointOut,
     JobOut,
     JobStatus,
+    JobSummary,
     KeyGrantIn,
     Page,
     ReportOut,
@@ -34,7 +35,7 @@ def list_jobs(
     name: Annotated[Text | None, Query(max_length=100)] = None,
     after: After = None,
     limit: Limit = DEFAULT,
-) -> Page[JobOut]:
+) -> Page[JobSummary]:
     wanted = jobs.Wanted(client=client, status=status, tip=tip, prefix=prefix, name=name)
     return jobs.list_jobs(market, wanted, after, limit)
 

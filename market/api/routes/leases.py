@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from contracts.api.bodies import LeaseOut, Page
+from contracts.api.bodies import LeaseOut, ListedLease, Page
 from market.api.dependencies import DEFAULT, AddressQuery, After, HashPath, Limit, Market
 from market.services import leases
 
@@ -21,7 +21,7 @@ def list_leases(
     ] = None,
     after: After = None,
     limit: Limit = DEFAULT,
-) -> Page[LeaseOut]:
+) -> Page[ListedLease]:
     return leases.list_leases(market, provider, approver, live, after, limit)
 
 

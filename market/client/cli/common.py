@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from contracts.amounts import format_amount
 from contracts.api.access import Signer
-from contracts.api.bodies import Info, JobOut, JobStatus, LeaseSummary
+from contracts.api.bodies import Info, JobOut, JobStatus, JobSummary, LeaseSummary
 from contracts.api.client import MarketClient, Unreachable
 from contracts.api.grants import Check
 from contracts.chain.client import Chain, connect
@@ -98,7 +98,7 @@ def chosen_job(client: MarketClient, wanted: str) -> JobOut:
         raise UserError(
             f"no job has the name {wanted!r}, nor an id that starts so", "See `gpumarket job list`, or with --all."
         )
-    return _only(found, f"have the name {wanted!r}, or an id that starts so")
+    return _only(client, found, f"have the name {wanted!r}, or an id that starts so")
 
 
 def find_job_by_prefix(client: MarketClient, prefix: str) -> JobOut:
@@ -111,16 +111,16 @@ def find_job_by_prefix(client: MarketClient, prefix: str) -> JobOut:
     found = _with_prefix(client, digits)
     if not found:
         raise UserError(f"no job has an id that starts with {prefix!r}", "See `gpumarket job list`, or with --all.")
-    return _only(found, f"have an id that starts with {prefix!r}")
+    return _only(client, found, f"have an id that starts with {prefix!r}")
 
 
-def _with_prefix(client: MarketClient, digits: str) -> list[JobOut]:
+def _with_prefix(client: MarketClient, digits: str) -> list[JobSummary]:
     return [job for job in client.jobs(prefix=f"0x{digits}") if job.id.startswith(f"0x{digits}")]
 
 
-def _only(found: list[JobOut], what: str) -> JobOut:
+def _only(client: MarketClient, found: list[JobSummary], what: str) -> JobOut:
     if len(found) == 1:
-        return found[0]
+        return client.job(found[0].id)
     shown = [f"{job.id[:ID]} ({one_line(job.name)}, {job.status}, {job.received:%Y-%m-%d %H:%M})" for job in found]
     more = f", and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
     raise UserError(f"{len(found)} jobs {what}", f"Which one? {', '.join(shown[:MOST_SHOWN])}{more}")
@@ -179,17 +179,17 @@ def watch_job(client: MarketClient, info: Info, job: JobOut) -> JobOut:
     return job
 
 
-def status_of(job: JobOut) -> str:
+def status_of(job: JobSummary) -> str:
     return f"{job.status} ({job.reason})" if job.reason else str(job.status)
 
 
-def progress_of(job: JobOut) -> str:
+def progress_of(job: JobSummary) -> str:
     """How far a job is, in one line: what its provider says, what will be paid, what is paid, and how it trains."""
     counts = f"{job.reported} reported, {job.approved} approved, {job.settled} paid of {job.bid.checkpoints}"
     return "; ".join(part for part in (counts, newest_of(job)) if part)
 
 
-def newest_of(job: JobOut) -> str:
+def newest_of(job: JobSummary) -> str:
     """The newest checkpoint's metrics and speed; empty before the first."""
     newest = job.newest
     if newest is None:
@@ -203,7 +203,7 @@ def _metrics(metrics: dict[str, float | None]) -> list[str]:
     return [f"{name} {value:.4g}" for name, value in metrics.items() if value is not None]
 
 
-def list_table(jobs: Sequence[JobOut], info: Info) -> Table:
+def list_table(jobs: Sequence[JobSummary], info: Info) -> Table:
     """A line for each job. Of the newest checkpoint there are the loss and the seconds."""
     table = Table(
         "job", Column("name", overflow="fold"), "status", "re-\nported", "ap-\nproved", "paid", "loss", "s each",

@@ -15,7 +15,7 @@ from market.matching.classes import lone_price, lowest_limit, obstacle
 from market.matching.inputs import tick
 from market.runtime.context import Context
 from market.services.quoting.pricing import Offers, Pricing, invalid, is_open, pricing, rules_named
-from market.store.paging import SCAN, decode_cursor, encode_cursor
+from market.store.paging import SCAN, Filling, decode_cursor, encode_cursor
 
 WORK_BITS = 64
 
@@ -38,7 +38,8 @@ def list_offers(offers: Offers, body: OffersIn) -> Page[OfferOut]:
                 places[place] = one
     cursor = None if body.after is None else decode_cursor(body.after, (int, int, int, str))
     left = sorted(place for place in places if cursor is None or list(place) > cursor)
-    items: list[OfferOut] = []
+    filling: Filling[OfferOut] = Filling(body.limit)
+    shown: str | None = None  # the cursor of the last place that was looked at
     # The chain is asked about those only that may be shown.
     for at in range(0, min(len(left), SCAN), body.limit):
         some = left[at : at + body.limit]
@@ -47,11 +48,13 @@ def list_offers(offers: Offers, body: OffersIn) -> Page[OfferOut]:
             one = places[place]
             word = words[one.offer.provider]
             is_free = _is_free(one.offer, word, job.priced.bid.stake if job else 0)
-            if is_open(one, word) and (is_free or not body.free):
-                items.append(_out(context, one.offer, is_free, job))
-            if len(items) == body.limit or number == SCAN:
-                return Page(items=items, next=encode_cursor(place) if number < len(left) else None)
-    return Page(items=items)
+            is_shown = is_open(one, word) and (is_free or not body.free)
+            if not filling.takes(_out(context, one.offer, is_free, job) if is_shown else None):
+                return filling.page(shown)
+            shown = encode_cursor(place)
+            if number == SCAN:
+                return filling.page(shown if number < len(left) else None)
+    return filling.page(None)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import structlog
 from rich.console import Console
 
-from contracts.api.bodies import CheckpointStatus, JobOut, JobStatus
+from contracts.api.bodies import CheckpointStatus, JobStatus, JobSummary
 from contracts.errors import UserError
 from scripts.lib.chaos.faults import Fault, LeftOut, schedule
 from scripts.lib.chaos.world import CHECKPOINTS, World, clear
@@ -97,7 +97,7 @@ class Run:
         self.log.append({"event": what, "at": round(began - self.started, 1), "restarted": restarted, "seconds": took})
         self.say(f"  restarted {', '.join(restarted) or 'nothing'}; the books agree after {took} s; {_counted(jobs)}")
 
-    def check(self) -> list[JobOut]:
+    def check(self) -> list[JobSummary]:
         """No accepted checkpoint is ever replaced by another. Raises Failure."""
         jobs = self._asked(lambda: list(self.world.market.jobs()))
         for job in jobs:
@@ -145,7 +145,7 @@ class Run:
             list(pool.map(self.world.pull, ids))
         self.say(f"the results of {len(ids)} jobs were downloaded, and verified tip by tip")
 
-    def _problems(self, job: JobOut) -> list[str]:
+    def _problems(self, job: JobSummary) -> list[str]:
         """What is wrong with a job that should be done."""
         if job.status is not JobStatus.DONE:
             return [f"is {job.status}: {job.reason}"]
@@ -179,13 +179,13 @@ class Run:
         }
 
 
-def _is_over(job: JobOut) -> bool:
+def _is_over(job: JobSummary) -> bool:
     """Done or lost, with no lease whose money is still in the escrow."""
     over = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
     return job.status in over and all(lease.finished for lease in job.leases)
 
 
-def _counted(jobs: list[JobOut]) -> str:
+def _counted(jobs: list[JobSummary]) -> str:
     done = sum(job.status is JobStatus.DONE for job in jobs)
     return f"{done} of {len(jobs)} jobs done"
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from contracts.api.access import Signer
+from contracts.api.bodies import JobSummary
 from contracts.api.problems import Code
 from market.store.models import BidRow
 from tests.support.devnet import TOKEN, rpc
@@ -26,7 +27,8 @@ def test_orders_are_taken_and_shown(stage: Stage) -> None:
     assert (out.status, job.status) == ("open", "pending")
     assert stage.api.post_bid(bid) == job
     assert list(stage.api.asks(status="open")) == [out]
-    assert list(stage.api.jobs(client=stage.client.address)) == [job]
+    summary = JobSummary.model_validate(job.model_dump(exclude={"spec", "sealed_files"}))
+    assert list(stage.api.jobs(client=stage.client.address)) == [summary]
     assert stage.api.account(stage.client.address).free == 100 * TOKEN
 
 
