@@ -280,18 +280,14 @@ class JobSummary(Body):
     final: bool = Field(description="whether all its leases are: what was paid, and where it stands")
     failures: int = Field(description="failures at the checkpoint that comes next")
     metrics: dict[str, Finite | None] = Field(description="of the newest accepted checkpoint")
-    newest: NewestCheckpoint | None = Field(
-        description="the newest checkpoint that was reported; null before the first"
-    )
+    newest: NewestCheckpoint | None = Field(description="the newest that was reported; null before the first")
     received: Time
     receipt: ReceiptOut | None = Field(default=None, description="null for a job from before there were receipts")
 
 
 class JobOut(JobSummary):
     spec: JobSpec
-    sealed_files: dict[Bytes32, FileRef] = Field(
-        description="of a sealed job: ciphertexts by the SHA-256 of the plaintext"
-    )
+    sealed_files: dict[Bytes32, FileRef] = Field(description="of a sealed job: ciphertexts by SHA-256 of the plaintext")
 
 
 class AccountOut(Body):

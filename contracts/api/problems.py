@@ -39,6 +39,7 @@ class Code(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     REQUEST_IN_PROGRESS = "request_in_progress"
     MARKET_NOT_READY = "market_not_ready"
+    STORAGE_FULL = "storage_full"
     INTERNAL = "internal"
 
 

@@ -19,6 +19,7 @@ from market.api import request_ids
 from market.api.idempotency import Replay
 from market.api.suggestions import known_fields, nearest
 from market.store.db import OUTAGE
+from market.store.disk import leaves_no_room
 
 log = structlog.get_logger()
 
@@ -86,9 +87,18 @@ def add_handlers(app: FastAPI) -> None:
 
         @app.exception_handler(outage)
         def no_database(request: Request, error: DBAPIError) -> Response:
+            if leaves_no_room(error):
+                return problem_response(_full(request, error))
             log.warning("api.database_silent", path=request.url.path, problem=str(error.orig)[:300])
             detail = "the market's database does not answer, so nothing can be looked up now; nothing was stored"
             return problem_response(Problem(503, Code.MARKET_NOT_READY, detail, "Try again in a moment."))
+
+    @app.exception_handler(OSError)
+    def no_room(request: Request, error: OSError) -> Response:
+        if leaves_no_room(error):
+            return problem_response(_full(request, error))
+        log.error("api.failed", path=request.url.path, exc_info=error)
+        return problem_response(internal(request.url.path))
 
     @app.exception_handler(UserError)
     def user_error(request: Request, error: UserError) -> Response:
@@ -113,6 +123,13 @@ def _chain_silent(request: Request, error: Exception) -> Response:
     log.warning("api.chain_silent", path=request.url.path, problem=str(error)[:300])
     detail = "the market's Ethereum node does not answer, so nothing can be checked now; nothing was stored"
     return problem_response(Problem(503, Code.MARKET_NOT_READY, detail, "Try again in a moment."))
+
+
+def _full(request: Request, error: Exception) -> Problem:
+    log.error("api.disk_full", path=request.url.path, problem=str(error)[:300])
+    request.app.state.context.disks.did_not_fit()
+    detail = "the market's disk is full: this could not be stored, and nothing of it was kept"
+    return Problem(507, Code.STORAGE_FULL, detail, "Tell the market's operator, and try again later.")
 
 
 def _from_validation(request: Request, error: RequestValidationError) -> Problem:

@@ -19,7 +19,7 @@ async def get_health() -> Response:
 
 @router.get("/readyz", status_code=204)
 def get_readiness(request: Request) -> Response:
-    """The database answers and the chain is followed. Send nothing here while this says no."""
+    """The database answers, the disks have room and the chain is followed. Send nothing here while this says no."""
     if why := trouble(request.app.state.context):
         raise Problem(503, Code.MARKET_NOT_READY, why, "It goes on by itself when that is over.")
     return Response(status_code=204)
@@ -32,6 +32,8 @@ def trouble(context: Context) -> str | None:
             session.connection().exec_driver_sql("SELECT 1")
     except OUTAGE:
         return "the market's database does not answer"
+    if (full := context.disks.trouble()) is not None:
+        return full
     if not context.caught_up.is_set():
         return f"this market still follows the chain; it has come to block {context.head.number}"
     silent = time.monotonic() - context.followed

@@ -24,6 +24,7 @@ from market.store.apply import apply, remember
 from market.store.blobs import BlobStore, UnderWay
 from market.store.columns import now
 from market.store.db import Database
+from market.store.disk import Disks
 from market.store.events import Head, pages_of
 from market.store.journal import FOLDER, Journal, Kind, Message
 from market.store.models import JournalRow, ReportRow
@@ -50,12 +51,14 @@ class Context:
     metrics: Metrics = field(default_factory=Metrics)
     under_way: UnderWay = field(default_factory=UnderWay)  # uploads
     journal: Journal = field(init=False)
+    disks: Disks = field(init=False)
     unreadable: Unreadable = field(init=False)
     signatures: SignatureChecks = field(init=False)
     _accounts: dict[str, tuple[Head, AccountWord]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.settings.blob_dir / FOLDER)
+        self.disks = Disks([self.settings.blob_dir, *self.db.folders])
         self.unreadable = Unreadable(self.metrics.unreadable)
         self.signatures = SignatureChecks(self.chain)
 

@@ -29,6 +29,7 @@ def admit_bid(context: Context, body: BidIn) -> tuple[JobOut, bool]:
                 BidRow.client == bid.client, BidRow.page == bid.page, BidRow.bit == bid.bit
             )
             other = session.exec(same_nonce).one_or_none()
+            is_new = other is None
             if other is None:
                 _check_files(context, session, body)  # again: from here on nobody collects them
                 context.accept(session, "bid", body, receipt=sign_receipt(context, session, id))

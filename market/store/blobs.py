@@ -132,9 +132,11 @@ class Incoming:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
-        with suppress(FileNotFoundError):
-            self._scratch.unlink()
+        try:
+            self._file.close()  # which writes what is left: on a full disk it can't
+        finally:
+            with suppress(FileNotFoundError):
+                self._scratch.unlink()
 
 
 class UnderWay:

@@ -98,6 +98,12 @@ class Database:
         with self.migrating() as config:
             command.downgrade(config, revision)
 
+    @property
+    def folders(self) -> list[Path]:
+        """Where it writes on this machine."""
+        file = self.engine.url.database
+        return [Path(file).absolute().parent] if self.is_sqlite and file else []
+
     def close(self) -> None:
         self.engine.dispose()
 

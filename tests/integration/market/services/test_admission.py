@@ -1,7 +1,9 @@
 """What the market takes and refuses, on a real chain."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2
 import pytest
 
 from contracts.api.access import Signer
@@ -100,3 +102,13 @@ def test_a_wallet_contract_is_asked(stage: Stage) -> None:
     rpc(stage.chain, "anvil_setCode", stage.client.address, says_yes)
     body = forged(stage.bid(), stage.domain, stage.provider)
     assert stage.api.post_bid(body).status == "pending"
+
+
+def test_equal_bids_at_once_are_one_that_is_new(stage: Stage) -> None:
+    content, headers = stage.bid().model_dump_json(by_alias=True), {"content-type": "application/json"}
+    url = f"{stage.api.url}/v1/bids"
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: httpx2.post(url, content=content, headers=headers, timeout=120), range(50)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 49 + [201]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert stage.count(BidRow) == 1

@@ -8,16 +8,18 @@ import pytest
 import time_machine
 from starlette.testclient import TestClient
 
-from contracts.api.access import SCHEME
+from contracts.api.access import SCHEME, SignedToken
 from contracts.api.problems import Code, Problem
+from contracts.orders import AccessToken
 from market.api.access import Callers
 from market.api.app import create_app
+from market.runtime.metrics import Metrics
 from tests.support.access import code, header, refused
 from tests.support.market_parts import (
     RECIPE,
     sha256,
 )
-from tests.support.offline_market import World
+from tests.support.offline_market import DOMAIN, World
 
 HASH = "0x" + "ab" * 32
 
@@ -123,3 +125,42 @@ def test_the_client_waits_when_it_is_told_to(world: World, monkeypatch: pytest.M
         world.api.info()
     assert caught.value.code == Code.TOO_MANY_REQUESTS
     assert slept == [7, 8]
+
+
+def test_of_an_account_without_code_the_chain_is_asked_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def get_code(address: str) -> bytes:
+        asked.append(address)
+        return b""
+
+    monkeypatch.setattr(world.chain.w3.eth, "get_code", get_code)
+    for second in range(20):
+        token = AccessToken(account=world.client.address, scope="write", valid_until=int(time.time()) + 60 + second)
+        signed = SignedToken(token=token, signature=token.sign(DOMAIN, world.stranger))
+        response = world.api._http.get("/v1/info", headers={"authorization": f"{SCHEME} {signed.encode()}"})
+        assert (response.status_code, response.json()["code"]) == (401, "access_token_invalid")
+    assert asked == [world.client.address]
+    assert world.api_of(world.client).has_blob(sha256(RECIPE))  # which needs no question
+
+
+def test_pages_of_other_origins(world: World) -> None:
+    """None, but those that the operator names."""
+    asks = {"origin": "https://example.org", "access-control-request-method": "POST"}
+    asks["access-control-request-headers"] = "authorization,content-type,idempotency-key"
+    closed = world.api._http.options("/v1/quote", headers=asks)
+    assert "access-control-allow-origin" not in closed.headers
+    assert "access-control-allow-origin" not in world.api._http.get("/v1/info", headers=asks).headers
+    world.context.settings = world.context.settings.model_copy(update={"cors_origins": ("https://example.org",)})
+    world.context.metrics = Metrics()
+    with TestClient(create_app(world.context), base_url="http://market.test") as http:
+        preflight = http.options("/v1/quote", headers=asks)
+        assert preflight.status_code == 200
+        for response in (preflight, http.get("/v1/info", headers=asks), http.get("/v1/nothing", headers=asks)):
+            assert response.headers["access-control-allow-origin"] == "https://example.org"
+        allowed = preflight.headers["access-control-allow-headers"].lower()
+        assert all(name in allowed for name in ("authorization", "content-type", "idempotency-key", "range"))
+        exposed = http.get("/v1/nothing", headers=asks).headers["access-control-expose-headers"].lower()
+        assert "retry-after" in exposed and "x-request-id" in exposed
+        other = http.get("/v1/info", headers={"origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in other.headers

@@ -78,7 +78,7 @@ def test_each_list_goes_on_without_it(world: World) -> None:
         ask = session.get_one(AskRow, asks[0])
         ask.resources = ask.resources | {"gpus": 99}
         session.exec(select(ReportRow)).first().kind = "nothing"  # type: ignore[union-attr]
-    assert [one.id for one in world.api.jobs()] == [job]
+    assert [one.id for one in world.api.jobs()] == [job, second]  # lists have no specs
     assert [one.id for one in world.api.asks()] == [asks[1]]
     assert [one.report.n for one in world.api.release_requests(world.client.address)] == [2]
     with world.context.db.reading() as session:
@@ -93,4 +93,7 @@ def test_a_lease_of_a_job_that_can_not_be_read_hides_no_other(world: World) -> N
     bad, good = world.lease(), world.lease(bid=world.bid(nonce=5))
     with world.context.db.session() as session:
         spoil_spec(session, bad.bid)
-    assert [one.id for one in world.api.leases(live=True)] == [good.id]
+    assert {one.id for one in world.api.leases(live=True)} == {bad.id, good.id}  # lists have no specs
+    assert world.api.lease(good.id).spec == world.spec
+    with pytest.raises(Problem, match=f"lease {bad.id} can't be read"):
+        world.api.lease(bad.id)
