@@ -3,6 +3,7 @@
 docs/epochs.md says what others can check of it, and why it is in this order.
 """
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,8 @@ from sqlmodel import Session, col, select
 from contracts.types import to_hex
 from market.auction.announcement import announce, check_status, draw_coin
 from market.auction.open_leases import open_matches
-from market.auction.order_book import OrderBook, Snapshot
+from market.auction.order_book import NEVER, OrderBook, Snapshot
+from market.auction.pacing import Pacing
 from market.auction.wait_reasons import WaitReasons, wait_reason
 from market.chain.accounts import FollowedAccounts
 from market.matching import Book, Resting, Result, clear, touched
@@ -35,8 +37,12 @@ def run_clearing(context: Context, stop: threading.Event) -> None:
     clearing = Clearing(context)
 
     def timed(context: Context) -> None:
-        with context.metrics.clearing.time():
-            clearing.epoch(stop)
+        if wait := clearing.pacing.wait():
+            context.metrics.epochs_delayed.inc()
+            stop.wait(wait)
+        if context.leads and not stop.is_set():
+            with context.metrics.clearing.time():
+                clearing.epoch(stop, paced=True)
 
     repeat(context, "clearing", timed, stop, context.settings.epoch_seconds)
 
@@ -61,18 +67,23 @@ class Clearing:
     """One process's auction. It keeps what need not be read or solved again."""
 
     context: Context
+    pacing: Pacing = field(init=False)
     _round: Round = Round()
     _order_book: OrderBook = field(init=False)
     _accounts: FollowedAccounts = field(init=False)
     _wait_reasons: WaitReasons = field(init=False)
 
     def __post_init__(self) -> None:
+        self.pacing = Pacing(self.context.settings.gas_per_hour)
         self._order_book = OrderBook(self.context)
         self._accounts = FollowedAccounts(self.context.chain)
         self._wait_reasons = WaitReasons(self.context)
 
-    def epoch(self, stop: threading.Event | None = None) -> EpochRow | None:
-        """One epoch; None if nothing was new: that costs nothing. Raises UserError."""
+    def epoch(self, stop: threading.Event | None = None, *, paced: bool = False) -> EpochRow | None:
+        """One epoch; None if nothing was new: that costs nothing. Raises UserError.
+
+        `paced`: none either that would match nothing, so soon after another one.
+        """
         context = self.context
         context.sending.settle()  # what a former leader is just opening
         self._go_on_from_former()
@@ -87,11 +98,15 @@ class Clearing:
                 return None  # a market that begins: its indexer has not stored a block yet
             snapshot = self._look(session)
         snapshot, book = self._usable(snapshot)
-        if not touched(book, before.resting):
+        vain_wait = self.pacing.vain_wait() if paced else 0.0
+        is_touched = touched(book, before.resting)
+        if not is_touched or vain_wait:
             result = clear(book, tick=tick(context.chain.decimals), before=before.resting)
-            self._wait_reasons.tell(_reasons(result, snapshot))
-            self._round = replace(before, seen=sight, seen_until=snapshot.settled_until)
-            return None
+            if not is_touched or not result.matches:  # whatever the coin, which only chooses between equals
+                self._wait_reasons.tell(_reasons(result, snapshot))
+                again = context.now() + math.ceil(vain_wait) if is_touched else NEVER
+                self._round = replace(before, seen=sight, seen_until=min(snapshot.settled_until, again))
+                return None
         return self._clear(stop or threading.Event())
 
     def _go_on_from_former(self) -> None:
@@ -105,13 +120,17 @@ class Clearing:
         follow = self._round.follow
         if newest is not None:
             if newest.status == "cleared":
-                open_matches(self.context, number)
+                open_matches(self.context, number, lambda gas: self._use("opening", gas))
             elif newest.status != "abandoned":
                 log.warning("clearing.abandoned", epoch=number)
                 with self.context.leading() as session:
                     self.context.accept(session, "abandoned", {"number": number})
             follow = int(self.context.chain.w3.eth.block_number)
         self._round = Round(number, follow=follow)
+
+    def _use(self, what: str, gas: int) -> None:
+        self.pacing.use(gas)
+        self.context.metrics.gas_used.labels(what).inc(gas)
 
     def _look(self, session: Session) -> Snapshot:
         snapshot = self._order_book.look(session, self.context.now())
@@ -144,6 +163,7 @@ class Clearing:
         snapshot, book = self._usable(snapshot)
         header, root = announce(context, number, snapshot)
         receipt = context.sending.send(context.chain.publish_epoch(number, root), key=f"epoch {number} {root}")
+        self._use("epoch", receipt["gasUsed"])
         seed_block, seed = draw_coin(context.chain, context.matcher, header, stop)
         result = clear(book, bytes.fromhex(seed[2:]), tick(context.chain.decimals), self._round.resting)
         left = {bid: str(why) for bid, why in result.reasons.items()}
@@ -174,7 +194,8 @@ class Clearing:
             epoch: EpochRow = context.accept(session, "cleared", body)
         log.info("clearing.cleared", epoch=number, matches=len(result.matches), left=len(result.reasons))
         self._wait_reasons.tell(_reasons(result, snapshot))
-        follow = open_matches(context, number)
+        self.pacing.held(in_vain=not result.matches)
+        follow = open_matches(context, number, lambda gas: self._use("opening", gas))
         # Only now: after any trouble before this the next round goes on from what is stored.
         self._round = Round(number, result.resting, left, follow)
         return epoch

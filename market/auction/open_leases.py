@@ -1,6 +1,6 @@
 """Opening what an epoch has matched, or saying why the escrow refuses to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,11 @@ class _Opening:
     pair: SignedMatch  # with an index of rules that is not set yet
 
 
-def open_matches(context: Context, number: int) -> int:
-    """Open what epoch `number` has matched and nobody has opened yet. Returns the newest block with a lease of it."""
+def open_matches(context: Context, number: int, used: Callable[[int], None] = lambda gas: None) -> int:
+    """Open what epoch `number` has matched and nobody has opened yet. Returns the newest block with a lease of it.
+
+    `used` is told the gas of each transaction.
+    """
     with context.db.reading() as session:
         openings = _unopened(session, number)
     refused: dict[str, Refusal] = {}
@@ -40,6 +43,7 @@ def open_matches(context: Context, number: int) -> int:
     for at in range(0, len(openable), BATCH):
         part = openable[at : at + BATCH]
         receipt = context.sending.send(context.chain.open_batch(*_pairs(context, part)))
+        used(receipt["gasUsed"])
         happened = context.chain.events(receipt)
         skipped = {event.index: Refusal(event.reason) for event in happened if isinstance(event, events.Skipped)}
         refused |= {part[index].bid_id: reason for index, reason in skipped.items()}

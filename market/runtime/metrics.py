@@ -33,6 +33,12 @@ class Metrics:
             ["table"],
             registry=self.registry,
         )
+        self.gas_used = Counter(
+            "gpumarket_gas_used_total", "Gas of epochs and of openings", ["what"], registry=self.registry
+        )
+        self.epochs_delayed = Counter(
+            "gpumarket_epochs_delayed_total", "Epochs that waited for the gas budget", registry=self.registry
+        )
         self.collected = Counter(
             "gpumarket_collected_bytes_total", "Bytes of blobs that nobody needed any more", registry=self.registry
         )

@@ -37,6 +37,11 @@ class MarketSettings(OperatorSettings):
     key: str = Field("market", description="Name of the matcher's key, which opens the leases and earns the fee")
     fee: Uint64 = Field(0, description="Least fee per accepted checkpoint, in the token's smallest unit")
     epoch_seconds: float = Field(5.0, gt=0, description="Time from one clearing to the next")
+    gas_per_hour: int = Field(
+        30_000_000,
+        ge=100_000,
+        description="Gas that epochs and openings may use in an hour before epochs become rare (one a minute)",
+    )
     poll_seconds: float = Field(1.0, gt=0, description="Time between two looks for a new block")
     ready_seconds: float = Field(
         60, gt=0, description="/readyz says no when the chain could not be followed for so long"

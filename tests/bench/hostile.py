@@ -3,11 +3,13 @@
 healthz_max_s      longest wait for /healthz under any attack; and by attack, as healthz_max_s_NAME
 info_max_s         longest wait for /v1/info while the node is silent and strangers come with forged tokens
 memory_growth_mb   most that an attack has made a market's memory grow; and by attack
+approved_behind_bad_s   from an honest Claim to its Approval, behind checkpoints that are slow to check
 """
 
 from collections.abc import Iterator
 
 from tests.bench import Figure, report
+from tests.bench._slow_checks import approved_behind_bad
 from tests.bench._strangers import ATTACKS, Asking, Attack, forged_tokens
 from tests.bench._victim import victim
 
@@ -28,6 +30,7 @@ def measure() -> Iterator[Figure]:
             yield "info_max_s", asked, "s"
     yield "healthz_max_s", max(waits), "s"
     yield "memory_growth_mb", max(growths), "MB"
+    yield "approved_behind_bad_s", approved_behind_bad(), "s"
 
 
 def _under(attack: Attack) -> tuple[float, float, float | None]:

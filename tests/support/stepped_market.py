@@ -184,7 +184,7 @@ def lives(chain: Chain, folder: Path, people: list[LocalAccount], rules: Rules, 
         made.context.db.close()
 
 
-def clear(clearing: Clearing) -> EpochRow | None:
+def clear(clearing: Clearing, *, paced: bool = False) -> EpochRow | None:
     """One epoch of a market on a chain where blocks come with transactions only: somebody sends the one after."""
     chain, market = clearing.context.chain, clearing.context.matcher
     before, over = chain.newest_epoch(market), threading.Event()
@@ -199,7 +199,7 @@ def clear(clearing: Clearing) -> EpochRow | None:
     others = threading.Thread(target=next_block, daemon=True)
     others.start()
     try:
-        return clearing.epoch()
+        return clearing.epoch(paced=paced)
     finally:
         over.set()
         others.join()

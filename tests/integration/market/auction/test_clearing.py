@@ -256,3 +256,24 @@ def test_an_epoch_whose_block_a_reorganisation_took_back_is_given_up(market: Liv
     with patch.object(Clearing, "_clear", return_value=None):
         market.clearing.epoch()
     assert newest(market).status is EpochStatus.ABANDONED
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_asks_that_nobody_wants_cost_one_epoch(market: Lives) -> None:
+    """Each of them is new to a Bid that none of them suits; before, each cost the market an epoch."""
+    market.post_bid(max_price=1)
+    before = market.chain.newest_epoch(market.context.matcher)
+    for turn in range(5):
+        market.post_ask(market.providers[0], price_per_hour=3_600_000_000 + turn)
+        clear(market.clearing, paced=True)
+    assert market.chain.newest_epoch(market.context.matcher) == before + 1
+    waiting = next(market.api.jobs(status="pending"))
+    assert waiting.reason  # why, it is told all the same
+    # Who can be served waits for nothing.
+    job = market.post_bid()
+    clear(market.clearing, paced=True)
+    market.follow()
+    assert market.api.job(job.id).leases
+    used = market.context.metrics.registry.get_sample_value
+    assert (used("gpumarket_gas_used_total", {"what": "epoch"}) or 0) > 50_000
+    assert (used("gpumarket_gas_used_total", {"what": "opening"}) or 0) > 50_000
