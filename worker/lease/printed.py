@@ -85,14 +85,14 @@ class Printed:
         self._on_disk = len(self._bytes)
         with suppress(OSError, UserError):
             if self._bytes:
-                write_atomically(self._path, self._sealed(self._bytes))
+                write_atomically(self._path, self._sealed(bytes(self._bytes)))
             else:
                 self._path.unlink(missing_ok=True)
 
     def _sealed(self, data: bytes) -> bytes:
         """As it stands on disk; of a sealed job a line. (Latin-1 has a character for each byte, and back.)"""
         key = self._job_key()
-        return bytes(data) if key is None else seal_text(data.decode("latin-1"), key).encode() + b"\n"
+        return data if key is None else seal_text(data.decode("latin-1"), key).encode() + b"\n"
 
     def _load(self) -> bytes:
         """What an earlier agent has left; nothing if it can't be read any more."""

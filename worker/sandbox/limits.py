@@ -112,6 +112,27 @@ def _check_memory_folders(pid: int, limits: Limits) -> None:
             raise Failure("disk", f"{folder} has over {limits.files} files", "write fewer files")
 
 
+def memory_exceeded(limits: Limits) -> Failure:
+    """What it is called that the kernel has ended a process in the run's control group."""
+    return Failure(
+        "memory",
+        f"the training process used all of its memory: {limits.memory_mb} MB are allowed, "
+        "with what the kernel holds for it and with its files in /tmp and /dev/shm",
+        MORE_MEMORY,
+    )
+
+
+def silence(limits: Limits, *, trains: bool) -> Failure:
+    """What it is called that nothing was heard for too long; `trains`: it had been ready."""
+    if trains:
+        message = f"no step or checkpoint was done within {limits.hang_seconds:g} s"
+        hint = "Do less in a step or in evaluate(); the log's end may tell what it waits for"
+    else:
+        message = f"the recipe was not ready to train after {limits.start_seconds:g} s"
+        hint = "Import and make less at the beginning, and do step 1 in less time"
+    return Failure("hang", message, f"this is the sandbox: it ends what takes that long. {hint}")
+
+
 def prefer_to_kill(pid: int) -> None:
     """If the machine runs out of memory, the kernel shall end the training process first, and not the worker."""
     seen: set[int] = set()

@@ -20,7 +20,7 @@ from worker.driver.nvml import GpuName
 from worker.sandbox import bubblewrap
 from worker.sandbox.bubblewrap import Program, Sandbox
 from worker.sandbox.gpus import granted, training_environment
-from worker.sandbox.limits import MORE_MEMORY, Limits, check_usage, prefer_to_kill
+from worker.sandbox.limits import MORE_MEMORY, Limits, check_usage, memory_exceeded, prefer_to_kill, silence
 from worker.sandbox.log import CappedLog
 from worker.sandbox.network import with_small_buffers
 from worker.sandbox.output import OutputFolder
@@ -234,9 +234,9 @@ class Runner:
                     process.wait(0 if isinstance(self._end, Failed) else GRACE_SECONDS)
                 return None
             if self._due is not None and time.monotonic() > self._due:
-                return self._fail(self._silence())
+                return self._fail(silence(self.limits, trains=self._went))
             if self._sandbox.exceeded_memory():
-                return self._fail(self._too_much_memory())
+                return self._fail(memory_exceeded(self.limits))
             try:
                 check_usage(self._sandbox.members(process), self._output.path, self._watched)
             except Failure as failure:
@@ -252,7 +252,7 @@ class Runner:
                     raise Failure("protocol", f"the training process sent a line over {MAX_LINE} bytes")
                 message = self._conversation.hear(line)
                 if isinstance(message, Failed) and self._sandbox.exceeded_memory():
-                    raise self._too_much_memory()  # what it says then is what came of that
+                    raise memory_exceeded(self.limits)  # what it says then is what came of that
                 if isinstance(message, messages.Terminal):
                     return self._finish(message)
                 if isinstance(message, Checkpoint):
@@ -296,7 +296,7 @@ class Runner:
             pass  # it has ended: the supervisor will notice
 
     def _fail(self, failure: Failure) -> None:
-        self._finish(Failed(kind=failure.kind, message=failure.message[:4_000], hint=failure.hint))
+        self._finish(_as_failed(failure))
 
     def _finish(self, message: Message) -> None:
         """Takes the first last message there is."""
@@ -360,8 +360,7 @@ class Runner:
         killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL)
         # A container's limit makes the kernel kill; under bubblewrap it is `check_usage` that ends what is too big.
         if self._sandbox.exceeded_memory():
-            over = self._too_much_memory()
-            return Failed(kind=over.kind, message=over.message, hint=over.hint)
+            return _as_failed(memory_exceeded(self.limits))
         if any(mark in tail for mark in MEMORY_MARKS) or (killed and self.sandbox == "podman"):
             message = f"the training process ran out of memory (code {code})"
             return Failed(kind="memory", message=message, hint=MORE_MEMORY)
@@ -373,25 +372,9 @@ class Runner:
         last_line = next((line for line in reversed(tail.splitlines()) if line.strip()), "nothing in its log")
         return Failed(kind="exit", message=f"the training process ended with code {code}: {last_line[:500]}")
 
-    def _silence(self) -> Failure:
-        if not self._went:
-            message = f"the recipe was not ready to train after {self.limits.start_seconds:g} s"
-            hint = "import and make less at the beginning, and do step 1 in less time"
-        else:
-            message = f"no step or checkpoint was done within {self.limits.hang_seconds:g} s"
-            hint = "do less in a step or in evaluate(); the log's end may tell what it waits for"
-        if self.sandbox != "none":
-            hint = f"this is the sandbox: it ends what takes that long. {hint[0].upper()}{hint[1:]}"
-        return Failure("hang", message, hint)
 
-    def _too_much_memory(self) -> Failure:
-        allowed = self.limits.memory_mb
-        return Failure(
-            "memory",
-            f"the training process used all of its memory: {allowed} MB are allowed, "
-            "with what the kernel holds for it and with its files in /tmp and /dev/shm",
-            MORE_MEMORY,
-        )
+def _as_failed(failure: Failure) -> Failed:
+    return Failed(kind=failure.kind, message=failure.message[:4_000], hint=failure.hint)
 
 
 def _close_pipes(process: subprocess.Popen[bytes]) -> None:
