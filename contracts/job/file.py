@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from contracts.commitment import canonical_hash
 from contracts.errors import UserError
 from contracts.job.early_stop import Stop
 from contracts.job.spec import (
@@ -26,6 +27,7 @@ from contracts.job.spec import (
     first_problem,
 )
 from contracts.job.yaml_text import parse_yaml
+from contracts.types import to_hex
 
 AS_WRITTEN = ("name", "deadline", "max_price", "budget", "stake")  # no float may come between money and its text
 _PLAIN_DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?")
@@ -119,6 +121,9 @@ class JobFile(BaseModel):
     sealed: bool = Field(default=False, description="the market gets ciphertext only")
     # The offer. Amounts are whole tokens, as text, so that no float ever holds money.
     units: int | None = Field(default=None, ge=1, description="work units per checkpoint; `recipe measure` fills it")
+    units_of: str | None = Field(
+        default=None, max_length=80, description="hash of what they were counted of; `recipe measure` fills it"
+    )
     measured_on: MeasuredOn | None = Field(default=None, description="where they were; `recipe measure` fills it")
     max_price: Annotated[str | None, BeforeValidator(plain_price), AfterValidator(_plain_amount)] = Field(
         default=None, description="tokens per checkpoint at most, fee included"
@@ -194,6 +199,31 @@ def read_job(path: Path) -> tuple[JobFile, JobSpec]:
         raise UserError(f"can't read {path}: {error}", "A job file is YAML, in UTF-8.") from error
     job = parse_job_file(text, str(path))
     return job, pack(job, path.parent)
+
+
+def work_hash(spec: JobSpec, units: int) -> str:
+    """Of what a job's units depend on: its programs and their config, the steps of a checkpoint; and the number."""
+    what = {
+        "recipe": spec.recipe,
+        "config": spec.config,
+        "checkpoint_every": spec.checkpoint_every,
+        "programs": {name: ref.sha256 for name, ref in spec.files.items() if name.endswith(".py")},
+        "units": str(units),  # of any size
+    }
+    return to_hex(canonical_hash(what)[:8])
+
+
+def check_units(job: JobFile, spec: JobSpec, path: Path) -> None:
+    """Raises UserError if the units in job.yaml are those of another recipe or config; without `units_of` nobody knows.
+
+    `path`: of job.yaml or its folder, as the user wrote it.
+    """
+    if job.units is not None and job.units_of is not None and job.units_of != work_hash(spec, job.units):
+        raise UserError(
+            f"{path}: since its {job.units} units were counted, the recipe, its config, checkpoint_every or the number "
+            "itself has changed",
+            f"count them again: gpumarket recipe measure {path}; if the number is your own, delete the line `units_of`",
+        )
 
 
 def hash_file(path: Path) -> FileRef:

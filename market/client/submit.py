@@ -16,7 +16,7 @@ from contracts.api.client import MarketClient
 from contracts.api.grants import by_key, make_grant, public_key, publish_key
 from contracts.api.quotes import QuoteIn, QuoteOut
 from contracts.errors import UserError
-from contracts.job.file import JobFile, plain_price, read_job
+from contracts.job.file import JobFile, check_units, plain_price, read_job
 from contracts.job.sealing import new_job_key
 from contracts.job.spec import FileRef, JobSpec, first_problem
 from contracts.orders import Bid, Domain
@@ -70,6 +70,8 @@ def question(
     job, spec = read_job(path)
     if units is None and job.units is None:
         raise UserError(f"{path} has no `units` (work per checkpoint)", f"count them: gpumarket recipe measure {path}")
+    if units is None:
+        check_units(job, spec, path)
     return job, _question(
         str(path),
         client=client,

@@ -1,5 +1,6 @@
 """`gpumarket recipe new`: a folder to start from, which is there whole or not at all."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import typer
 from contracts.cli.output import Output, OutputOption, PlainConsole, console, say
 from contracts.errors import UserError
 from contracts.extras import needed_by
+from contracts.job.file import read_job, work_hash
 from contracts.strict_json import write_json
 from worker import recipes
 from worker.training.environment import environment_id
@@ -129,7 +131,21 @@ def _write_empty(folder: Path, name: str) -> list[str]:
 def _copy_example(name: str, folder: Path) -> list[str]:
     for file in ("recipe.py", "job.yaml"):
         shutil.copyfile(recipes.FOLDER / name / file, folder / file)
-    return ["recipe.py", "job.yaml", *(file.name for file in make_example_data(name, folder))]
+    made = make_example_data(name, folder)
+    job, spec = read_job(folder)
+    if job.units is not None:  # who changes the recipe is told at submit to measure it again
+        text = (folder / "job.yaml").read_text(encoding="utf-8")
+        (folder / "job.yaml").write_text(set_units_of(text, work_hash(spec, job.units)), encoding="utf-8")
+    return ["recipe.py", "job.yaml", *(file.name for file in made)]
+
+
+_UNITS = re.compile(r"^units:.*$", re.MULTILINE)
+_UNITS_OF = re.compile(r"^units_of:.*\n?", re.MULTILINE)
+
+
+def set_units_of(text: str, work: str) -> str:
+    """`text`, which has a line `units:`, with the hash of what they were counted of in the line below."""
+    return _UNITS.sub(lambda line: f'{line[0]}\nunits_of: "{work}"', _UNITS_OF.sub("", text), count=1)
 
 
 def make_example_data(name: str, folder: Path) -> list[Path]:

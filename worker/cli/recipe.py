@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 
 from contracts.cli.output import Output, OutputOption, PlainConsole, console, marked, say
 from contracts.errors import UserError
-from contracts.job.file import MeasuredOn, parse_job_file, read_job
+from contracts.job.file import MeasuredOn, parse_job_file, read_job, work_hash
 from contracts.job.spec import JobSpec, check_steps
 from contracts.strict_json import write_json
 from worker import recipes
@@ -93,7 +93,8 @@ def measure(
         units_per_hour=found.units_per_hour,
         seconds=float(f"{found.seconds:.3g}"),
     )
-    job_file.write_text(set_units(job_file.read_text(encoding="utf-8"), found.units, where), encoding="utf-8")
+    text = set_units(job_file.read_text(encoding="utf-8"), found.units, where)
+    job_file.write_text(new_recipe.set_units_of(text, work_hash(spec, found.units)), encoding="utf-8")
     ready = found.ready
     if output is Output.JSON:
         facts: dict[str, Any] = {

@@ -19,7 +19,7 @@ from worker.settings import ProviderSettings
 from worker.training.checkpoints import TakenCheckpoint
 from worker.training.failures import Failure
 
-TIMEOUT_SHARE = 0.25  # of a lease's timeout, at most, for all of it
+TIMEOUT_SHARE = 1 / 3  # of a lease's timeout, at most, for all of it
 LEAST_SECONDS = 10.0  # of steps, which each process may take however short a checkpoint is
 
 
@@ -55,8 +55,7 @@ class FirstSteps:
             stopped=self._stopped,
         )
         try:
-            seen, divergence = rehearsal.short(spec.step_of(file.made), spec.step_of(spec.checkpoints), state)
-            self._seen = replace(seen, states=[])
+            _, divergence = rehearsal.short(spec.step_of(file.made), spec.step_of(spec.checkpoints), state)
         except Cut:
             if not self._stopped():
                 self._log.info("rehearsal.cut", seconds=round(time.monotonic() - began, 1))
@@ -67,6 +66,7 @@ class FirstSteps:
             self._log.info("rehearsal.failed", problem=str(error))
             return
         finally:
+            self._seen = rehearsal.once and replace(rehearsal.once, states=[])
             rehearsal.remove()
         if divergence is not None:
             raise NotReproducible(divergence)

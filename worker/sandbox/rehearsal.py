@@ -74,14 +74,16 @@ class Rehearsal:
     until: float = math.inf
     seconds: float = math.inf
     stopped: Callable[[], bool] = lambda: False
+    once: Steps | None = None
 
     def short(self, before: int, last: int, state: Path | None) -> tuple[Steps, Divergence | None]:
         """The first steps after `before`, whose state is `state`; `last` is the job's last step.
 
-        Raises Cut, and Failure if the first process fails: training would, too.
+        Raises Cut, after which `once` may still tell what the first process did, and Failure if that fails: training
+        would, too.
         """
         half = max(1, min(STEPS, last - before) // 2)
-        once = self.train("once", before, half, min(2, last - before), state)
+        self.once = once = self.train("once", before, half, min(2, last - before), state)
         if len(once.states) < 2:
             return once, None
         middle = before + half

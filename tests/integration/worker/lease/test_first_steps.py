@@ -22,7 +22,7 @@ pytestmark = pytest.mark.mostly_sqlite
     ],
 )
 def test_what_does_not_repeat_is_given_back_before_a_claim(recipe: str, says: str, stage_of: StageOf) -> None:
-    stage = stage_of()
+    stage = stage_of(timeout=900)  # a share of it is what two more processes may take to start
     job = stage.submit(checkpoints=3, source=RESUMING, recipe=recipe)
     with stage.approving(), stage.agent(rehearsal_share=0.5):
         (report,) = wait_for(
@@ -34,7 +34,7 @@ def test_what_does_not_repeat_is_given_back_before_a_claim(recipe: str, says: st
 
 
 def test_what_repeats_is_trained_as_ever(stage_of: StageOf, tmp_path: Path) -> None:
-    stage = stage_of()
+    stage = stage_of(timeout=900)
     job = stage.submit(checkpoints=3, source=RESUMING, recipe="IntStep")
     with stage.approving(), stage.agent(once=True, rehearsal_share=0.5) as agent:
         agent.join(200)

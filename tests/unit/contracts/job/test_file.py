@@ -10,7 +10,7 @@ import pytest
 
 from contracts.errors import UserError
 from contracts.job.early_stop import Stop
-from contracts.job.file import JobFile, parse_job_file, read_job
+from contracts.job.file import JobFile, check_units, parse_job_file, read_job, work_hash
 from contracts.job.spec import Resources, check_url
 from tests.support import ROOT
 
@@ -193,6 +193,38 @@ def test_words_are_words_and_numbers_numbers() -> None:
         "lr": 0.001, "flag": "no", "true": "yes", "at": "12:30", "old": 100, "hex": 31, "none": None,
         "big": float("-inf"), "text": "1",
     }  # fmt: skip
+
+
+def test_units_of_another_recipe_are_told(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "files: [recipe.py, notes.txt]\nconfig: {lr: 1}\nunits: 12\n")
+    (folder / "notes.txt").write_text("one")
+    text = (folder / "job.yaml").read_text()
+    job, spec = read_job(folder)
+    check_units(job, spec, folder)  # nobody knows of what they are
+    measured = text + f'units_of: "{work_hash(spec, 12)}"\n'
+
+    def changed(text: str) -> str | None:
+        (folder / "job.yaml").write_text(text)
+        try:
+            check_units(*read_job(folder), folder)
+        except UserError as error:
+            assert f"gpumarket recipe measure {folder}" in str(error.hint)
+            return error.message
+        return None
+
+    assert changed(measured) is None
+    for same in (measured.replace("steps: 10", "steps: 20"), "seed: 5\n" + measured):
+        assert changed(same) is None
+    (folder / "notes.txt").write_text("other")
+    assert changed(measured) is None
+    for other in (
+        measured.replace("lr: 1", "lr: 2"),
+        measured.replace("checkpoint_every: 5", "checkpoint_every: 10"),
+        measured.replace("units: 12", "units: 13"),
+    ):
+        assert "the recipe, its config, checkpoint_every or the number itself has changed" in str(changed(other))
+    (folder / "recipe.py").write_text("class R: deeper = True\n")
+    assert "since its 12 units were counted" in str(changed(measured))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from contracts.errors import UserError
+from contracts.job.file import read_job, work_hash
 from contracts.orders import new_account
 from contracts.wallet import keys
 from market.client import submit
@@ -51,6 +52,15 @@ def prepare(world: World, folder: Path, **fields: Any) -> submit.Submission:
 def test_a_value_that_can_not_be(world: World, tmp_path: Path, fields: dict[str, Any], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         prepare(world, tmp_path, **fields)
+
+
+def test_units_of_another_recipe_are_refused(world: World, tmp_path: Path) -> None:
+    prepare(world, tmp_path)
+    _, spec = read_job(tmp_path)
+    prepare(world, tmp_path, units_of=work_hash(spec, 1000))
+    with pytest.raises(UserError, match="since its 2000 units were counted, the recipe, its config") as caught:
+        prepare(world, tmp_path, units_of=work_hash(spec, 1000), units=2000)
+    assert "gpumarket recipe measure" in str(caught.value.hint)
 
 
 def test_a_budget_is_kept_by_the_price(world: World, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from contracts.errors import UserError
 from contracts.job.file import MeasuredOn, parse_job_file
 from worker import recipes
+from worker.cli.new_recipe import set_units_of
 from worker.cli.recipe import set_units
 from worker.sandbox import bubblewrap
 from worker.training.environment import check_environment, environment_id
@@ -130,3 +131,9 @@ def test_units_are_written_and_all_else_left() -> None:
     by_hand = once.replace(place, "measured_on:\n  device: X\n  threads: 1\n")
     assert set_units(by_hand, 345, where) == once.replace("12", "345")
     assert set_units("name: a", 1, where) == f"name: a\nunits: 1\n{place}"
+
+
+def test_what_units_are_of_is_written_below_them() -> None:
+    once = set_units_of("a: 1\nunits: 12  # mine\nstake: 1\n", "0x12")
+    assert once == 'a: 1\nunits: 12  # mine\nunits_of: "0x12"\nstake: 1\n'
+    assert set_units_of(once, "0x34") == once.replace("0x12", "0x34")
