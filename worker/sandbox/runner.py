@@ -311,8 +311,6 @@ class Runner:
                 with contextlib.suppress(queue.Empty):
                     self._heard.get_nowait()
 
-    # Details
-
     def _program(self) -> Program:
         inside = self.sandbox != "none"
         inputs = {bubblewrap.JOB / file: self._job_folder / file for file in self.spec.files} if inside else {}
