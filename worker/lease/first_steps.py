@@ -20,6 +20,7 @@ from worker.training.checkpoints import TakenCheckpoint
 from worker.training.failures import Failure
 
 TIMEOUT_SHARE = 1 / 3  # of a lease's timeout, at most, for all of it
+LEFT_SECONDS = 60.0  # of the timeout, for the first checkpoint itself
 LEAST_SECONDS = 10.0  # of steps, which each process may take however short a checkpoint is
 
 
@@ -41,7 +42,8 @@ class FirstSteps:
     def rehearse(self, job: Job, state: Path | None, options: dict[str, Any]) -> None:
         """Trains them twice, if that is still to be done. `options`: the Runner's. Raises NotReproducible."""
         file, share = self._folder.file, self._settings.rehearsal_share
-        if share == 0 or file.rehearsed or file.made != file.base:
+        budget = min(TIMEOUT_SHARE * file.nums.timeout, file.nums.timeout - LEFT_SECONDS)
+        if share == 0 or budget <= 0 or file.rehearsed or file.made != file.base:
             return
         spec, began = job.spec, time.monotonic()
         usual = 3600 * job.bid.units / self._settings.units_per_hour  # for a checkpoint
@@ -50,7 +52,7 @@ class FirstSteps:
             self._folder.job_folder,
             self._folder.folder / "rehearsal",
             options,
-            until=began + TIMEOUT_SHARE * file.nums.timeout,
+            until=began + budget,
             seconds=max(LEAST_SECONDS, share * usual),
             stopped=self._stopped,
         )
