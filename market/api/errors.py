@@ -60,7 +60,10 @@ def problem_response(problem: Problem, headers: dict[str, str] | None = None) ->
 def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     def refused(request: Request, problem: Problem) -> Response:
-        log.info("api.refused", path=request.url.path, status=problem.status, code=problem.code, detail=problem.message)
+        # A question may be asked each second, and "not yet" is its ordinary answer; what comes too often is counted.
+        ordinary = problem.status in (404, 429) and request.method in ("GET", "HEAD")
+        told = {"path": request.url.path, "status": problem.status, "code": problem.code, "detail": problem.message}
+        (log.debug if ordinary else log.info)("api.refused", **told)
         return problem_response(problem, _headers(problem))
 
     @app.exception_handler(Replay)

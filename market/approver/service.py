@@ -83,6 +83,7 @@ class Approver:
         self._metrics = metrics or ApproverMetrics()
         self._problem_with_state = check_state
         self._turns, self._threads = Turns(at_once, self._provider_of), ThreadPool(max_workers=at_once)
+        self._skipped: dict[str, str] = {}  # why, by lease, as it was logged last
         self._under_way: dict[Future[None], LeaseTurn] = {}
         self._waits = False  # for the market
 
@@ -152,7 +153,9 @@ class Approver:
             raise
         except UserError as error:
             self._metrics.troubles.labels(self._key.address).inc()
-            log.warning("approver.skipped", lease=lease, problem=error.message)
+            if self._skipped.get(lease) != error.message:  # said once: it may be so in each round
+                self._skipped[lease] = error.message
+                log.warning("approver.skipped", lease=lease, problem=error.message, hint=error.hint)
         except Exception:
             self._metrics.troubles.labels(self._key.address).inc()
             log.exception("approver.failed", lease=lease)
@@ -193,6 +196,12 @@ class Approver:
         if n <= signed.n:
             if n == signed.n and reported.claim.tip == signed.tip:
                 self._post_approval(lease, signed)  # signed before, but the market has not got it
+            elif n == signed.n:
+                raise UserError(
+                    f"checkpoint {n} was approved with the tip {signed.tip}; its maker has put {reported.claim.tip} in "
+                    "its place since, and two tips of one checkpoint are never signed",
+                    "its maker can hand the first one in again",
+                )
             return
         if n > signed.n + 1:
             return  # the one before it comes first

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import requests
+from structlog.testing import capture_logs
 
 from contracts.api.problems import Code
 from market.api.app import create_app
@@ -158,3 +159,12 @@ def test_a_silent_node(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world.context, "account", silent)
     body = world.bid()
     world.refuses(lambda: world.api.post_bid(body), 503, Code.MARKET_NOT_READY)
+
+
+def test_an_ordinary_poll_is_no_line_of_the_log(world: World) -> None:
+    with capture_logs() as logs:
+        for path in ("/v1/jobs/0x" + "11" * 32, "/v1/keys/" + world.client.address, "/v1/info", "/v1/progress"):
+            world.api._http.get(path)
+        world.api._http.post("/v1/approvals", json={})
+        world.api._http.get("/v1/jobs?after=nothing")
+    assert {(line["event"], line["status"]) for line in logs if line["log_level"] != "debug"} == {("api.refused", 422)}

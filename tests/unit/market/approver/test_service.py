@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 import requests
 from nacl.public import PrivateKey
+from structlog.testing import capture_logs
 
 from contracts.errors import UserError
 from contracts.orders import new_account
@@ -72,3 +73,19 @@ def test_a_silent_chain_ends_the_round(approver: Approver, monkeypatch: pytest.M
     monkeypatch.setattr(approver, "_judge", silent)
     with pytest.raises(requests.ConnectionError):
         approver.approve_reported()
+
+
+def test_what_is_wrong_with_a_lease_is_said_once(approver: Approver, monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = {BAD: "no grant", GOOD: "replaced"}
+
+    def refuse(what: Any) -> None:
+        raise UserError(problems[what.lease])
+
+    monkeypatch.setattr(approver, "_judge", refuse)
+    with capture_logs() as logs:
+        for _ in range(3):
+            approver.approve_reported()
+        problems[BAD] = "another reason"
+        approver.approve_reported()
+    said = [(line["lease"], line["problem"]) for line in logs if line["event"] == "approver.skipped"]
+    assert sorted(said[:2]) == [(BAD, "no grant"), (GOOD, "replaced")] and said[2:] == [(BAD, "another reason")]
