@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 from contracts.api.access import SCHEME
+from contracts.job.spec import MAX_CONFIG
 from contracts.types import ZERO_HASH
 from tests.bench._victim import MEGABYTE, Victim
+from tests.support.market_parts import RECIPE, make_bid, make_spec, signed_bid
 
 CLIENT = "0x00000000000000000000000000000000000000AA"
 FILE = {"sha256": "0x" + "11" * 32, "size": 1}
@@ -177,6 +179,36 @@ def _ask_with_token(victim: Victim, number: int) -> None:
         connection.recv(1 << 16)
 
 
+# ------------------------------------------------------------------ records
+
+
+def large_jobs(victim: Victim) -> None:
+    """25 Bids as large as they may be, and then eight who read the lists."""
+    key = victim.rich_key(tokens=100)
+    recipe = victim.stage.home / "recipe.py"
+    recipe.write_bytes(RECIPE)
+    with victim.api(key) as api:
+        info, ref = api.info(), api.put_blob(recipe)
+        files = {f"{'d' * 200}/{number}": ref for number in range(900)} | {"recipe.py": ref}
+        for nonce in range(25):
+            spec = make_spec(files=files, config={"text": "x" * (MAX_CONFIG - 100), "nonce": nonce})
+            bid = make_bid(key, info.matcher, info.rules[0].rules, spec, nonce=nonce)
+            api.post_bid(signed_bid(bid, victim.chain.domain, key, spec))
+    paths = [f"/v1/jobs?limit=500&client={key.address}", "/v1/leases?limit=500", "/v1/epochs/1/bids?limit=500"]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(lambda number: read_all(victim, paths[number % len(paths)]), range(3 * AT_ONCE)))
+
+
+def read_all(victim: Victim, path: str) -> int:
+    """Bytes of the answer."""
+    size = 0
+    with _connected(victim) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
+        while data := connection.recv(1 << 16):
+            size += len(data)
+    return size
+
+
 class Asking:
     """Asks for something again and again beside an attack; `longest` is the longest wait in seconds."""
 
@@ -205,5 +237,5 @@ class Asking:
 
 ATTACKS: tuple[Attack, ...] = (
     quote_devices, unknown_keys, bad_files, small_lists, long_names,
-    long_url, many_headers, pipelined, endless_bodies, half_requests, forged_tokens,
+    long_url, many_headers, pipelined, endless_bodies, half_requests, forged_tokens, large_jobs,
 )  # fmt: skip
