@@ -21,6 +21,7 @@ from worker.pauses import Hours, parse_hours
 from worker.training.environment import Device
 
 SETTINGS_FILE = "provider.toml"
+DISK_MB = 20_480  # for a job, where nobody says otherwise
 GpuUuid = Annotated[str, Field(pattern=r"^(GPU|MIG)-[\w/-]{1,100}$")]  # as `nvidia-smi -L` shows them
 PAY_OVER_GAS = 2.0  # where nothing is said: at half of what a lease pays, gas is most of what it costs
 
@@ -112,7 +113,7 @@ class ProviderSettings(BaseModel):
         default=(), description="UUIDs (or NVML indices) of the GPUs that this key sells together"
     )
     threads: int = Field(default=1, ge=1)
-    disk_mb: int = Field(default=20_480, ge=1, description="for a job's files, and for its output")
+    disk_mb: int = Field(default=DISK_MB, ge=1, description="for a job's files, and for its output")
     all_disk_mb: int | None = Field(
         default=None, ge=1, description="for all leases of this key; no new one while the next might not fit"
     )

@@ -22,7 +22,7 @@ from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
 from contracts.chain.sending.sender import Sender
 from contracts.job.file import hash_file
-from contracts.job.spec import JobSpec
+from contracts.job.spec import JobSpec, Resources
 from contracts.orders import Bid, Rules
 from contracts.settings import Settings, write_config
 from contracts.types import to_hex
@@ -144,6 +144,7 @@ class Stage:
         nonce: int = 0,
         source: Path = SLOW,
         recipe: str = "Slow",
+        resources: Resources | None = None,
         **config: Any,
     ) -> str:
         """A job of so many checkpoints, four steps each, of a class of `source`. Returns its id."""
@@ -158,6 +159,7 @@ class Stage:
             seed=7,
             steps=4 * checkpoints,
             checkpoint_every=4,
+            resources=resources or Resources(),
         )
         self.market.put_blob(folder / "recipe.py")
         info = self.market.info()

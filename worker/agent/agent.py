@@ -18,21 +18,22 @@ from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.logs import Trouble
 from worker.agent.asks import CurrentAsk
+from worker.agent.copies import CopyWatch, PostedAsks
+from worker.agent.readiness import Readiness
 from worker.agent.sweep import Sweeper
 from worker.lease.discovery import discover
 from worker.lease.folder import LeaseFile, LeaseFolder, Store
 from worker.lease.run import MARKET_SECONDS, LeaseRun
 from worker.lease.tools import LeaseTools
 from worker.machine.presence import Presence
+from worker.machine.troubles import by_uuid
 from worker.pauses import Pause
-from worker.sandbox.limits import MB
 from worker.settings import ProviderSettings
 
 log = structlog.get_logger()
 SLICE_SECONDS = 0.2  # within which a signal is noticed
 SENDER_SECONDS = 60.0  # for a transaction to be mined
 COLLECT_SECONDS = 600.0  # between two looks for old traces
-DISK_SECONDS = 30.0  # between two looks at how much disk is taken
 BLIND_SECONDS = 60.0  # without a look at the chain, after which the standing Ask is withdrawn
 TELL_SECONDS = 30.0  # between two words on a long search
 HURRY_SHARE = 0.4  # of the grace time, left for transactions alone
@@ -52,18 +53,24 @@ class Agent:
         once: bool = False,
     ) -> None:
         """`own` is the encryption key that sealed jobs' keys are granted to."""
+        settings = by_uuid(settings)
         self._settings, self._chain, self._account, self._once = settings, chain, account, once
         self._store = Store(key)
+        self._wake = threading.Event()
         self._sender = Sender(chain, account, timeout=min(SENDER_SECONDS, max(5.0, settings.grace_seconds / 3)))
         self._market = MarketClient(settings.market_url, timeout=MARKET_SECONDS, attempts=1)
-        self._ask = CurrentAsk(settings, chain, self._sender, self._market, account, self._store)
+        posted = PostedAsks(self._store)
+        self._ask = CurrentAsk(settings, chain, self._sender, self._market, account, self._store, posted)
+        line = MarketClient(settings.market_url, timeout=MARKET_SECONDS, attempts=1)
+        self._copies = CopyWatch(line, chain, self._sender, posted, settings.poll_seconds, self._wake_up)
+        self._readiness = Readiness(settings, self._store, account.address, self._wake_up)
+        self._chain_trouble: str | None = None  # why leases can't be looked for
         self._runs: dict[str, LeaseRun] = {}
-        self._wake = threading.Event()
         self._stop_asked: float | None = None  # monotonic
         self._withdrawn = self._hurried = False
+        self._other_knows = False  # another agent with this key, that there are two of them
         self._done = 0
-        self._collect_at = self._measure_disk_at = 0.0  # monotonic
-        self._disk_is_there = True
+        self._collect_at = 0.0  # monotonic
         self._blind_since: float | None = None  # monotonic: since when leases can't be looked for
         self._tell_search_at = time.monotonic() + TELL_SECONDS
         self._backed_off: set[str] = set()  # leases that were refused
@@ -75,9 +82,10 @@ class Agent:
             sender=self._sender,
             account=account,
             encryption_key=own,
-            wake=self._wake.set,
+            wake=self._wake_up,
             uploads=_throttle(settings.upload_bytes),
             downloads=_throttle(settings.download_bytes),
+            machine_trouble=self._readiness.gpu_trouble,
         )
         self._presence = Presence(key, settings)
         self._paused: Pause | None = None  # why there is no training now
@@ -107,6 +115,8 @@ class Agent:
         try:
             log.info("agent.starts", provider=self._account.address, market=self._settings.market_url)
             self._heed_owner()
+            self._readiness.start()
+            self._copies.start()
             self._resume()
             if self._sweeper:
                 self._sweeper.start()
@@ -121,6 +131,8 @@ class Agent:
                 run.close()
             if self._sweeper:
                 self._sweeper.close()
+            self._copies.close()
+            self._readiness.close()
             self._market.close()
             lock.release()
             log.info("agent.ended", leases_done=self._done, leases_left=len(self._runs))
@@ -129,6 +141,8 @@ class Agent:
 
     def _round(self) -> None:
         self._heed_owner()
+        self._heed_machine()
+        self._leave_to_others()
         if not self.stopping:
             self._look_for_leases()
         if (self._paused or self._is_blind(BLIND_SECONDS)) and not self.stopping:
@@ -141,8 +155,7 @@ class Agent:
             self._turn(run)
         self._heed_refusals()
         self._clear_up()
-        if self._wants_work():
-            self._guarded("ask", self._ask.renew)
+        self._offer()
 
     def _turn(self, run: LeaseRun) -> None:
         try:
@@ -150,31 +163,54 @@ class Agent:
         except Exception:  # one lease's trouble, or a bug, must not cost another lease its money
             log.exception("lease.crashed", lease=run.folder.lease)
 
-    def _wants_work(self) -> bool:
-        active = sum(run.active for run in self._runs.values())
-        more = not self._once or (not self._runs and not self._done)
-        free = not self.stopping and self._paused is None and more and active < self._settings.max_active
-        return free and not self._is_blind() and self._has_disk()
-
     def _is_blind(self, seconds: float = 0.0) -> bool:
         """Whether leases can't be looked for, and for so long: one that is never seen costs a penalty."""
         return self._blind_since is not None and time.monotonic() >= self._blind_since + seconds
 
-    def _has_disk(self) -> bool:
-        """Whether one more job fits into what all of them may take."""
-        cap, job = self._settings.all_disk_mb, self._settings.disk_mb
-        if cap is None or time.monotonic() < self._measure_disk_at:
-            return self._disk_is_there
-        self._measure_disk_at = time.monotonic() + DISK_SECONDS
-        used = self._store.used_bytes() // MB
-        self._disk_is_there = used + job <= cap
-        if self._disk_is_there:
-            self._trouble.over("disk")
-        else:
-            self._trouble.at(
-                "disk", f"{used} MB are used of {cap}, and a job may take {job}: no Ask until there is room"
-            )
-        return self._disk_is_there
+    def _offer(self) -> None:
+        """Keeps an Ask in force while there is work to take and all that it sells is there; else none."""
+        reasons = self._reasons_to_wait()
+        if reasons is not None and not reasons and self._wants_work():
+            self._guarded("ask", self._ask.renew)
+            reasons = [self._ask.waits] if self._ask.waits else []
+        elif self._copies.evidence and not self._other_knows:
+            # Whoever notices first lets the other know by that.
+            self._other_knows = self._copies.other_knows or self._guarded("ask", self._ask.revoke)
+        elif self._readiness.machine_lacks() and not self._copies.evidence and self._has_room():
+            self._guarded("ask", self._ask.withdraw)
+        self._readiness.tell(reasons or [])
+
+    def _reasons_to_wait(self) -> list[str] | None:
+        """A sentence each; None while it is not known yet whether there are any."""
+        lacks = self._readiness.machine_lacks()
+        if lacks is None or not self._copies.looked:
+            return None
+        others = (self._copies.evidence, self._readiness.lacks_room(), self._chain_trouble)
+        return [*(reason for reason in others if reason), *lacks]
+
+    def _wants_work(self) -> bool:
+        more = not self._once or (not self._runs and not self._done)
+        return not self.stopping and self._paused is None and more and self._has_room()
+
+    def _has_room(self) -> bool:
+        """Whether another lease may come."""
+        return sum(run.active for run in self._runs.values()) < self._settings.max_active
+
+    def _heed_machine(self) -> None:
+        """What runs on a GPU that has gone will not come to an end."""
+        trouble = self._readiness.gpu_trouble()
+        if trouble is not None and trouble.dead:
+            for run in self._runs.values():
+                run.give_back(trouble)
+
+    def _leave_to_others(self) -> None:
+        """Lets go of leases that another agent of this key works on, as they are."""
+        for lease in self._copies.left & self._runs.keys():
+            log.error("lease.left", lease=lease, problem="another agent works on it with this key")
+            self._runs.pop(lease).close()
+        self._copies.leases = {
+            name: run.folder for name, run in self._runs.items() if run.folder.file.goal == "training"
+        }
 
     def _heed_owner(self) -> None:
         """Pauses and resumes all leases with the owner's wish, the weekly hours, and the machine's other users."""
@@ -193,6 +229,7 @@ class Agent:
         new = {run.folder.lease for run in self._runs.values() if run.refused} - self._backed_off
         if new and self._guarded("ask", self._ask.back_off):
             self._backed_off |= new
+            self._readiness.look_now()
 
     def _pause(self) -> None:
         ends = time.monotonic() + min([self._settings.poll_seconds, *(run.poll_seconds for run in self._runs.values())])
@@ -219,14 +256,15 @@ class Agent:
                 self._start(folder)
 
     def _look_for_leases(self) -> None:
-        problem = None
+        problem, chain, address = None, self._chain, self._account.address
         try:
-            for folder in discover(self._chain, self._account.address, self._store, self._tell_search):
+            for folder in discover(chain, address, self._store, self._tell_search, self._copies.is_ours):
                 self._start(folder)
         except NODE_AWAY as error:
             problem = f"{type(error).__name__}: {error}"[:500]
         except UserError as error:
             problem = error.message
+        self._chain_trouble = problem
         if problem is None:
             self._blind_since = None
             self._trouble.over("chain")
@@ -239,6 +277,9 @@ class Agent:
         if total and done < total and time.monotonic() > self._tell_search_at:
             self._tell_search_at = time.monotonic() + TELL_SECONDS
             log.info("chain.searched", provider=self._account.address, blocks=done, of=total)
+
+    def _wake_up(self) -> None:
+        self._wake.set()
 
     def _start(self, folder: LeaseFolder) -> None:
         run = LeaseRun(folder, self._tools, self._settings.sold(self._ask.min_pay).wants)

@@ -15,6 +15,7 @@ from contracts.clocks import REPORT_SECONDS, check_clocks
 from contracts.errors import UserError
 from contracts.logs import Trouble
 from contracts.orders import Ask
+from worker.agent.copies import PostedAsks
 from worker.agent.gas import GasPrice, least_pay
 from worker.lease.folder import Store
 from worker.lease.schedule import LeaseTiming
@@ -81,7 +82,9 @@ class CurrentAsk:
         market: MarketClient,
         account: LocalAccount,
         store: Store,
+        posted: PostedAsks | None = None,
     ) -> None:
+        self._posted = posted or PostedAsks(store)
         self._settings, self._chain, self._sender, self._market = settings, chain, sender, market
         self._account, self._store = account, store
         self._trouble = Trouble(log.bind(provider=account.address))
@@ -91,6 +94,13 @@ class CurrentAsk:
         self._raised_to = 0  # page, by this process: what a node says may be older
         self._refused = 0  # leases in a row
         self._not_before = 0.0  # monotonic
+        self.problem = ""  # why the newest could not be posted
+
+    @property
+    def waits(self) -> str:
+        """Why none is posted at the moment; empty if one is."""
+        left = self._not_before - time.monotonic()
+        return self.problem or (f"a lease was given back; the next Ask comes in {left:.0f} s" if left > 0 else "")
 
     @property
     def min_pay(self) -> int:
@@ -104,9 +114,11 @@ class CurrentAsk:
         try:
             self._post()
         except UserError as error:
+            self.problem = error.message
             self._trouble.at("ask", error.message)
             self._renew_at = time.monotonic() + min(5.0, self._settings.ask_seconds / 4)
         else:
+            self.problem = ""
             self._trouble.over("ask")
             self._renew_at = time.monotonic() + self._settings.ask_seconds / 2
 
@@ -121,6 +133,7 @@ class CurrentAsk:
         before = self.min_pay if self._valid_until > time.time() else min_pay
         self._page = max(self._page, page)
         self._store.write_state(ask_valid_until=ask.valid_until, ask_page=self._page, min_pay=min(before, min_pay))
+        self._posted.note(ask.digest(self._chain.domain), ask.valid_until)
         signature = ask.sign(self._chain.domain, self._account)
         body = AskIn(ask=ask, signature=signature, resources=self._settings.sold(min_pay))
         posted = self._market.post_ask(body)
@@ -166,8 +179,11 @@ class CurrentAsk:
     def withdraw(self) -> None:
         """No new lease from now on: cancels the Ask on chain, if it is still in force. Raises UserError."""
         self._renew_at = 0.0
-        if self._valid_until + CLOCK_SLACK < time.time():
-            return
+        if self._valid_until + CLOCK_SLACK >= time.time():
+            self.revoke()
+
+    def revoke(self) -> None:
+        """Cancels all of this key's Asks on chain, whoever posted them. Raises UserError."""
         # A node that lags behind gives the page of before. To leave that would leave the Ask in force; and it was left
         # before, under the same key, so that nothing would be sent at all.
         page = max(self._page, self._chain.account(self._account.address).page) + 1

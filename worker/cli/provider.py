@@ -26,6 +26,7 @@ from contracts.wallet.encryption_keys import unlock
 from worker.agent.agent import Agent
 from worker.agent.fleet import Fleet, read_lots, registered, stop_without_fleet
 from worker.cli import machine, money
+from worker.cli.estimate import estimate
 from worker.cli.machine import Keys, chosen
 from worker.cli.register import gas_of_an_hour, register
 from worker.cli.status import status_report, status_tables
@@ -36,6 +37,7 @@ from worker.settings import read_provider_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Offer this machine's GPUs and train.")
 app.command()(register)
+app.command()(estimate)
 
 
 @app.command()

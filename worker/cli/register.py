@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from contracts.amounts import parse_positive
+from contracts.amounts import format_amount, parse_positive
 from contracts.api.bodies import AskResources, Info
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
@@ -19,7 +19,7 @@ from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
 from contracts.cli.output import Output, OutputOption, PlainConsole, console, marked, say
 from contracts.errors import UserError
-from contracts.settings import load_settings
+from contracts.settings import home, load_settings
 from contracts.strict_json import write_json
 from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS
 from contracts.wallet import keys
@@ -28,11 +28,20 @@ from worker.agent.fleet import check_lots, read_lots, registered
 from worker.agent.gas import per_hour
 from worker.cli.options import Key, ask_to_go_on, facts
 from worker.driver.nvml import GpuName
+from worker.lease.folder import Store
 from worker.lease.schedule import LeaseTiming
 from worker.machine.hardware import Machine, probe
 from worker.onboarding import register as registration
+from worker.onboarding.busy import Neighbours, check_memory, check_room_to_measure, free_mb, room_for_jobs
+from worker.onboarding.prospects import Demand, read_demand
 from worker.sandbox.podman import chosen_sandbox
-from worker.settings import ProviderSettings, provider_settings_path, read_provider_settings, write_provider_settings
+from worker.settings import (
+    DISK_MB,
+    ProviderSettings,
+    provider_settings_path,
+    read_provider_settings,
+    write_provider_settings,
+)
 from worker.training.environment import Device
 
 
@@ -68,6 +77,9 @@ class Registration:
     address: str | None  # None: the key is not made yet
     need: registration.Needed
     settings: ProviderSettings
+    demand: Demand | None  # what the market says of such machines
+    busy: tuple[str, ...]  # who else used the machine while it was measured
+    restart: bool  # an agent runs, by the settings of before
 
 
 def register(
@@ -133,10 +145,15 @@ def _plan(options: RegisterOptions) -> Registration:
     config = load_settings(market_url=options.market)
     chain = connect(config)
     amount = partial(parse_positive, decimals=chain.decimals)
-    price_per_hour = amount(_asked(options.price, "--price", "Price in tokens per hour of training"))
+    price = None if options.price is None else amount(options.price)
+    if price is None and not sys.stdin.isatty():
+        raise UserError(
+            "--price is missing", "give whole tokens, such as --price 1.5; `provider estimate` suggests one"
+        )
     staked = amount(_asked(options.stake, "--stake", "Stake in tokens"))
     environments = registration.check_environments(options.environments or [])
-    with MarketClient(config.require("market_url")) as client:
+    market_url = config.require("market_url")
+    with MarketClient(market_url) as client:
         info = client.info()
     rules = registration.choose_rules(info, options.rules)
     key, address = registration.find_key(options.key)
@@ -145,10 +162,13 @@ def _plan(options: RegisterOptions) -> Registration:
         raise registration.how_to_get_tokens(chain, key, address or _make_key(key), need)
     former = read_provider_settings(key) if provider_settings_path(key).exists() else None
     machine, gpus, resources = _describe_machine(options, environments, former)
+    disk_mb = room_for_jobs(former.disk_mb if former else DISK_MB, chosen=former is not None)
+    units, busy = (options.units_per_hour, []) if options.units_per_hour else _measure(options, gpus)
+    demand = _demand(market_url, resources)
     settings = ProviderSettings(
-        market_url=config.require("market_url"),
-        price_per_hour=price_per_hour,
-        units_per_hour=options.units_per_hour or _measure(options, gpus),
+        market_url=market_url,
+        price_per_hour=price or amount(_asked_price(chain, demand, units)),
+        units_per_hour=units,
         max_stake=amount(options.max_stake) if options.max_stake else staked,
         rules_name=rules.name,
         rules=rules.rules,
@@ -156,12 +176,14 @@ def _plan(options: RegisterOptions) -> Registration:
         device="cuda" if gpus else "cpu",
         gpus=gpus,
         threads=options.threads,
+        disk_mb=disk_mb,
     )
     if former is not None:
         settings = settings.as_before(former)
     check_lots(read_lots([one for one in registered() if one != key]) | {key: settings}, machine)
     check_market_terms(info, chain, settings)
-    return Registration(chain, info, key, address, need, settings)
+    restart = former is not None and Store(key).is_running()
+    return Registration(chain, info, key, address, need, settings, demand, tuple(busy), restart)
 
 
 def _describe_machine(
@@ -182,25 +204,54 @@ def _describe_machine(
     resources = registration.describe(
         machine, environments, region, gpus, options.memory_mb, hosts=hosts, runtime=runtime
     )
+    check_memory(resources.memory_mb)
     return machine, gpus, resources
 
 
-def _measure(options: RegisterOptions, gpus: tuple[GpuName, ...]) -> int:
-    """Units an hour, beside a bar on the terminal."""
+def _measure(options: RegisterOptions, gpus: tuple[GpuName, ...]) -> tuple[int, list[str]]:
+    """Units an hour, beside a bar on the terminal; and who else used the machine meanwhile."""
     beside = console if options.output is Output.TABLE else PlainConsole(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
     seconds: float = options.measure_seconds
     device: Device = "cuda" if gpus else "cpu"
+    check_room_to_measure(device)
+    neighbours = Neighbours(gpus)
     with Progress(*columns, console=beside, transient=True) as progress:
         # Before the first measured step the process has to start and to warm up.
         task = progress.add_task("measuring the training speed", total=seconds + 5)
         began = time.monotonic()
-        found = registration.measured(
-            seconds, device, options.threads, gpus, lambda: progress.update(task, completed=time.monotonic() - began)
-        )
+
+        def watch() -> None:
+            progress.update(task, completed=time.monotonic() - began)
+            neighbours.look()
+
+        found = registration.measured(seconds, device, options.threads, gpus, watch)
     spread = f"fastest and slowest fifth {found.spread:.0%} apart"
     beside.print(f"trains {_per_hour(found.units_per_hour)}, {spread}", highlight=False, soft_wrap=True)
-    return found.units_per_hour
+    busy = list(neighbours.sentences())
+    for sentence in busy:
+        told = marked("[yellow]{}: the speed may be too low. Measure again when the machine is left alone[/]", sentence)
+        beside.print(told, highlight=False, soft_wrap=True)
+    return found.units_per_hour, busy
+
+
+def _demand(market_url: str, resources: AskResources) -> Demand | None:
+    """None if the market does not tell: nobody needs it to register."""
+    try:
+        with MarketClient(market_url, attempts=1) as market:
+            return read_demand(market, resources.device, resources.gpus)
+    except UserError:
+        return None
+
+
+def _asked_price(chain: Chain, demand: Demand | None, units_per_hour: int) -> str:
+    """As somebody types it, with what the market suggests in its place."""
+    suggested = demand and demand.suggestion(units_per_hour)
+    question = f"Price in {chain.symbol} per hour of training"
+    if not suggested:
+        return str(typer.prompt(f"{question} (nobody offers a machine here to compare with)"))
+    default = format_amount(suggested.price, chain.decimals)
+    return str(typer.prompt(f"{question} ({suggested.source}; `provider estimate` tells more)", default=default))
 
 
 def _asked(given: str | None, option: str, question: str) -> str:
@@ -227,12 +278,16 @@ def _carry_out(planned: Registration, yes: bool) -> Path:
 
 
 def _print_json(planned: Registration, dry_run: bool) -> None:
+    suggested = planned.demand and planned.demand.suggestion(planned.settings.units_per_hour)
     told = {
         "key": planned.key,
         "provider": planned.address,
         "dry_run": dry_run,
         "deposit": str(planned.need.deposit),
         "missing": str(planned.need.missing),
+        "suggested_price": str(suggested.price) if suggested else None,
+        "busy": planned.busy,
+        "restart": planned.restart,
         "offer": planned.settings.model_dump(mode="json"),
     }
     print(write_json(told, indent=2))
@@ -246,7 +301,12 @@ def _say_what_was_done(planned: Registration, path: Path | None) -> None:
     if planned.need.deposit:
         say(f"deposited {planned.chain.format_amount(planned.need.deposit)}")
     say(f"wrote {path}")
-    say(f"next: gpumarket provider start --key {planned.key}   (posts the Ask, and works until you stop it)")
+    if planned.restart:
+        told = marked("[yellow]the agent of '{}' still runs by the settings of before: restart it[/]", planned.key)
+        say(told)
+        say("(Ctrl-C or SIGTERM, then `provider start`; as a service: systemctl restart gpumarket-provider)")
+    else:
+        say(f"next: gpumarket provider start --key {planned.key}   (posts the Ask, and works until you stop it)")
 
 
 def _show(planned: Registration) -> None:
@@ -274,7 +334,8 @@ def _ask_facts(planned: Registration) -> Mapping[str, str]:
         "environment": ", ".join(resources.environments),
         "fetches files from": ", ".join(resources.hosts) or "the market only (--allow-host)",
         "sandbox": sandboxed,
-        "price": f"{chain.format_amount(ask.price_per_hour)} an hour",
+        "price": f"{chain.format_amount(ask.price_per_hour)} an hour" + _compared(planned),
+        "disk": f"{settings.disk_mb:,} MB a job, of {free_mb(home()):,} MB free",
         "gas": gas_of_an_hour(chain, settings),
         "speed": _per_hour(ask.units_per_hour),
         "stake": f"at most {chain.format_amount(ask.max_stake)} a lease, {ask.max_active} at a time",
@@ -284,6 +345,11 @@ def _ask_facts(planned: Registration) -> Mapping[str, str]:
         "good for": f"{settings.ask_seconds} s, then made anew while the agent runs",
         "deposit now": chain.format_amount(deposit) if deposit else "nothing, the stake is there",
     }
+
+
+def _compared(planned: Registration) -> str:
+    suggested = planned.demand and planned.demand.suggestion(planned.settings.units_per_hour)
+    return f"; {planned.chain.format_amount(suggested.price)}: {suggested.source}" if suggested else ""
 
 
 def gas_of_an_hour(chain: Chain, settings: ProviderSettings) -> str:

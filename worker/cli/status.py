@@ -1,6 +1,7 @@
 """What `gpumarket provider status` shows: the chain's word where it has one, the agent's files for the rest."""
 
 import math
+import textwrap
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,9 +17,12 @@ from contracts.terms import Phase
 from contracts.wallet import keys
 from worker.lease.folder import LeaseFile, LeaseFolder, Store
 from worker.machine.presence import read_wish
+from worker.machine.troubles import disk_trouble, environment_trouble, gpu_trouble
 from worker.pauses import decide
 from worker.sandbox.podman import chosen_sandbox
 from worker.settings import ProviderSettings, provider_settings_path, read_provider_settings
+
+REASON_COLUMNS = 56  # beside the names, on a terminal of 80
 
 
 def status_report(chain: Chain, store: Store, key: str) -> dict[str, Any]:
@@ -36,6 +40,7 @@ def status_report(chain: Chain, store: Store, key: str) -> dict[str, Any]:
         "provider": address,
         "agent": "running" if store.is_running() else "stopped",
         "paused": _paused(key, settings),
+        "waits": _why_no_ask(store, settings),
         "sandbox": runtime.kind if problem is None else f"none ({problem})",
         "held": str(chain.token_balance(address)),
         "free": str(account.free),
@@ -49,6 +54,14 @@ def status_report(chain: Chain, store: Store, key: str) -> dict[str, Any]:
         "live": leases,
         "ended": ended,
     }
+
+
+def _why_no_ask(store: Store, settings: ProviderSettings | None) -> list[str]:
+    """What the running agent says; of one that does not run, what it would find."""
+    if store.is_running():
+        return [str(reason) for reason in store.read_state().get("waits", [])]
+    looks = (gpu_trouble, environment_trouble, disk_trouble) if settings else ()
+    return [f"{found.what} ({found.mend})" for look in looks if settings and (found := look(settings))]
 
 
 def _lease(chain: Chain, folder: LeaseFolder) -> dict[str, Any]:
@@ -134,6 +147,8 @@ def _facts(report: dict[str, Any]) -> Table:
         rows["earned, not final yet"] = _tokens(report, report["unfinal"])
     if report["paused"]:
         rows["paused"] = report["paused"]
+    if report["waits"]:
+        rows["no Ask"] = "\n".join(textwrap.fill(reason, REASON_COLUMNS) for reason in report["waits"])
     if int(report["penalties"]):
         rows["penalties"] = _tokens(report, report["penalties"])
     for what, value in rows.items():
@@ -147,7 +162,7 @@ def _lots(reports: Sequence[dict[str, Any]]) -> Table:
     for report in reports:
         shown.add_row(
             report["key"],
-            report["agent"] + (", paused" if report["paused"] else ""),
+            report["agent"] + (", paused" if report["paused"] else ", no Ask" if report["waits"] else ""),
             *(_tokens(report, report[name]) for name in money),
             *(str(len(report[name])) for name in ("live", "ended")),
         )

@@ -1,6 +1,6 @@
 """Finds this provider's leases on chain, and checks what the market says about them before a byte of it is used."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from contracts.api.bodies import AskResources
 from contracts.api.client import MarketClient
@@ -15,25 +15,32 @@ from contracts.progress_bar import Watch, nobody
 from contracts.terms import Nums, Phase, StateWord
 from worker.lease.folder import Job, LeaseFile, LeaseFolder, Store
 from worker.training.environment import check_environment
+from worker.training.failures import Failure
 
 LIVE = (Phase.ACTIVE, Phase.CLOSING, Phase.CHALLENGED)
 
 
-class Unfit(UserError):
+class Unfit(Failure):
     """This machine can't do the job, whatever the market thought."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__("machine", message)
 
-def discover(chain: Chain, provider: str, store: Store, watch: Watch = nobody) -> Iterator[LeaseFolder]:
+
+def discover(
+    chain: Chain, provider: str, store: Store, watch: Watch = nobody, is_ours: Callable[[str], bool] = lambda ask: True
+) -> Iterator[LeaseFolder]:
     """Makes a folder for each live lease of this provider that has none yet. One that had vanished may come again.
 
-    Where the node breaks off, the next look goes on. Raises what an unreachable node raises.
+    `is_ours`: of an Ask's id, whether it was not another agent of the same key that posted it. Where the node breaks
+    off, the next look goes on. Raises what an unreachable node raises.
     """
     newest = int(chain.w3.eth.block_number)
     followed = int(store.read_state().get("followed", 0))
     first = max(chain.settings.deploy_block, min(followed, newest) - KEPT_BLOCKS)
     for found in opened_by(chain, provider, first, newest, watch):
         for event in found.events:
-            yield from _taken_up(chain, store, event)
+            yield from _taken_up(chain, store, event, is_ours)
         if found.end > followed:
             followed = found.end
             store.write_state(followed=followed)
@@ -41,11 +48,11 @@ def discover(chain: Chain, provider: str, store: Store, watch: Watch = nobody) -
         store.write_state(followed=newest)
 
 
-def _taken_up(chain: Chain, store: Store, event: Opened) -> Iterator[LeaseFolder]:
+def _taken_up(chain: Chain, store: Store, event: Opened, is_ours: Callable[[str], bool]) -> Iterator[LeaseFolder]:
     folder = store.load(event.lease)
     if (folder is None and not store.is_over(event.lease)) or (folder and folder.file.vanished):
         state = chain.state(event.lease)
-        if state.phase in LIVE and folder is None:
+        if state.phase in LIVE and folder is None and is_ours(event.ask):
             yield store.create(event.lease, lease_file(event, state))
         elif state.phase in LIVE and folder:
             folder.update(goal="training", reason="", vanished=False, over_since=None)
@@ -101,7 +108,7 @@ def check_wanted(wants: Wants, job: Job, nums: Nums) -> None:
 
 
 def check_fit(spec: JobSpec, have: AskResources, units_per_hour: int, disk_mb: int) -> None:
-    """Raises Unfit or UserError if the job needs what this machine has not offered."""
+    """Raises Unfit or Failure("machine") if the job needs what this machine has not offered."""
     check_environment(spec.environment)
     need = spec.resources
     wants = [

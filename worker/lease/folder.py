@@ -102,6 +102,11 @@ class LeaseFile(BaseModel):
         return max(self.accepted, self.approval.approval.n if self.approval else 0)
 
     @property
+    def failed(self) -> bool:
+        """Releases because the next checkpoint can't be made."""
+        return self.stops == "failed"
+
+    @property
     def earned(self) -> int:
         return (self.settled - self.nums.start) * self.nums.price
 

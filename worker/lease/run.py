@@ -23,6 +23,7 @@ from worker.lease.schedule import Action, must_give_up
 from worker.lease.settlement import Settlement, Turn
 from worker.lease.tools import LeaseTools, lease_timing
 from worker.lease.trainer import Training
+from worker.machine.troubles import MachineTrouble
 from worker.pauses import Pause, can_hold
 from worker.training.failures import Failure
 from worker.training.messages import Done, Stopped
@@ -64,7 +65,7 @@ class LeaseRun:
         self._stopping = False
         self._pause: Pause | None = None
         self._absent = False  # a reorganisation has taken the lease away
-        self.refused = False
+        self.refused = False  # given back, so that another one of its kind must not come at once
         self._last: Turn | None = None
 
     def _new_training(self) -> Training:
@@ -105,6 +106,13 @@ class LeaseRun:
             self.folder.release(STOPPED, since=0)
         elif self.folder.file.goal == "releasing":
             self.folder.update(releasing_since=0)
+
+    def give_back(self, trouble: MachineTrouble) -> None:
+        """Ends a lease that this machine can't work on any more."""
+        if self.folder.file.goal == "training":
+            self.training.kill()
+            self.refused = True
+            self._release(f"machine: {trouble.what}", stops="machine")
 
     def pause(self, why: Pause) -> None:
         """Stops training as `stop` does, but keeps the lease if its clock allows for that."""
@@ -176,6 +184,9 @@ class LeaseRun:
             self._release(_reason(ended), stops="units")
         elif isinstance(ended, NotReproducible):
             self._give_up("training.not_reproducible", ended, "random")
+        elif isinstance(ended, Failure) and ended.kind == "machine":
+            self.refused = True
+            self._give_up("lease.given_back", ended, "machine")
         elif isinstance(ended, UserError):
             self._give_up("training.failed", ended, "failed")
         elif self._stopping:
@@ -238,8 +249,13 @@ class LeaseRun:
             turn.state, file.nums, self.settlement.progress(), self._timing, turn.now, left
         ):
             self._log.warning("lease.gives_up", seconds_to_checkpoint=left and round(left, 1), **self._place())
-            silence = self.training.hang(file.nums.timeout)
-            if silence is None:
+            silence, trouble = self.training.hang(file.nums.timeout), self._tools.machine_trouble()
+            if self.training.waits_for:
+                self.training.stop()
+                self._release(f"machine: can't begin: {self.training.waits_for}", stops="machine")
+            elif silence is not None and trouble is not None:
+                self.give_back(trouble)
+            elif silence is None:
                 self.training.stop()
                 # Not `failed`: the recipe is not to blame. A market offers the job to others first.
                 self._release("the next checkpoint would come after the deadline")

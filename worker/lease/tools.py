@@ -14,6 +14,7 @@ from contracts.chain.clock import ChainClock
 from contracts.chain.sending.sender import Sender
 from contracts.orders import Domain
 from worker.lease.schedule import LeaseTiming
+from worker.machine.troubles import MachineTrouble
 from worker.settings import ProviderSettings
 
 
@@ -30,6 +31,7 @@ class LeaseTools:
     wake: Callable[[], None]  # tells the agent that there is something to look at
     uploads: Throttle | None = None
     downloads: Throttle | None = None
+    machine_trouble: Callable[[], MachineTrouble | None] = lambda: None  # what is known to be wrong with the GPUs
 
     @property
     def domain(self) -> Domain:

@@ -33,6 +33,7 @@ from worker.lease.overrun import WorkMeter, WorkWatch
 from worker.lease.pace import Pace
 from worker.lease.printed import Printed
 from worker.lease.tools import LeaseTools
+from worker.machine.blame import judged
 from worker.machine.contention import Contention
 from worker.sandbox.limits import Limits
 from worker.sandbox.podman import chosen_sandbox
@@ -78,6 +79,7 @@ class Training(threading.Thread):
         self._metrics: list[dict[str, float]] = []  # of checkpoints 1 .. made, for the job's early stop
         self.early_stop: str | None = None  # why the job is over, if it is before its last checkpoint
         self.ended: Done | Stopped | UserError | None = None
+        self.waits_for: str | None = None  # why market or node can't be asked, while nothing can begin for that
         self.pace: Pace | None = None
 
     # ------------------------------------------------------------- from other threads
@@ -108,15 +110,21 @@ class Training(threading.Thread):
     # ------------------------------------------------------------- the thread
 
     def run(self) -> None:
+        ended: Done | Stopped | UserError
         try:
             job = self._retried(self._prepare)
             self._await_finality()
-            self.ended = self._train(job) if job and not self._must_stop() else Stopped(step=0)
+            ended = self._train(job) if job and not self._must_stop() else Stopped(step=0)
         except UserError as error:
-            self.ended = error
+            ended = error
+        except OSError as error:  # files and processes of ours, not the recipe's
+            ended = Failure("machine", f"this machine's files or processes fail: {error}")
         except Exception as error:  # a bug of ours must end the lease, not leave it hanging
             self._log.exception("training.crashed")
-            self.ended = Failure("exit", f"the worker failed: {type(error).__name__}: {error}")
+            ended = Failure("exit", f"the worker failed: {type(error).__name__}: {error}")
+        if isinstance(ended, UserError) and not self._killed.is_set():
+            ended = judged(ended, self._settings, began=self.pace is not None)
+        self.ended = ended
         self._wake()
 
     def _retried(self, prepare: Callable[[], Job]) -> Job | None:
@@ -124,13 +132,17 @@ class Training(threading.Thread):
         pause, longest = RETRY_SECONDS
         while not self._must_stop():
             try:
-                return prepare()
+                job = prepare()
+                self.waits_for = None
+                return job
             except Interrupted:
                 return None
             except (Unreachable, *NODE_AWAY) as error:
+                self.waits_for = str(error)
                 self._log.warning("lease.waits", problem=str(error), retry_in=pause)
             except Problem as problem:
                 # The market follows the chain a little later than we do; a blob may still be on its way.
+                self.waits_for = None
                 self._log.warning("lease.waits", problem=problem.message, code=problem.code, retry_in=pause)
             self._killed.wait(pause if not self._must_stop() else 0)
             pause = min(2 * pause, longest)

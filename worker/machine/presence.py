@@ -27,7 +27,7 @@ class Presence:
     def __init__(self, key: str, settings: ProviderSettings) -> None:
         self._key, self._settings = key, settings
         self._root = int(os.environ.get(FLEET, os.getpid()))
-        self._cpu: tuple[float, float, float] | None = None  # monotonic; CPU seconds of all, and of ours
+        self._others_cpu = OthersCpu(self._root)
         self._busy: str | None = None
         self._look_at = self._quiet_at = 0.0  # monotonic
 
@@ -45,7 +45,7 @@ class Presence:
         rules = self._settings.owner
         if rules.typed_seconds is not None and (since := seconds_since_typed()) < rules.typed_seconds:
             return f"somebody typed {since:.0f} s ago"
-        if rules.others_cpu is not None and (share := self._others_cpu()) > rules.others_cpu:
+        if rules.others_cpu is not None and (share := self._others_cpu.share()) > rules.others_cpu:
             return f"other programs use {share:.0%} of the CPU"
         if rules.others_gpu and self._settings.device == "cuda":
             strangers = gpu_processes(self._settings.gpu_names) - {process.pid for process in descendants(self._root)}
@@ -53,15 +53,23 @@ class Presence:
                 return f"process {min(strangers)} computes on the GPU"
         return None
 
-    def _others_cpu(self) -> float:
-        """Share of all cores that was not idle since the last look, and not ours."""
-        before = self._cpu
+
+class OthersCpu:
+    """How much of the CPU goes to processes that are not below `root`."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._before: tuple[float, float, float] | None = None  # monotonic; CPU seconds of all, and of ours
+
+    def share(self) -> float:
+        """Of all cores together, since it was last asked; 0 at first."""
+        before = self._before
         times = psutil.cpu_times()
         everything = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
-        self._cpu = time.monotonic(), everything, cpu_seconds(self._root)
+        self._before = time.monotonic(), everything, cpu_seconds(self._root)
         if before is None:
             return 0.0
-        seconds, all_used, ours = (new - old for new, old in zip(self._cpu, before, strict=True))
+        seconds, all_used, ours = (new - old for new, old in zip(self._before, before, strict=True))
         return max(0.0, all_used - ours) / max(seconds, 0.001) / (psutil.cpu_count() or 1)
 
 

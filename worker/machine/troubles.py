@@ -98,3 +98,19 @@ def machine_troubles(settings: ProviderSettings) -> list[MachineTrouble]:
     """All of them, looked at now; none if the machine is as its Ask says."""
     looks = (gpu_trouble, sandbox_trouble, environment_trouble, disk_trouble)
     return [trouble for look in looks if (trouble := look(settings))]
+
+
+def by_uuid(settings: ProviderSettings) -> ProviderSettings:
+    """The same lot with its GPUs named by UUID: an index is another card's when one is lost or added.
+
+    As it was while the driver does not answer.
+    """
+    if settings.device == "cpu":
+        return settings
+    try:
+        gpus = read_gpus() or ()
+    except NoAnswer:
+        return settings
+    found = (named(gpus, name) for name in settings.gpu_names)
+    names = tuple((gpu and gpu.uuid) or name for gpu, name in zip(found, settings.gpu_names, strict=True))
+    return settings.model_copy(update={"gpus": names})

@@ -27,7 +27,7 @@ from worker.sandbox.output import OutputFolder
 from worker.training import messages
 from worker.training.checkpoints import DIGEST_BYTES, TakenCheckpoint, check_trace, trace_name
 from worker.training.environment import Device, check_environment
-from worker.training.failures import Failure
+from worker.training.failures import Failure, FailureKind
 from worker.training.messages import MAX_LINE, Checkpoint, Command, Conversation, Failed, HarnessConfig, Message
 
 POLL_SECONDS = 0.25
@@ -46,9 +46,8 @@ class Runner:
                     case Checkpoint(): taken = run.take(message)
                     case Failed(): ...
 
-    The last message is Failed, Stopped or Done. Messages may be read in any one thread; go, stop, take and
-    kill may be called from any. Leaving the context kills whatever still runs. `sandbox` says what the
-    recipe runs in.
+    The last message is Failed, Stopped or Done. Messages may be read in any one thread; go, stop, take and kill may be
+    called from any. Leaving the context kills whatever still runs. `sandbox` says what the recipe runs in.
     """
 
     def __init__(
@@ -74,11 +73,10 @@ class Runner:
     ) -> None:
         """`job_folder` has the job's files under their paths; checkpoints and log go to `work_folder`.
 
-        `state` is the checkpoint to go on from (number first - 1, or an earlier job's last). `ahead`: how
-        many checkpoints that have not been taken training may run ahead of. `gpus`: UUIDs or NVML indices of those
-        that a run on "cuda" is granted; empty: all. `runtime`: a sandbox other than bubblewrap. `printed` hears what
-        the recipe prints; without `keep_log` that stands in no file. Raises UserError if there is no sandbox for the
-        recipe; `trusted` is this machine's owner's word that it needs none.
+        `state` is the checkpoint to go on from (number first - 1, or an earlier job's last). `ahead`: how many
+        checkpoints that have not been taken training may run ahead of. `gpus`: those that a run on "cuda" is granted;
+        empty: all. `runtime`: a sandbox other than bubblewrap. `printed` hears what the recipe prints; without
+        `keep_log` that stands in no file. `trusted` is this machine's owner's word that a recipe needs no sandbox.
         """
         self.spec, self.limits = spec, limits or Limits()
         self._watched = self.limits  # of what the worker looks at
@@ -193,7 +191,8 @@ class Runner:
         try:
             process = self._start()
         except Exception as error:  # a bug of ours must end the run, not leave who waits for it hanging
-            return self._fail(Failure("exit", f"can't start the training process: {error}"))
+            kind: FailureKind = "machine" if isinstance(error, OSError) else "exit"
+            return self._fail(Failure(kind, f"can't start the training process: {error}"))
         finally:
             self._started.set()
         assert process.stdout and process.stderr

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from contracts.errors import UserError
+from contracts.extras import install_command
+from worker.training.failures import Failure
 
 Device = Literal["cpu", "cuda"]
 
@@ -58,10 +59,15 @@ def environment_id() -> str:
 
 
 def check_environment(wanted: str) -> None:
-    """Raises UserError if recipes for the environment `wanted` can't run here."""
-    if wanted != environment_id():
+    """Raises Failure("machine") if recipes for the environment `wanted` can't run here."""
+    try:
+        here = environment_id()
+    except PackageNotFoundError as error:
+        raise Failure("machine", f"this worker has no environment: {error}", install_command("worker")) from error
+    if wanted != here:
         where = f"or run it where {wanted} is installed" if wanted in ENVIRONMENTS else f"{wanted!r} is none there is"
-        raise UserError(
-            f"the job asks for the environment {wanted!r}; this worker has {environment_id()!r}",
+        raise Failure(
+            "machine",
+            f"the job asks for the environment {wanted!r}; this worker has {here!r}",
             f"change `environment:` in job.yaml, {where}; `gpumarket recipe environments` lists them",
         )

@@ -236,6 +236,10 @@ class IntentStore:
     def by_key(self, key: str) -> Intent | None:
         return next(iter(self._read("key = ?", key)), None)
 
+    def of_data(self, data: bytes) -> list[Intent]:
+        """Those that send this, finished or not."""
+        return self._read("data = ?", data)
+
     def mined_among(self, ids: Collection[int]) -> list[Intent]:
         return self._read(f"mined IS NOT NULL AND id IN ({','.join('?' * len(ids))})", *ids) if ids else []
 

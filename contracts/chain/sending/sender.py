@@ -126,6 +126,14 @@ class Sender:
         """Whether an intent has this key."""
         return self._on_record(self._lane(), key) is not None
 
+    def has_sent(self, call: ContractFunction) -> bool:
+        """Whether this home has sent such a call of the key, or is about to; of an hour ago it may know no more."""
+        data = from_hex(self._build(call, 0)["data"])
+        return any(
+            not intent.draft.key or intent.draft.key.startswith(self._full(""))
+            for intent in self._lane().store.of_data(data)
+        )
+
     def forget(self, key: str) -> None:
         """Lets the key name another intent. Called when the caller has noted, or told, that the first is done."""
         lane = self._lane()

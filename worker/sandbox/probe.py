@@ -1,0 +1,42 @@
+"""Whether a program of ours computes in the sandbox: when a stranger's did not, who is to blame?"""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from contracts.errors import UserError
+from worker.driver.nvml import GpuName
+from worker.sandbox.bubblewrap import Program, Sandbox
+from worker.sandbox.gpus import granted, training_environment
+from worker.training.environment import Device
+
+PROBE_SECONDS = 180.0  # the first use of a GPU after its driver was loaded may take a minute
+PROGRAMS: dict[Device, str] = {
+    "cpu": "import worker.training.harness",
+    "cuda": "import worker.training.harness, torch; x = torch.ones(64, device='cuda'); assert float(x @ x) == 64",
+}
+
+
+def compute_problem(runtime: Sandbox, device: Device, gpus: Sequence[GpuName] = ()) -> str | None:
+    """Why nothing can be trained here: runs the training process's packages on the device, inside; None if it works."""
+    process = None
+    try:
+        cards = granted(gpus) if device == "cuda" else ()
+        argv = [sys.executable, "-c", PROGRAMS[device]]
+        process = runtime.start(Program(argv, training_environment(1, cards, "/tmp"), gpus=cards))
+        _, said = process.communicate(timeout=PROBE_SECONDS)
+    except UserError as error:
+        return error.message
+    except subprocess.TimeoutExpired:
+        return f"a program of our own does not come to an end within {PROBE_SECONDS:.0f} s"
+    except OSError as error:
+        return f"a program of our own does not start: {error}"
+    finally:
+        if process is not None:
+            with contextlib.suppress(OSError):
+                runtime.end(process)
+    if process.returncode == 0:
+        return None
+    reason = (said.decode(errors="replace").strip() or f"exit code {process.returncode}").splitlines()[-1]
+    return f"a program of our own fails here, too: {reason[:500]}"
