@@ -28,10 +28,10 @@ def test_a_lease_of_another_job_is_not_ended(world: World, bids: list[Bid], monk
     chain: Any = SimpleNamespace(
         state=lambda id: StateWord(Phase.ACTIVE.value, 0, 1, 2, 0, 0), end=lambda terms: "end", now=lambda: 100
     )
-    monkeypatch.setattr(cancellation, "opened", lambda chain, id: SimpleNamespace(terms=terms_of(lease)))
+    monkeypatch.setattr(cancellation, "opened", lambda chain, id, near: SimpleNamespace(terms=terms_of(lease)))
     market: Any = SimpleNamespace()
     # What it says of prices and progress counts for nothing.
-    said = SimpleNamespace(id=lease.id, provider=lease.provider, price=1, fee=0, end=9, state=None)
+    said = SimpleNamespace(id=lease.id, opened_block=1, provider=lease.provider, price=1, fee=0, end=9, state=None)
     with pytest.raises(UserError, match="of another job on chain"):
         cancellation.plan_cancellation(market, chain, job(bids[0], [said]))
     found = cancellation.plan_cancellation(market, chain, job(bids[1], [said]))
