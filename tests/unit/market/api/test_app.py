@@ -123,7 +123,10 @@ def test_an_unknown_field_of_a_body(world: World, change: dict[str, Any], detail
     ("path", "detail"),
     [
         ("/v1/jobs?statu=open", "there is no parameter 'statu' here: did you mean 'status'?"),
-        ("/v1/jobs?zzz=1", "there is no parameter 'zzz' here: known are: after, client, limit, name, prefix, status, tip"),
+        (
+            "/v1/jobs?zzz=1",
+            "there is no parameter 'zzz' here: known are: after, client, limit, name, prefix, status, tip",
+        ),
         ("/v1/info?verbose=1", "there is no parameter 'verbose' here: known are: none"),
     ],
 )
