@@ -6,6 +6,7 @@ from pydantic import Field
 
 from contracts.api.bodies import Body
 from contracts.api.quotes import QuoteIn
+from contracts.job.measured import SecondsBasis
 from contracts.job.spec import MAX_NAMES, MAX_TIER, VramMb
 from contracts.types import Address, Bytes32, Finite, Text, Uint16, Uint64, Uint96, Uint256
 
@@ -48,6 +49,8 @@ class JobOnMachine(Body):
     price: Uint256 = Field(description="what is paid if nobody else wants it; below lowest_limit, by 3 % at most")
     cost: Uint256 = Field(description="of all checkpoints at that price")
     seconds_per_checkpoint: Finite
+    seconds_basis: SecondsBasis = Field(description="how far that is known, as in a quote")
+    per_hour: Uint256 = Field(description="what an hour would cost at that price and time")
     seconds: Finite = Field(description="for all checkpoints")
     likely: bool = Field(description="whether the auction would give the job to this machine, now or when it is free")
 

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from contracts.api.bodies import Body
+from contracts.job.measured import MeasuredOn, SecondsBasis
 from contracts.job.spec import PostedSpec
 from contracts.orders import Bid
 from contracts.types import ZERO_TIP, Address, Bytes20, Bytes32, Finite, Text, Uint16, Uint64, Uint96, Uint256
@@ -25,6 +26,7 @@ class QuoteIn(Body):
     valid_for: int = Field(
         default=7 * 24 * 3600, ge=1, le=10 * 365 * 24 * 3600, description="seconds; a sooner deadline of the job holds"
     )
+    measured_on: MeasuredOn | None = Field(default=None, description="where the units were, as job.yaml says")
     start_tip: Bytes20 = Field(default=ZERO_TIP, description="accepted tip of an earlier job to go on from")
 
 
@@ -40,7 +42,12 @@ class QuoteOut(Body):
         "fits is free again; null if it would get none"
     )
     likely_ask: Bytes32 | None = Field(description="whose machine the auction would give it")
-    seconds_per_checkpoint: Finite | None = Field(description="at that machine's measured speed")
+    seconds_per_checkpoint: Finite | None = Field(description="on that machine")
+    seconds_basis: SecondsBasis | None = Field(
+        description="recorded: by the job's own checkpoints there. measured: units were, on this kind of machine. "
+        "elsewhere: on another kind; an estimate. counted: nobody says so; it may take longer"
+    )
+    likely_per_hour: Uint256 | None = Field(description="what an hour would cost at that price and time")
     likely_cost: Uint96 | None = Field(description="all checkpoints at the likely price")
     highest_cost: Uint96 = Field(description="checkpoints x max_price: what can be spent at most")
     free: Uint96 = Field(description="the client's free balance in the escrow")

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from contracts.commitment import canonical_hash
 from contracts.errors import UserError
 from contracts.job.early_stop import Stop
+from contracts.job.measured import MeasuredOn
 from contracts.job.spec import (
     MAX_FILES,
     FileRef,
@@ -85,17 +86,6 @@ def _utc_as_written(value: Any) -> Any:
 Amount = Annotated[
     str | None, BeforeValidator(lambda value: value if value is None else str(value)), AfterValidator(_plain_amount)
 ]
-
-
-class MeasuredOn(BaseModel):
-    """Where a job's units were measured. They are exact there, and an estimate on other kinds of machines."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    device: str = Field(min_length=1, max_length=200, description="model, as Asks name it")
-    threads: int = Field(ge=1, le=10_000, description="of the CPU")
-    units_per_hour: int = Field(ge=1, lt=1 << 53, description="what the benchmark beside it did")
-    seconds: float = Field(gt=0, le=10**9, allow_inf_nan=False, description="that a checkpoint took")
 
 
 class JobFile(BaseModel):

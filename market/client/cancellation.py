@@ -12,6 +12,10 @@ from contracts.errors import UserError
 from contracts.terms import Phase
 
 
+class NothingToCancel(UserError):
+    """By the chain no lease can be opened for the job any more, and none runs."""
+
+
 @dataclass(frozen=True)
 class Cancellation:
     """One transaction that ends a job, as its client is told of it."""
@@ -26,7 +30,9 @@ class Cancellation:
 
 
 def plan_cancellation(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:
-    """The transaction that cancels a job, by how it stands on chain. Raises UserError if there is nothing to cancel."""
+    """The transaction that cancels a job, by how it stands on chain. Raises NothingToCancel, or UserError if that can't
+    be done now.
+    """
     if not job.leases:
         return _never_leased(market, chain, job)
     lease = job.leases[-1]
@@ -61,7 +67,7 @@ def plan_cancellation(market: MarketClient, chain: Chain, job: JobOut) -> Cancel
             raise UserError(
                 f"a checkpoint of its lease {lease.id[:12]} is challenged", "Cancel it when the arbiter has ruled."
             )
-    raise UserError(f"job {job.id[:12]} is over on chain: there is nothing to cancel")
+    raise NothingToCancel(f"job {job.id[:12]} is over on chain: there is nothing to cancel")
 
 
 def _never_leased(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:
@@ -79,7 +85,9 @@ def _never_leased(market: MarketClient, chain: Chain, job: JobOut) -> Cancellati
             "Try again in a moment. If it goes on: your lease is on chain, and the market hides it.",
         )
     if job.bid.page < page:
-        raise UserError(f"job {job.id[:12]} is cancelled already: its page of orders is {job.bid.page}, not {page}")
+        raise NothingToCancel(
+            f"job {job.id[:12]} is cancelled already: its page of orders is {job.bid.page}, not {page}"
+        )
     others = tuple(
         other
         for other in market.jobs(client=job.bid.client)

@@ -77,6 +77,7 @@ def question(
         client=client,
         spec=spec,
         units=job.units if units is None else units,
+        measured_on=job.measured_on if units is None else None,
         rules=job.rules,
         max_price=_max_price(job, info),
         stake=_tokens("stake", job.stake, info),
@@ -100,20 +101,56 @@ def prepare_follow_up(
 
     What is not given is as it was; `steps` by default the rest of the earlier job's. Raises UserError.
     """
+    spec = follow_up(earlier.spec, earlier.accepted, steps, deadline)
+    return _prepare_after(market, domain, earlier, spec, tip, max_price=max_price, valid_for=valid_for)
+
+
+def prepare_again(
+    market: MarketClient,
+    domain: Domain,
+    earlier: JobOut,
+    tip: str,
+    *,
+    units: int | None,
+    max_price: str | None,
+    rules: str | None,
+) -> Submission:
+    """The quote for the rest of a job under another Bid, from its last accepted checkpoint, whose tip is `tip`; from
+    where it began if there is none. What is not given is as it was. Raises UserError.
+    """
+    spec = earlier.spec
+    if earlier.accepted:
+        spec = follow_up(spec, earlier.accepted, None, spec.deadline)
+    return _prepare_after(market, domain, earlier, spec, tip, units=units, max_price=max_price, rules=rules)
+
+
+def _prepare_after(
+    market: MarketClient,
+    domain: Domain,
+    earlier: JobOut,
+    spec: JobSpec,
+    tip: str,
+    *,
+    units: int | None = None,
+    max_price: str | None = None,
+    rules: str | None = None,
+    valid_for: int | None = None,
+) -> Submission:
+    """The quote for a job with the files of an earlier one; what is not given is as it was there."""
     info = _info(market, domain)
     bid = earlier.bid
     names = {rule_set.hash: rule_set.name for rule_set in info.rules}
-    if bid.rules not in names:
+    if rules is None and bid.rules not in names:
         raise UserError(
             f"the market no longer has the rules {bid.rules} of that job",
             f"It has: {', '.join(names.values())}. Submit a job that starts from a pulled checkpoint (`start`).",
         )
     asked = _question(
-        "follow-up",
+        "the new Bid",
         client=bid.client,
-        spec=follow_up(earlier.spec, earlier.accepted, steps, deadline),
-        units=bid.units,
-        rules=names[bid.rules],
+        spec=spec,
+        units=bid.units if units is None else units,
+        rules=names[bid.rules] if rules is None else rules,
         max_price=bid.max_price if max_price is None else _price(max_price, info),
         stake=bid.stake,
         approver=None if bid.approver == ZERO_ADDRESS else bid.approver,

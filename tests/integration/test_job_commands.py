@@ -169,6 +169,56 @@ def test_what_happens_is_told_when_it_happens(stage: Stage, run: Run, monkeypatc
     assert "no jobs of yours" in shown("list", "--key", "stranger")
 
 
+def test_a_job_of_more_work_than_it_signs_is_given_back_and_repriced(stage: Stage, run: Run) -> None:
+    """Steps are signed with a quarter of a second, and take three."""
+    job = submitted(stage, run, steps=12, config={"judged": [1], "pause": 3})
+    with stage.approving(), stage.agent(release_wait=30):
+        gave_back = wait_for("that", lambda: (now := stage.job(job.id)).reason.startswith("1 provider") and now)
+        assert "gave it back: its steps take 1" in gave_back.reason and "gpumarket job reprice" in gave_back.reason
+        done = gave_back.accepted
+        assert done == 1 and gave_back.leases[0].stops == "units"
+        with pytest.raises(UserError, match="nothing of the job's terms"):
+            run("reprice", job.id)
+        terms = ("--units", str(12 * UNITS), "--max-price", "13")
+        offer = json.loads(run("reprice", job.id, *terms, "--dry-run").stdout)
+        assert int(offer["highest_cost"]) == (3 - done) * 13 * TOKEN
+        told = shown("reprice", job.id, *terms, "--dry-run")
+        assert "To cancel it: give up the rest of the job" in told and "Dry run: nothing was signed" in told
+        assert stage.job(job.id).status == JobStatus.PENDING
+        anew = JobOut.model_validate_json(run("reprice", job.id, *terms, "--yes").stdout)
+        assert stage.job(job.id).status == JobStatus.CANCELLED
+        assert (anew.bid.units, anew.bid.max_price, anew.bid.checkpoints) == (12 * UNITS, 13 * TOKEN, 3 - done)
+        assert anew.spec.start_step == 4 * done
+        with pytest.raises(UserError, match=r"a lease of job .* is not over"):
+            wait_for("its lease", lambda: stage.job(anew.id).leases)
+            run("reprice", anew.id, "--max-price", "14")
+        run("wait", anew.id, "--timeout", "200")
+    with pytest.raises(UserError, match="is done"):
+        run("reprice", anew.id, "--max-price", "14")
+    assert stage.free(stage.client) == FREE - done * PRICE - (3 - done) * 12 * PRICE
+
+
+def test_a_job_that_waits_is_repriced_and_never_opened_twice(stage: Stage, run: Run) -> None:
+    job = submitted(stage, run, steps=8, max_price="0.1")
+    other = submitted(stage, run, steps=8, seed=2)
+    told = shown("reprice", job.id, "--max-price", "2", "--dry-run")
+    assert "raise your page of orders from 0 to 1" in told and f"Also cancelled: {other.id[:12]}" in told
+    assert "this very job is in already" not in told
+    with pytest.raises(UserError, match="no rules named 'nobody'"):
+        run("reprice", job.id, "--rules", "nobody", "--yes")
+    assert stage.chain.account(stage.client.address).page == 0
+    anew = JobOut.model_validate_json(run("reprice", job.id, "--max-price", "2", "--yes").stdout)
+    assert (anew.bid.page, anew.bid.max_price, anew.bid.job) == (1, 2 * TOKEN, job.bid.job)
+    assert {stage.job(one.id).status for one in (job, other)} == {JobStatus.CANCELLED}
+    # Interrupted after the cancellation, it goes on: there is nothing more to cancel.
+    again = JobOut.model_validate_json(run("reprice", other.id, "--max-price", "1.5", "--yes").stdout)
+    assert (again.bid.page, stage.chain.account(stage.client.address).page) == (1, 1)
+    with stage.approving(), stage.agent():
+        for one in (anew, again):
+            run("wait", one.id, "--timeout", "200")
+    assert stage.leases(job.id) == stage.leases(other.id) == []
+
+
 def test_a_job_stops_early_and_only_what_was_made_is_paid(stage: Stage, run: Run) -> None:
     stop = {"metric": "eval_loss", "patience": 2}
     job = submitted(stage, run, steps=40, stop=stop, config={"judged": [3, 1, 2, 1]}, budget="12", max_price=None)

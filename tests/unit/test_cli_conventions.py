@@ -19,7 +19,7 @@ SERVICES = {"approver start", "devnet", "market serve", "provider start"}
 FILES = {"provider systemd"}
 MONEY = {
     "wallet deposit", "wallet withdraw", "wallet faucet",
-    "job submit", "job cancel", "job extend",
+    "job submit", "job cancel", "job extend", "job reprice",
     "provider register", "provider withdraw", "provider sweep",
 }  # fmt: skip
 # No money, but what can't be taken back.

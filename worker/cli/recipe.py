@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 
 from contracts.cli.output import Output, OutputOption, PlainConsole, console, marked, say
 from contracts.errors import UserError
-from contracts.job.file import MeasuredOn, parse_job_file, read_job, work_hash
+from contracts.job.file import parse_job_file, read_job, work_hash
+from contracts.job.measured import MeasuredOn
 from contracts.job.spec import JobSpec, check_steps
 from contracts.strict_json import write_json
 from worker import recipes

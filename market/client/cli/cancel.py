@@ -51,7 +51,7 @@ def cancel(
     # Not even what an earlier command has left to send leaves in a dry run.
     sender = Sender(chain, keys.load(sender_name), allowed=lambda: not dry_run)
     most = sender.cost(chosen.call)
-    _explain(say, chosen, info, most)
+    explain_cancellation(say, chosen, info, most)
     result: dict[str, Any] = {
         "job": found.id,
         "what": chosen.what,
@@ -73,7 +73,7 @@ def cancel(
         typer.echo(write_json(result, indent=2))
 
 
-def _explain(say: PlainConsole, chosen: Cancellation, info: Info, most: int) -> None:
+def explain_cancellation(say: PlainConsole, chosen: Cancellation, info: Info, most: int) -> None:
     """`most`: wei of gas."""
     gas = f"Gas: at most {format_ether(most)} ETH."
     say.print(f"To cancel it: {chosen.what}. {gas}", highlight=False, soft_wrap=True)

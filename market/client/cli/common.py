@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated
 
@@ -246,6 +246,11 @@ def _state_of(lease: LeaseSummary) -> str:
     if lease.finished is None:
         return lease.state.phase + why
     return lease.finished + why + ("" if lease.final else ", not final yet")
+
+
+def short_time(seconds: float) -> str:
+    """A time that is never shown as none: three digits of it, from a minute on as hours, minutes and seconds."""
+    return f"{seconds:.3g} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
 
 
 def local(seconds: int) -> str:

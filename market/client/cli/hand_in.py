@@ -1,6 +1,6 @@
 """From a quote to a job that is in: shown, signed, uploaded, posted, and its receipt kept."""
 
-from datetime import timedelta
+from collections.abc import Callable
 
 import typer
 from rich.progress import Progress
@@ -13,10 +13,18 @@ from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.cli.output import Output, PlainConsole, console, marked, print_whole
 from contracts.errors import UserError
+from contracts.job.measured import SecondsBasis
 from contracts.wallet import keys
 from contracts.wallet.encryption_keys import unlock
 from market.client import submit as submitting
-from market.client.cli.common import confirm, local
+from market.client.cli.common import confirm, local, short_time
+
+BASIS = {
+    SecondsBasis.RECORDED: "{}, as its checkpoints did on that machine",
+    SecondsBasis.MEASURED: "{}, as measured on this kind of machine",
+    SecondsBasis.ELSEWHERE: "about {}: measured on another kind of machine",
+    SecondsBasis.COUNTED: "{} or longer: by `units` that nobody measured; `gpumarket recipe measure` does",
+}
 
 
 def hand_in(
@@ -28,14 +36,20 @@ def hand_in(
     yes: bool,
     dry_run: bool,
     output: Output,
+    first: Callable[[], submitting.Submission] | None = None,
 ) -> None:
-    """Shows an offer; after a yes signs its Bid with the key `name` and hands the job in."""
+    """Shows an offer; after a yes signs its Bid with the key `name` and hands the job in.
+
+    `first` is done after the yes, and gives the offer as it is then.
+    """
     say = console if output is Output.TABLE else PlainConsole(stderr=True)
     if output is Output.TABLE or not yes:
         print_whole(say, quote_table(offer))
     for warning in offer.quote.warnings:
         say.print(marked("[yellow]Note:[/] {}", warning), highlight=False)
     for twin in submitting.same_again(client, offer):
+        if first is not None and offer.earlier is not None and twin.id == offer.earlier.id:
+            continue  # it is replaced
         say.print(
             marked(
                 "[yellow]Note:[/] this very job is in already: {}, {}. This would be one more.",
@@ -58,6 +72,8 @@ def hand_in(
             f"gpumarket wallet deposit {short} --key {name}",
         )
     confirm("Sign the Bid and hand the job in?", yes, say)
+    if first is not None:
+        offer = first()
     account, own = unlock(name) if offer.spec.sealed else (keys.load(name), None)
     client.signer = Signer(account, chain.domain)
     with Progress(console=PlainConsole(stderr=True), transient=True) as progress:
@@ -90,12 +106,15 @@ def quote_table(offer: submitting.Submission) -> Table:
     if quote.likely_price is not None and quote.likely_cost is not None and quote.seconds_per_checkpoint is not None:
         table.add_row(
             "likely price",
-            f"{offer.tokens(quote.likely_price)} per checkpoint, fee of {offer.tokens(bid.fee)} included; each "
-            f"{quote.seconds_per_checkpoint:.1f} s",
+            f"{offer.tokens(quote.likely_price)} per checkpoint, fee of {offer.tokens(bid.fee)} included",
         )
+        basis = BASIS[quote.seconds_basis or SecondsBasis.COUNTED]
+        table.add_row("a checkpoint takes", basis.format(short_time(quote.seconds_per_checkpoint)))
+        if quote.likely_per_hour is not None:
+            table.add_row("an hour costs", offer.tokens(quote.likely_per_hour))
         table.add_row("likely cost", offer.tokens(quote.likely_cost))
         if offer.seconds is not None:
-            table.add_row("done", f"in {timedelta(seconds=round(offer.seconds))} on that machine, if it starts at once")
+            table.add_row("done", f"in {short_time(offer.seconds)} on that machine, if it starts at once")
     table.add_row("at most", f"{offer.tokens(quote.highest_cost)}, {offer.tokens(bid.max_price)} per checkpoint")
     table.add_row("leases open until", f"{local(bid.valid_until)}{deadline}")
     table.add_row("provider's stake", offer.tokens(bid.stake))

@@ -19,7 +19,7 @@ from contracts.strict_json import write_json
 from contracts.wallet import keys
 from market.client import download as pulling
 from market.client import submit as submitting
-from market.client.cli import auditors, cancel, cost, extend, follow, grants
+from market.client.cli import auditors, cancel, cost, extend, follow, grants, reprice
 from market.client.cli.common import (
     SHORT,
     JobId,
@@ -164,5 +164,6 @@ app.add_typer(follow.app)
 app.add_typer(cost.app)
 app.add_typer(cancel.app)
 app.add_typer(extend.app)
+app.add_typer(reprice.app)
 app.add_typer(auditors.app)
 app.add_typer(grants.app)

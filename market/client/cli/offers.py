@@ -1,6 +1,5 @@
 """`gpumarket offer`: what machines are on offer, and what a job would cost on them."""
 
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,15 +15,21 @@ from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.quotes import QuoteIn
 from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
 from contracts.errors import UserError
+from contracts.job.measured import SecondsBasis
 from contracts.job.spec import MAX_TIER, first_problem
 from contracts.settings import load_settings
 from contracts.types import ZERO_ADDRESS
 from contracts.wallet import keys
 from market.client import submit as submitting
-from market.client.cli.common import MarketUrl
+from market.client.cli.common import MarketUrl, short_time
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="See what machines are on offer, and their prices.")
 
+MARKS = {SecondsBasis.ELSEWHERE: "~ ", SecondsBasis.COUNTED: ">= "}  # before a time
+LEGEND = {
+    SecondsBasis.ELSEWHERE: "the job was measured on another kind of machine: an estimate.",
+    SecondsBasis.COUNTED: "by `units` that nobody measured: it may take longer; `gpumarket recipe measure` does.",
+}
 MOST_AT_ONCE = 500  # machines in one answer of the market
 
 
@@ -94,6 +99,10 @@ def list_offers(
     print_whole(console, offer_table(shown, info))
     if asked and any(one.job and one.job.likely for one in shown):
         console.print("* the machine that the auction would give the job, if nothing else comes in.")
+    bases = {one.job.seconds_basis for one in shown if one.job}
+    for basis, mark in MARKS.items():
+        if basis in bases:
+            console.print(f"{mark.strip()} {LEGEND[basis]}", soft_wrap=True)
     if len(found) > limit:
         console.print(f"There are more: --limit {2 * limit}")
 
@@ -109,7 +118,7 @@ def offer_table(offers: list[OfferOut], info: Info) -> Table:
     columns = ["ask", "provider", "device", "gpus", "VRAM MB", "region", "tier", "units/hour", "per hour", "now"]
     priced = offers[0].job is not None
     if priced:
-        columns += ["per checkpoint", "lowest max_price", "job", "takes", "fits"]
+        columns += ["per checkpoint", "lowest max_price", "job", "takes", "an hour of it", "fits"]
     table = Table(*columns, box=None, pad_edge=False)
     for one in offers:
         row = [
@@ -119,7 +128,7 @@ def offer_table(offers: list[OfferOut], info: Info) -> Table:
         if one.job:
             row += [
                 tokens(one.job.price, info), tokens(one.job.lowest_limit, info), tokens(one.job.cost, info),
-                str(timedelta(seconds=round(one.job.seconds))),
+                MARKS.get(one.job.seconds_basis, "") + short_time(one.job.seconds), tokens(one.job.per_hour, info),
                 ("yes *" if one.job.likely else "yes") if one.job.reason is None else f"no: {one.job.reason}",
             ]  # fmt: skip
         table.add_row(*row)

@@ -85,6 +85,8 @@ class _Told:
                 f"does {ask.units_per_hour:,} work units an hour; the deadline needs {bid.deadline_speed:,}"
             ),
             Reason.WANTED: lambda: "refuses this client, this recipe, or so little pay for a lease",
+            Reason.UNITS: lambda: "gave it back: its steps take more than the signed work; see `gpumarket job reprice`",
+            Reason.RANGE: lambda: f"takes {tokens(ask.price_per_hour)} an hour, more than the auction can count with",
             Reason.PRICE: lambda: (
                 f"takes {tokens(self._lowest + bid.fee)} per checkpoint, fee included; the job's max_price is "
                 f"{tokens(bid.limit + bid.fee)}"

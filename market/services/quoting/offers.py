@@ -8,7 +8,6 @@ from contracts.api.bodies import Page
 from contracts.api.offers import JobOnMachine, OfferOut, OffersIn
 from contracts.job.spec import JobSpec
 from contracts.terms import AccountWord
-from contracts.types import SECONDS_PER_HOUR
 from market.auction.order_book import StandingAsk
 from market.matching import AskOffer, Needs, Reason
 from market.matching.classes import lone_price, lowest_limit, obstacle
@@ -73,14 +72,16 @@ class _Job:
     def on(self, ask: AskOffer) -> JobOnMachine:
         bid, reason, cost = self.priced.bid, self.reason(ask), self.cost(ask)
         match = self.priced.match
-        seconds = bid.units * SECONDS_PER_HOUR / ask.units_per_hour
+        lasts, price = self.priced.duration(ask), cost // bid.rest
         return JobOnMachine(
             reason=None if reason is None else reason.name.lower(),
             lowest_limit=lowest_limit(ask, bid.units, self.tick) + bid.fee,
-            price=cost // bid.rest,
+            price=price,
             cost=cost,
-            seconds_per_checkpoint=seconds,
-            seconds=seconds * bid.rest,
+            seconds_per_checkpoint=lasts.seconds,
+            seconds_basis=lasts.basis,
+            per_hour=lasts.per_hour(price),
+            seconds=lasts.seconds * bid.rest,
             likely=match is not None and _machine(match.ask) == _machine(ask),
         )
 

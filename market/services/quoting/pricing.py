@@ -1,13 +1,14 @@
 """What a job would pay now, by the auction's own code: for `/v1/quote` and `/v1/offers`."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from contracts.api.bodies import RuleSet
 from contracts.api.problems import Code, Problem
 from contracts.api.quotes import QuoteIn
 from contracts.errors import UserError
+from contracts.job.measured import MeasuredOn
 from contracts.terms import AccountWord
 from market.auction.order_book import OrderBook, Snapshot, StandingAsk
 from market.chain.accounts import FollowedAccounts
@@ -16,6 +17,7 @@ from market.matching.classes import lowest_limit, obstacle
 from market.matching.inputs import job_offer, tick
 from market.matching.preview import rehearse
 from market.runtime.context import Context
+from market.services.quoting.durations import Duration, expected_duration, recorded_seconds
 
 ROOM = (5, 4)  # of a usual limit: prices move while a job waits
 STAKE_PRICES = 10
@@ -61,6 +63,12 @@ class Pricing:
     lowest_limit: int | None  # least max_price with which one of them can be had, with that stake
     match: Match | None  # what the auction gives it now, or when a machine is free again
     reason: Reason | None  # why it would wait for now
+    measured_on: MeasuredOn | None
+    recorded: Mapping[str, float]  # by provider: what the job's checkpoints took there
+
+    def duration(self, ask: AskOffer) -> Duration:
+        """Of a checkpoint on a machine."""
+        return expected_duration(ask, self.bid.units, self.measured_on, self.recorded)
 
 
 def pricing(offers: Offers, body: QuoteIn) -> Pricing:
@@ -94,7 +102,10 @@ def pricing(offers: Offers, body: QuoteIn) -> Pricing:
         standing = [one.offer for one in able if one.page == words[one.offer.provider].page]
         nearest = [obstacle(bid, ask, by_tick) or Reason.CAPACITY for ask in standing]
         reason = _furthest([*nearest, *(why for why in obstacles.values() if why not in AT_ANY_PRICE)])
-    return Pricing(seen, rules, bid, fitting, matching, min(limits, default=None), match, reason)
+    with context.db.reading() as session:
+        recorded = recorded_seconds(session, body)
+    lowest = min(limits, default=None)
+    return Pricing(seen, rules, bid, fitting, matching, lowest, match, reason, body.measured_on, recorded)
 
 
 def _usual_limit(asks: Iterable[AskOffer], units: int, tick: int) -> int:

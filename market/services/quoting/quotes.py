@@ -7,7 +7,7 @@ from contracts.api.problems import Code, Problem
 from contracts.api.quotes import QuoteIn, QuoteOut
 from contracts.job.spec import JobSpec
 from contracts.orders import Bid
-from contracts.types import SECONDS_PER_HOUR, ZERO_ADDRESS, to_hex
+from contracts.types import ZERO_ADDRESS, to_hex
 from market.matching import AskOffer
 from market.runtime.context import Context
 from market.services.accounts import next_nonce
@@ -25,6 +25,7 @@ def quote(offers: Offers, body: QuoteIn) -> QuoteOut:
     bid = _bid(context, body, priced, next_nonce(context, body.client, account))
     match = priced.match
     likely = None if match is None else match.price + bid.fee
+    lasts = None if match is None else priced.duration(match.ask)
     highest_cost = bid.max_price * bid.checkpoints
     missing = max(0, highest_cost - account.free)
     return QuoteOut(
@@ -34,7 +35,9 @@ def quote(offers: Offers, body: QuoteIn) -> QuoteOut:
         lowest_limit=priced.lowest_limit,
         likely_price=likely,
         likely_ask=None if match is None else match.ask.id,
-        seconds_per_checkpoint=None if match is None else bid.units * SECONDS_PER_HOUR / match.ask.units_per_hour,
+        seconds_per_checkpoint=lasts and lasts.seconds,
+        seconds_basis=lasts and lasts.basis,
+        likely_per_hour=None if lasts is None or likely is None else lasts.per_hour(likely),
         likely_cost=None if likely is None else likely * bid.checkpoints,
         highest_cost=highest_cost,
         free=account.free,

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from contracts.errors import UserError
-from contracts.job.file import MeasuredOn, parse_job_file
+from contracts.job.file import parse_job_file
+from contracts.job.measured import MeasuredOn
 from worker import recipes
 from worker.cli.new_recipe import set_units_of
 from worker.cli.recipe import set_units

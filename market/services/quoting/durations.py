@@ -1,0 +1,58 @@
+"""How long a job's checkpoints would take on a machine: as its own did there, else by its units."""
+
+from collections.abc import Mapping
+from statistics import median
+from typing import NamedTuple
+
+from sqlmodel import Session, col, or_, select
+
+from contracts.api.quotes import QuoteIn
+from contracts.job.measured import MeasuredOn, SecondsBasis
+from contracts.types import SECONDS_PER_HOUR, ZERO_TIP, to_hex
+from market.matching import AskOffer
+from market.store.models import BidRow, CheckpointRow
+
+NEWEST = 100  # checkpoints that are looked at
+
+
+class Duration(NamedTuple):
+    """Of a checkpoint."""
+
+    seconds: float
+    basis: SecondsBasis
+
+    def per_hour(self, price: int) -> int:
+        """What an hour of it costs, where a checkpoint costs `price`."""
+        return round(price * SECONDS_PER_HOUR / self.seconds)
+
+
+def expected_duration(
+    ask: AskOffer, units: int, measured_on: MeasuredOn | None, recorded: Mapping[str, float]
+) -> Duration:
+    """`recorded`: by provider, as `recorded_seconds` says."""
+    if (seconds := recorded.get(ask.provider)) is not None:
+        return Duration(seconds, SecondsBasis.RECORDED)
+    by_units = units * SECONDS_PER_HOUR / ask.units_per_hour
+    if measured_on is None:
+        return Duration(by_units, SecondsBasis.COUNTED)
+    same = measured_on.device == ask.lot.device
+    return Duration(by_units, SecondsBasis.MEASURED if same else SecondsBasis.ELSEWHERE)
+
+
+def recorded_seconds(session: Session, body: QuoteIn) -> dict[str, float]:
+    """By provider, what checkpoints of the client's same job took there, and those of the job that it goes on from."""
+    mine = select(CheckpointRow).join(BidRow, col(BidRow.id) == col(CheckpointRow.bid))
+    same = col(BidRow.bid)["job"].as_string() == to_hex(body.spec.job_hash())
+    if body.start_tip != ZERO_TIP:
+        before = select(CheckpointRow.bid).where(CheckpointRow.tip == body.start_tip)
+        same = or_(same, col(BidRow.id).in_(before))
+    rows = session.exec(
+        mine.where(BidRow.client == body.client, same, CheckpointRow.status != "rejected")
+        .order_by(col(CheckpointRow.received).desc())
+        .limit(NEWEST)
+    )
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if (seconds := float(row.record["seconds"])) > 0:
+            found.setdefault(row.provider, []).append(seconds)
+    return {provider: median(seconds) for provider, seconds in found.items()}
