@@ -1,6 +1,10 @@
 """What users of gpumarket import in their own programs. All else is the project's own, and may move at any time."""
 
-from gpumarket_entry import find_stranger
+from importlib.util import find_spec
 
-if _stranger := find_stranger():
-    raise ImportError("; ".join(_stranger))
+# A sandbox shows a recipe the packages that training needs, and of a checkout not the command's file.
+if find_spec("gpumarket_entry") is not None:
+    from gpumarket_entry import find_stranger
+
+    if _stranger := find_stranger():
+        raise ImportError("; ".join(_stranger))

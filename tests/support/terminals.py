@@ -1,5 +1,6 @@
 """The code blocks of the docs, run as a reader would: each in a terminal of its own, all with one home."""
 
+import contextlib
 import os
 import re
 import signal
@@ -57,7 +58,8 @@ class Terminals:
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(self._running):
-            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
         for process in self._running:
             try:
                 process.wait(60)
