@@ -11,12 +11,14 @@ resume_seconds  the same, after the machine has lost its files: download, verify
 
 import shutil
 import statistics
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.bench import Figure, report
 from tests.bench._market import Market, make_job, market
+from worker.sandbox.bubblewrap import HOW_TO_MEND, bubblewrap_problem
 
 CHECKPOINTS = 4
 KILL_AFTER = 3  # checkpoints, reported
@@ -36,6 +38,8 @@ SIZES = [
 
 
 def main(json: bool) -> None:
+    if problem := bubblewrap_problem():
+        sys.exit(f"bench checkpoint: its recipe is a stranger's, and {problem}: {HOW_TO_MEND['bubblewrap']}")
     report(measure(), json)
 
 

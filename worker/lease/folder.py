@@ -308,7 +308,7 @@ class Store:
             state: dict[str, Any] = read_json((self.folder / STATE_FILE).read_bytes())
         except (FileNotFoundError, ValueError):
             return {}
-        return state
+        return state if isinstance(state, dict) else {}
 
     def write_state(self, **changes: Any) -> None:
         write_atomically(self.folder / STATE_FILE, write_json(self.read_state() | changes).encode())
