@@ -4,6 +4,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contracts.types import Finite
+
 
 class MeasuredOn(BaseModel):
     """Where a job's units were measured. They are exact there, and an estimate on other kinds of machines."""
@@ -13,7 +15,7 @@ class MeasuredOn(BaseModel):
     device: str = Field(min_length=1, max_length=200, description="model, as Asks name it")
     threads: int = Field(ge=1, le=10_000, description="of the CPU")
     units_per_hour: int = Field(ge=1, lt=1 << 53, description="what the benchmark beside it did")
-    seconds: float = Field(gt=0, le=10**9, allow_inf_nan=False, description="that a checkpoint took")
+    seconds: Finite = Field(gt=0, le=10**9, description="that a checkpoint took")
 
 
 class SecondsBasis(StrEnum):
