@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from contracts.api.bodies import JobStatus
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
-from contracts.cli.output import Output, OutputOption, PlainConsole, console, one_line, print_whole, say
+from contracts.cli.output import Output, OutputOption, PlainConsole, console, one_line, print_whole
 from contracts.errors import UserError
 from contracts.orders import FAILURES
 from contracts.progress_bar import watching
@@ -81,9 +82,12 @@ def list_jobs(
         typer.echo("[" + ",\n".join(job.model_dump_json(by_alias=True) for job in jobs) + "]")
     elif jobs:
         print_whole(console, list_table(jobs, info))
+        why = Table(show_header=False, box=None, pad_edge=False)
         for job in jobs:
             if job.reason:
-                say(f"{job.id[:SHORT]} is {job.status}: {one_line(job.reason)}")
+                why.add_row(job.id[:SHORT], f"is {job.status}: {one_line(job.reason)}")
+        if why.row_count:
+            print_whole(console, why)
     elif everybody or client is not None:
         console.print("There are no such jobs.")
     else:
