@@ -82,8 +82,13 @@ def _signature(value: str) -> str:
 
 
 # A JSON number: not "inf" or "1.5" as text, and neither NaN nor infinite, which JSON could not hold again.
+# Its bounds are for the schema only: constraints here would take the place of a field's own.
 _MOST = sys.float_info.max
-Finite = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-_MOST, le=_MOST)]
+Finite = Annotated[
+    float,
+    Field(strict=True, allow_inf_nan=False),
+    WithJsonSchema({"type": "number", "minimum": -_MOST, "maximum": _MOST}),
+]
 
 
 def _rfc3339(moment: datetime) -> str:

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import contracts
+from contracts.job.measured import MeasuredOn
 from contracts.strict_json import read_json, write_json
 from contracts.types import Finite
 
@@ -71,3 +72,8 @@ def test_no_body_takes_a_number_that_json_can_not_hold() -> None:
     assert {"CheckpointRecord", "JobOut", "QuoteOut", "Info", "JobOnMachine", "Stop"} <= {
         name for name, floats in found.items() if floats
     }
+
+
+def test_a_fields_own_bounds_hold() -> None:
+    with pytest.raises(ValidationError):
+        MeasuredOn(device="x", threads=1, units_per_hour=1, seconds=1e10)
