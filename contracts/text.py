@@ -1,8 +1,26 @@
 """Texts that come from elsewhere: names, reasons, logs and errors of parties that nobody needs to trust."""
 
+import re
+from html import unescape
+
+PAGE = 4_096  # characters of an answer that are looked at
+LINE = 200
+
 
 def without_controls(text: str, keep: str = "\n\t") -> str:
     """Without characters that a terminal would obey, or that turn the rest of a line around; those of `keep` stay."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def line_of_page(text: str) -> str:
+    """What an HTTP answer that should not have come says to people: its title or its words, in one printable line."""
+    text = text[:PAGE]  # a search for what does not end takes the square of it
+    title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    return clipped_line(unescape(title[1]) if title else re.sub(r"<[^>]*>", " ", text))
+
+
+def clipped_line(text: str) -> str:
+    """The first 200 characters, with `?` for those that can't be printed."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text[: 50 * LINE].split())[:LINE])

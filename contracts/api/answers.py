@@ -1,10 +1,8 @@
 """What came over HTTP, told as what it is: a market's refusal, or whatever else stands between it and this program."""
 
-import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from html import unescape
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +12,7 @@ from contracts.api.problems import Code, Problem
 from contracts.clocks import SET_IT, WORTH_A_WORD, clock_difference
 from contracts.proxies import EnvironmentProxy
 from contracts.strict_json import read_json
+from contracts.text import line_of_page
 
 # Refusals in which a time stands: there a clock may be wrong.
 _OF_TIME = {Code.ACCESS_TOKEN_EXPIRED, Code.ORDER_EXPIRED, Code.REPORT_STALE}
@@ -112,7 +111,7 @@ def _foreign(response: httpx2.Response, proxy: EnvironmentProxy | None) -> tuple
     elif 300 <= status < 400 and response.headers.get("location"):
         why = f": it points to {response.headers['location'][:200]}"
         hint = "If that is the market, set it as market_url (GPUMARKET_MARKET_URL)."
-    elif words := _words(response.text):
+    elif words := line_of_page(response.text):
         why = f", and says: {words}"
     server = response.headers.get("server") or response.headers.get("via")
     marks = ", ".join([*_phrase(status), *([f"by {server[:80]}"] if server else [])])
@@ -120,12 +119,6 @@ def _foreign(response: httpx2.Response, proxy: EnvironmentProxy | None) -> tuple
         around = proxy.way_around(str(request.url))
         hint = f"It was asked through {proxy.told}, which may be who answered: {around}. {hint}"
     return f"{where} answered {status}, but not as a market does{f' ({marks})' if marks else ''}{why}", hint
-
-
-def _words(text: str) -> str:
-    title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    line = " ".join((unescape(title[1]) if title else re.sub(r"<[^>]*>", " ", text)).split())[:200]
-    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def _phrase(status: int) -> list[str]:

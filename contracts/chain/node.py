@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
-from html import unescape
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from web3.types import RPCEndpoint, RPCResponse
 from contracts.chain.hurry import SECONDS, Gate, current_gate
 from contracts.proxies import plain_address, proxy_of
 from contracts.strict_json import write_json
+from contracts.text import clipped_line, line_of_page
 
 CONNECTIONS = 64  # kept open at most; more than a market has threads
 TIMEOUT = 30.0  # seconds, for one answer
@@ -294,10 +294,7 @@ def _words(said: Any, text: str = "") -> str:
     error = said.get("error") or said.get("message") if isinstance(said, dict) else None
     if isinstance(error, dict):
         error = error.get("message") or error
-    title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    found = error or (unescape(title[1]) if title else text) or ("" if said is None else str(said))
-    line = " ".join(str(found).split())[:200]
-    return "".join(c if c.isprintable() else "?" for c in line)
+    return clipped_line(str(error or "")) or line_of_page(text) or clipped_line("" if said is None else str(said))
 
 
 def _colon(words: str) -> str:

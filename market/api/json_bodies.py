@@ -21,7 +21,8 @@ AT_ONCE = 8_192  # bytes; a body that is no larger is read on the event loop
 
 # One by one: Python reads no two at the same time, and between two the event loop has its turn.
 _READING = CapacityLimiter(1)
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Also one that never ends; what matched is never tried another way: else a megabyte of \" would take an hour.
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _SIGNS = (b",", b":", b"[", b"{")
 
 T = TypeVar("T")

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
+from contracts.api.problems import Problem
 from contracts.job.spec import MAX_CONFIG, MAX_METRIC_NAME, MAX_METRICS, MAX_NUMERICS
 from market.api.app import create_app
-from market.api.json_bodies import MAX_VALUES, JsonRoute
+from market.api.json_bodies import MAX_VALUES, JsonRoute, read_body
 from market.api.middleware import LARGER, MAX_BODY
 from market.api.routes import blobs, epochs, info, jobs, keys, leases, orders, progress
 from tests.support.market_parts import make_record
@@ -171,6 +172,13 @@ def test_more_than_anybody_needs(world: World, changes: dict[str, Any], detail: 
 def test_signs_in_a_text_are_no_values(world: World) -> None:
     config = {"text": ',:[{\\"' * 8_000}
     assert quote(world, config=config)[0] == 200
+
+
+@pytest.mark.parametrize("text", [b'"' + b'\\"' * 500_000, b'"' + b'\\"' * 500_000 + b"\\", b'"a\\"' * 250_000])
+def test_texts_without_end_are_read_once(text: bytes) -> None:
+    """In a time that grows with their length: one that grows with its square would be an hour."""
+    with pytest.raises(Problem, match=f"more than {MAX_VALUES} values"):
+        read_body(b"," * (MAX_VALUES + 1) + text)
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", '"inf"', '"nan"', "-1e999", "null"])
