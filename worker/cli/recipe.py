@@ -18,8 +18,8 @@ from contracts.job.spec import JobSpec, check_steps
 from contracts.strict_json import write_json
 from worker import recipes
 from worker.cli import new_recipe
+from worker.cli.local_rehearsal import LocalRehearsal
 from worker.cli.local_run import check_files_are_here, limits_for, train_locally
-from worker.cli.rehearsal import LocalRehearsal
 from worker.machine.hardware import probe
 from worker.machine.measuring import Bench
 from worker.training.environment import ENVIRONMENTS, environment_id, installed
@@ -27,7 +27,7 @@ from worker.training.messages import Checkpoint, Message, Stepped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check and measure a training program.")
 
-BUSY_SHARE = 0.25  # of the time: above it a measurement is worth little
+BUSY_TIME_SHARE = 0.25  # of the time: above it a measurement is worth little
 
 JobArgument = Annotated[Path, typer.Argument(help="job.yaml, or the folder that holds one", show_default=False)]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads to train with")]
@@ -118,7 +118,7 @@ def measure(
         f"{found.units_per_hour:,} units an hour; by floating-point operations alone it is {ready.units:,} units"
         + (", which is more than the time comes to" if by_flops else "")
     )
-    if found.busy > BUSY_SHARE:
+    if found.busy > BUSY_TIME_SHARE:
         say(marked("[yellow]others kept this machine busy for {} of the time[/]: measure it idle", f"{found.busy:.0%}"))
     say(f"units: {found.units} is now in {job_file}")
 

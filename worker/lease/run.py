@@ -16,13 +16,13 @@ from worker.lease.discovery import Unwanted
 from worker.lease.first_steps import NotReproducible
 from worker.lease.folder import LeaseFolder
 from worker.lease.job_key import JobKey, NoKey
-from worker.lease.overrun import TooMuchWork
 from worker.lease.printed import Printed
 from worker.lease.reporting import ReportContent, Reporter, send_report
 from worker.lease.schedule import Action, must_give_up
 from worker.lease.settlement import Settlement, Turn
 from worker.lease.tools import LeaseTools, lease_timing
 from worker.lease.trainer import Training
+from worker.lease.work_meter import TooMuchWork
 from worker.machine.troubles import MachineTrouble
 from worker.pauses import Pause, can_hold
 from worker.training.failures import Failure

@@ -29,10 +29,10 @@ from worker.lease.folder import Job, LeaseFolder
 from worker.lease.inputs import fetch_files, fetch_start_state, fetch_state, is_state
 from worker.lease.job_history import metrics_so_far
 from worker.lease.job_key import JobKey, NoKey
-from worker.lease.overrun import WorkMeter, WorkWatch
 from worker.lease.pace import Pace
 from worker.lease.printed import Printed
 from worker.lease.tools import LeaseTools
+from worker.lease.work_meter import WorkMeter, WorkWatch
 from worker.machine.blame import judged
 from worker.machine.contention import Contention
 from worker.sandbox.limits import Limits

@@ -1,7 +1,7 @@
 """Whether steps take more than was signed: noticed early, also within a step, and not for a machine's own trouble."""
 
 from contracts.job.overrun import Overrun, read_overrun
-from worker.lease.overrun import WARM_UP_SECONDS, WorkMeter
+from worker.lease.work_meter import WARM_UP_SECONDS, WorkMeter
 
 HOURLY = 3_600_000  # units: 1000 a second
 
