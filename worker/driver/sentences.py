@@ -76,23 +76,6 @@ RECOVERY = {
     pynvml.NVML_GPU_RECOVERY_ACTION_BUS_RESET: Saying("needs a reset of its bus, its driver says", RESTART),
     pynvml.NVML_GPU_RECOVERY_ACTION_SYSTEM_REBOOT: Saying("needs a restart of the machine, its driver says", RESTART),
 }
-# Xid errors that are the hardware's. Others, such as 13, 31, 43 and 45, are the program's own.
-XID = {
-    48: Saying("has reported Xid 48: memory errors that it can't correct", RESET),
-    61: Saying("has reported Xid 61: its microcontroller has stopped", RESET),
-    62: Saying("has reported Xid 62: its microcontroller has halted", RESET),
-    64: Saying("has reported Xid 64: no spare row is left for bad memory", "replace it"),
-    74: Saying("has reported Xid 74: an NVLink error", RESET),
-    79: Saying("has reported Xid 79: it has fallen off the bus", RESTART),
-    95: Saying("has reported Xid 95: memory errors that were not contained", RESET),
-    109: Saying("has reported Xid 109: it does not switch between programs any more", RESET),
-    110: Saying("has reported Xid 110: a fault of its security engine", RESTART),
-    119: Saying("has reported Xid 119: its firmware does not answer", RESET),
-    120: Saying("has reported Xid 120: its firmware has crashed", RESET),
-    140: Saying("has reported Xid 140: memory errors that it can't correct", RESET),
-    143: Saying("has reported Xid 143: it could not be initialized", RESET),
-    154: Saying("has reported Xid 154: it must be recovered", RESET),
-}
 
 
 def driver_saying(error: pynvml.NVMLError) -> Saying:

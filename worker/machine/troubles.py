@@ -94,12 +94,6 @@ def disk_trouble(settings: ProviderSettings) -> MachineTrouble | None:
     return MachineTrouble("disk", what, "free some, or set a smaller disk_mb in provider.toml")
 
 
-def machine_troubles(settings: ProviderSettings) -> list[MachineTrouble]:
-    """All of them, looked at now; none if the machine is as its Ask says."""
-    looks = (gpu_trouble, sandbox_trouble, environment_trouble, disk_trouble)
-    return [trouble for look in looks if (trouble := look(settings))]
-
-
 def by_uuid(settings: ProviderSettings) -> ProviderSettings:
     """The same lot with its GPUs named by UUID: an index is another card's when one is lost or added.
 

@@ -181,10 +181,6 @@ class Runner:
         """Those of the run, as far as this machine's owner can see them; empty before it starts."""
         return [] if self._process is None else self._sandbox.members(self._process)
 
-    def log_tail(self, limit: int = 4_000) -> str:
-        """The end of what the recipe printed."""
-        return self._log.tail(limit)
-
     # What the supervising thread does
 
     def _supervise(self) -> None:

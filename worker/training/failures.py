@@ -1,7 +1,7 @@
 """Why a training run ended other than by finishing: one exception, with a kind that programs can act on."""
 
 import errno
-from typing import Literal, get_args
+from typing import Literal
 
 from contracts.errors import UserError
 
@@ -20,8 +20,6 @@ FailureKind = Literal[
     "killed",  # by somebody, or by a kernel short of memory: not by a limit on it
     "machine",  # this machine can't run it, or any other: no GPU, no sandbox, another environment
 ]
-FAILURE_KINDS: tuple[str, ...] = get_args(FailureKind)
-
 
 SCALED = ("norm", "grad", "scale")  # in names of metrics that a scaler's overflow makes infinite
 

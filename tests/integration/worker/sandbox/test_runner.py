@@ -139,12 +139,15 @@ def test_a_lie_ends_the_run(tmp_path: Path, line: str) -> None:
 def test_what_a_recipe_prints_is_log_and_never_message(tmp_path: Path) -> None:
     spec = toy_job(tmp_path / "job", "Chatty", config={"at": 2})
     limits = Limits(memory_mb=800, log_bytes=10_000)
-    runner = Runner(spec, tmp_path / "job", tmp_path / "work", limits=limits)
+    printed: list[bytes] = []
+    runner = Runner(spec, tmp_path / "job", tmp_path / "work", limits=limits, printed=printed.append)
     said, taken = train(runner)
     assert isinstance(said[-1], Done) and len(taken) == 5
     log = (tmp_path / "work" / "log.txt").read_text()
     assert "first line" in log and "bytes dropped" in log and len(log) < 11_000
-    assert "last line" in runner.log_tail() and '{"type": "done"}' in runner.log_tail()
+    assert "last line" in log and '{"type": "done"}' in log
+    heard = b"".join(printed).decode()
+    assert "first line" in heard and "last line" in heard and len(heard) > len(log)
 
 
 def test_stop_ends_after_the_step(tmp_path: Path) -> None:
