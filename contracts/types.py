@@ -8,6 +8,7 @@ from eth_utils.address import is_address, to_checksum_address
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 SECONDS_PER_HOUR = 3600
+MB = 1 << 20  # bytes, wherever memory or disk is told in MB
 SIGNATURE_BYTES = 1024  # at most
 UNIT_FLOPS = 1_000_000  # one work unit is 1 MFLOP of the training step
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import structlog
 
 from contracts.logs import Trouble
+from contracts.types import MB
 from worker.lease.folder import Store
 from worker.machine.troubles import MachineTrouble
 from worker.machine.watch import MachineWatch
-from worker.sandbox.limits import MB
 from worker.settings import ProviderSettings
 
 DISK_SECONDS = 30.0  # between two looks at how much disk is taken

@@ -10,9 +10,9 @@ import psutil
 import pynvml
 
 from contracts.errors import UserError
+from contracts.types import MB
 from worker.driver.sentences import DEAD, RECOVERY, SILENT, Saying, driver_saying, gpu_saying
 
-MB = 1 << 20
 PCI = Path("/sys/bus/pci/devices")
 LOADED = Path("/proc/driver/nvidia/version")
 NVIDIA, DISPLAYS = "0x10de", "0x03"  # PCI: vendor; class of graphics cards and of accelerators like them

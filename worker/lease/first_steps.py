@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from contracts.errors import UserError
+from contracts.types import SECONDS_PER_HOUR
 from worker.lease.folder import Job, LeaseFolder
 from worker.sandbox.rehearsal import USUAL_CAUSES, Cut, Divergence, Rehearsal, Steps, compared
 from worker.settings import ProviderSettings
@@ -46,7 +47,7 @@ class FirstSteps:
         if share == 0 or budget <= 0 or file.rehearsed or file.made != file.base:
             return
         spec, began = job.spec, time.monotonic()
-        usual = 3600 * job.bid.units / self._settings.units_per_hour  # for a checkpoint
+        usual = SECONDS_PER_HOUR * job.bid.units / self._settings.units_per_hour  # for a checkpoint
         rehearsal = Rehearsal(
             spec,
             self._folder.job_folder,

@@ -11,10 +11,9 @@ import psutil
 from contracts.commitment import canonical_hash
 from contracts.job.file import pack, parse_job_file
 from contracts.job.spec import MAX_CHECKPOINTS, JobSpec
-from contracts.types import SECONDS_PER_HOUR, UNIT_FLOPS
+from contracts.types import MB, SECONDS_PER_HOUR, UNIT_FLOPS
 from worker import recipes
 from worker.driver.nvml import GpuHealth, GpuName, NoAnswer, read_gpus
-from worker.sandbox.limits import MB
 from worker.sandbox.runner import Runner
 from worker.training.cpu import cpu_model
 from worker.training.environment import Device

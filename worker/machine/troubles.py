@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 from contracts.extras import install_command
 from contracts.settings import home
+from contracts.types import MB
 from worker.driver.nvml import GpuHealth, NoAnswer, named, read_gpus
 from worker.sandbox.bubblewrap import HOW_TO_MEND
-from worker.sandbox.limits import MB
 from worker.sandbox.podman import chosen_sandbox, forget_problems
 from worker.settings import ProviderSettings
 from worker.training.environment import environment_id

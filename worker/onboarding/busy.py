@@ -11,9 +11,10 @@ import psutil
 
 from contracts.errors import UserError
 from contracts.settings import home
+from contracts.types import MB
 from worker.driver.nvml import GpuName
 from worker.machine.presence import OthersCpu, gpu_processes
-from worker.sandbox.limits import MB, descendants
+from worker.sandbox.limits import descendants
 from worker.training.environment import Device
 
 MEASURE_MEMORY_MB = 1_500  # that the shipped GPT takes, with torch around it

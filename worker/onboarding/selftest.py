@@ -22,6 +22,7 @@ from contracts.clocks import SET_IT, clock_difference
 from contracts.errors import UserError
 from contracts.extras import install_command
 from contracts.settings import home, load_settings
+from contracts.types import MB
 from contracts.wallet import keys
 from worker.agent.asks import check_market_terms, gas_today
 from worker.agent.gas import CLAIM, REDEEM
@@ -31,7 +32,6 @@ from worker.machine.hardware import measure_throughput
 from worker.machine.troubles import judge_sold
 from worker.sandbox.bubblewrap import HOW_TO_MEND
 from worker.sandbox.leaks import sandbox_leaks
-from worker.sandbox.limits import MB
 from worker.sandbox.podman import chosen_sandbox
 from worker.settings import ProviderSettings
 from worker.training.environment import environment_id

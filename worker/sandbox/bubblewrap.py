@@ -25,11 +25,12 @@ import contracts
 import gpumarket
 import worker
 from contracts.errors import UserError
+from contracts.types import MB
 from worker.recipes import SHIPPED
 from worker.sandbox import seccomp
 from worker.sandbox.cgroups import MemoryGroup, new_memory_group
 from worker.sandbox.gpus import Gpu, device_nodes, node_inside
-from worker.sandbox.limits import MB, Limits, descendants
+from worker.sandbox.limits import Limits, descendants
 from worker.training.failures import Failure
 
 SandboxKind = Literal["bubblewrap", "podman", "none"]

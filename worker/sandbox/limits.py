@@ -8,11 +8,11 @@ from pathlib import Path
 
 import psutil
 
+from contracts.types import MB
 from worker.sandbox.kernel_memory import beside_resident, check_handles, open_handles
 from worker.training.failures import Failure
 from worker.training.messages import ResourceLimits
 
-MB = 1 << 20
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # Address space that torch and its threads reserve beside what a recipe asks for: 190 MB were measured after

@@ -7,8 +7,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from contracts.types import MB
 from worker.sandbox import small_buffers
-from worker.sandbox.limits import MB, Limits, descendants
+from worker.sandbox.limits import Limits, descendants
 
 START_SECONDS = 20.0  # for a sandbox to have its own network
 SCRIPT_SECONDS = 30.0

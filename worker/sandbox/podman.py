@@ -20,6 +20,7 @@ from typing import Literal
 import psutil
 
 from contracts.strict_json import read_json
+from contracts.types import MB
 from worker.sandbox.bubblewrap import (
     OUTPUT,
     TMP_BYTES,
@@ -37,7 +38,6 @@ from worker.sandbox.bubblewrap import (
     view,
 )
 from worker.sandbox.cgroups import identity
-from worker.sandbox.limits import MB
 
 LABEL = "gpumarket.worker"  # of a container: which process looks after it
 # Where podman finds its storage and settings. It passes none of these on.

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.sandbox.limits import MB, Limits, check_usage, descendants, folder_usage
+from contracts.types import MB
+from worker.sandbox.limits import Limits, check_usage, descendants, folder_usage
 from worker.training.failures import Failure
 
 
