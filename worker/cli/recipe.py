@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from worker.cli.local_rehearsal import LocalRehearsal
 from worker.cli.local_run import check_files_are_here, limits_for, train_locally
 from worker.machine.hardware import probe
 from worker.machine.measuring import Bench
+from worker.onboarding.register import choose_gpus
 from worker.training.environment import ENVIRONMENTS, environment_id, installed
 from worker.training.messages import Checkpoint, Message, Stepped
 
@@ -85,7 +87,7 @@ def measure(
     job_file = path / "job.yaml" if path.is_dir() else path
     job, spec = read_job(job_file)
     check_files_are_here(spec, job_file.parent)
-    bench, model = _bench(spec, seconds, threads, trust)
+    bench, model = choose_bench(spec, seconds, threads, trust)
     with PlainConsole(stderr=True).status("counting the work of one step") as status:
         found = bench.work_of(spec, job_file.parent, limits_for(spec), status.update)
     where = MeasuredOn(
@@ -123,14 +125,20 @@ def measure(
     say(f"units: {found.units} is now in {job_file}")
 
 
-def _bench(spec: JobSpec, seconds: float, threads: int, trust: bool) -> tuple[Bench, str]:
-    """On this machine's GPUs if the job wants some, else on its CPU; and the model of that."""
+def choose_bench(spec: JobSpec, seconds: float, threads: int, trust: bool) -> tuple[Bench, str]:
+    """On this machine's GPUs that work, all of one model, if the job wants some and there are any; else on its CPU.
+
+    And the model of that. Raises UserError if none of its GPUs works.
+    """
     machine = probe()
-    gpus = machine.gpus[: spec.resources.gpus]
-    if not gpus:
+    working = tuple(one for one in machine.gpus if one.works)
+    if spec.resources.gpus and machine.trouble and not working:
+        raise UserError(f"the job wants a GPU: {machine.trouble}", "mend that, or measure it on another machine")
+    names = choose_gpus(replace(machine, processors=working, trouble=None), None)[: spec.resources.gpus]
+    first = machine.gpu(names[0]) if names else None
+    if first is None:
         return Bench(seconds, threads=threads, trusted=trust), machine.cpu
-    names = tuple(one.uuid or index for index, one in enumerate(gpus))
-    return Bench(seconds, "cuda", threads, names, trust), gpus[0].model
+    return Bench(seconds, "cuda", threads, names, trust), first.model
 
 
 @app.command()
