@@ -50,7 +50,7 @@ class PostedAsks:
 
 
 class CopyWatch(threading.Thread):
-    """Looks at market and chain every `poll` seconds. Neither of them can make it end."""
+    """Looks at market and chain every `poll` seconds. Neither can make it end. At its end it closes `market`."""
 
     def __init__(
         self, market: MarketClient, chain: Chain, sender: Sender, posted: PostedAsks, poll: float,
@@ -74,15 +74,16 @@ class CopyWatch(threading.Thread):
         self._closed.set()
 
     def run(self) -> None:
-        while not self._closed.is_set():
-            try:
-                self._look()
-            except (UserError, *NODE_AWAY):  # the agent tells of their troubles
-                pass
-            except Exception:  # nothing that they answer may end this thread
-                log.exception("copies.crashed")
-            self.looked = True
-            self._closed.wait(self._poll)
+        with self._market:
+            while not self._closed.is_set():
+                try:
+                    self._look()
+                except (UserError, *NODE_AWAY):  # the agent tells of their troubles
+                    pass
+                except Exception:  # nothing that they answer may end this thread
+                    log.exception("copies.crashed")
+                self.looked = True
+                self._closed.wait(self._poll)
 
     def is_ours(self, ask: str) -> bool:
         """Whether a lease that was opened under this Ask is this home's. Raises UserError if nobody can say."""
