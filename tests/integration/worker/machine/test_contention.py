@@ -16,13 +16,13 @@ SPIN = "while True: pass"
 
 @contextmanager
 def processes(program: str, count: int = 1) -> Iterator[list[subprocess.Popen[bytes]]]:
-    started = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(count)]
+    started = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) for _ in range(count)]
     try:
         yield started
     finally:
         for one in started:
             one.kill()
-            one.wait()
+            one.communicate()
 
 
 def test_who_shares_a_core_with_others_waits() -> None:
@@ -38,7 +38,8 @@ def test_who_shares_a_core_with_others_waits() -> None:
 
 
 def test_who_sleeps_waits_for_nobody() -> None:
-    with processes("import time; time.sleep(60)") as (one,):
+    with processes("import time; print('sleeps', flush=True); time.sleep(60)") as (one,):
+        assert one.stdout and one.stdout.readline() == b"sleeps\n"  # its start may well have waited
         contention = Contention(lambda: descendants(one.pid), threads=1)
         time.sleep(1)
         assert contention.waited() < 0.5

@@ -60,11 +60,15 @@ def test_a_folder_that_is_not_there_yet_is_on_some_disk(tmp_path: Path) -> None:
     assert free_mb(tmp_path / "a" / "b") == free_mb(tmp_path)
 
 
-def test_a_stranger_on_the_gpu_is_told_and_ours_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("share", "told"), [(0.5, ["other programs used 50% of the CPU meanwhile"]), (0.05, [])], ids=["busy", "idle"]
+)
+def test_strangers_are_told_and_ours_are_not(share: float, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(busy.OthersCpu, "share", lambda self: share)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ours:
         monkeypatch.setattr(busy, "gpu_processes", lambda names: {ours.pid, os.getppid()})
         neighbours = Neighbours(("GPU-1",))
         neighbours.look()
-        found = [said for said in neighbours.sentences() if "GPU" in said]
+        found = list(neighbours.sentences())
         ours.communicate(b"\n")
-    assert found == [f"process {os.getppid()} computed on the GPU meanwhile"]
+    assert found == [*told, f"process {os.getppid()} computed on the GPU meanwhile"]
