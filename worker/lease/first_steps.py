@@ -15,6 +15,8 @@ import structlog
 from contracts.errors import UserError
 from contracts.types import SECONDS_PER_HOUR
 from worker.lease.folder import Job, LeaseFolder
+from worker.lease.printed import MAX_BYTES, Printed
+from worker.sandbox.log import CappedLog
 from worker.sandbox.rehearsal import USUAL_CAUSES, Cut, Divergence, Rehearsal, Steps, compared
 from worker.settings import ProviderSettings
 from worker.training.checkpoints import TakenCheckpoint
@@ -23,6 +25,7 @@ from worker.training.failures import Failure
 TIMEOUT_SHARE = 1 / 3  # of a lease's timeout, at most, for all of it
 LEFT_SECONDS = 60.0  # of the timeout, for the first checkpoint itself
 LEAST_SECONDS = 10.0  # of steps, which each process may take however short a checkpoint is
+REHEARSED = "[printed in the rehearsal of the first steps, by one process and then by another:]"
 
 
 class NotReproducible(UserError):
@@ -30,13 +33,17 @@ class NotReproducible(UserError):
 
     def __init__(self, divergence: Divergence) -> None:
         super().__init__(f"not reproducible: {divergence.sentence()}", USUAL_CAUSES)
+        self.trace = divergence.trace
 
 
 class FirstSteps:
     """Of one lease, from where this machine begins with it."""
 
-    def __init__(self, folder: LeaseFolder, settings: ProviderSettings, stopped: Callable[[], bool]) -> None:
-        self._folder, self._settings, self._stopped = folder, settings, stopped
+    def __init__(
+        self, folder: LeaseFolder, settings: ProviderSettings, stopped: Callable[[], bool], printed: Printed
+    ) -> None:
+        """`printed` gets what the recipe prints in steps that do not repeat; else it prints the same in training."""
+        self._folder, self._settings, self._stopped, self._printed = folder, settings, stopped, printed
         self._log = structlog.get_logger().bind(lease=folder.lease)
         self._seen: Steps | None = None
 
@@ -48,11 +55,12 @@ class FirstSteps:
             return
         spec, began = job.spec, time.monotonic()
         usual = SECONDS_PER_HOUR * job.bid.units / self._settings.units_per_hour  # for a checkpoint
+        said = CappedLog(None, MAX_BYTES // 2)
         rehearsal = Rehearsal(
             spec,
             self._folder.job_folder,
             self._folder.folder / "rehearsal",
-            options,
+            options | {"printed": said.write},
             until=began + budget,
             seconds=max(LEAST_SECONDS, share * usual),
             stopped=self._stopped,
@@ -72,6 +80,8 @@ class FirstSteps:
             self._seen = rehearsal.once and replace(rehearsal.once, states=[])
             rehearsal.remove()
         if divergence is not None:
+            if text := said.tail(MAX_BYTES):
+                self._printed.write(f"{REHEARSED}\n{text}".encode())
             raise NotReproducible(divergence)
         self._folder.update(rehearsed=True)
         self._log.info("rehearsal.done", seconds=round(time.monotonic() - began, 1))

@@ -75,7 +75,7 @@ class Training(threading.Thread):
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._stop_at: float | None = None  # monotonic; for a checkpoint that comes before it training goes on
         self._killed = threading.Event()
-        self._first_steps = FirstSteps(folder, tools.settings, self._must_stop)
+        self._first_steps = FirstSteps(folder, tools.settings, self._must_stop, printed)
         self._metrics: list[dict[str, float]] = []  # of checkpoints 1 .. made, for the job's early stop
         self.early_stop: str | None = None  # why the job is over, if it is before its last checkpoint
         self.ended: Done | Stopped | UserError | None = None

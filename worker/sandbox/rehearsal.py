@@ -39,6 +39,7 @@ class Divergence:
     step: int  # the first that is not
     resumed_after: int | None  # the step whose state the second process went on from; None: from none
     what: str
+    trace: str = ""  # where in the recipe, if the second one fails
 
     def sentence(self) -> str:
         second = "another process" if self.resumed_after is None else (
@@ -92,7 +93,7 @@ class Rehearsal:
         except Failure as failure:
             if failure.kind not in OF_THE_RECIPE:
                 raise
-            return once, Divergence(middle + 1, middle, f"it fails: {failure.message}")
+            return once, Divergence(middle + 1, middle, f"it fails: {failure.message}", failure.trace)
         return once, compared(once, again, resumed=True)
 
     def train(

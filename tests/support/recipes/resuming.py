@@ -238,6 +238,18 @@ class OptimizerLeftOut(Momentum):
         self.model.load_state_dict(state["model"])
 
 
+class NeverGoesOn(Momentum):
+    """Prints what it does, and fails only where it goes on from a state."""
+
+    def step(self, i):
+        print(f"trains step {i}")
+        return super().step(i)
+
+    def load_state_dict(self, state):
+        print("looks for its schedule")
+        raise KeyError("schedule")
+
+
 class OwnTorchGenerator(Momentum):
     def __init__(self, config, data):
         super().__init__(config, data)

@@ -9,6 +9,7 @@ from contracts.types import from_hex, to_hex
 from tests.support.recipes import RESUMING
 from tests.support.whole_market import StageOf, paid, wait_for
 from worker.cli.local_run import train_locally
+from worker.lease.first_steps import REHEARSED
 
 pytestmark = pytest.mark.mostly_sqlite
 
@@ -31,6 +32,22 @@ def test_what_does_not_repeat_is_given_back_before_a_claim(recipe: str, says: st
     assert report.text.startswith("not reproducible: the recipe does not repeat bit for bit: ")
     assert says in report.text and "usual causes: " in report.text
     assert list(stage.market.checkpoints(job)) == [] and paid(stage) == (0, 0)
+
+
+def test_what_a_recipe_prints_before_it_fails_to_go_on_is_told(stage_of: StageOf) -> None:
+    stage = stage_of(timeout=900)
+    job = stage.submit(checkpoints=3, source=RESUMING, recipe="NeverGoesOn")
+    with stage.approving(), stage.agent(rehearsal_share=0.5):
+        (report,) = wait_for(
+            "its report", lambda: [one for one in stage.market.reports(job) if one.report.kind == "random"]
+        )
+    assert report.text.startswith("Traceback of the recipe:\n") and 'raise KeyError("schedule")' in report.text
+    logs = [one for one in stage.market.reports(job) if one.report.kind == "log"]
+    heading, *lines = "".join(one.text for one in logs).splitlines()
+    assert heading == REHEARSED and all(one.id < report.id for one in logs)
+    printed = [line for line in lines if line.startswith(("trains ", "looks "))]  # torch may warn of things, too
+    steps = [f"trains step {step}" for step in (1, 1, 2, 3, 4, 1)]  # each process does one more, to count its work
+    assert printed == [*steps, "looks for its schedule"]
 
 
 def test_what_repeats_is_trained_as_ever(stage_of: StageOf, tmp_path: Path) -> None:
