@@ -1,5 +1,6 @@
 """Why Bids wait, written where their clients see it."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ from market.runtime.context import Context
 from market.store.models import BidRow
 
 ROWS_AT_ONCE = 500
+_REASONS = frozenset(map(str, Reason))
+_GAVE_BACK = re.compile(r"\d+ providers? gave it back: ")
 
 
 def wait_reason(bid: str, why: Reason, overruns: Sequence[Overrun | None]) -> str:
@@ -22,6 +25,11 @@ def wait_reason(bid: str, why: Reason, overruns: Sequence[Overrun | None]) -> st
     what = worst.sentence() if worst else "its steps take far more than the work that was signed"
     said = f"{who} gave it back: {what}; see gpumarket job reprice {bid[:12]}"
     return said if why is Reason.UNITS else f"{why}; {said}"
+
+
+def is_wait_reason(text: str) -> bool:
+    """Whether a clearing left a Bid out for this, and nothing else keeps it waiting: one of `wait_reason`'s texts."""
+    return text.partition("; ")[0] in _REASONS or _GAVE_BACK.match(text) is not None
 
 
 @dataclass

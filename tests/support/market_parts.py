@@ -13,6 +13,7 @@ from typing import Any
 from eth_account.signers.local import LocalAccount
 
 from contracts import commitment
+from contracts.amounts import format_amount
 from contracts.api.bodies import (
     ApprovalIn,
     AskIn,
@@ -81,6 +82,9 @@ class FakeChain:
 
     def block_hash(self, number: int) -> str:
         return ZERO_HASH
+
+    def format_amount(self, amount: int) -> str:
+        return f"{format_amount(amount, self.decimals)} {self.symbol}"
 
 
 @dataclass

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 
-from contracts.amounts import format_amount
 from contracts.api.bodies import JobOut, JobStatus
+from market.auction.wait_reasons import is_wait_reason
 from market.matching import AskOffer, BidOffer, Reason
 from market.matching.classes import lowest_limit, obstacle
 from market.matching.inputs import tick
@@ -12,13 +12,11 @@ from market.runtime.context import Context
 from market.services.quoting.pricing import MOST_ORDERS, Offers
 
 ID = 12  # characters of an id that are told
-_ORDER = list(Reason)
-_WAITS = {str(reason) for reason in Reason}
 
 
 def explained(offers: Offers, job: JobOut) -> JobOut:
     """A job with the machine that comes nearest to it, if it waits for one. With very many orders it stays as it is."""
-    if job.status is not JobStatus.PENDING or job.reason not in _WAITS:
+    if job.status is not JobStatus.PENDING or not is_wait_reason(job.reason):
         return job
     seen = offers.look()
     waiting = seen.bids.get(job.id)
@@ -35,7 +33,7 @@ def nearest_machine(context: Context, bid: BidOffer, asks: Iterable[AskOffer]) -
     stopped = [(ask, reason) for ask, reason in found if reason is not None]
     if not stopped or len(stopped) < len(found):  # one that nothing stops is taken, or goes to who pays more
         return ""
-    furthest = max((reason for _, reason in stopped), key=_ORDER.index)
+    furthest = max((reason for _, reason in stopped), key=lambda reason: reason.rank)
     ask = min((ask for ask, reason in stopped if reason is furthest), key=lambda one: _distance(one, furthest))
     told = _Told(context, bid, ask)
     return f"the nearest is ask {ask.id[:ID]} of {ask.provider[:ID]}, which {told.by(furthest)}"
@@ -68,7 +66,7 @@ class _Told:
     @cached_property
     def _sentences(self) -> dict[Reason, Callable[[], str]]:
         bid, ask, needs, lot = self._bid, self._ask, self._bid.needs, self._ask.lot
-        rules, some, tokens = self._rules, _some, self._tokens
+        rules, some, tokens = self._rules, _some, self._context.chain.format_amount
         return {
             Reason.RULES: lambda: f"is under the rules {rules(lot.rules)}; the job's are {rules(needs.rules)}",
             Reason.LOT: lambda: f"sells {lot.gpus} GPUs at once; the job wants {needs.gpus}",
@@ -99,9 +97,6 @@ class _Told:
 
     def _rules(self, hash: str) -> str:
         return repr(self._context.rule_set(hash).name)
-
-    def _tokens(self, amount: int) -> str:
-        return f"{format_amount(amount, self._context.chain.decimals)} {self._context.chain.symbol}"
 
 
 def _some(names: Collection[str]) -> str:

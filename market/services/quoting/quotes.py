@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from contracts.amounts import MAX_AMOUNT, format_amount
+from contracts.amounts import MAX_AMOUNT
 from contracts.api.problems import Code, Problem
 from contracts.api.quotes import QuoteIn, QuoteOut
 from contracts.job.spec import JobSpec
@@ -104,8 +104,8 @@ def _waits(context: Context, spec: JobSpec, priced: Pricing) -> list[str]:
         asks = [one.offer for one in priced.seen.asks.values()]
         return [waits, *unknown_names(priced.seen.asks.values(), spec), *_nearest(context, priced, asks)]
     if not priced.matching:
-        needed = priced.lowest_limit
-        enough = f"; the least max_price for one with this stake is {_tokens(context, needed)}" if needed else ""
+        needed, amount = priced.lowest_limit, context.chain.format_amount
+        enough = f"; the least max_price for one with this stake is {amount(needed)}" if needed else ""
         fits = f"machines fit the job, but none at this max_price and stake{enough}"
         return [fits, *_nearest(context, priced, priced.fitting)]
     return [f"for now it would wait: {priced.reason}"] if priced.reason else []
@@ -117,25 +117,21 @@ def _nearest(context: Context, priced: Pricing, asks: Sequence[AskOffer]) -> lis
 
 
 def _warnings(context: Context, bid: Bid, priced: Pricing, missing: int) -> list[str]:
-    found, rules = [], priced.rules.rules
+    found, rules, amount = [], priced.rules.rules, context.chain.format_amount
     share = _replays_needed(bid, rules.arbiter_fee)
     if share > MAX_REPLAYS:
         found.append(
-            f"a stake of {_tokens(context, bid.stake)} deters cheating only if more than {share:.0%} of the "
+            f"a stake of {amount(bid.stake)} deters cheating only if more than {share:.0%} of the "
             f"checkpoints are replayed; {STAKE_PRICES} prices more than the arbiter's fee of "
-            f"{_tokens(context, rules.arbiter_fee)} is usual"
+            f"{amount(rules.arbiter_fee)} is usual"
         )
     if bid.approver == ZERO_ADDRESS:
         found.append(
             "no approver: you must approve checkpoints yourself, or the provider waits a window for each payment"
         )
     if missing:
-        found.append(f"deposit {_tokens(context, missing)} more before you post the Bid")
+        found.append(f"deposit {amount(missing)} more before you post the Bid")
     return found
-
-
-def _tokens(context: Context, amount: int) -> str:
-    return f"{format_amount(amount, context.chain.decimals)} {context.chain.symbol}"
 
 
 def _replays_needed(bid: Bid, arbiter_fee: int) -> float:

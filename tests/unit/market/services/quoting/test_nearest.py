@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from contracts.job.overrun import Overrun
+from market.auction.wait_reasons import wait_reason
 from market.matching import Reason
 from market.store.models import BidRow
 from tests.support.machines_on_offer import GPU, TOKEN, post, quote_in
@@ -59,6 +61,17 @@ def test_a_waiting_job_tells_it_until_it_waits_for_something_else(world: World) 
     wait(world, job, str(Reason.CAPACITY))
     post(world, price_per_hour=3_000 * TOKEN)  # what nothing keeps from trading is busy, or goes to others
     assert world.api.job(job).nearest == ""
+
+
+@pytest.mark.parametrize("overruns", [[Overrun(3.0, 2.0)], [None, Overrun(5.1, 2.0)], [None]])
+@pytest.mark.parametrize("why", [Reason.PRICE, Reason.UNITS])
+def test_a_job_that_was_given_back_tells_it_too(world: World, why: Reason, overruns: list[Overrun | None]) -> None:
+    provider = post(world, price_per_hour=9_000 * TOKEN)
+    job = world.api.post_bid(world.bid(max_price=TOKEN)).id
+    wait(world, job, wait_reason(job, why, overruns))
+    told = world.api.job(job)
+    assert "gave it back: its steps take" in told.reason
+    assert f"of {provider.address[:12]}, which takes 2.5" in told.nearest
 
 
 def wait(world: World, job: str, reason: str) -> None:
