@@ -59,7 +59,8 @@ def clock_ahead(headers: Mapping[str, str]) -> float | None:
 def retry_after(response: httpx2.Response) -> float | None:
     """Seconds after which a request that came too early may come again; None if it was not too early.
 
-    It came too early after too many others (429), or while the market still answers its first try (409).
+    It came too early after too many others (429), beside too many (503), or while the market still answers its first
+    try (409).
     """
     text = response.headers.get("retry-after", "")
     return float(text) if response.status_code in (409, 429, 503) and text.isascii() and text.isdigit() else None

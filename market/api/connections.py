@@ -107,7 +107,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.network = network_of(self.client[0]) if self.client else ""
         if not self._connections.enter(self):
-            self._refuse(Problem(503, Code.TOO_MANY_REQUESTS, "this market has too many connections", _LATER))
+            self._refuse(
+                Problem(503, Code.TOO_MANY_REQUESTS, "this market has too many connections", _LATER, retry_after=1)
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.leave(self)
@@ -176,7 +178,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
             self._stop(_head_too_large())
         if len(self.pipeline) >= MAX_PIPELINED:
-            self._stop(Problem(429, Code.TOO_MANY_REQUESTS, f"more than {MAX_PIPELINED} requests wait", _LATER))
+            self._stop(
+                Problem(429, Code.TOO_MANY_REQUESTS, f"more than {MAX_PIPELINED} requests wait", _LATER, retry_after=1)
+            )
         self._in_head, self._in_body = False, True
         super().on_headers_complete()
 
@@ -206,8 +210,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
         if self.cycle is None or self.cycle.response_complete or waits:
             body = write_json(problem.body()).encode()
-            head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-            self.transport.write(STATUS_LINE[problem.status] + head % len(body) + body)
+            head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
+            if "retry_after" in problem.extra:
+                head += b"retry-after: %d\r\n" % problem.extra["retry_after"]
+            self.transport.write(STATUS_LINE[problem.status] + head + b"\r\n" + body)
         self.transport.close()
 
     # ------------------------------------------------------------- what goes

@@ -20,8 +20,8 @@ from tests.support.whole_market import wait_for
 HEAD = b"POST /echo HTTP/1.1\r\nhost: a\r\n"
 
 
-async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answers /refused at once, and all else when its body is there."""
+async def echo(slow: threading.Event, scope: Any, receive: Any, send: Any) -> None:
+    """Answers /refused at once, /slow when it is told to, and all else when its body is there."""
     more = scope["path"] != "/refused"
     while more:
         message = await receive()
@@ -29,7 +29,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
             return
         more = message.get("more_body", False)
     if scope["path"] == "/slow":
-        await asyncio.sleep(3)
+        await asyncio.to_thread(slow.wait)
     body = b"x" * (4 << 20) if scope["path"] == "/large" else b"ok"
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -37,8 +37,8 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Served:
-    def __init__(self, port: int, held: Connections) -> None:
-        self.port, self.held = port, held
+    def __init__(self, port: int, held: Connections, slow: threading.Event) -> None:
+        self.port, self.held, self.slow = port, held, slow
 
     def connect(self, first: bytes = b"") -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
@@ -56,17 +56,25 @@ class Served:
 
 @contextmanager
 def serving(most: int = 50, most_of_address: int = 40) -> Iterator[Served]:
-    held = Connections(most, most_of_address)
+    held, slow = Connections(most, most_of_address), threading.Event()
     server = uvicorn.Server(
-        uvicorn.Config(echo, http=partial(BoundedProtocol, held), ws="none", log_config=None, lifespan="off")  # type: ignore[arg-type]
+        uvicorn.Config(
+            partial(echo, slow),
+            http=partial(BoundedProtocol, held),
+            interface="asgi3",
+            ws="none",
+            log_config=None,
+            lifespan="off",  # type: ignore[arg-type]
+        )
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
             wait_for("the server", lambda: server.started)
-            yield Served(listening.getsockname()[1], held)
+            yield Served(listening.getsockname()[1], held, slow)
         finally:
+            slow.set()
             server.should_exit = server.force_exit = True
             thread.join(60)
 
@@ -141,7 +149,9 @@ def test_those_who_wait_for_an_answer_are_not_sent_away() -> None:
         waiting = [held.enter_context(served.connect(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")) for _ in range(3)]
         wait_for("all in use", lambda: all(one.use == connections.IN_USE for one in list(served.held._open)))
         with served.connect() as refused:
-            assert rest(refused).startswith(b"HTTP/1.1 503 ")
+            answer = rest(refused)
+            assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 1\r\n" in answer
+        served.slow.set()
         for one in waiting:
             assert one.recv(100).startswith(b"HTTP/1.1 200 ")
         wait_for("an answer", served.answers)  # in place of one that has its answer
