@@ -5,9 +5,12 @@ from datetime import UTC, datetime
 from contracts.errors import UserError
 
 CHAIN_SECONDS = 3600  # that a chain may be ahead of this machine; one without traffic may be behind for long
-TOKEN_SECONDS = 540  # within which a market takes access tokens that were signed by another clock
-REPORT_SECONDS = 240  # and reports
+TOKEN_LIFE = 600  # seconds that an access token made here is good for, by the clock of who makes it
+TOKENS_AHEAD = 60  # seconds that the clock of a token's maker may be ahead of the market's, however long it is good for
+REPORTS_APART = 300  # seconds that a report's time may be from the market's
 WORTH_A_WORD = 60
+TOKEN_SECONDS = TOKEN_LIFE - WORTH_A_WORD  # within which a market takes tokens that were signed by another clock
+REPORT_SECONDS = REPORTS_APART - WORTH_A_WORD  # and reports
 SET_IT = "set this machine's clock: timedatectl set-ntp true"
 
 

@@ -7,12 +7,12 @@ import time
 from eth_account.signers.local import LocalAccount
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from contracts.clocks import TOKEN_LIFE
 from contracts.orders import AccessToken, Domain
 from contracts.types import ZERO_HASH, Signature
 
 SCHEME = "Gpumarket"  # Authorization: Gpumarket <token>
 MAX_SECONDS = 3600  # a token may live at most
-_SECONDS = 600  # those made here live
 _SPARE_SECONDS = 60  # left of a token's life when a new one is made
 
 
@@ -59,8 +59,8 @@ class Signer:
         now = int(time.time())
         valid_until, header = self._made.get((scope, job), (0, ""))
         # The upper bound is for a clock that was set back.
-        if not now + _SPARE_SECONDS < valid_until <= now + _SECONDS:
-            token = AccessToken(account=self.address, job=job, scope=scope, valid_until=now + _SECONDS)
+        if not now + _SPARE_SECONDS < valid_until <= now + TOKEN_LIFE:
+            token = AccessToken(account=self.address, job=job, scope=scope, valid_until=now + TOKEN_LIFE)
             signed = SignedToken(token=token, signature=token.sign(self._domain, self._account))
             header = f"{SCHEME} {signed.encode()}"
             self._made = {key: one for key, one in self._made.items() if one[0] > now}

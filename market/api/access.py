@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from contracts.api.access import MAX_SECONDS, SCHEME, SignedToken
 from contracts.api.problems import Code, Problem
+from contracts.clocks import TOKENS_AHEAD
 from contracts.orders import AccessToken
 from contracts.signature_form import signature_fault
 from contracts.types import from_hex
@@ -16,7 +17,6 @@ from market.runtime.context import Context
 from market.services.access import may_write
 
 KEPT_TOKENS = 10_000  # that were checked; the oldest are forgotten, and checked again
-CLOCK_SECONDS = 60  # how far a caller's clock may be ahead
 
 _HOW = f"Send `Authorization: {SCHEME} <token>`; docs/access.md says how to sign one."
 
@@ -117,7 +117,7 @@ def _check_time(token: AccessToken) -> None:
             "Sign a new one, and check this machine's clock.",
             now=now,
         )
-    if token.valid_until > now + MAX_SECONDS + CLOCK_SECONDS:
+    if token.valid_until > now + MAX_SECONDS + TOKENS_AHEAD:
         raise Problem(
             401,
             Code.ACCESS_TOKEN_INVALID,

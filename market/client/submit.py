@@ -15,6 +15,7 @@ from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, JobSummary
 from contracts.api.client import MarketClient
 from contracts.api.grants import by_key, make_grant, public_key, publish_key
 from contracts.api.quotes import QuoteIn, QuoteOut
+from contracts.clocks import CHAIN_SECONDS
 from contracts.errors import UserError
 from contracts.job.file import JobFile, check_units, plain_price, read_job
 from contracts.job.sealing import new_job_key
@@ -22,8 +23,6 @@ from contracts.job.spec import FileRef, JobSpec, first_problem
 from contracts.orders import Bid, Domain
 from contracts.types import ZERO_ADDRESS, to_hex
 from market.client import job_keys
-
-CLOCK_SLACK = 3600  # seconds that a chain's clock may be ahead of this machine's
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,6 @@ class Submission:
     quote: QuoteOut
     approver_key: str | None = None  # of a sealed job: its approver's encryption key, if that is not the client
     earlier: JobOut | None = None  # whose files and states this one goes on with
-
-    def tokens(self, amount: int) -> str:
-        return f"{format_amount(amount, self.info.token_decimals)} {self.info.token_symbol}"
 
     @property
     def uploads(self) -> dict[str, FileRef]:
@@ -266,7 +262,7 @@ def _check(bid: Bid, asked: QuoteIn, info: Info) -> None:
                 "Ask the market's operator, or use another market.",
             )
     deadline = asked.spec.deadline_time
-    latest = min(int(time.time()) + asked.valid_for + CLOCK_SLACK, deadline or bid.valid_until)
+    latest = min(int(time.time()) + asked.valid_for + CHAIN_SECONDS, deadline or bid.valid_until)
     if bid.valid_until > latest:
         raise UserError(
             f"the market's quote has a Bid valid until {bid.valid_until}, asked for was {latest} at most",

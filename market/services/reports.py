@@ -9,6 +9,7 @@ from sqlmodel import Session, col, select
 
 from contracts.api.bodies import Page, ReportIn, ReportOut
 from contracts.api.problems import Code, Problem
+from contracts.clocks import REPORTS_APART
 from contracts.orders import STOPS, Report
 from market.runtime.context import Context
 from market.services.access import find_reader
@@ -19,7 +20,6 @@ from market.store.models import LeaseRow, ReportRow
 from market.store.paging import LARGE, Keyset, read_page
 from market.store.reports import report_of
 
-CLOCK_SECONDS = 300  # how far a report's time may be from the market's
 HOUR, PER_HOUR = timedelta(hours=1), 300  # reports of one lease; a worker's come a minute apart, but at its end
 
 _BY_ID = Keyset(col(ReportRow.id))
@@ -54,12 +54,12 @@ def _check(context: Context, body: ReportIn, lease: LeaseRow) -> ReportIn:
             "`content` is the SHA-256 of the text in UTF-8.",
         )
     now = int(time.time())
-    if abs(now - report.time) > CLOCK_SECONDS:
+    if abs(now - report.time) > REPORTS_APART:
         raise Problem(
             422,
             Code.REPORT_STALE,
             f"the Report's time is {report.time}, and it is {now} now (UTC seconds)",
-            f"Sign it anew; at most {CLOCK_SECONDS} seconds may lie between. Check this machine's clock.",
+            f"Sign it anew; at most {REPORTS_APART} seconds may lie between. Check this machine's clock.",
             now=now,
         )
     return body

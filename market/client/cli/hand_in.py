@@ -1,6 +1,7 @@
 """From a quote to a job that is in: shown, signed, uploaded, posted, and its receipt kept."""
 
 from collections.abc import Callable
+from functools import partial
 
 import typer
 from rich.progress import Progress
@@ -11,7 +12,7 @@ from contracts.api import receipts
 from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
-from contracts.cli.output import Output, PlainConsole, console, marked, print_whole
+from contracts.cli.output import Output, PlainConsole, console, marked, print_whole, tokens
 from contracts.errors import UserError
 from contracts.job.measured import SecondsBasis
 from contracts.wallet import keys
@@ -66,9 +67,9 @@ def hand_in(
         return
     if offer.quote.missing:
         short = format_amount(offer.quote.missing, offer.info.token_decimals)
+        cost, free = (tokens(one, offer.info) for one in (offer.quote.highest_cost, offer.quote.free))
         raise UserError(
-            f"the job may cost {offer.tokens(offer.quote.highest_cost)}, and {name} has "
-            f"{offer.tokens(offer.quote.free)} free in the escrow: {short} are missing",
+            f"the job may cost {cost}, and {name} has {free} free in the escrow: {short} are missing",
             f"gpumarket wallet deposit {short} --key {name}",
         )
     confirm("Sign the Bid and hand the job in?", yes, say)
@@ -95,35 +96,33 @@ def hand_in(
 
 
 def quote_table(offer: submitting.Submission) -> Table:
-    quote, bid = offer.quote, offer.quote.bid
+    quote, bid, amount = offer.quote, offer.quote.bid, partial(tokens, info=offer.info)
     deadline = f" (its deadline is {offer.spec.deadline})" if offer.spec.deadline else ""
     table = Table(title=f"Quote for {offer.name}", box=None, show_header=False, pad_edge=False, title_justify="left")
     table.add_row("job's hash", quote.job)
     table.add_row("checkpoints", f"{bid.checkpoints}, {bid.units} work units each")
     table.add_row("machines that fit now", str(quote.matching_asks))
     if quote.lowest_limit is not None:
-        table.add_row("lowest max_price", f"{offer.tokens(quote.lowest_limit)} per checkpoint")
+        table.add_row("lowest max_price", f"{amount(quote.lowest_limit)} per checkpoint")
     if quote.likely_price is not None and quote.likely_cost is not None and quote.seconds_per_checkpoint is not None:
         table.add_row(
             "likely price",
-            f"{offer.tokens(quote.likely_price)} per checkpoint, fee of {offer.tokens(bid.fee)} included",
+            f"{amount(quote.likely_price)} per checkpoint, fee of {amount(bid.fee)} included",
         )
         basis = BASIS[quote.seconds_basis or SecondsBasis.COUNTED]
         table.add_row("a checkpoint takes", basis.format(short_time(quote.seconds_per_checkpoint)))
         if quote.likely_per_hour is not None:
-            table.add_row("an hour costs", offer.tokens(quote.likely_per_hour))
-        table.add_row("likely cost", offer.tokens(quote.likely_cost))
+            table.add_row("an hour costs", amount(quote.likely_per_hour))
+        table.add_row("likely cost", amount(quote.likely_cost))
         if offer.seconds is not None:
             table.add_row("done", f"in {short_time(offer.seconds)} on that machine, if it starts at once")
-    table.add_row("at most", f"{offer.tokens(quote.highest_cost)}, {offer.tokens(bid.max_price)} per checkpoint")
+    table.add_row("at most", f"{amount(quote.highest_cost)}, {amount(bid.max_price)} per checkpoint")
     table.add_row("leases open until", f"{local(bid.valid_until)}{deadline}")
-    table.add_row("provider's stake", offer.tokens(bid.stake))
+    table.add_row("provider's stake", amount(bid.stake))
     table.add_row("approver", bid.effective_approver)
     if offer.spec.sealed:
         table.add_row("sealed", "files, checkpoints and logs; you, the approver and providers have the key")
-    table.add_row("your free balance", offer.tokens(quote.free))
+    table.add_row("your free balance", amount(quote.free))
     if quote.missing:
-        table.add_row(
-            marked("[yellow]missing"), marked("[yellow]{}: gpumarket wallet deposit", offer.tokens(quote.missing))
-        )
+        table.add_row(marked("[yellow]missing"), marked("[yellow]{}: gpumarket wallet deposit", amount(quote.missing)))
     return table

@@ -72,7 +72,7 @@ def test_a_budget_is_kept_by_the_price(world: World, tmp_path: Path) -> None:
     [
         ({"max_price": "-1"}, "max_price: '-1' is not an amount"),
         ({"max_price": "1 per day"}, "max_price: '1 per day': a price is in tokens per checkpoint"),
-        ({"valid_for": 10**12}, "follow-up: valid_for: .*got 1000000000000"),
+        ({"valid_for": 10**12}, "the new Bid: valid_for: .*got 1000000000000"),
         ({"steps": 7}, "does not divide steps 7"),
         ({"deadline": "tomorrow"}, "'tomorrow' is not RFC 3339"),
         ({"steps": None}, "that job is done"),
