@@ -4,7 +4,6 @@ The contracts are the release artifacts. All parties are distinct and not new: e
 before. The ERC-20's approve is not counted. Keys, times and prices are fixed, so that figures repeat exactly.
 """
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from web3 import HTTPProvider, Web3
 from contracts.orders import Approval, Ask, Bid, Domain, Rules, SignedType
 from contracts.terms import Nums, Parties, Terms
 from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex, to_hex
-from tests.support import ROOT
+from tests.support import ROOT, free_port
 
 GENESIS = 1_900_000_000  # seconds
 FOREVER = GENESIS + 10**8
@@ -306,9 +305,7 @@ def _batches(market: Market) -> dict[str, int]:
 @contextmanager
 def anvil() -> Iterator[str]:
     """URL of a fresh anvil on a free port; ends with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     options = ["--port", str(port), "--timestamp", str(GENESIS), "--auto-impersonate", "--quiet"]
     with subprocess.Popen([str(ROOT / "node_modules/.bin/anvil"), *options]) as process:

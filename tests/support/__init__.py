@@ -6,6 +6,14 @@ each part called by hand), `served_market` (served, and only its indexer runs), 
 approver and agents), `market_process` (`gpumarket market serve`). All their orders and messages are of `market_parts`.
 """
 
+import socket
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout
+
+
+def free_port() -> int:
+    """One that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

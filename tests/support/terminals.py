@@ -4,14 +4,13 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support import ROOT
+from tests.support import ROOT, free_port
 
 # What runs until it is stopped; it ends a block, as whoever types it needs another terminal for the next.
 SERVICES = ("gpumarket devnet", "gpumarket market serve", "gpumarket approver start", "gpumarket provider start")
@@ -25,12 +24,6 @@ def blocks(page: str, heading: str) -> list[str]:
     assert marks and text.count(f"\n{heading}\n") == 1, f"{page} has no one section {heading!r}"
     section = re.split(rf"\n#{{1,{len(marks[0])}}} ", text.partition(f"\n{heading}\n")[2])[0]
     return re.findall(r"^```\w*\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Terminals:

@@ -1,7 +1,6 @@
 """`gpumarket approver start` as a process, before its market, with the key of today and the one before it."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.wallet import keys
+from tests.support import free_port
 from tests.support.devnet import rpc
 from tests.support.market_process import serving
 
@@ -48,11 +48,6 @@ def test_one_process_serves_an_old_key_and_a_new_one(home: Path, chain: Chain) -
     assert process.returncode == 0, log
     assert "waits_for_market" not in log and log.count("approver.goes_on") == len(addresses)
     assert all(address in output for address in addresses)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def rounds_of(port: int) -> set[str]:
