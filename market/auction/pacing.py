@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from contracts.types import SECONDS_PER_HOUR
+
 BURST = 0.1  # of an hour's budget, which may be used at once
 LONGEST_WAIT = 60.0  # seconds that an epoch waits for the budget; then it is held all the same
 VAIN_SECONDS = (60.0, 600.0)  # between two epochs that match nothing: at first, and at most; twice as long each time
@@ -19,7 +21,7 @@ class Pacing:
     """One process's. After a restart the budget is whole again."""
 
     def __init__(self, gas_per_hour: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate, self._clock = gas_per_hour / 3600, clock
+        self._rate, self._clock = gas_per_hour / SECONDS_PER_HOUR, clock
         self._most = self._left = gas_per_hour * BURST
         self._looked = self._held = clock()
         self._vain_pause, self._vain_until = VAIN_SECONDS[0], self._looked

@@ -11,7 +11,6 @@ from contracts.types import from_hex, to_hex
 from market.runtime.context import Context
 
 B = TypeVar("B", bound=BaseModel)
-_HINT = "Sign it with that key, for the chain and the escrow of /v1/info."
 
 
 def check_signed(
