@@ -16,6 +16,7 @@ from contracts.chain.deposits import deposit_steps
 from contracts.chain.devnet import devnet
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
+from contracts.cli.dry_run import not_sent, tell_not_sent
 from contracts.cli.output import Output, PlainConsole, print_whole
 from contracts.errors import UserError
 from contracts.settings import Settings, load_settings
@@ -185,8 +186,8 @@ def _deposit_steps(sender: Sender, amount: int, intent: str) -> list[WalletStep]
 
 
 def _carry_out(sender: Sender, steps: list[WalletStep], amount: int, dry_run: bool, output: Output) -> None:
-    if dry_run:  # what a step costs can't be told before those before it are mined
-        done = [_estimate(sender, steps[0]), *({"what": step.what, "max_cost_wei": None} for step in steps[1:])]
+    if dry_run:
+        done = not_sent(sender, [(step.what, step.call) for step in steps])
     else:
         done = [_send(sender, step) for step in steps]
     if output is Output.JSON:
@@ -199,20 +200,13 @@ def _carry_out(sender: Sender, steps: list[WalletStep], amount: int, dry_run: bo
 
 
 def _tell(done: list[dict[str, Any]], dry_run: bool) -> None:
-    for row in done:
-        if dry_run:
-            cost = row["max_cost_wei"]
-            gas = f"at most {format_ether(int(cost))} ETH" if cost else "known when the one before it is mined"
-            typer.echo(f"would {row['what']}; gas: {gas}")
-        else:
-            once = " (an interrupted command had sent it)" if row["resumed"] else ""
-            typer.echo(f"{row['what']}: done in block {row['block']}, {row['transaction']}{once}")
     if dry_run:
+        tell_not_sent(done)
         typer.echo("nothing was sent")
-
-
-def _estimate(sender: Sender, step: WalletStep) -> dict[str, Any]:
-    return {"what": step.what, "max_cost_wei": str(sender.cost(step.call))}
+        return
+    for row in done:
+        once = " (an interrupted command had sent it)" if row["resumed"] else ""
+        typer.echo(f"{row['what']}: done in block {row['block']}, {row['transaction']}{once}")
 
 
 def _send(sender: Sender, step: WalletStep) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,8 +15,10 @@ from contracts.amounts import format_amount, parse_positive
 from contracts.api.bodies import AskResources, Info
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
+from contracts.chain.deposits import deposit_steps
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
+from contracts.cli.dry_run import not_sent, tell_not_sent
 from contracts.cli.output import Output, OutputOption, PlainConsole, console, marked, say
 from contracts.errors import UserError
 from contracts.settings import home, load_settings
@@ -133,10 +135,12 @@ def register(
     planned = _plan(options)
     if output is Output.TABLE:
         _show(planned)
+    would_send = _would_send(planned) if dry_run else []
     path = None if dry_run else _carry_out(planned, yes)
     if output is Output.JSON:
-        _print_json(planned, dry_run)
+        _print_json(planned, {"dry_run": True, "transactions": would_send} if dry_run else {"dry_run": False})
     else:
+        tell_not_sent(would_send)
         _say_what_was_done(planned, path)
 
 
@@ -277,12 +281,20 @@ def _carry_out(planned: Registration, yes: bool) -> Path:
     return write_provider_settings(planned.key, planned.settings)
 
 
-def _print_json(planned: Registration, dry_run: bool) -> None:
+def _would_send(planned: Registration) -> list[dict[str, Any]]:
+    """The deposit's transactions; none where tokens or the key are still missing. Asks for the key's password."""
+    if planned.need.missing or not planned.need.deposit:
+        return []
+    sender = Sender(planned.chain, keys.load(planned.key), allowed=lambda: False)
+    return not_sent(sender, deposit_steps(sender, planned.need.deposit))
+
+
+def _print_json(planned: Registration, run: Mapping[str, Any]) -> None:
     suggested = planned.demand and planned.demand.suggestion(planned.settings.units_per_hour)
     told = {
         "key": planned.key,
         "provider": planned.address,
-        "dry_run": dry_run,
+        **run,
         "deposit": str(planned.need.deposit),
         "missing": str(planned.need.missing),
         "suggested_price": str(suggested.price) if suggested else None,

@@ -72,6 +72,18 @@ def test_a_dry_run_changes_nothing(stage: Stage, run: Run) -> None:
     assert "fresh" not in keys.list_keys() and not provider_settings_path("fresh").exists()
 
 
+def test_a_dry_run_lists_the_transactions_of_the_deposit(stage: Stage, run: Run) -> None:
+    told = json.loads(run(*register(stage, "--dry-run", "-o", "json")).stdout)
+    (step,) = told["transactions"]
+    assert step["what"].startswith("deposit 100 ") and stage.provider.address in step["what"]
+    assert told["dry_run"] and int(step["max_cost_wei"]) > 0
+    shown = run(*register(stage, "--dry-run")).stdout
+    assert f"would {step['what']}; gas: at most" in shown and "nothing was made, sent or written" in shown
+    assert stage.free(stage.provider) == 0 and not provider_settings_path(KEY).exists()
+    run(*register(stage, "--yes"))
+    assert json.loads(run(*register(stage, "--dry-run", "-o", "json")).stdout)["transactions"] == []
+
+
 def test_a_new_key_is_made_and_told_how_to_get_tokens(stage: Stage, run: Run) -> None:
     done = run(*register(stage, "--yes", key="fresh"), code=1)
     assert keys.address("fresh") in done.stdout
