@@ -28,8 +28,8 @@ async def echo(slow: threading.Event, scope: Any, receive: Any, send: Any) -> No
         if message["type"] == "http.disconnect":
             return
         more = message.get("more_body", False)
-    if scope["path"] == "/slow":
-        await asyncio.to_thread(slow.wait)
+    while scope["path"] == "/slow" and not slow.is_set():  # noqa: ASYNC110 (another thread sets it)
+        await asyncio.sleep(0.01)
     body = b"x" * (4 << 20) if scope["path"] == "/large" else b"ok"
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
