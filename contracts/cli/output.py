@@ -101,7 +101,7 @@ def _width(column: Column) -> int:
 
 def _rows(table: Table) -> Iterator[Text]:
     """A line for each cell, beside its column's name; an empty line between the rows."""
-    names = [str(column.header).replace("-\n", "") for column in table.columns]
+    names = [_cells(column)[0].plain.replace("-\n", "") for column in table.columns]
     label = max(map(len, names)) + 2
     for number, row in enumerate(zip(*(_cells(column)[1:] for column in table.columns), strict=True)):
         if number:

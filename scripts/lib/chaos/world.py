@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ from scripts.lib.demo.parties import Failure, Party, Stage
 PROVIDERS = ("hydro", "solar", "wind")
 SMALL_DISK = ("operator", "wind")  # their homes are small file systems, where this machine lets us mount some
 DISK_MB = 96
+JOB_MB = 24  # of it for a job
 CHECKPOINTS = 5  # of each job, a few seconds each
 SERVICES = {  # process -> (party, command)
     "market": ("operator", ("market", "serve")),
@@ -78,8 +80,7 @@ class World:
 
     def prepare(self) -> None:
         """Keys, money, small disks, services, providers."""
-        for name in SMALL_DISK:
-            self._mount(self._party(name).home)
+        self._mount(self._party("operator").home)
         for name in ("client", "operator", "approver", *PROVIDERS):
             address = self._party(name).new_key()
             Sender(self.direct, devnet.accounts()[-1]).send(
@@ -102,7 +103,19 @@ class World:
             "provider", "register", "--key", name, "--price", "0.60", "--stake", "100", "--rules", "audited",
             "--measure-seconds", "1", "--yes",
         )  # fmt: skip
+        if name in SMALL_DISK:
+            self._move_to_small_disk(self._party(name).home, name)
         self.start(name)
+
+    def _move_to_small_disk(self, home: Path, key: str) -> None:
+        """After `register`, which takes no machine with so little room for jobs."""
+        settings = home / "provider" / key / "provider.toml"
+        lines = [line for line in settings.read_text().splitlines() if not line.startswith("disk_mb")]
+        settings.write_text("\n".join([f"disk_mb = {JOB_MB}", *lines]) + "\n")
+        with tempfile.TemporaryDirectory() as kept:
+            shutil.copytree(home, kept, dirs_exist_ok=True)
+            self._mount(home)
+            shutil.copytree(kept, home, dirs_exist_ok=True)
 
     def _mount(self, home: Path) -> None:
         """A small disk that can be filled. Without the right to mount, that kind of bad luck is left out."""
