@@ -59,7 +59,7 @@ class EpochHeader(Body):
     tick: Uint64 = Field(description="token units that prices per hour are multiples of")
     rules: list[Rules] = Field(description="that the Bids sign, by ascending hash")
     failures: list[FailureReport] = Field(
-        description="of jobs in the set, of kind failed, random or units; by their digests"
+        description="of jobs in the set, each lease's first of the kinds failed, random and units; by their digests"
     )
     left_out: list[LeftOut] = Field(description="by ascending order")
 

@@ -35,7 +35,7 @@ from market.store.models import (
     RuleSetRow,
 )
 from market.store.reliability import Tiers
-from market.store.reports import report_of
+from market.store.reports import read_told, report_of
 
 ROWS_AT_ONCE = 500
 NEVER = 1 << 40  # seconds
@@ -161,17 +161,17 @@ class OrderBook:
                 left_out.append(LeftOut(order=id, reason=LeftOutReason.STOPPED_EARLY))
             else:
                 said = reports.get(id, ())
-                avoid = _let_down(session, its) | {row.provider for row in said}
-                given_back_by = frozenset(row.provider for row in said if row.kind == "units")
+                avoid = _let_down(session, its) | {row.provider for row, _ in said}
+                given_back_by = frozenset(row.provider for row, _ in said if row.kind == "units")
                 offer = replace(
                     first.offer,
                     rest=first.offer.rest - last.accepted,
                     avoid=frozenset(avoid),
                     given_back_by=given_back_by,
                 )
-                overruns = tuple(read_overrun(row.text) for row in said if row.kind == "units")
+                overruns = tuple(read_overrun(begins) for row, begins in said if row.kind == "units")
                 bids[id] = replace(first, offer=offer, previous=last, overruns=overruns)
-        told = [row for id, rows in reports.items() if id in bids or failed[id] for row in rows]
+        told = [row for id, rows in reports.items() if id in bids or failed[id] for row, _ in rows]
         return bids, self._signed(told)
 
     def _known(self, row: BidRow, timeouts: dict[str, int]) -> _Known:
@@ -246,19 +246,18 @@ def _next_change(session: Session, now: int) -> int:
     return min((at for at in found if at is not None), default=NEVER)
 
 
-def _failures(session: Session, leases: Mapping[str, Sequence[LeaseRow]]) -> dict[str, list[ReportRow]]:
-    """What providers said of jobs that failed with them, or that they gave back for their work, by Bid. `leases`: by
-    Bid; a lease that is not there was undone by a reorganisation.
+def _failures(session: Session, leases: Mapping[str, Sequence[LeaseRow]]) -> dict[str, list[tuple[ReportRow, str]]]:
+    """What providers said of jobs that failed with them, or that they gave back for their work, by Bid, with what each
+    text begins with. `leases`: by Bid; a lease that is not there was undone by a reorganisation.
     """
-    found: dict[str, list[ReportRow]] = {}
+    found: dict[str, list[tuple[ReportRow, str]]] = {}
     wanted = sorted(leases)
     known = {lease.id for its in leases.values() for lease in its}
     for at in range(0, len(wanted), ROWS_AT_ONCE):
         some = wanted[at : at + ROWS_AT_ONCE]
-        of_these = (col(ReportRow.bid).in_(some), col(ReportRow.kind).in_(TELLING_KINDS))
-        for row in session.exec(select(ReportRow).where(*of_these)):
+        for row, begins in read_told(session, some, TELLING_KINDS):
             if row.lease in known:
-                found.setdefault(row.bid, []).append(row)
+                found.setdefault(row.bid, []).append((row, begins))
     return found
 
 

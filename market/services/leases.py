@@ -14,6 +14,7 @@ from market.runtime.context import Context
 from market.store.leases import is_final, state_now
 from market.store.models import WITHOUT_SPEC, ApprovalRow, BidRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
 from market.store.paging import Keyset, read_page
+from market.store.reports import first_told
 
 T = TypeVar("T")
 _BY_OPENING = Keyset(col(LeaseRow.opened_block), col(LeaseRow.id))
@@ -168,7 +169,7 @@ def failures_by_job(session: Session, accepted: dict[str, int]) -> dict[str, int
     """Leases whose worker reported a failure at the checkpoint that comes next, by job."""
     reports = session.exec(
         select(ReportRow.bid, ReportRow.lease, ReportRow.n).where(
-            col(ReportRow.bid).in_(list(accepted)), col(ReportRow.kind).in_(FAILURES)
+            col(ReportRow.id).in_(first_told(list(accepted), FAILURES))
         )
     ).all()
     leases: dict[str, set[str]] = {job: set() for job in accepted}

@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 from contracts.api.bodies import Page, ReportIn, ReportOut
 from contracts.api.problems import Code, Problem
 from contracts.clocks import REPORTS_APART
-from contracts.orders import STOPS, Report
+from contracts.orders import STOPS, Report, ReportKind
 from market.runtime.context import Context
 from market.services.access import find_reader
 from market.services.leases import find_live_lease
@@ -20,7 +20,9 @@ from market.store.models import LeaseRow, ReportRow
 from market.store.paging import LARGE, Keyset, read_page
 from market.store.reports import report_of
 
-HOUR, PER_HOUR = timedelta(hours=1), 300  # reports of one lease; a worker's come a minute apart, but at its end
+HOUR, PER_HOUR = timedelta(hours=1), 300  # logs of one lease; a worker's come a minute apart, but at its end
+RELEASES_PER_HOUR = 200  # said again, 20 s apart, until it is answered
+STOPS_PER_HOUR = 20  # of each other kind: said once, but for answers that were lost
 
 _BY_ID = Keyset(col(ReportRow.id))
 
@@ -35,7 +37,7 @@ def take_report(context: Context, body: ReportIn) -> ReportOut:
         lease, _ = find_live_lease(session, report.lease)
         row = _same(session, report)
         if row is None:
-            _check_room(session, lease)
+            _check_room(session, lease, report.kind)
             row = context.accept(session, "report", body, bid=lease.bid, provider=lease.provider)
     return _with_text(row)
 
@@ -65,13 +67,18 @@ def _check(context: Context, body: ReportIn, lease: LeaseRow) -> ReportIn:
     return body
 
 
-def _check_room(session: Session, lease: LeaseRow) -> None:
-    recent = select(func.count()).where(ReportRow.lease == lease.id, ReportRow.received > now() - HOUR)
-    if session.exec(recent).one() >= PER_HOUR:
+def _check_room(session: Session, lease: LeaseRow, kind: ReportKind) -> None:
+    """Each kind has a room of its own: whatever a recipe prints, its provider can still say that the lease stops."""
+    most = {"log": PER_HOUR, "release": RELEASES_PER_HOUR}.get(kind, STOPS_PER_HOUR)
+    recent = select(func.count()).where(
+        ReportRow.lease == lease.id, ReportRow.kind == kind, ReportRow.received > now() - HOUR
+    )
+    if session.exec(recent).one() >= most:
         raise Problem(
             429,
             Code.TOO_MANY_REQUESTS,
-            f"{PER_HOUR} reports of lease {lease.id} have come within an hour, and texts are kept for good",
+            f"{most} reports of kind '{kind}' of lease {lease.id} have come within an hour, "
+            "and texts are kept for good",
             "Report less often.",
             retry_after=60,
         )

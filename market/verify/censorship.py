@@ -27,6 +27,9 @@ _REFUSALS = {reason.sentence: reason for reason in Refusal}
 
 def check_failures(header: EpochHeader, past: Past, node: Node) -> Findings:
     """That each report of a failure was signed by the provider of its lease."""
+    digests = [one.report.digest(node.domain) for one in header.failures]
+    if len(set(digests)) < len(digests):
+        yield Lie(f"the header of epoch {header.number} tells a failure report twice")
     for one in header.failures:
         lease = past.ledger.leases.get(one.report.lease)
         name = f"the failure report of lease {one.report.lease} in the header of epoch {header.number}"

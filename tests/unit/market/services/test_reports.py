@@ -9,6 +9,7 @@ import pytest
 from sqlmodel import select
 
 from contracts.api.problems import Code, Problem
+from contracts.orders import STOPS
 from market.services.reports import take_report
 from market.store.models import LeaseRow, ReportRow
 from tests.support.live_lease import refuses
@@ -69,3 +70,31 @@ def test_failures_at_an_earlier_checkpoint_are_forgiven(world: World, lease: Lea
     world.api.post_report(report)
     world.update_lease(lease.id, accepted=1, claimed=1)
     assert world.api.job(lease.bid).failures == 0
+
+
+def test_a_flood_of_logs_leaves_room_to_say_that_the_lease_stops(
+    world: World, lease: LeaseRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("market.services.reports.PER_HOUR", 2)
+    monkeypatch.setattr("market.services.reports.STOPS_PER_HOUR", 2)
+    now = int(time.time())
+
+    def say(kind: str, text: str) -> None:
+        take_report(world.context, signed_report(lease.id, 1, kind, text, now, DOMAIN, world.provider))
+
+    for kind in ("log", *(one for one in STOPS if one != "release")):
+        say(kind, "one")
+        say(kind, "two")
+        with pytest.raises(Problem, match=f"2 reports of kind '{kind}' of lease {lease.id}"):
+            say(kind, "three")
+    for turn in range(4):  # a worker says it until it is answered
+        say("release", f"again {turn}")
+
+
+def test_a_lease_fails_where_it_first_says_so(world: World, lease: LeaseRow) -> None:
+    for n in (2, 1):
+        report = signed_report(lease.id, n, "failed", f"at {n}", int(time.time()), DOMAIN, world.provider)
+        world.api.post_report(report)
+    assert world.api.job(lease.bid).failures == 0
+    world.update_lease(lease.id, accepted=1, claimed=1)
+    assert world.api.job(lease.bid).failures == 1

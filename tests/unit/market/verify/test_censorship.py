@@ -116,6 +116,12 @@ def test_left_out_because_it_failed(world: World) -> None:
     assert held.notes() == []
     held.commit_anew(held.orders.header.model_copy(update={"failures": reports[1:]}))
     assert "the header has reports of 2 leases that failed at checkpoint 1, not of 3" in held.lie()
+    again = reports[0].report.model_copy(update={"time": 1001})  # markets told all that a lease said, formerly
+    told = FailureReport(report=again, signature=again.sign(DOMAIN, world.providers[0]))
+    held.commit_anew(held.orders.header.model_copy(update={"failures": [told, *reports]}))
+    assert held.notes() == []
+    held.commit_anew(held.orders.header.model_copy(update={"failures": [*reports, reports[0]]}))
+    assert "the header of epoch 3 tells a failure report twice" in held.lie()
     forged = reports[0].model_copy(update={"signature": reports[1].signature})
     held.commit_anew(held.orders.header.model_copy(update={"failures": [forged, *reports[1:]]}))
     assert f"is not signed by {world.providers[0].address}" in held.lie()
