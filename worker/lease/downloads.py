@@ -21,6 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 import structlog
 
+from contracts.api.client import Unreachable
 from contracts.errors import UserError
 from contracts.job.spec import FileRef, check_url
 from worker.lease.connection_guard import ConnectionGuard, Interrupted
@@ -53,7 +54,10 @@ class Cache:
         self._folder, self._hosts, self._max_bytes = folder, frozenset(hosts), max_bytes
 
     def get(self, ref: FileRef, target: Path, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Puts the file at `target`. Raises UserError if it can't be had or is another, Interrupted if `stopped`."""
+        """Puts the file at `target`. Raises Interrupted if `stopped`.
+
+        Raises Unreachable while network or host are in trouble, another UserError if the file is not what the job says.
+        """
         check_host(ref.host or "", self._hosts)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = self._folder / ref.sha256
@@ -141,7 +145,7 @@ class Download:
             except (OSError, http.client.HTTPException) as error:
                 failures = failures + 1 if self._have() < before + LEAST_BYTES else 1
                 if failures >= ATTEMPTS:
-                    raise UserError(f"{self._url} can't be fetched: {error or type(error).__name__}") from error
+                    raise Unreachable(f"{self._url} can't be fetched: {error or type(error).__name__}") from error
                 log.warning("input.retry", url=self._url, problem=str(error), retry_in=pause)
             self._wait(pause)
             pause = min(2 * pause, longest)
@@ -183,6 +187,8 @@ class Download:
                 raise UserError(f"{self._url} was asked for bytes from {have} on, and sent {span!r}")
         with self._partial.open("ab" if response.status == 206 else "wb") as file:
             self._copy(response, file, guard)
+            if response.status == 200 and response.length == 0 and file.tell() < self._ref.size:
+                raise UserError(f"{self._url} has {file.tell()} bytes, the job says {self._ref.size}")
 
     def _copy(self, response: http.client.HTTPResponse, file: BinaryIO, guard: ConnectionGuard) -> None:
         while chunk := response.read1(CHUNK):

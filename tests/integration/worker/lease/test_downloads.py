@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from contracts.api.client import Unreachable
 from contracts.errors import UserError
 from contracts.job.spec import FileRef
 from worker.lease import connection_guard, downloads
@@ -149,6 +150,41 @@ def test_it_gives_up(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can't be fetched: it answered 503"):
         cache(tmp_path).get(ref_to(server.url), tmp_path / "d")
     assert len(server.asked) == downloads.ATTEMPTS
+
+
+@pytest.mark.parametrize("status", downloads.BUSY)
+def test_a_host_in_trouble_is_no_fault_of_the_job(server: Server, tmp_path: Path, status: int) -> None:
+    """Training waits for what is Unreachable; any other UserError would count as the job's failure."""
+    server.answers = [lambda handler: handler.reply(status)] * downloads.ATTEMPTS
+    with pytest.raises(Unreachable, match=f"answered {status}"):
+        cache(tmp_path).get(ref_to(server.url), tmp_path / "d")
+    cache(tmp_path).get(ref_to(server.url), tmp_path / "d")
+    assert (tmp_path / "d").read_bytes() == DATA
+
+
+def test_neither_is_a_network_in_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "PAUSE_SECONDS", (0.0, 0.0))
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    with pytest.raises(Unreachable, match="refused"):
+        cache(tmp_path).get(ref_to(f"http://127.0.0.1:{port}"), tmp_path / "d")
+
+    def no_name(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_name)
+    with pytest.raises(Unreachable, match="Temporary failure"):
+        cache(tmp_path, ("files.example",)).get(ref_to("https://files.example/d"), tmp_path / "d")
+
+
+@pytest.mark.parametrize("answer", [404, 403, 410, "short", "longer", "other"])
+def test_what_is_not_the_jobs_file_is(server: Server, tmp_path: Path, answer: int | str) -> None:
+    data = {"short": DATA[:-1], "longer": DATA + b"0", "other": DATA[::-1]}
+    reply = (answer, b"") if isinstance(answer, int) else (200, data[answer])
+    server.answers = [lambda handler: handler.reply(*reply)] * downloads.ATTEMPTS
+    with pytest.raises(UserError) as caught:
+        cache(tmp_path).get(ref_to(server.url), tmp_path / "d")
+    assert not isinstance(caught.value, Unreachable) and len(server.asked) == 1
 
 
 @pytest.mark.parametrize(
