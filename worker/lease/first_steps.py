@@ -59,7 +59,7 @@ class FirstSteps:
         rehearsal = Rehearsal(
             spec,
             self._folder.job_folder,
-            self._folder.folder / "rehearsal",
+            self._folder.rehearsal_folder,
             options | {"printed": said.write},
             until=began + budget,
             seconds=max(LEAST_SECONDS, share * usual),

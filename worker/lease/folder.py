@@ -146,6 +146,11 @@ class LeaseFolder:
         return self.folder / "start.safetensors"
 
     @property
+    def rehearsal_folder(self) -> Path:
+        """Of the first steps that are tried twice: states in plain, even a sealed job's."""
+        return self.folder / "rehearsal"
+
+    @property
     def cache_folder(self) -> Path:
         """What all leases of the key share: files from the web, by their hash."""
         return self.folder.parent.parent / "fetched"
@@ -224,9 +229,15 @@ class LeaseFolder:
 
     def drop_bulk(self) -> None:
         """When the lease is over: keeps the traces and the records, for whoever may still ask."""
-        shutil.rmtree(self.job_folder, ignore_errors=True)
-        for path in (self.start_state, *self.work_folder.glob("*.safetensors")):
+        folders = [path for path in self.work_folder.glob("*/") if not path.is_symlink()]  # a killed process's output
+        for folder in (self.job_folder, self.rehearsal_folder, *folders):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in (self.start_state, *self.work_folder.glob("*.safetensors*")):
             path.unlink(missing_ok=True)
+
+    def drop_rehearsal(self) -> None:
+        """What a rehearsal has left whose process was killed, or that is not done again."""
+        shutil.rmtree(self.rehearsal_folder, ignore_errors=True)
 
 
 class Store:

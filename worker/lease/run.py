@@ -75,6 +75,7 @@ class LeaseRun:
         )
 
     def start(self) -> None:
+        self.folder.drop_rehearsal()
         file = self.folder.file
         if file.goal == "training" and file.made == file.nums.end:
             self.folder.update(goal="finished")

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import UserError
-from tests.support.worker_leases import add_checkpoints, make_folder, make_spec
+from contracts.job.provider_wants import Wants
+from tests.support.worker_leases import OFFER, add_checkpoints, lease_tools, make_folder, make_spec, write_state
 from worker.files import write_atomically
 from worker.lease.folder import LEASE_FILE, LeaseFolder, Store
+from worker.lease.run import LeaseRun
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +113,26 @@ def test_a_lease_that_is_over_keeps_traces_then_its_totals(folder: LeaseFolder) 
     store.collect(folder)
     assert store.load(folder.lease) is None and store.is_over(folder.lease)
     assert [(lease, file.earned) for lease, file in store.ended()] == [(folder.lease, 10)]
+
+
+def test_no_state_outlives_a_lease(folder: LeaseFolder) -> None:
+    """Neither what a killed process was writing, nor the states of first steps: a sealed job's are plain, too."""
+    add_checkpoints(folder, make_spec(), 1)
+    for place in ("rehearsal/once", "work/out", "work/scratch/readable"):
+        write_state(folder.folder / place / "checkpoint-00001.safetensors", 1.0)
+    write_state(folder.work_folder / "checkpoint-00002.safetensors.partial", 1.0)
+    folder.drop_bulk()
+    assert not [path for path in folder.folder.rglob("*") if ".safetensors" in path.name]
+
+
+def test_a_lease_that_goes_on_begins_without_old_first_steps(folder: LeaseFolder) -> None:
+    left = write_state(folder.folder / "rehearsal" / "once" / "checkpoint-00001.safetensors", 1.0)
+    folder.update(goal="over")
+    offer = OFFER.model_copy(update={"market_url": "http://127.0.0.1:9"})  # where nobody listens
+    run = LeaseRun(folder, lease_tools(settings=offer), Wants())
+    run.start()
+    run.close()
+    assert not left.exists()
 
 
 def test_small_facts_are_kept_side_by_side() -> None:
