@@ -39,9 +39,7 @@ class Printed:
     def write(self, data: bytes) -> None:
         with self._lock:
             self._bytes += data
-            if (excess := len(self._bytes) - MAX_BYTES) > 0:
-                self._forget(excess)
-                self._dropped += excess
+            self._leave_out(MAX_BYTES)
             self._on_disk += len(data)
             if self._on_disk > 2 * MAX_BYTES:
                 self._rewrite()
@@ -69,6 +67,12 @@ class Printed:
             self._forget(max(0, part.end - self._start))
             self._rewrite()
 
+    def keep_newest(self, most: int) -> None:
+        """Leaves out all but the last `most` bytes; the next part says so."""
+        with self._lock:
+            if self._leave_out(most):
+                self._rewrite()
+
     @property
     def empty(self) -> bool:
         return not self._bytes
@@ -76,6 +80,12 @@ class Printed:
     def _last_line(self, most: int) -> int:
         """Where the last line that ends before `most` does."""
         return max(self._bytes.rfind(end, 0, most) for end in LINE_ENDS) + 1
+
+    def _leave_out(self, most: int) -> bool:
+        excess = max(0, len(self._bytes) - most)
+        self._forget(excess)
+        self._dropped += excess
+        return excess > 0
 
     def _forget(self, count: int) -> None:
         del self._bytes[:count]

@@ -24,6 +24,10 @@ MAX_LOG_BYTES = 19_500  # of one report of what a recipe has printed
 MAX_SEALED_BYTES = 60_000  # of a report's text in UTF-8, so that in base64 it is no longer than the market takes
 RETRY_SECONDS = (0.5, 30.0)
 LOG_SECONDS = (60.0, 300.0)  # between two reports of what the recipe printed: at checkpoints, and without any
+LOGS_AT_ONCE = 5  # after which is seen whether a checkpoint waits
+# A market takes 300 reports of a lease an hour: how it ends must still find room, after an agent's restart, too.
+LOGS_PER_HOUR = 90
+MOST_LOGS, LAST_LOGS = 45, 20  # that may come in a row, and those of them that are kept for when the recipe has ended
 
 
 class Reporter(threading.Thread):
@@ -46,6 +50,7 @@ class Reporter(threading.Thread):
         self._changed = threading.Condition()
         self._closed = False
         self._printed, self._trains, self._told_at = printed, trains, float("-inf")
+        self._allowance, self._allowed_at = float(MOST_LOGS), time.monotonic()  # reports of what the recipe printed
 
     def wake(self) -> None:
         """There is a new checkpoint."""
@@ -80,15 +85,33 @@ class Reporter(threading.Thread):
         self._tell_log(LOG_SECONDS[1])
 
     def _tell_log(self, pause: float) -> None:
-        """Posts what the recipe has printed since the last time, if that was `pause` seconds ago or it has ended."""
+        """Posts what the recipe has printed since the last time, if that was `pause` seconds ago or it has ended.
+
+        Some of it: a checkpoint's Claim goes first, and of too much the oldest is left out.
+        """
         whole = not self._trains()
         if not whole and time.monotonic() < self._told_at + pause:
             return
-        while not self._closed and (part := self._printed.next(MAX_LOG_BYTES, whole=whole)):
+        for _ in range(LOGS_AT_ONCE):
+            allowed = self._allowed(whole)
+            if self._closed or self._folder.file.reported < self._folder.file.made or allowed < 1:
+                return
+            if whole and allowed < 2:  # the end of it tells the most
+                self._printed.keep_newest(MAX_LOG_BYTES)
+            if not (part := self._printed.next(MAX_LOG_BYTES, whole=whole)):
+                return
             said = ReportContent(self._folder.file.reported, "log", part.text)
             send_report(self._market, self._tools, self._folder.lease, said, self._job_key.get())
             self._printed.told(part)
             self._told_at = time.monotonic()
+            self._allowance -= 1
+
+    def _allowed(self, whole: bool) -> float:
+        """How many reports of what the recipe printed may be posted now."""
+        now = time.monotonic()
+        self._allowance = min(MOST_LOGS, self._allowance + (now - self._allowed_at) * LOGS_PER_HOUR / 3600)
+        self._allowed_at = now
+        return self._allowance - (0 if whole else LAST_LOGS)
 
     def _post(self, index: int) -> None:
         record = self._folder.checkpoint(index)

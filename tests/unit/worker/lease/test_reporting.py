@@ -77,3 +77,68 @@ def test_a_line_that_the_market_did_not_take_is_told_later(tmp_path: Path, monke
     assert len(market.logs) > 1 and all(text.endswith("\n") for _, text in market.logs)
     assert told.splitlines() == [f"line {number} is long enough to fill some reports" for number in range(900)]
     assert printed.empty and not folder.printed.exists()
+
+
+def test_a_flood_leaves_room_for_checkpoints_and_for_how_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe that prints 4 MB a second for three hours."""
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    spec = make_spec()
+    folder, clock, trains = make_folder(spec), [1000.0], [True]
+    monkeypatch.setattr(reporting.time, "monotonic", lambda: clock[0])
+    market: Any = Market()
+    printed = Printed(folder.printed, lambda: None)
+    reporter = Reporter(folder, lease_tools(), market, job_key(folder, spec), printed, lambda: trains[0])
+    flood, times, claims = b"one line of very many\n" * 12_000, list[float](), list[int]()
+    made, post = iter(make_chain(spec, 5, tmp_path / "states")), market.post_report
+
+    def one_more_meanwhile(body: Any) -> None:
+        post(body)
+        times.append(clock[0])
+        printed.write(flood)
+        if len(times) % 90 == 1 and (record := next(made, None)):
+            folder.add_checkpoint(record)
+        assert folder.file.made <= folder.file.reported + 1
+
+    def claimed(body: Any) -> None:
+        claims.append(len(times))
+
+    market.post_report, market.post_progress = one_more_meanwhile, claimed
+    printed.write(flood)
+    for _ in range(180):
+        reporter._report_all()
+        clock[0] += LOG_SECONDS[0]
+        reporter._told_at = float("-inf")  # as if each time a checkpoint had come
+    assert claims == [1, 91, 181, 271]  # right after the report in whose time the checkpoint was made
+    market.post_report = lambda body: (post(body), times.append(clock[0]))
+    trains[0] = False
+    printed.write(b"ValueError: the reason\n")
+    for _ in range(60):
+        reporter._report_all()
+    assert printed.empty and market.logs[-1][1].endswith("ValueError: the reason\n")
+    assert len(times) > 200
+    for first in times:
+        assert sum(first <= other < first + 3600 for other in times) < 160  # of the market's 300
+    assert any(text.startswith("[... ") and "bytes dropped" in text.splitlines()[0] for _, text in market.logs)
+
+
+def test_what_is_too_much_at_the_end_is_left_out_with_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
+    spec = make_spec()
+    folder = make_folder(spec)
+    monkeypatch.setattr(reporting.time, "monotonic", lambda: 1000.0)
+    market: Any = Market()
+    printed = Printed(folder.printed, lambda: None)
+    reporter = Reporter(folder, lease_tools(), market, job_key(folder, spec), printed, lambda: False)
+    for number in range(reporting.MOST_LOGS - 1):
+        printed.write(f"{number}\n".encode())
+        reporter._report_all()
+    printed.write(b"x" * 100_000 + b"\nthe end\n")
+    reporter._report_all()
+    assert len(market.logs) == reporting.MOST_LOGS and printed.empty
+    text = market.logs[-1][1]
+    assert text.startswith("[... 80509 bytes dropped ...]\n") and text.endswith("x\nthe end\n")
+    printed.write(b"more\n")
+    reporter._report_all()
+    assert len(market.logs) == reporting.MOST_LOGS and not printed.empty
