@@ -1,6 +1,8 @@
 """Finds this provider's leases on chain, and checks what the market says about them before a byte of it is used."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+
+import structlog
 
 from contracts.api.bodies import AskResources
 from contracts.api.client import MarketClient
@@ -19,6 +21,8 @@ from worker.training.failures import Failure
 
 LIVE = (Phase.ACTIVE, Phase.CLOSING, Phase.CHALLENGED)
 
+log = structlog.get_logger()
+
 
 class Unfit(Failure):
     """This machine can't do the job, whatever the market thought."""
@@ -33,14 +37,18 @@ def discover(
     """Makes a folder for each live lease of this provider that has none yet. One that had vanished may come again.
 
     `is_ours`: of an Ask's id, whether it was not another agent of the same key that posted it. Where the node breaks
-    off, the next look goes on. Raises what an unreachable node raises.
+    off, the next look goes on. A lease that can't be taken up now is tried again with each look, and keeps no other
+    from being found. Raises what an unreachable node raises.
     """
     newest = int(chain.w3.eth.block_number)
     followed = int(store.read_state().get("followed", 0))
     first = max(chain.settings.deploy_block, min(followed, newest) - KEPT_BLOCKS)
+    retried = LeasesToRetry(store)
+    for block in retried.blocks(before=first):
+        for found in opened_by(chain, provider, block, block):
+            yield from retried.tried(found.events, lambda event: _taken_up(chain, store, event, is_ours))
     for found in opened_by(chain, provider, first, newest, watch):
-        for event in found.events:
-            yield from _taken_up(chain, store, event, is_ours)
+        yield from retried.tried(found.events, lambda event: _taken_up(chain, store, event, is_ours))
         if found.end > followed:
             followed = found.end
             store.write_state(followed=followed)
@@ -48,15 +56,48 @@ def discover(
         store.write_state(followed=newest)
 
 
-def _taken_up(chain: Chain, store: Store, event: Opened, is_ours: Callable[[str], bool]) -> Iterator[LeaseFolder]:
+class LeasesToRetry:
+    """Leases that could not be taken up, by the block that each was opened in; on disk, as the search goes on."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._blocks: dict[str, int] = dict(store.read_state().get("skipped", {}))
+
+    def blocks(self, before: int) -> list[int]:
+        """Those that the search does not come by again."""
+        return sorted({block for block in self._blocks.values() if block < before})
+
+    def tried(self, events: Iterable[Opened], take_up: Callable[[Opened], LeaseFolder | None]) -> Iterator[LeaseFolder]:
+        for event in events:
+            folder = None
+            try:
+                folder = take_up(event)
+            except UserError as error:
+                if event.lease not in self._blocks:
+                    log.error("lease.skipped", lease=event.lease, problem=f"{error.message}. It is tried again")
+                self._note(self._blocks | {event.lease: event.at.block})
+            else:
+                self._note({lease: block for lease, block in self._blocks.items() if lease != event.lease})
+            if folder is not None:
+                yield folder
+
+    def _note(self, blocks: dict[str, int]) -> None:
+        if blocks != self._blocks:
+            self._store.write_state(skipped=blocks)
+            self._blocks = blocks
+
+
+def _taken_up(chain: Chain, store: Store, event: Opened, is_ours: Callable[[str], bool]) -> LeaseFolder | None:
+    """The folder of a lease that is to be worked on from now on; None if there is nothing new to do."""
     folder = store.load(event.lease)
     if (folder is None and not store.is_over(event.lease)) or (folder and folder.file.vanished):
         state = chain.state(event.lease)
         if state.phase in LIVE and folder is None and is_ours(event.ask):
-            yield store.create(event.lease, lease_file(event, state))
-        elif state.phase in LIVE and folder:
+            return store.create(event.lease, lease_file(event, state))
+        if state.phase in LIVE and folder:
             folder.update(goal="training", reason="", vanished=False, over_since=None)
-            yield folder
+            return folder
+    return None
 
 
 def lease_file(event: Opened, state: StateWord) -> LeaseFile:

@@ -1,19 +1,23 @@
 """What the market says of a lease counts only as far as the chain proves it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.api.bodies import AskResources, LeaseOut
-from contracts.chain.lookup import MarketLied
+from contracts.chain.events import Opened, Place
+from contracts.chain.lookup import MarketLied, OpenedRange
 from contracts.errors import UserError
 from contracts.job.spec import Resources
 from contracts.terms import Flag, Phase, StateWord
 from tests.support.worker_leases import DOMAIN, RULES, lease_out, make_bid, make_folder, make_spec, make_terms
+from worker.lease import discovery
 from worker.lease.discovery import Unfit, check_fit, lease_file, verified_job
-from worker.lease.folder import LeaseFolder
+from worker.lease.folder import LeaseFolder, Store
 
 SPEC = make_spec()
 BID = make_bid(SPEC)
@@ -122,3 +126,72 @@ def test_what_fits_is_not_refused() -> None:
         units_per_hour=1_000,
     )
     check_fit(make_spec(resources=asked), HAVE, 1_000, 100)  # its tier is not the machine's to judge
+
+
+# ------------------------------------------------------------------ leases on chain
+
+
+class Opening:
+    """A chain with `newest` blocks, in which leases of this provider were opened."""
+
+    def __init__(self) -> None:
+        self.newest, self.events = 10, list[Opened]()
+        self.settings, self.w3 = SimpleNamespace(deploy_block=1), SimpleNamespace(eth=self)
+
+    @property
+    def block_number(self) -> int:
+        return self.newest
+
+    def opens(self, nonce: int, block: int) -> str:
+        terms = make_terms(make_bid(SPEC, nonce=nonce))
+        place = Place(block, "", 0, "", 1000)
+        ask = f"0x{nonce:064x}"
+        self.events.append(Opened(place, terms.lease, terms.provider, BID.client, ask, terms, "0x" + "00" * 20))
+        return terms.lease
+
+    def opened_by(self, _: Any, provider: str, first: int, last: int, watch: Any = None) -> Iterator[OpenedRange]:
+        yield OpenedRange(last, [event for event in self.events if first <= event.at.block <= last])
+
+    def state(self, lease: str) -> StateWord:
+        return StateWord(Phase.ACTIVE, 0, 0, 0, 1000, 7)
+
+
+@pytest.fixture
+def chain(monkeypatch: pytest.MonkeyPatch) -> Any:
+    chain = Opening()
+    monkeypatch.setattr(discovery, "opened_by", chain.opened_by)
+    return chain
+
+
+def test_a_lease_that_nobody_can_judge_now_keeps_no_other_from_being_found(chain: Any) -> None:
+    bad, good = chain.opens(1, 5), chain.opens(2, 6)
+    sick = {f"0x{1:064x}"}
+
+    def is_ours(ask: str) -> bool:
+        if ask in sick:
+            raise UserError("the market has trouble with this Ask")
+        return True
+
+    def found() -> list[str]:
+        return [folder.lease for folder in discovery.discover(chain, TERMS.provider, Store("rig"), is_ours=is_ours)]
+
+    with capture_logs() as logs:
+        assert found() == [good] and found() == []
+    (told,) = [one for one in logs if one["event"] == "lease.skipped"]
+    assert told["lease"] == bad and "trouble with this Ask" in told["problem"]
+    assert Store("rig").read_state()["followed"] == 10
+    chain.newest = 10_000  # long after the blocks that are looked at once more
+    later = chain.opens(3, 9_999)
+    assert found() == [later]
+    sick.clear()
+    assert found() == [bad]
+    assert Store("rig").read_state()["skipped"] == {} and found() == []
+
+
+def test_neither_does_a_folder_that_can_not_be_read(chain: Any) -> None:
+    folder = make_folder(SPEC)
+    (folder.folder / "lease.json").write_text("{")
+    place = Place(5, "", 0, "", 1000)
+    chain.events.append(Opened(place, TERMS.lease, TERMS.provider, BID.client, "0x", TERMS, "0x" + "00" * 20))
+    good = chain.opens(2, 6)
+    assert [one.lease for one in discovery.discover(chain, TERMS.provider, Store("rig"))] == [good]
