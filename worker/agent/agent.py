@@ -173,6 +173,7 @@ class Agent:
         if reasons is not None and not reasons and self._wants_work():
             self._guarded("ask", self._ask.renew)
             reasons = [self._ask.waits] if self._ask.waits else []
+            self._other_knows = False
         elif self._copies.evidence and not self._other_knows:
             # Whoever notices first lets the other know by that.
             self._other_knows = self._copies.other_knows or self._guarded("ask", self._ask.revoke)

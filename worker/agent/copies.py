@@ -6,16 +6,19 @@ this home: an Ask, a Claim; or the page of orders, which whoever notices first r
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
 from contracts.api.bodies import AskOut
 from contracts.api.client import MarketClient
+from contracts.api.problems import Problem
 from contracts.chain.client import Chain
 from contracts.chain.errors import NODE_AWAY
 from contracts.chain.sending.sender import Sender
+from contracts.clocks import REPORT_SECONDS
 from contracts.errors import UserError
+from contracts.orders import Domain
 from worker.lease.folder import LeaseFolder, Store
 
 STOP_ONE = "stop the other one (or give it a key of its own), then start this one again"
@@ -31,9 +34,16 @@ class PostedAsks:
         self._store = store
         state = store.read_state()
         self._ends: dict[str, float] = dict(state.get("posted", {}))
-        self._since = float(state.get("posted_since", time.time()))  # what was signed before is not on record
-        if "posted_since" not in state:
-            store.write_state(posted_since=self._since)
+        # By the market's clock, as `received` is. What was signed before is not on record; None: nothing is yet.
+        self._since: float | None = state.get("posted_since")
+
+    def begin(self, standing: Iterable[AskOut], now: float | None) -> None:
+        """Takes what is in force at this home's first look at the market, whose clock says `now`, for its own."""
+        if self._since is None:
+            for ask in standing:
+                self.note(ask.id, ask.ask.valid_until)
+            self._since = time.time() + REPORT_SECONDS if now is None else now
+            self._store.write_state(posted_since=self._since)
 
     def note(self, ask: str, valid_until: int) -> None:
         now = time.time()
@@ -41,9 +51,12 @@ class PostedAsks:
         self._ends = kept | {ask: valid_until}
         self._store.write_state(posted=self._ends)
 
-    def is_foreign(self, ask: AskOut) -> bool:
-        """Whether another agent has signed it."""
-        return ask.id not in self._ends and ask.received.timestamp() > self._since
+    def is_foreign(self, ask: AskOut, domain: Domain, provider: str) -> bool:
+        """Whether another agent has signed it with the key of `provider`: whatever a market says, it can't do that."""
+        if self._since is None or ask.id in self._ends or ask.received.timestamp() <= self._since:
+            return False
+        signed = ask.ask.provider == provider == ask.ask.signer(domain, ask.signature)
+        return signed and ask.ask.digest(domain) == ask.id
 
     def knows(self, ask: str) -> bool:
         return ask in self._ends
@@ -65,7 +78,8 @@ class CopyWatch(threading.Thread):
         self._made_before: dict[str, int] = {}  # by lease: what others had made of it when it was first looked at
         self._judged: dict[str, bool] = {}  # Asks that leases came by: whether they are ours
         self.looked = False  # once, at least: there may be no answer
-        self.evidence: str | None = None  # it stays until the agent ends: somebody has to stop one of the two
+        self.evidence: str | None = None  # it stays while it holds: somebody has to stop one of the two
+        self._holds_until: float | None = None  # UTC seconds; None: until the agent ends
         self.other_knows = False  # as it was the other one that has raised the page
         self.left: set[str] = set()  # leases that the other works on
         self.leases: dict[str, LeaseFolder] = {}  # that this agent trains; replaced as a whole
@@ -88,12 +102,22 @@ class CopyWatch(threading.Thread):
     def is_ours(self, ask: str) -> bool:
         """Whether a lease that was opened under this Ask is this home's. Raises UserError if nobody can say."""
         if ask not in self._judged:
-            self._judged[ask] = self._posted.knows(ask) or not self._posted.is_foreign(self._market.ask(ask))
+            self._judged[ask] = self._posted.knows(ask) or not self._is_shown_foreign(ask)
             if not self._judged[ask]:
                 log.error("lease.left", ask=ask, problem="it came by an Ask that another agent of this key has posted")
         return self._judged[ask]
 
+    def _is_shown_foreign(self, ask: str) -> bool:
+        try:
+            said = self._market.ask(ask)
+        except Problem as problem:
+            if problem.status != 404:
+                raise
+            return False  # nothing shows that another has posted it
+        return said.id == ask and self._posted.is_foreign(said, self._chain.domain, self._sender.address)
+
     def _look(self) -> None:
+        self._forget_what_is_over()
         for folder in self.leases.values():
             self._look_at_lease(folder)
         address = self._sender.address
@@ -102,29 +126,50 @@ class CopyWatch(threading.Thread):
             self.other_knows = self.evidence is None
             self._found(f"the page of orders was raised to {page}, and not from here")
         self._page = max(page, self._page or 0)
-        if self.evidence is None:
-            for ask in self._market.asks(provider=address, status="open"):
-                if self._posted.is_foreign(ask):
-                    return self._found(f"the Ask {ask.id[:12]} is signed by this key, and was not posted from here")
-        return None
+        asks = list(self._market.asks(provider=address, status="open"))
+        self._posted.begin(asks, self._market.clock)
+        for one in asks:
+            if one.ask.page == page and self._posted.is_foreign(one, self._chain.domain, address):
+                what = f"the Ask {one.id[:12]} is signed by this key, and was not posted from here"
+                self._found(what, until=one.ask.valid_until)
+
+    def _forget_what_is_over(self) -> None:
+        """An Ask that is out of force says nothing of an agent that still works."""
+        if self.evidence is not None and self._holds_until is not None and time.time() > self._holds_until:
+            self.evidence, self._holds_until, self.other_knows = None, None, False
+            log.info("provider.copy_is_gone", provider=self._sender.address)
+            self._changed()
 
     def _look_at_lease(self, folder: LeaseFolder) -> None:
-        """Whether checkpoints appear that this agent has not made."""
-        file, newest = folder.file, 0
-        if given := self._market.lease(folder.lease).approval:
-            signer = given.approval.signer(self._chain.domain, given.signature)
-            if (given.approval.lease, signer) == (folder.lease, file.parties.approver):
-                newest = given.approval.n
-        for one in self._market.pending_progress(file.parties.approver):
-            if one.lease == folder.lease and one.claim.signer(self._chain.domain, one.signature) == file.provider:
-                newest = max(newest, one.claim.n)
-        before = self._made_before.setdefault(folder.lease, newest)
-        if newest > max(before, folder.file.made) and folder.lease not in self.left:
+        """Whether checkpoints appear that this agent has not made: by Claims of this key, which nobody else can sign.
+
+        An Approval says nothing: an approver, who may be the client, signs it for whatever tip it likes.
+        """
+        reported = self._market.lease(folder.lease).reported
+        made = folder.file.made  # asked for last: it grows meanwhile. It may go back, too, when files are damaged
+        before = self._made_before[folder.lease] = max(self._made_before.get(folder.lease, reported), made)
+        if reported <= before or folder.lease in self.left:
+            return
+        newest = max(self._claimed(folder), default=0)
+        if newest > max(before, folder.file.made):
             self.left.add(folder.lease)
             self._found(f"checkpoint {newest} of lease {folder.lease[:12]} was made with this key, and not here")
 
-    def _found(self, what: str) -> None:
-        if self.evidence is None:
+    def _claimed(self, folder: LeaseFolder) -> Iterator[int]:
+        """Of which checkpoints the market shows Claims that are signed by this key."""
+        file = folder.file
+        for one in self._market.checkpoints(file.parties.bid):
+            if one.claim.lease == folder.lease and one.claim.signer(self._chain.domain, one.signature) == file.provider:
+                yield one.claim.n
+
+    def _found(self, what: str, until: float | None = None) -> None:
+        """`until`: UTC seconds after which it says nothing any more; None: never."""
+        is_new = self.evidence is None
+        if is_new or (self._holds_until is not None and until is None):
+            self._holds_until = until
+        elif self._holds_until is not None and until is not None:
+            self._holds_until = max(self._holds_until, until)
+        if is_new:
             self.evidence = f"another agent works with this key: {what}. No Ask from here: {STOP_ONE}"
             log.error("provider.copied", provider=self._sender.address, problem=self.evidence)
         self._changed()
