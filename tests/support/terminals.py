@@ -59,7 +59,7 @@ class Terminals:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
 
-    def run(self, *parts: str, seconds: float = 400) -> str:
+    def run(self, *parts: str, seconds: float = 800) -> str:
         """Blocks that end, one after the other in one shell. To each question the answer is yes."""
         done = subprocess.run(
             ["bash", "-c", f"yes | (set -e\n{self._here(chr(10).join(parts))}\n)"],
@@ -69,7 +69,7 @@ class Terminals:
         assert done.returncode == 0, done.stdout[-6000:] + self.logs()
         return done.stdout
 
-    def start(self, block: str, ready: Callable[[str], bool], seconds: float = 400) -> None:
+    def start(self, block: str, ready: Callable[[str], bool], seconds: float = 800) -> None:
         """A block that ends with what runs until it is stopped."""
         (service,) = [line for line in block.splitlines() if line.startswith(SERVICES)]
         assert block.rstrip().endswith(service), "nobody gets to what stands behind a command that goes on"
