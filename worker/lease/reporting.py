@@ -94,7 +94,7 @@ class Reporter(threading.Thread):
             return
         for _ in range(LOGS_AT_ONCE):
             allowed = self._allowed(whole)
-            if self._closed or self._folder.file.reported < self._folder.file.made or allowed < 1:
+            if self._closed or allowed < 1:
                 return
             if whole and allowed < 2:  # the end of it tells the most
                 self._printed.keep_newest(MAX_LOG_BYTES)
@@ -105,6 +105,8 @@ class Reporter(threading.Thread):
             self._printed.told(part)
             self._told_at = time.monotonic()
             self._allowance -= 1
+            if self._folder.file.reported < self._folder.file.made:
+                return
 
     def _allowed(self, whole: bool) -> float:
         """How many reports of what the recipe printed may be posted now."""
