@@ -30,6 +30,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminals]:
 
 
 @needs_tools
+@pytest.mark.long
 def test_the_paths_as_they_stand(town: Terminals) -> None:
     """One test: each part of it on a process of its own would make a town of its own."""
     shown = town.run(blocks("README.md", "## First ten minutes as a client")[0])

@@ -75,6 +75,7 @@ def test_no_ask_for_a_gpu_that_is_not_there_until_it_is_again(stage_of: StageOf,
         assert "2 uncorrected ECC errors" in wait_for("why", lambda: waits(stage))
 
 
+@pytest.mark.long
 def test_a_gpu_that_does_not_compute_gives_the_lease_back(stage_of: StageOf, fake_driver: FakeDriver) -> None:
     """The driver says that all is well; the torch of where tests run has no CUDA."""
     stage = stage_of()
@@ -87,6 +88,7 @@ def test_a_gpu_that_does_not_compute_gives_the_lease_back(stage_of: StageOf, fak
         assert stage.job(job).status == JobStatus.PENDING
 
 
+@pytest.mark.long
 def test_no_ask_without_its_sandbox_or_its_room(
     stage_of: StageOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +108,7 @@ def test_no_ask_without_its_sandbox_or_its_room(
         assert not open_asks(stage)
 
 
+@pytest.mark.long
 def test_another_environment_than_was_offered(stage_of: StageOf) -> None:
     stage = stage_of()
     old = RESOURCES.model_copy(update={"environments": ("torch-1.13",)})

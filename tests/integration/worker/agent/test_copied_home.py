@@ -66,6 +66,7 @@ def test_both_notice_and_neither_offers_until_one_is_stopped(stage_of: StageOf, 
     assert ask not in open_asks(stage) and not told(stage.home)
 
 
+@pytest.mark.long
 def test_a_lease_that_the_other_works_on_is_left_alone(stage_of: StageOf, tmp_path: Path) -> None:
     stage = stage_of()
     job = stage.submit(checkpoints=8, pause=0.6)
@@ -81,6 +82,7 @@ def test_a_lease_that_the_other_works_on_is_left_alone(stage_of: StageOf, tmp_pa
     assert len(stage.leases(job)) == 1 and paid(stage) == (8, 8)
 
 
+@pytest.mark.long
 def test_a_home_that_was_moved_goes_on(stage_of: StageOf, tmp_path: Path) -> None:
     stage = stage_of()
     first = stage.agent_process()

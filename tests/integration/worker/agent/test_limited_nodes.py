@@ -37,6 +37,7 @@ def run(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.long
 def test_a_job_by_way_of_a_limited_node(stage: Stage, limited_node: LimitedNode, status: int, tmp_path: Path) -> None:
     limited_node.allow_blocks(100, status, {"code": -32600, "message": "up to a 100 block range"})
     stage.stop_market()

@@ -46,6 +46,7 @@ def test_what_is_exact_passes(recipe: str, tmp_path: Path) -> None:
         ("Urandom", 3, 2, "loss "),
     ],
 )
+@pytest.mark.long
 def test_each_usual_cause_is_found(recipe: str, step: int, after: int, what: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         gpumarket_recipe("run", job_folder(tmp_path, recipe))
@@ -61,6 +62,7 @@ def test_a_start_that_is_another_each_time_is_found(tmp_path: Path) -> None:
         gpumarket_recipe("run", job_folder(tmp_path, "UrandomStart"), "--steps", 10)
 
 
+@pytest.mark.long
 def test_a_recipe_that_can_not_take_up_its_state_is_found(tmp_path: Path) -> None:
     folder = job_folder(tmp_path, "Forgets")
     source = (
@@ -78,6 +80,7 @@ def test_it_can_be_left_out_and_is_short(tmp_path: Path) -> None:
     assert "resumed after no step: the same bit for bit" in " ".join(gpumarket_recipe("run", tmp_path).split())
 
 
+@pytest.mark.long
 def test_what_only_a_run_evaluates_is_no_difference(tmp_path: Path) -> None:
     folder = job_folder(tmp_path, "Evaluates")
     evaluates = "class Evaluates(Momentum):\n    def evaluate(self):\n        return {'loss': self.loss(0)}\n"

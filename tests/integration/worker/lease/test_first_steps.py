@@ -18,8 +18,12 @@ pytestmark = pytest.mark.mostly_sqlite
     ("recipe", "says"),
     [
         ("UrandomWeights", "step 3 is not the same in a process that goes on from the state after step 2: loss "),
-        ("OptimizerLeftOut", "of the state after step 4 2 of 2 entries differ: 'model/bias', 'model/weight'"),
-        ("UrandomStart", "step 1 is not the same in another process"),
+        pytest.param(
+            "OptimizerLeftOut",
+            "of the state after step 4 2 of 2 entries differ: 'model/bias', 'model/weight'",
+            marks=pytest.mark.long,
+        ),
+        pytest.param("UrandomStart", "step 1 is not the same in another process", marks=pytest.mark.long),
     ],
 )
 def test_what_does_not_repeat_is_given_back_before_a_claim(recipe: str, says: str, stage_of: StageOf) -> None:
@@ -50,6 +54,7 @@ def test_what_a_recipe_prints_before_it_fails_to_go_on_is_told(stage_of: StageOf
     assert printed == [*steps, "looks for its schedule"]
 
 
+@pytest.mark.long
 def test_what_repeats_is_trained_as_ever(stage_of: StageOf, tmp_path: Path) -> None:
     stage = stage_of(timeout=900)
     job = stage.submit(checkpoints=3, source=RESUMING, recipe="IntStep")
