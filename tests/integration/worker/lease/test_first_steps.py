@@ -38,6 +38,7 @@ def test_what_does_not_repeat_is_given_back_before_a_claim(recipe: str, says: st
     assert list(stage.market.checkpoints(job)) == [] and paid(stage) == (0, 0)
 
 
+@pytest.mark.long
 def test_what_a_recipe_prints_before_it_fails_to_go_on_is_told(stage_of: StageOf) -> None:
     stage = stage_of(timeout=900)
     job = stage.submit(checkpoints=3, source=RESUMING, recipe="NeverGoesOn")
