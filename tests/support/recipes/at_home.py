@@ -42,7 +42,7 @@ class AtHome:
         Path("/usr/share/notes.txt").write_text("x")
 
     def makes_a_folder_at_home(self):
-        os.makedirs("/root/.cache/torch")
+        os.makedirs("/home/me/.cache/torch")
 
     def imports(self):
         import transformers_of_mine  # noqa: F401

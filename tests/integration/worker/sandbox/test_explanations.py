@@ -29,7 +29,7 @@ def needs_bubblewrap() -> None:
         ("downloads", "URLError", "it has no network"),
         ("connects", "OSError", "it has no network"),
         ("writes", "/usr/share/notes.txt", "only the folder that the recipe starts in and /tmp"),
-        ("makes_a_folder_at_home", "/root", "only the folder that the recipe starts in and /tmp"),
+        ("makes_a_folder_at_home", "/home", "only the folder that the recipe starts in and /tmp"),
         ("imports", "ModuleNotFoundError", "List a module of your own under `files`"),
         ("runs_a_program", "FileNotFoundError", "there is no program 'nvidia-smi-of-mine'"),
         ("starts_threads", "can't start new thread", "number of processes and threads"),
