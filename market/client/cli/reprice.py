@@ -98,10 +98,11 @@ def _replace(
     late = time.monotonic() + CANCEL_SECONDS
     while True:
         now, offer = client.job(job.id), ask()
-        if now.status is JobStatus.RUNNING:
+        # Between the look at the job and its end lies a question to somebody who may take an hour to answer.
+        if _reached(now) != _reached(job):
             raise UserError(
-                f"a lease of job {job.id[:12]} was opened just before it was cancelled",
-                "Nothing new was signed. See `gpumarket job show`, and give the command again when the lease is over.",
+                f"a lease of job {job.id[:12]} was opened before it was cancelled: {status_of(now)}",
+                "Nothing new was signed. See `gpumarket job show`, and give the command again when no lease is live.",
             )
         if now.status in ENDED and offer.quote.bid.page >= page:
             return offer
@@ -111,6 +112,10 @@ def _replace(
                 "Nothing new was signed: give the command again in a while.",
             )
         time.sleep(0.5)
+
+
+def _reached(job: JobOut) -> tuple[int, list[str]]:
+    return job.accepted, [lease.id for lease in job.leases]
 
 
 def _plan(client: MarketClient, chain: Chain, job: JobOut) -> Cancellation | None:
