@@ -4,6 +4,7 @@ Root runs the tests marked `as_anybody` once more as an ordinary user, see attac
 """
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def attack(
     limits: Limits = LIMITS,
     steps: int = 20,
     source: Path = ATTACKS,
+    before: Callable[[Runner], object] = lambda run: None,
     **config: Any,
 ) -> Failed:
     """What the run ends with. It always is a failure, and the worker that runs it is still there to say so."""
@@ -54,6 +56,7 @@ def attack(
         assert run.sandbox == ("podman" if runtime else "bubblewrap")
         for last in run.messages():
             if isinstance(last, Ready):
+                before(run)
                 run.go()
             if isinstance(last, Checkpoint):
                 with contextlib.suppress(Failure):  # it is the last message, too

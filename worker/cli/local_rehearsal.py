@@ -88,10 +88,10 @@ class LocalRehearsal:
 
     def told(self) -> str:
         """What was rehearsed, and what it cost."""
-        after = ", ".join(map(str, self.resumed_after)) or "no step"
+        after = f"step {', '.join(map(str, self.resumed_after))}" if self.resumed_after else "no step"
         cut = ", not to the end" if self.cut else ""
         cost = f"{self.seconds:.1f} s; --no-rehearsal leaves it out"
-        return f"resumed after step {after}: the same bit for bit{cut} ({cost})"
+        return f"resumed after {after}: the same bit for bit{cut} ({cost})"
 
     def _rehearsal(self, seconds: float) -> Rehearsal:
         options: dict[str, Any] = {"threads": self.threads, "trusted": self.trusted, "limits": limits_for(self.spec)}

@@ -360,9 +360,6 @@ class Deaf(Attack):
         from worker.training.messages import Command
 
         Command.model_validate_json = lambda line: time.sleep(3600)
-        for fd in range(3, 64):
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(fd, 1031, 4096)  # F_SETPIPE_SZ: the smallest there is
         root = "0x" + trace_root([bytes(32)] * 4).hex()
         for index in range(1, 200):
             name = f"checkpoint-{index:05}"

@@ -65,8 +65,8 @@ def test_job_submit_names_the_clocks(
     done = submit(shift)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{told} the market's clock, " in done.stderr
-    # How old that is, depends on how fast the test is.
-    assert re.search(rf"(2 h|1 h 5\d min|2 h \d min) {told[4:]} the chain's newest block", done.stderr)
+    # How old the newest block is, depends on how fast the test is.
+    assert re.search(rf"[12] h( \d+ min)? {told[4:]} the chain's newest block", done.stderr)
     assert "timedatectl" in done.stderr and "Traceback" not in done.stderr
     assert list(stage.api.jobs()) == []
     done = submit(0)

@@ -54,7 +54,7 @@ def lose_blob(market: Lives) -> None:
 
 
 def lose_job_file(market: Lives) -> None:
-    job = next(market.api.jobs())
+    job = market.api.job(next(market.api.jobs()).id)
     market.context.blobs.path(job.spec.files["recipe.py"].sha256).unlink()
 
 

@@ -1,5 +1,6 @@
 """What a recipe can say and leave: lies, silence and strange files end its run and are not taken."""
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.support.attack_runs import SECRET, attack
 from worker.sandbox.limits import Limits
+from worker.sandbox.runner import Runner
 
 
 @pytest.mark.parametrize(
@@ -24,7 +26,12 @@ def test_a_checkpoint_that_is_something_else_is_not_taken(tmp_path: Path, what: 
 
 
 def test_who_does_not_listen_holds_nobody_up(tmp_path: Path) -> None:
-    failed = attack(tmp_path, "Deaf", steps=4 * 200)
+    def shrink(run: Runner) -> None:
+        """The pipe to the recipe; 64 KiB take it minutes to fill. The recipe itself is not allowed to."""
+        assert run._process is not None and run._process.stdin is not None
+        fcntl.fcntl(run._process.stdin, fcntl.F_SETPIPE_SZ, 4096)
+
+    failed = attack(tmp_path, "Deaf", steps=4 * 200, before=shrink)
     assert (failed.kind, failed.message) == ("protocol", "the training process does not listen")
 
 
