@@ -21,9 +21,9 @@ from contracts.job.provider_wants import Wants
 from contracts.job.sealing import NotOpened
 from contracts.job.spec import JobSpec
 from contracts.types import ZERO_TIP, from_hex, to_hex
-from worker.lease.connection_guard import Interrupted
+from worker.downloading.connection_guard import Interrupted
+from worker.downloading.downloads import Cache
 from worker.lease.discovery import check_fit, check_wanted, verified_job
-from worker.lease.downloads import Cache
 from worker.lease.first_steps import FirstSteps
 from worker.lease.folder import Job, LeaseFolder
 from worker.lease.inputs import fetch_files, fetch_start_state, fetch_state, is_state

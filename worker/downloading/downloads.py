@@ -24,7 +24,7 @@ import structlog
 from contracts.api.client import Unreachable
 from contracts.errors import UserError
 from contracts.job.spec import FileRef, check_url
-from worker.lease.connection_guard import ConnectionGuard, Interrupted
+from worker.downloading.connection_guard import ConnectionGuard, Interrupted
 
 CHUNK = 1 << 20
 MAX_REDIRECTS = 5

@@ -15,9 +15,9 @@ import pytest
 from contracts.api.client import Unreachable
 from contracts.errors import UserError
 from contracts.job.spec import FileRef
-from worker.lease import connection_guard, downloads
-from worker.lease.connection_guard import Interrupted
-from worker.lease.downloads import Cache, checked_address
+from worker.downloading import connection_guard, downloads
+from worker.downloading.connection_guard import Interrupted
+from worker.downloading.downloads import Cache, checked_address
 
 DATA = bytes(range(256)) * 4096  # 1 MB
 HERE = ("127.0.0.1",)
