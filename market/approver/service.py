@@ -27,15 +27,16 @@ from contracts.api.bodies import (
 )
 from contracts.api.client import MarketClient
 from contracts.api.grants import get_state
+from contracts.api.problems import Code, Problem
 from contracts.chain.client import Chain
 from contracts.chain.errors import NODE_AWAY
 from contracts.chain.events import Opened
-from contracts.chain.lookup import opened, verify_lease
+from contracts.chain.lookup import accepted_tips, opened, verify_lease
 from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.job.early_stop import Stop
 from contracts.job.sealing import NotOpened
-from contracts.orders import Approval, Rejection
+from contracts.orders import Approval, Claim, Rejection
 from contracts.terms import Phase
 from market.approver.checks import problem_with_claim, problem_with_state, problem_with_stop
 from market.approver.job_keys import JobKeys
@@ -187,38 +188,39 @@ class Approver:
         """Raises SlowCheck, and what the chain raises that is silent."""
         for reported in turn.reported:
             with self._apart(reported.lease), structlog.contextvars.bound_contextvars(job=reported.job):
-                self._judge(reported)
+                if self._judge(reported):
+                    return
 
-    def _judge(self, reported: CheckpointOut) -> None:
-        lease = self._lease(reported.lease)
+    def _judge(self, reported: CheckpointOut) -> bool:
+        """Whether what else was reported of the lease is out of date by that."""
+        lease, n = self._lease(reported.lease), reported.claim.n
         signed = self._reached(lease)
-        n = reported.claim.n
-        if n <= signed.n:
-            if n == signed.n and reported.claim.tip == signed.tip:
-                self._post_approval(lease, signed)  # signed before, but the market has not got it
-            elif n == signed.n:
-                raise UserError(
-                    f"checkpoint {n} was approved with the tip {signed.tip}; its maker has put {reported.claim.tip} in "
-                    "its place since, and two tips of one checkpoint are never signed",
-                    "its maker can hand the first one in again",
-                )
-            return
-        if n > signed.n + 1:
-            return  # the one before it comes first
+        before = self._accepted_otherwise(lease, signed) or signed
+        if n <= signed.n and before is signed:
+            self._post_signed(lease, signed, reported.claim)
+            return True
+        if n != before.n + 1:
+            return False  # the one before it comes first
+        problem = problem_with_claim(reported, lease.event.terms, lease.out.spec, self._chain.domain, n, before.tip)
+        if problem and before is signed and not self._is_posted(lease, signed):
+            return False  # it may follow what was put in the place of what was signed
         problem = (
-            problem_with_claim(
-                reported, lease.event.terms, lease.out.spec, self._chain.domain, signed.n + 1, signed.tip
-            )
+            problem
             or self._problem_with_stop(reported, lease.out.spec.stop)
             or self._problem_with_bytes(lease, reported)
         )
         if problem:
             self._reject(reported, problem)
-            return
-        if self._chain.state(reported.lease).phase not in (Phase.ACTIVE, Phase.CLOSING):
+        elif self._chain.state(reported.lease).phase not in (Phase.ACTIVE, Phase.CLOSING):
             log.info("approver.too_late", lease=reported.lease, n=n)
-            return
-        self._approve(lease, Signed(n, reported.claim.tip))
+        else:
+            self._approve(lease, Signed(n, reported.claim.tip))
+        return False
+
+    def _is_posted(self, lease: KnownLease, signed: Signed) -> bool:
+        """Whether the market has the Approval, if there is one."""
+        newest = self._market.lease(lease.event.lease).approval
+        return signed.n == lease.event.terms.nums.start or (newest is not None and newest.approval.n >= signed.n)
 
     def _problem_with_stop(self, reported: CheckpointOut, stop: Stop | None) -> str | None:
         """A job that has stopped early has no use for another checkpoint."""
@@ -281,6 +283,9 @@ class Approver:
             log.warning("approver.forged_release", lease=report.report.lease)
             return
         reached = self._reached(lease)
+        accepted = self._accepted_otherwise(lease, reached)
+        if accepted is not None and accepted.n > reached.n:
+            reached = accepted
         self._approve(lease, Signed(reached.n, reached.tip, last=True))
 
     # ------------------------------------------------------------- vanished workers
@@ -322,11 +327,34 @@ class Approver:
         """How far the lease is approved: by memory, or not at all."""
         return self._memory.recall(lease.event.lease) or Signed(lease.event.terms.nums.start, lease.event.tip)
 
+    def _accepted_otherwise(self, lease: KnownLease, signed: Signed) -> Signed | None:
+        """What the chain has accepted without this approver's word, beyond what it has signed or in place of that."""
+        state = self._chain.state(lease.event.lease)
+        if state.accepted < max(signed.n, lease.event.terms.nums.start + 1):
+            return None
+        if (state.accepted, state.claimed, state.tip_hex) == (signed.n, signed.n, signed.tip):
+            return None
+        n, tip = max(accepted_tips(self._chain, lease.event).items())
+        return None if (n, tip) == (signed.n, signed.tip) else Signed(n, tip)
+
     def _approve(self, lease: KnownLease, signed: Signed) -> None:
         self._memory.remember(lease.event.lease, signed)
         self._post_approval(lease, signed)
         self._metrics.approved.labels(self._key.address).inc()
         log.info("approver.approved", lease=lease.event.lease, n=signed.n, last=signed.last)
+
+    def _post_signed(self, lease: KnownLease, signed: Signed, reported: Claim) -> None:
+        """An Approval that the market has not got. The Claim that was signed comes back by it, if it was replaced."""
+        try:
+            self._post_approval(lease, signed)
+        except Problem as problem:
+            if problem.code != Code.COMMITMENT_MISMATCH:
+                raise
+            raise UserError(
+                f"checkpoint {signed.n} was approved with the tip {signed.tip}; its maker has put others in place of "
+                f"that ({reported.n} is {reported.tip}), and two tips of one checkpoint are never signed",
+                "its maker can hand the first one in again",
+            ) from problem
 
     def _post_approval(self, lease: KnownLease, signed: Signed) -> None:
         approval = Approval(lease=lease.event.lease, n=signed.n, tip=signed.tip, last=signed.last)

@@ -27,7 +27,7 @@ from market.maintenance import reindex, retention
 from market.maintenance.retention import Keep
 from market.store.blobs import BlobStore
 from market.store.db import Database
-from market.store.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, MatchRow
+from market.store.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, MatchRow, ReplacedClaimRow
 from market.store.unreadable import record_of
 
 LOOKS = 4
@@ -89,6 +89,7 @@ def _look(chain: Chain, db: Database, blobs: BlobStore, keep: Keep, watch: Watch
             check_lease_rows(session, books),
             check_matches(session, books),
             check_approvals(session, chain),
+            check_replaced_claims(session, chain),
         ]
         bids = session.exec(select(BidRow)).all()
         records = [record for row in _approved(session) if (record := record_of(row)) is not None]
@@ -231,6 +232,21 @@ def check_approvals(session: Session, chain: Chain) -> Comparison:
         check.equal(what, lease.approver if lease else None, approval.signer(chain.domain, approved.signature))
         if lease and approved.n > lease.start:
             check.equal(f"tip of {what}", by_index.get((approved.lease, approved.n)), approved.tip)
+    return check
+
+
+def check_replaced_claims(session: Session, chain: Chain) -> Comparison:
+    """Claims that an Approval may bring back: signatures, and that each follows what it was built on."""
+    check = Comparison("replaced claims: signatures and tips")
+    pairs = select(ReplacedClaimRow, LeaseRow).join(LeaseRow, col(LeaseRow.id) == ReplacedClaimRow.lease)
+    for row, lease in session.exec(pairs):
+        what = f"replaced claim {row.n} of lease {row.lease}"
+        claim = Claim(lease=row.lease, n=row.n, tip=row.tip)
+        check.equal(what, lease.provider, claim.signer(chain.domain, row.signature))
+        record = record_of(row)
+        if row.before and record is not None:
+            tip = to_hex(commitment.next_tip(from_hex(row.before), from_hex(record.root)))
+            check.equal(f"tip of {what}", tip, row.tip)
     return check
 
 

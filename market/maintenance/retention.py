@@ -27,7 +27,17 @@ from market.store.columns import now
 from market.store.early_stop import early_stop
 from market.store.events import pages_of
 from market.store.leases import state_now
-from market.store.models import AnswerRow, BidRow, BlobRow, ChainBlock, ChainEvent, CheckpointRow, LeaseRow, UploadRow
+from market.store.models import (
+    AnswerRow,
+    BidRow,
+    BlobRow,
+    ChainBlock,
+    ChainEvent,
+    CheckpointRow,
+    LeaseRow,
+    ReplacedClaimRow,
+    UploadRow,
+)
 from market.store.rule_sets import known_rules
 from market.store.unreadable import BROKEN
 
@@ -161,6 +171,9 @@ def _job_blobs(session: Session, job: BidRow, leases: list[LeaseRow], over: floa
         states.add(blob)
         if (lease, n) == (made_newest, accepted):
             result.add(blob)
+    # What was replaced comes back only while its lease lasts.
+    live = [lease.id for lease in leases if lease.finished is None]
+    states |= set(session.exec(select(ReplacedClaimRow.blob).where(col(ReplacedClaimRow.lease).in_(live))))
     return JobBlobs(over, files, states, result)
 
 

@@ -1,5 +1,6 @@
 """An approver's word on checkpoints: Approvals and Rejections."""
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 from sqlmodel import Session
@@ -7,17 +8,23 @@ from sqlmodel import Session
 from contracts.api.bodies import ApprovalIn, CheckpointStatus, LeaseOut, RejectionIn
 from contracts.api.problems import Code, Problem
 from contracts.orders import Approval, Rejection
+from contracts.terms import Phase
 from market.runtime.context import Context
 from market.services.leases import find_live_lease, get_lease, newest_approval
 from market.services.progress import find_checkpoint, tip_at
 from market.services.signatures import check_signed
+from market.store.leases import phase_of
 from market.store.models import ApprovalRow, LeaseRow
+from market.store.replaced_claims import way_back
 
 B = TypeVar("B", ApprovalIn, RejectionIn)
 
 
 def approve(context: Context, body: ApprovalIn) -> LeaseOut:
-    """Store an Approval; all checkpoints up to it are approved."""
+    """Store an Approval; all checkpoints up to it are approved.
+
+    It may be of a Claim that was replaced on its way: then that one is in its place again.
+    """
     approval = body.approval
     with context.db.session() as session:
         lease, _ = find_live_lease(session, approval.lease)
@@ -46,12 +53,30 @@ def _check_index(session: Session, approval: Approval, lease: LeaseRow) -> None:
 
 def _check_tip(session: Session, approval: Approval, lease: LeaseRow) -> None:
     known = tip_at(session, lease, approval.n)
-    if known != approval.tip:
-        find_checkpoint(session, lease.id, approval.n, approval.tip)
+    if known == approval.tip:
+        return
+    if back := way_back(session, lease.id, approval.n, approval.tip):
+        _check_chain(lease, {row.n: row.tip for row in back}, approval)
+        return
+    find_checkpoint(session, lease.id, approval.n, approval.tip)
+    raise Problem(
+        422,
+        Code.COMMITMENT_MISMATCH,
+        f"lease {lease.id} has the tip {known} at checkpoint {approval.n}, not {approval.tip}",
+    )
+
+
+def _check_chain(lease: LeaseRow, back: Mapping[int, str], approval: Approval) -> None:
+    """What the chain has seen stays: `back`, tips by index, must lead to it where they are as old."""
+    if lease.claimed < min(back):
+        return
+    if phase_of(lease) is Phase.CHALLENGED or back.get(lease.claimed) != lease.tip:
         raise Problem(
-            422,
-            Code.COMMITMENT_MISMATCH,
-            f"lease {lease.id} has the tip {known} at checkpoint {approval.n}, not {approval.tip}",
+            409,
+            Code.PROGRESS_OUT_OF_ORDER,
+            f"checkpoint {approval.n} with the tip {approval.tip} was replaced in lease {lease.id}, and "
+            f"checkpoint {lease.claimed} has been claimed on chain with another tip since",
+            "What the chain accepts counts; the checkpoint after that can be approved.",
         )
 
 

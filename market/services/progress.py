@@ -45,7 +45,10 @@ def report_progress(context: Context, body: ProgressIn) -> CheckpointOut:
                 _check_place(session, lease, claim, stored)
             _check_commitment(session, lease, body)
             _check_state(context, session, lease, record=body.checkpoint)
-            row = context.accept(session, "progress", body, bid=lease.bid, provider=lease.provider)
+            facts = {"bid": lease.bid, "provider": lease.provider}
+            if stored is not None:
+                facts["replaced"] = stored.tip
+            row = context.accept(session, "progress", body, **facts)
         else:
             row = stored
     return _out(row, lease, context.now())

@@ -19,7 +19,7 @@ from contracts.api.bodies import (
     RuleSet,
 )
 from contracts.orders import Domain
-from market.store import apply_epochs
+from market.store import apply_epochs, replaced_claims
 from market.store.journal import Kind, Message
 from market.store.models import (
     ApprovalRow,
@@ -121,10 +121,8 @@ def _progress(session: Session, domain: Domain, message: Message) -> CheckpointR
     if stored is not None and stored.tip == claim.tip and record_of(stored) is not None:
         return stored
     if stored is not None:  # what was built on the checkpoint goes with it
-        built_on = select(CheckpointRow).where(CheckpointRow.lease == claim.lease, CheckpointRow.n >= claim.n)
-        for row in session.exec(built_on).all():
-            session.delete(row)
-        session.flush()
+        replaced_claims.put_aside(session, claim.lease, claim.n, keep="replaced" in message.facts)
+    replaced_claims.forget(session, claim.lease, claim.n, claim.tip)
     made = CheckpointRow(
         lease=claim.lease,
         n=claim.n,
@@ -144,6 +142,7 @@ def _approval(session: Session, domain: Domain, message: Message) -> ApprovalRow
     """All checkpoints up to it are approved."""
     body = ApprovalIn.model_validate(message.body)
     approval = body.approval
+    replaced_claims.bring_back(session, approval.lease, approval.n, approval.tip)
     row = session.merge(
         ApprovalRow(
             lease=approval.lease,

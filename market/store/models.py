@@ -172,6 +172,27 @@ class CheckpointRow(SQLModel, table=True):
     received: datetime = Field(default_factory=now, sa_type=UtcTime)
 
 
+class ReplacedClaimRow(SQLModel, table=True):
+    """A CheckpointRow that its maker has put another one in place of before the approver's word on it came.
+
+    The approver may have signed it meanwhile, and signs no other: its Approval brings it back. Of each checkpoint the
+    newest few (store/replaced_claims).
+    """
+
+    __tablename__ = "replaced_claim"
+
+    lease: str = Field(primary_key=True, sa_type=HASH)
+    n: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    tip: str = Field(primary_key=True, sa_type=TIP)
+    before: str = Field(sa_type=TIP)  # the tip of checkpoint n - 1; empty: that is no checkpoint of this lease
+    bid: str = Field(sa_type=HASH)
+    provider: str = Field(sa_type=ADDRESS)
+    record: dict[str, Any] = Field(sa_type=JSON)
+    blob: str = Field(sa_type=HASH)
+    signature: str = Field(sa_type=Text)
+    received: datetime = Field(sa_type=UtcTime)
+
+
 class ApprovalRow(SQLModel, table=True):
     __tablename__ = "approval"
 

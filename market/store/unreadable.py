@@ -10,7 +10,7 @@ from sqlalchemy import inspect
 
 from contracts.api.bodies import CheckpointRecord
 from contracts.api.lists import first_sentence
-from market.store.models import CheckpointRow
+from market.store.models import CheckpointRow, ReplacedClaimRow
 
 Row = TypeVar("Row")
 Out = TypeVar("Out")
@@ -55,7 +55,7 @@ class Unreadable:
         log.warning("market.unreadable_row", table=table, key=key, problem=first_sentence(error))
 
 
-def record_of(row: CheckpointRow) -> CheckpointRecord | None:
+def record_of(row: CheckpointRow | ReplacedClaimRow) -> CheckpointRecord | None:
     """None for one that can't be read: its maker may report the checkpoint again."""
     try:
         return CheckpointRecord.model_validate(row.record)

@@ -23,7 +23,16 @@ from market.maintenance import reindex
 from market.runtime import context
 from market.store.columns import now
 from market.store.journal import FOLDER, Journal
-from market.store.models import ApprovalRow, BidRow, CheckpointRow, EpochRow, LeaseRow, MatchRow, ReportRow
+from market.store.models import (
+    ApprovalRow,
+    BidRow,
+    CheckpointRow,
+    EpochRow,
+    LeaseRow,
+    MatchRow,
+    ReplacedClaimRow,
+    ReportRow,
+)
 from tests.support.devnet import TOKEN, Funded
 from tests.support.stepped_market import Lives, lives
 
@@ -51,8 +60,10 @@ def live(market: Lives) -> None:
     tip = market.make(lease, 1)
     market.report(lease, 2, tip, state_root="0x" + "11" * 32)  # is rejected, and then replaced
     market.approver.approve_reported()
-    market.make(market.api.lease(lease.id), 1)
+    tip = market.make(market.api.lease(lease.id), 1)
     market.say(lease, "log", 2, "so far so good")
+    for number in range(3):  # and two of these are kept, until there is a word on one
+        market.report(lease, 3, tip, trace_root=f"0x{number:064x}")
     market.say(lease, "release", 2)
     market.approver.answer_releases()
     market.redeem(lease)
@@ -64,7 +75,7 @@ def live(market: Lives) -> None:
         market.approver.answer_releases()
         market.redeem(failing)
     assert (market.api.job(job.id).status, market.api.job(dear.id).status) == ("failed", "pending")
-    filled = (BidRow, LeaseRow, CheckpointRow, ApprovalRow, ReportRow, EpochRow, MatchRow)
+    filled = (BidRow, LeaseRow, CheckpointRow, ReplacedClaimRow, ApprovalRow, ReportRow, EpochRow, MatchRow)
     assert all(rows(market, model) for model in filled)
 
 

@@ -122,6 +122,24 @@ def test_what_goes_when(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_journal_agrees(world)
 
 
+def test_a_state_whose_claim_was_replaced_is_kept_while_its_lease_lasts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as the approver's word on it may come."""
+    lease = world.lease()
+    for state in (b"first", b"second"):
+        upload(world.context, world.provider.address, state)
+        record = make_record(lease.job, 1, lease.tip, state, state_root=sha256(state))
+        world.api.post_progress(signed_progress(lease.id, record, DOMAIN, world.provider))
+    later(world, 2 * DAY, monkeypatch)
+    retention.collect(world.context)
+    assert there(world, b"first", b"second") == [b"first", b"second"]
+    finish(world, lease, accepted=1, continuable=True)  # the job waits for another one
+    retention.collect(world.context)
+    assert there(world, b"first", b"second") == [b"second"]
+    assert_journal_agrees(world)
+
+
 def assert_journal_agrees(world: World) -> None:
     """Uploads made anew from the messages are those that the database has."""
 
