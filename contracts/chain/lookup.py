@@ -1,6 +1,6 @@
 """A lease as the chain has it, and whether a market says the same."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, cast
 
 from eth_utils.crypto import keccak
@@ -20,6 +20,7 @@ _OPENED_TOPIC = to_hex(
         b"(bytes32,bytes32,bytes32,bytes32,address,address,address,uint96))"
     )
 )
+LEASES_AT_ONCE = 100  # that a question for logs names: nodes limit those too, most to a thousand
 
 
 class MarketLied(UserError):
@@ -53,7 +54,7 @@ def opened_by(
     chain: Chain, provider: str, first_block: int, last_block: int, watch: Watch = nobody
 ) -> Iterator[OpenedRange]:
     """The events of all leases that this provider got in the given blocks, both included, range by range."""
-    which = _filter(chain, _OPENED_TOPIC, None, "0x" + provider[2:].lower().rjust(64, "0"))
+    which = _filter(chain, _OPENED_TOPIC, None, _topic(provider))
     for found in chain.logs.ranges(which, first_block, last_block, watch):
         times = {log["blockHash"]: 0 for log in found.logs}
         for block in times:
@@ -62,14 +63,40 @@ def opened_by(
         yield OpenedRange(found.end, [event for event in decoded if isinstance(event, Opened)])
 
 
+def opened_for(chain: Chain, client: str, first_block: int, last_block: int, watch: Watch = nobody) -> list[Opened]:
+    """The events of all leases that this client got in the given blocks, both included, in the chain's order.
+
+    Their timestamps are left out (0).
+    """
+    logs = chain.logs.logs(_filter(chain, _OPENED_TOPIC, None, None, _topic(client)), first_block, last_block, watch)
+    return [event for event in (decode(log, 0) for log in logs) if isinstance(event, Opened)]
+
+
 def lease_events(chain: Chain, lease: str, first_block: int, watch: Watch = nobody) -> list[Event]:
     """All events of one lease from a block on, in order. Their timestamps are left out (0)."""
-    logs = chain.logs.logs(_filter(chain, None, lease), first_block, int(chain.w3.eth.block_number), watch)
-    return [event for event in (decode(log, 0) for log in logs) if event is not None]
+    return events_by_lease(chain, {lease: first_block}, watch)[lease]
 
 
-def _filter(chain: Chain, *topics: str | None) -> FilterParams:
+def events_by_lease(chain: Chain, leases: Mapping[str, int], watch: Watch = nobody) -> dict[str, list[Event]]:
+    """All events of each lease, in order; `leases` has the block in which each was opened. Many are searched for at
+    once. Timestamps are left out (0).
+    """
+    found: dict[str, list[Event]] = {lease: [] for lease in leases}
+    newest, in_order = int(chain.w3.eth.block_number), sorted(leases, key=leases.__getitem__)
+    for at in range(0, len(in_order), LEASES_AT_ONCE):
+        some = in_order[at : at + LEASES_AT_ONCE]
+        for log in chain.logs.logs(_filter(chain, None, some), leases[some[0]], newest, watch):
+            if (event := decode(log, 0)) is not None:
+                found[to_hex(log["topics"][1])].append(event)
+    return found
+
+
+def _filter(chain: Chain, *topics: str | list[str] | None) -> FilterParams:
     return cast(FilterParams, {"address": chain.escrow.address, "topics": list(topics)})
+
+
+def _topic(address: str) -> str:
+    return "0x" + address[2:].lower().rjust(64, "0")
 
 
 def accepted_tips(chain: Chain, opening: Opened, watch: Watch = nobody) -> dict[int, str]:

@@ -194,6 +194,26 @@ def test_a_sealed_job_changes_hands_and_the_market_sees_nothing(
     an_auditor_needs_the_key(job, tmp_path)
 
 
+@pytest.mark.timeout(600)
+def test_a_sealed_job_is_repriced_with_its_key(stage: Stage, tmp_path: Path) -> None:
+    """Another Bid for the rest: files and state are sealed as they were, and its readers can open them."""
+    with stage.approving():
+        approver_is_known(stage)
+        job = submit(stage, 20, 0.2)
+        with stage.agent():
+            wait_for("a checkpoint that is paid for", lambda: stage.job(job.id).approved)
+            run("cancel", job.id, "--yes")
+            wait_for("its end", lambda: stage.job(job.id).status == JobStatus.CANCELLED)
+            done = stage.job(job.id).accepted
+            assert 0 < done < 20
+            run("reprice", job.id, "--max-price", "1.5", "--yes")
+            (anew,) = [one for one in stage.market.jobs() if one.id != job.id]
+            run("wait", anew.id, "--timeout", "200")
+    assert (anew.bid.checkpoints, stage.job(anew.id).sealed_files) == (20 - done, job.sealed_files)
+    assert f"checkpoint {20 - done}, verified up to tip" in run("pull", anew.id, str(tmp_path / "pulled"))
+    assert SAID in run("logs", anew.id)
+
+
 def an_auditor_needs_the_key(job: JobOut, tmp_path: Path) -> None:
     auditor = new_account()
     keys.save("auditor", auditor, PASSWORD, scrypt_n=2)

@@ -5,12 +5,9 @@ from typing import Any
 import typer
 
 from contracts.api.bodies import Info
-from contracts.api.client import MarketClient
-from contracts.chain.client import connect
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
-from contracts.cli.output import Output, OutputOption, PlainConsole, console, marked, tokens
-from contracts.settings import load_settings
+from contracts.cli.output import Output, OutputOption, PlainConsole, marked, tokens
 from contracts.strict_json import write_json
 from contracts.wallet import keys
 from market.client.cancellation import Cancellation, plan_cancellation
@@ -20,11 +17,10 @@ from market.client.cli.common import (
     JobId,
     MarketUrl,
     Yes,
-    check_is_ours,
-    chosen_job,
-    client_key,
+    beside_json,
     confirm,
     local,
+    own_job,
 )
 
 app = typer.Typer()
@@ -40,16 +36,11 @@ def cancel(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Stop a job for good. What is accepted is paid; the rest of its money comes back."""
-    settings = load_settings(market_url=market)
-    chain = connect(settings)
-    with MarketClient(settings.require("market_url")) as client:
-        info, found = client.info(), chosen_job(client, job)
-        check_is_ours(chain, found)
-        chosen = plan_cancellation(client, chain, found)
-    sender_name = client_key(found, key)
-    say = console if output is Output.TABLE else PlainConsole(stderr=True)
+    with own_job(job, key, market) as (client, chain, found, name):
+        info, chosen = client.info(), plan_cancellation(client, chain, found)
+    say = beside_json(output)
     # Not even what an earlier command has left to send leaves in a dry run.
-    sender = Sender(chain, keys.load(sender_name), allowed=lambda: not dry_run)
+    sender = Sender(chain, keys.load(name), allowed=lambda: not dry_run)
     most = sender.cost(chosen.call)
     explain_cancellation(say, chosen, info, most)
     result: dict[str, Any] = {

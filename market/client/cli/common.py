@@ -3,10 +3,11 @@
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.live import Live
@@ -19,15 +20,19 @@ from contracts.api.client import MarketClient, Unreachable
 from contracts.api.grants import Check
 from contracts.chain.client import Chain, connect
 from contracts.chain.signatures import is_signed_by
-from contracts.cli.output import PlainConsole, console, one_line, print_whole, tokens, whole
+from contracts.cli.output import Output, PlainConsole, console, one_line, print_whole, tokens, whole
 from contracts.clocks import check_clocks
 from contracts.errors import UserError
 from contracts.orders import Domain, SignedType
-from contracts.settings import Settings
+from contracts.progress_bar import watching
+from contracts.settings import Settings, load_settings
+from contracts.types import to_hex
 from contracts.wallet import keys
 from contracts.wallet.encryption_keys import unlock
 from market.client import job_keys
+from market.client.download import accepted_chain, check_against_chain
 from market.client.job_keys import Reading
+from market.client.replacing import OldBid, Reached
 
 ID, SHORT = 12, 10  # characters of an id that lines and tables show: enough to name it by; -o json has all
 MOST_SHOWN = 10  # candidates
@@ -39,6 +44,9 @@ MarketUrl = Annotated[str | None, typer.Option("--market", help="URL of the mark
 ReadingKey = Annotated[str | None, typer.Option("--key", help="Key that may read the job; default: its client's")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen; sign and send nothing")]
+NewPrice = Annotated[
+    str | None, typer.Option("--max-price", help="Tokens per checkpoint at most, fee included; default: as before")
+]
 ClientKey = Annotated[str | None, typer.Option("--key", help="The client's key, if it has another name here")]
 
 
@@ -53,6 +61,31 @@ def confirm(question: str, yes: bool, say: PlainConsole) -> None:
         raise typer.Exit(1)
 
 
+class OwnJob(NamedTuple):
+    """A job, and what its client needs to do something about it."""
+
+    client: MarketClient
+    chain: Chain
+    job: JobOut
+    key: str  # name of the client's
+
+
+@contextmanager
+def own_job(wanted: str, key: str | None, market: str | None) -> Iterator[OwnJob]:
+    """The job that `wanted` names, as options give it. Raises UserError if it is not that of a key here."""
+    settings = load_settings(market_url=market)
+    chain = connect(settings)
+    with MarketClient(settings.require("market_url")) as client:
+        job = chosen_job(client, wanted)
+        check_is_ours(chain, job)
+        yield OwnJob(client, chain, job, client_key(job, key))
+
+
+def beside_json(output: Output) -> PlainConsole:
+    """Where people are told what goes on: JSON stands alone on stdout."""
+    return console if output is Output.TABLE else PlainConsole(stderr=True)
+
+
 def same_time(client: MarketClient, chain: Chain) -> None:
     """Raises UserError if this machine's clock is so far from the market's or the chain's that orders would fail."""
     client.info()
@@ -60,9 +93,9 @@ def same_time(client: MarketClient, chain: Chain) -> None:
 
 
 def check_is_ours(chain: Chain, job: JobOut) -> None:
-    """A market could show another Bid under this id."""
-    if job.bid.digest(chain.domain) != job.id:
-        raise UserError(f"the market's Bid is not that of job {job.id}", "Nothing is signed or sent.")
+    """A market could show another Bid or JobSpec under this id."""
+    if job.bid.digest(chain.domain) != job.id or to_hex(job.spec.job_hash()) != job.bid.job:
+        raise UserError(f"the market's Bid or JobSpec is not that of job {job.id}", "Nothing is signed or sent.")
 
 
 def client_key(job: JobOut, key: str | None) -> str:
@@ -80,6 +113,16 @@ def client_key(job: JobOut, key: str | None) -> str:
             f"Keys here: {', '.join(known) or 'none'}. Another home: GPUMARKET_HOME=...",
         )
     return key or own
+
+
+def reached_on_chain(client: MarketClient, chain: Chain, job: JobOut, old: OldBid) -> Reached:
+    """From where another job goes on with what this one leaves, by the chain; and its market has the records that lead
+    there. Raises UserError.
+    """
+    with watching(PlainConsole(stderr=True)) as watch:
+        reached = old.look(watch)
+        check_against_chain(chain, job, accepted_chain(client, job), watch)
+    return reached
 
 
 def chosen_job(client: MarketClient, wanted: str) -> JobOut:

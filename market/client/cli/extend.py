@@ -4,11 +4,8 @@ from typing import Annotated
 
 import typer
 
-from contracts.api.client import MarketClient
-from contracts.chain.client import connect
 from contracts.cli.output import Output, OutputOption
 from contracts.errors import UserError
-from contracts.settings import load_settings
 from market.client import submit as submitting
 from market.client.cli.common import (
     ENDED,
@@ -16,15 +13,15 @@ from market.client.cli.common import (
     DryRun,
     JobId,
     MarketUrl,
+    NewPrice,
     Yes,
-    check_is_ours,
-    chosen_job,
-    client_key,
+    own_job,
+    reached_on_chain,
     same_time,
     status_of,
 )
 from market.client.cli.hand_in import hand_in
-from market.client.download import accepted_chain, check_against_chain
+from market.client.replacing import OldBid
 
 app = typer.Typer()
 
@@ -35,9 +32,7 @@ def extend(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps after the last accepted checkpoint; default: the rest of the job")
     ] = None,
-    max_price: Annotated[
-        str | None, typer.Option(help="Tokens per checkpoint at most, fee included; default: as before")
-    ] = None,
+    max_price: NewPrice = None,
     deadline: Annotated[str | None, typer.Option(help="When it must be done, such as 2030-01-31T12:00:00Z")] = None,
     valid_for: Annotated[int | None, typer.Option(min=1, help="Seconds in which leases may be opened")] = None,
     key: ClientKey = None,
@@ -47,25 +42,19 @@ def extend(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Go on from the last accepted checkpoint of a job that is over: a follow-up job with the same files."""
-    settings = load_settings(market_url=market)
-    chain = connect(settings)
-    with MarketClient(settings.require("market_url")) as client:
-        found = chosen_job(client, job)
+    with own_job(job, key, market) as (client, chain, found, name):
+        same_time(client, chain)
         if found.status not in ENDED:
             raise UserError(
                 f"job {found.id[:12]} is not over ({status_of(found)}), so two would go on from its checkpoints",
                 "Wait for it (gpumarket job wait), or cancel it first (gpumarket job cancel).",
             )
-        check_is_ours(chain, found)
-        same_time(client, chain)
-        name = client_key(found, key)
-        records = accepted_chain(client, found)
-        check_against_chain(chain, found, records)
+        reached = reached_on_chain(client, chain, found, OldBid(chain, found))
         offer = submitting.prepare_follow_up(
             client,
             chain.domain,
             found,
-            records[-1].checkpoint.tip if records else found.bid.start_tip,
+            reached.tip,
             steps=steps,
             max_price=max_price,
             deadline=deadline,

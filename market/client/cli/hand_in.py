@@ -18,7 +18,7 @@ from contracts.job.measured import SecondsBasis
 from contracts.wallet import keys
 from contracts.wallet.encryption_keys import unlock
 from market.client import submit as submitting
-from market.client.cli.common import confirm, local, short_time
+from market.client.cli.common import beside_json, confirm, local, short_time
 
 BASIS = {
     SecondsBasis.RECORDED: "{}, as its checkpoints did on that machine",
@@ -43,7 +43,7 @@ def hand_in(
 
     `first` is done after the yes, and gives the offer as it is then.
     """
-    say = console if output is Output.TABLE else PlainConsole(stderr=True)
+    say = beside_json(output)
     if output is Output.TABLE or not yes:
         print_whole(say, quote_table(offer))
     for warning in offer.quote.warnings:

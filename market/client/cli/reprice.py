@@ -9,30 +9,30 @@ import typer
 
 from contracts.api.bodies import JobOut, JobStatus
 from contracts.api.client import MarketClient
-from contracts.chain.client import Chain, connect
+from contracts.chain.client import Chain
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
-from contracts.cli.output import Output, OutputOption, PlainConsole, console
+from contracts.cli.output import Output, OutputOption, PlainConsole
 from contracts.errors import UserError
-from contracts.settings import load_settings
+from contracts.progress_bar import watching
 from contracts.wallet import keys
 from market.client.cancellation import Cancellation, NothingToCancel, plan_cancellation
 from market.client.cli.cancel import explain_cancellation
 from market.client.cli.common import (
-    ENDED,
     ClientKey,
     DryRun,
     JobId,
     MarketUrl,
+    NewPrice,
     Yes,
-    check_is_ours,
-    chosen_job,
-    client_key,
+    beside_json,
+    own_job,
+    reached_on_chain,
     same_time,
     status_of,
 )
 from market.client.cli.hand_in import hand_in
-from market.client.download import accepted_chain, check_against_chain
+from market.client.replacing import AGAIN, OldBid, Reached
 from market.client.submit import Submission, prepare_again
 
 CANCEL_SECONDS = 120.0  # until the market has seen it
@@ -46,7 +46,7 @@ def reprice(
     units: Annotated[
         int | None, typer.Option(min=1, help="Work units per checkpoint, as `recipe measure` finds them")
     ] = None,
-    max_price: Annotated[str | None, typer.Option(help="Tokens per checkpoint at most, fee included")] = None,
+    max_price: NewPrice = None,
     rules: Annotated[str | None, typer.Option(help="Name of the rules")] = None,
     key: ClientKey = None,
     yes: Yes = False,
@@ -60,62 +60,74 @@ def reprice(
     """
     if units is None and max_price is None and rules is None:
         raise UserError("nothing of the job's terms was to be changed", "Give --units, --max-price or --rules.")
-    settings = load_settings(market_url=market)
-    chain = connect(settings)
-    say = console if output is Output.TABLE else PlainConsole(stderr=True)
-    with MarketClient(settings.require("market_url")) as client:
+    say = beside_json(output)
+    with own_job(job, key, market) as (client, chain, found, name):
         same_time(client, chain)
-        found = chosen_job(client, job)
-        check_is_ours(chain, found)
-        name = client_key(found, key)
         cancellation = _plan(client, chain, found)
-        records = accepted_chain(client, found)
-        check_against_chain(chain, found, records)
-        tip = records[-1].checkpoint.tip if records else found.bid.start_tip
-        ask = partial(prepare_again, client, chain.domain, found, tip, units=units, max_price=max_price, rules=rules)
-        offer, first = ask(), ask
+        old = OldBid(chain, found)
+
+        def ask(reached: Reached) -> Submission:
+            return prepare_again(
+                client, chain.domain, found, reached.tip, units=units, max_price=max_price, rules=rules
+            )
+
+        offer = ask(reached_on_chain(client, chain, found, old))
+        cancel: Callable[[], None] | None = None
         if cancellation is not None:
             sender = Sender(chain, keys.load(name), allowed=lambda: not dry_run)
             explain_cancellation(say, cancellation, offer.info, sender.cost(cancellation.call))
-            first = partial(_replace, client, chain, found, cancellation, sender, ask, say)
+            cancel = partial(_cancel, cancellation, sender, say)
+        first = partial(_replace, client, chain, found, old, cancel, ask)
         hand_in(client, chain, name, offer, yes=yes, dry_run=dry_run, output=output, first=first)
+
+
+def _cancel(cancellation: Cancellation, sender: Sender, say: PlainConsole) -> None:
+    receipt = sender.send(cancellation.call, key=cancellation.key)
+    gas = format_ether(receipt["gasUsed"] * receipt["effectiveGasPrice"])
+    say.print(f"The Bid before is cancelled, for {gas} ETH of gas.", highlight=False)
 
 
 def _replace(
     client: MarketClient,
     chain: Chain,
     job: JobOut,
-    cancellation: Cancellation,
-    sender: Sender,
-    ask: Callable[[], Submission],
-    say: PlainConsole,
+    old: OldBid,
+    cancel: Callable[[], None] | None,
+    ask: Callable[[Reached], Submission],
 ) -> Submission:
-    """Cancels the Bid that waits; the offer for the other one, once it is sure that nothing was opened meanwhile."""
-    receipt = sender.send(cancellation.call, key=cancellation.key)
-    gas = format_ether(receipt["gasUsed"] * receipt["effectiveGasPrice"])
-    say.print(f"The Bid before is cancelled, for {gas} ETH of gas.", highlight=False)
-    page = chain.account(job.bid.client).page
-    late = time.monotonic() + CANCEL_SECONDS
-    while True:
-        now, offer = client.job(job.id), ask()
-        # Between the look at the job and its end lies a question to somebody who may take an hour to answer.
-        if _reached(now) != _reached(job):
-            raise UserError(
-                f"a lease of job {job.id[:12]} was opened before it was cancelled: {status_of(now)}",
-                "Nothing new was signed. See `gpumarket job show`, and give the command again when no lease is live.",
-            )
-        if now.status in ENDED and offer.quote.bid.page >= page:
-            return offer
-        if time.monotonic() > late:
-            raise UserError(
-                f"the market has not seen yet that job {job.id[:12]} is cancelled",
-                "Nothing new was signed: give the command again in a while.",
-            )
-        time.sleep(0.5)
+    """Ends the Bid that waits; the offer for the other one, once it is sure for good that since `job` was read nothing
+    was opened or accepted. The market may be late, or lie: the chain has the last word.
+    """
+    if cancel is not None:
+        cancel()
+    # Between the look at the job and its end lies a question to somebody who may take an hour to answer.
+    with watching(PlainConsole(stderr=True)) as watch:
+        reached = old.wait_until_dead(watch)
+        page = chain.account(job.bid.client).page
+        late = time.monotonic() + CANCEL_SECONDS
+        while True:
+            now = client.job(job.id)
+            if not _is_as_before(job, now):
+                raise UserError(
+                    f"a lease of job {job.id[:12]} was opened before it was cancelled: it is {status_of(now)} now",
+                    AGAIN,
+                )
+            if now.status is not JobStatus.PENDING and (offer := ask(reached)).quote.bid.page >= page:
+                return offer
+            if time.monotonic() > late:
+                raise UserError(
+                    f"the market has not seen yet that job {job.id[:12]} is cancelled",
+                    "Nothing new was signed: give the command again in a while.",
+                )
+            watch("waiting for the market to see it")
+            time.sleep(0.5)
 
 
-def _reached(job: JobOut) -> tuple[int, list[str]]:
-    return job.accepted, [lease.id for lease in job.leases]
+def _is_as_before(job: JobOut, now: JobOut) -> bool:
+    """No more of its work was made or paid. A job that was given up stays that when it is cancelled."""
+    fine = {JobStatus.PENDING, JobStatus.CANCELLED, JobStatus.EXPIRED} | ({job.status} & {JobStatus.FAILED})
+    leases = [lease.id for lease in job.leases] == [lease.id for lease in now.leases]
+    return now.status in fine and leases and now.accepted == job.accepted
 
 
 def _plan(client: MarketClient, chain: Chain, job: JobOut) -> Cancellation | None:
