@@ -3,6 +3,7 @@
 There is no way to make a real card fail on demand, and none at all where tests run.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -28,6 +29,14 @@ class FakeCard:
     errors: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
+class FakeEvents:
+    """A set of events, of the one card that was registered with it."""
+
+    card: FakeCard | None = None
+    waiting: deque[Any] = field(default_factory=deque)
+
+
 class FakeDriver:
     """`broken`: the code that nvmlInit answers with."""
 
@@ -35,11 +44,38 @@ class FakeDriver:
         self.cards = list(cards)
         self.broken: int | None = None
         self.looks = 0
+        self.opened = 0  # how often it was initialised, and not shut down
+        self.listening: list[FakeEvents] = []
 
     def init(self) -> None:
         self.looks += 1
         if self.broken is not None:
             raise pynvml.NVMLError(self.broken)
+        self.opened += 1
+
+    def shutdown(self) -> None:
+        self.opened -= 1
+
+    def report(self, xid: int, card: int = 0, instance: int = 0xFFFFFFFF) -> None:
+        """To whoever listens now, as the driver does."""
+        event = SimpleNamespace(eventType=pynvml.nvmlEventTypeXidCriticalError, eventData=xid, gpuInstanceId=instance)
+        for events in self.listening:
+            if events.card is self.cards[card]:
+                events.waiting.append(event)
+
+    def register(self, card: FakeCard, types: int, events: FakeEvents) -> None:
+        events.card = self._answer(card, "register", card)
+        self.listening.append(events)
+
+    def free(self, events: FakeEvents) -> None:
+        if events in self.listening:
+            self.listening.remove(events)
+
+    def event(self, events: FakeEvents, milliseconds: int) -> Any:
+        assert events.card is not None and milliseconds == 0
+        if events.waiting:
+            return events.waiting.popleft()
+        return self._answer(events.card, "wait", None, pynvml.NVML_ERROR_TIMEOUT)
 
     def handle(self, index: int) -> FakeCard:
         if index >= len(self.cards):
@@ -71,7 +107,7 @@ class FakeDriver:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         calls = {
             "nvmlInit": self.init,
-            "nvmlShutdown": lambda: None,
+            "nvmlShutdown": self.shutdown,
             "nvmlDeviceGetCount": lambda: len(self.cards),
             "nvmlSystemGetDriverVersion": lambda: "580.1",
             "nvmlDeviceGetHandleByIndex": self.handle,
@@ -87,6 +123,10 @@ class FakeDriver:
             "nvmlDeviceGetMigDeviceHandleByIndex": self.instance,
             "nvmlDeviceGetGpuInstanceId": lambda card: 3,
             "nvmlDeviceGetComputeInstanceId": lambda card: 0,
+            "nvmlEventSetCreate": FakeEvents,
+            "nvmlDeviceRegisterEvents": self.register,
+            "nvmlEventSetWait_v2": self.event,
+            "nvmlEventSetFree": self.free,
         }
         for name, call in calls.items():
             monkeypatch.setattr(pynvml, name, call)

@@ -86,6 +86,7 @@ class Agent:
             uploads=_throttle(settings.upload_bytes),
             downloads=_throttle(settings.download_bytes),
             machine_trouble=self._readiness.gpu_trouble,
+            xids=self._readiness.xids,
         )
         self._presence = Presence(key, settings)
         self._paused: Pause | None = None  # why there is no training now

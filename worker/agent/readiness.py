@@ -7,6 +7,7 @@ import structlog
 
 from contracts.logs import Trouble
 from contracts.types import MB
+from worker.driver.xids import XidListener
 from worker.lease.folder import Store
 from worker.machine.troubles import MachineTrouble
 from worker.machine.watch import MachineWatch
@@ -21,7 +22,8 @@ class Readiness:
     def __init__(self, settings: ProviderSettings, store: Store, provider: str, wake: Callable[[], None]) -> None:
         self._settings, self._store = settings, store
         self._trouble = Trouble(structlog.get_logger().bind(provider=provider))
-        self._watch = MachineWatch(settings, wake)
+        self.xids = XidListener(settings.gpu_names if settings.device == "cuda" else ())
+        self._watch = MachineWatch(settings, self.xids, wake)
         self._room: str | None = None
         self._measure_disk_at = 0.0  # monotonic
         self._told: list[str] | None = None

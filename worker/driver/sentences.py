@@ -1,6 +1,6 @@
 """What the driver's codes mean, and what to do about each. Pure."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pynvml
 
@@ -76,6 +76,58 @@ RECOVERY = {
     pynvml.NVML_GPU_RECOVERY_ACTION_BUS_RESET: Saying("needs a reset of its bus, its driver says", RESTART),
     pynvml.NVML_GPU_RECOVERY_ACTION_SYSTEM_REBOOT: Saying("needs a restart of the machine, its driver says", RESTART),
 }
+
+
+class XidSaying(NamedTuple):
+    """`what` follows on "GPU 0 reported Xid 79: "."""
+
+    what: str
+    # gpu: nothing more should be trained on it; once: what ran is lost, and the GPU goes on; recipe: what ran did it.
+    blames: Literal["gpu", "once", "recipe"]
+    mend: str = ""
+
+
+LOOK = "NVIDIA's catalog of Xids says more: docs.nvidia.com/deploy/xid-errors"
+POWER = "look after its power cables and its power supply, then restart the machine"
+REPAIR = "reset it (`nvidia-smi --gpu-reset -i INDEX`), or restart the machine; replace it if it comes again"
+# Others than these are named where training fails, and blame nobody: what a GPU is in is seen by a look at it.
+XIDS = {
+    8: XidSaying("its work came to no end in time", "recipe"),
+    11: XidSaying("it was sent a command that it does not know", "recipe"),
+    13: XidSaying("a kernel ran into an exception, as by an index outside of its tensor", "recipe"),
+    31: XidSaying("a kernel used memory that it may not, as by an index outside of its tensor", "recipe"),
+    43: XidSaying("a kernel ran into an error, and was stopped", "recipe"),
+    45: XidSaying("what was left of a program that ended early was cleared away", "recipe"),
+    46: XidSaying("it has stopped working", "gpu", REPAIR),
+    48: XidSaying("a memory error of two bits, which can't be corrected", "gpu", REPAIR),
+    54: XidSaying("its power cables are not plugged in", "gpu", POWER),
+    61: XidSaying("its own controller stopped", "gpu", REPAIR),
+    62: XidSaying("its own controller halted", "gpu", REPAIR),
+    63: XidSaying("a bad part of its memory is replaced with the next reset", "once", REPAIR),
+    64: XidSaying("a bad part of its memory could not be replaced", "gpu", REPAIR),
+    68: XidSaying("its video decoder ran into an exception", "recipe"),
+    69: XidSaying("a kernel ran into an exception of its class", "recipe"),
+    74: XidSaying("its NVLink to another GPU fails", "gpu", "look after its seating and its bridges; " + REPAIR),
+    79: XidSaying("it has fallen off the bus", "gpu", RESTART),
+    94: XidSaying("a memory error that ended one program, and nothing else", "once", REPAIR),
+    95: XidSaying("a memory error that may have reached all that runs on it", "gpu", REPAIR),
+    109: XidSaying("a program could not be switched away from in time", "recipe"),
+    110: XidSaying("a security fault, as of a card that is broken", "gpu", REPAIR),
+    119: XidSaying("its system processor (GSP) does not answer the driver", "gpu", REPAIR),
+    120: XidSaying("its system processor (GSP) failed", "gpu", REPAIR),
+    136: XidSaying("its NVLink could not be trained", "gpu", "look after its seating and its bridges; " + REPAIR),
+    137: XidSaying("a kernel used memory of another GPU that it may not", "recipe"),
+    140: XidSaying("a memory error that it did not recover from", "gpu", REPAIR),
+    143: XidSaying("it could not be started", "gpu", REPAIR),
+    **dict.fromkeys(range(144, 151), XidSaying("its NVLink fails", "gpu", "look after the fabric manager; " + REPAIR)),
+    157: XidSaying("a bad part of it could not be taken out of use", "gpu", REPAIR),
+    158: XidSaying("it does not answer in time any more", "gpu", REPAIR),
+}
+
+
+def xid_saying(number: int) -> XidSaying:
+    """What an Xid means."""
+    return XIDS.get(number) or XidSaying(LOOK, "recipe")
 
 
 def driver_saying(error: pynvml.NVMLError) -> Saying:

@@ -11,6 +11,7 @@ from contracts.job.sealing import NotOpened, is_sealed_text, open_text, seal_tex
 from contracts.logs import Trouble
 from contracts.orders import FAILURES, ReportKind
 from contracts.terms import Flag, Phase
+from worker.driver.xids import with_xids
 from worker.lease.approvals import Approvals
 from worker.lease.discovery import Unwanted
 from worker.lease.first_steps import NotReproducible
@@ -262,7 +263,9 @@ class LeaseRun:
                 self._release("the next checkpoint would come after the deadline")
             else:
                 self.training.kill()  # it would not heed a stop
-                self._release(f"hang: the recipe has been silent for {silence:.0f} s", stops="failed")
+                heard = self._tools.xids.since(self.training.began)
+                what = with_xids(f"hang: the recipe has been silent for {silence:.0f} s", heard)
+                self._release(what, stops="failed")
 
     def _heed_pause(self, pause: Pause) -> float:
         """Seconds until the next checkpoint may be there. Releases now what can't be held until then at all."""

@@ -1,7 +1,7 @@
 """What all parts of a lease work with: chain, keys, settings, lines to the market. Comes from the agent."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
@@ -13,6 +13,7 @@ from contracts.chain.client import Chain
 from contracts.chain.clock import ChainClock
 from contracts.chain.sending.sender import Sender
 from contracts.orders import Domain
+from worker.driver.xids import XidListener
 from worker.lease.schedule import LeaseTiming
 from worker.machine.troubles import MachineTrouble
 from worker.settings import ProviderSettings
@@ -32,6 +33,7 @@ class LeaseTools:
     uploads: Throttle | None = None
     downloads: Throttle | None = None
     machine_trouble: Callable[[], MachineTrouble | None] = lambda: None  # what is known to be wrong with the GPUs
+    xids: XidListener = field(default_factory=lambda: XidListener(()))
 
     @property
     def domain(self) -> Domain:

@@ -24,7 +24,7 @@ from contracts.types import ZERO_TIP, from_hex, to_hex
 from worker.downloading.connection_guard import Interrupted
 from worker.downloading.downloads import Cache
 from worker.lease.discovery import check_fit, check_wanted, verified_job
-from worker.lease.first_steps import FirstSteps
+from worker.lease.first_steps import FirstSteps, NotReproducible
 from worker.lease.folder import Job, LeaseFolder
 from worker.lease.inputs import fetch_files, fetch_start_state, fetch_state, is_state
 from worker.lease.job_history import metrics_so_far
@@ -71,6 +71,7 @@ class Training(threading.Thread):
         self._folder, self._market, self._job_key, self._wake = folder, market, job_key, wake
         self._printed = printed
         self._chain, self._settings, self._wants = tools.chain, tools.settings, wants
+        self._xids, self.began = tools.xids, time.monotonic()
         self._key_late: float | None = None  # monotonic: until when the grant of a sealed job's key is waited for
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._stop_at: float | None = None  # monotonic; for a checkpoint that comes before it training goes on
@@ -112,6 +113,8 @@ class Training(threading.Thread):
     def run(self) -> None:
         ended: Done | Stopped | UserError
         try:
+            self._xids.read()  # what is of before says nothing of this training
+            self.began = time.monotonic()
             job = self._retried(self._prepare)
             self._await_finality()
             ended = self._train(job) if job and not self._must_stop() else Stopped(step=0)
@@ -122,8 +125,8 @@ class Training(threading.Thread):
         except Exception as error:  # a bug of ours must end the lease, not leave it hanging
             self._log.exception("training.crashed")
             ended = Failure("exit", f"the worker failed: {type(error).__name__}: {error}")
-        if isinstance(ended, UserError) and not self._killed.is_set():
-            ended = judged(ended, self._settings, began=self.pace is not None)
+        if isinstance(ended, Failure | NotReproducible) and not self._killed.is_set():
+            ended = judged(ended, self._settings, self._xids, self.began, began=self.pace is not None)
         self.ended = ended
         self._wake()
 

@@ -2,6 +2,7 @@
 
 from contracts.errors import UserError
 from worker.driver.nvml import NoAnswer, named, read_gpus
+from worker.driver.xids import XidListener, with_xids
 from worker.machine.troubles import disk_trouble, environment_trouble, gpu_trouble, sandbox_trouble
 from worker.sandbox.bubblewrap import Bare
 from worker.sandbox.podman import chosen_sandbox
@@ -13,13 +14,26 @@ FREE_SHARE = 0.9  # of the memory that the Ask sells, which a GPU has free when 
 SELF_MADE = ("nan", "units", "protocol", "processes")  # kinds of failure that no broken machine leads to
 
 
-def judged(error: UserError, settings: ProviderSettings, *, began: bool) -> UserError:
+def judged(error: UserError, settings: ProviderSettings, xids: XidListener, since: float, *, began: bool) -> UserError:
     """The same error, or Failure("machine") if a look at this machine finds a reason. Takes seconds.
 
+    `since`: when its training began (monotonic); Xids of then that may be the recipe's own are named in the message.
     `began`: the recipe's process had said that it is ready to train.
     """
-    if not isinstance(error, Failure) or error.kind == "machine" or error.kind in SELF_MADE:
+    if isinstance(error, Failure) and error.kind == "machine":
         return error
+    xids.read()
+    heard = xids.since(since)
+    if fault := xids.fault or next((xid for xid in heard if xid.saying.blames == "once"), None):
+        return Failure("machine", f"{fault.sentence}. What came of it: {error.message}", fault.saying.mend)
+    if isinstance(error, Failure) and error.kind not in SELF_MADE and (found := _machines(error, settings, began)):
+        return found
+    error.message = with_xids(error.message, heard)
+    return error
+
+
+def _machines(error: Failure, settings: ProviderSettings, began: bool) -> Failure | None:
+    """What a look at this machine finds."""
     looks = [disk_trouble] if error.kind == "disk" else [gpu_trouble, sandbox_trouble, environment_trouble]
     for look in looks:
         if trouble := look(settings):
@@ -32,7 +46,7 @@ def judged(error: UserError, settings: ProviderSettings, *, began: bool) -> User
         if problem:
             what = f"{problem}. What came of it: {error.message}"
             return Failure("machine", what, "`gpumarket provider selftest` looks at all of this machine")
-    return error
+    return None
 
 
 def _taken_memory(settings: ProviderSettings) -> str | None:

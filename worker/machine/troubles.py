@@ -9,6 +9,7 @@ from contracts.extras import install_command
 from contracts.settings import home
 from contracts.types import MB
 from worker.driver.nvml import GpuHealth, NoAnswer, named, read_gpus
+from worker.driver.xids import XidListener
 from worker.sandbox.bubblewrap import HOW_TO_MEND
 from worker.sandbox.podman import chosen_sandbox, forget_problems
 from worker.settings import ProviderSettings
@@ -30,6 +31,15 @@ def gpu_trouble(settings: ProviderSettings) -> MachineTrouble | None:
         return judge_sold(read_gpus() or (), settings)
     except NoAnswer as error:
         return MachineTrouble("gpu", error.message, error.hint or "")
+
+
+def xid_trouble(xids: XidListener) -> MachineTrouble | None:
+    """After which a GPU has to be reset. It stays as long as `xids` do: no driver says when that was done."""
+    xids.read()
+    if fault := xids.fault:
+        mend = f"{fault.saying.mend}; then start the agent again"
+        return MachineTrouble("gpu", fault.sentence, mend, dead=True)
+    return None
 
 
 def judge_sold(gpus: Sequence[GpuHealth], settings: ProviderSettings) -> MachineTrouble | None:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import structlog
 
+from worker.driver.xids import XidListener
 from worker.machine.troubles import (
     MachineTrouble,
     disk_trouble,
     environment_trouble,
     gpu_trouble,
     sandbox_trouble,
+    xid_trouble,
 )
 from worker.settings import ProviderSettings
 
@@ -23,11 +25,14 @@ log = structlog.get_logger()
 
 
 class MachineWatch(threading.Thread):
-    """`changed` is called in this thread when another trouble than before was found, or none any more."""
+    """`changed` is called in this thread when another trouble than before was found, or none any more.
 
-    def __init__(self, settings: ProviderSettings, changed: Callable[[], None]) -> None:
+    At its end it closes `xids`.
+    """
+
+    def __init__(self, settings: ProviderSettings, xids: XidListener, changed: Callable[[], None]) -> None:
         super().__init__(name="machine watch", daemon=True)
-        self._settings, self._changed = settings, changed
+        self._settings, self._xids, self._changed = settings, xids, changed
         self._closed, self._again = threading.Event(), threading.Event()
         self._began = time.monotonic()  # the newest look
         self._looking = False
@@ -66,9 +71,11 @@ class MachineWatch(threading.Thread):
                 self._changed()
             self._again.wait(LOOK_SECONDS)
             self._again.clear()
+        self._xids.close()
 
     def _look(self) -> list[MachineTrouble]:
-        found = [look(self._settings) for look in (gpu_trouble, environment_trouble, disk_trouble)]
+        found = [xid_trouble(self._xids) or gpu_trouble(self._settings)]
+        found += [look(self._settings) for look in (environment_trouble, disk_trouble)]
         if time.monotonic() >= self._try_sandbox_at:
             self._sandbox = sandbox_trouble(self._settings)
             pause = LOOK_SECONDS if self._sandbox else SANDBOX_SECONDS[self._settings.sandbox]

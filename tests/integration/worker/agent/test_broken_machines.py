@@ -11,8 +11,10 @@ from contracts.api.bodies import JobStatus, LeaseOut
 from contracts.job.spec import Resources
 from tests.support.nvidia_driver import FakeDriver
 from tests.support.whole_market import RESOURCES, Stage, StageOf, wait_for
+from worker.lease import trainer
 from worker.lease.folder import Store
-from worker.machine import watch
+from worker.machine import blame, watch
+from worker.sandbox.runner import Runner
 
 pytestmark = pytest.mark.mostly_sqlite
 
@@ -29,6 +31,17 @@ CARD = {
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "LOOK_SECONDS", 0.3)
     monkeypatch.setitem(watch.SANDBOX_SECONDS, "bubblewrap", 0.3)
+
+
+@pytest.fixture
+def training_beside_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card is the driver's word only: what an agent takes to run on it runs on the CPU, and computes."""
+
+    def on_cpu(*given: Any, **options: Any) -> Runner:
+        return Runner(*given, **options | {"device": "cpu", "gpus": ()})
+
+    monkeypatch.setattr(trainer, "Runner", on_cpu)
+    monkeypatch.setattr(blame, "compute_problem", lambda *_: None)
 
 
 def open_asks(stage: Stage) -> list[Any]:
@@ -115,3 +128,39 @@ def test_another_environment_than_was_offered(stage_of: StageOf) -> None:
     with stage.agent(resources=old):
         assert "the Ask offers torch-1.13" in wait_for("why", lambda: waits(stage))
         assert not open_asks(stage)
+
+
+def test_a_reported_fault_of_the_gpu_gives_the_lease_back_at_once(
+    stage_of: StageOf, fake_driver: FakeDriver, training_beside_the_card: None
+) -> None:
+    stage = stage_of()
+    with stage.agent(**CARD):
+        wait_for("an Ask", lambda: open_asks(stage))
+        job = stage.submit(checkpoints=40, pause=0.5, resources=Resources(gpus=1))
+        wait_for("a checkpoint", stage.made)
+        fake_driver.report(31)
+        fake_driver.report(119)
+        (lease,) = wait_for("the end of its lease", lambda: ended(stage, job))
+        assert lease.stops == "machine" and lease.penalty == 0
+        wait_for("the Ask's withdrawal", lambda: not open_asks(stage))
+        assert "GPU GPU-1 reported Xid 119: its system processor" in wait_for("why", lambda: waits(stage))
+        assert stage.job(job).status == JobStatus.PENDING
+        assert any(
+            "Xid 119" in one.text for one in stage.market.reports(job) if one.report.kind == "machine" and one.text
+        )
+
+
+def test_an_xid_of_the_recipes_own_is_told_in_its_failure(
+    stage_of: StageOf, fake_driver: FakeDriver, training_beside_the_card: None
+) -> None:
+    stage = stage_of()
+    with stage.agent(**CARD):
+        wait_for("an Ask", lambda: open_asks(stage))
+        job = stage.submit(checkpoints=10, pause=0.3, fail_at=12, resources=Resources(gpus=1))
+        wait_for("a checkpoint", stage.made)
+        fake_driver.report(31)
+        (lease,) = wait_for("the end of its lease", lambda: ended(stage, job))
+        assert lease.stops == "failed"
+        (text,) = [one.text or "" for one in stage.market.reports(job) if one.report.kind == "failed"]
+        assert "no luck at step 12" in text and "(GPU GPU-1 reported Xid 31: " in text
+        wait_for("an Ask", lambda: open_asks(stage))
