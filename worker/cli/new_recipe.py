@@ -1,6 +1,5 @@
 """`gpumarket recipe new`: a folder to start from, which is there whole or not at all."""
 
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from contracts.extras import needed_by
 from contracts.job.file import read_job, work_hash
 from contracts.strict_json import write_json
 from worker import recipes
+from worker.cli.job_lines import set_units_of
 from worker.training.environment import environment_id
 
 app = typer.Typer()
@@ -137,15 +137,6 @@ def _copy_example(name: str, folder: Path) -> list[str]:
         text = (folder / "job.yaml").read_text(encoding="utf-8")
         (folder / "job.yaml").write_text(set_units_of(text, work_hash(spec, job.units)), encoding="utf-8")
     return ["recipe.py", "job.yaml", *(file.name for file in made)]
-
-
-_UNITS = re.compile(r"^units:.*$", re.MULTILINE)
-_UNITS_OF = re.compile(r"^units_of:.*\n?", re.MULTILINE)
-
-
-def set_units_of(text: str, work: str) -> str:
-    """`text`, which has a line `units:`, with the hash of what they were counted of in the line below."""
-    return _UNITS.sub(lambda line: f'{line[0]}\nunits_of: "{work}"', _UNITS_OF.sub("", text), count=1)
 
 
 def make_example_data(name: str, folder: Path) -> list[Path]:

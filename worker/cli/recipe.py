@@ -1,6 +1,5 @@
 """`gpumarket recipe`: start from an example, count a recipe's work, and train a job on this machine."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from contracts.job.spec import JobSpec, check_steps
 from contracts.strict_json import write_json
 from worker import recipes
 from worker.cli import new_recipe
+from worker.cli.job_lines import set_units, set_units_of
 from worker.cli.local_rehearsal import LocalRehearsal
 from worker.cli.local_run import check_files_are_here, limits_for, train_locally
 from worker.machine.hardware import probe
@@ -97,7 +97,7 @@ def measure(
         seconds=float(f"{found.seconds:.3g}"),
     )
     text = set_units(job_file.read_text(encoding="utf-8"), found.units, where)
-    job_file.write_text(new_recipe.set_units_of(text, work_hash(spec, found.units)), encoding="utf-8")
+    job_file.write_text(set_units_of(text, work_hash(spec, found.units)), encoding="utf-8")
     ready = found.ready
     if output is Output.JSON:
         facts: dict[str, Any] = {
@@ -242,26 +242,6 @@ def _progress(steps: int, console: PlainConsole) -> Iterator[Callable[[Message],
 
 def _show(metrics: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-
-
-_UNITS = re.compile(r"^units:.*$", re.MULTILINE)
-_MEASURED_ON = re.compile(r"^measured_on:.*\n?(?:[ \t]+\S.*\n?)*", re.MULTILINE)
-
-
-_AFTER = re.compile(r"^checkpoint_every:.*$", re.MULTILINE)
-
-
-def set_units(text: str, units: int, where: MeasuredOn) -> str:
-    """`text` with its `units:` line replaced, or with one added after `checkpoint_every:`; and where that was."""
-    text = _MEASURED_ON.sub("", text)
-    # JSON writes text and numbers as YAML reads them.
-    place = ", ".join(f"{name}: {write_json(value)}" for name, value in where.model_dump().items())
-    line = f"units: {units}\nmeasured_on: {{{place}}}"
-    if _UNITS.search(text):
-        return _UNITS.sub(lambda _: line, text, count=1)
-    if after := _AFTER.search(text):
-        return f"{text[: after.end()]}\n{line}{text[after.end() :]}"
-    return f"{text.rstrip()}\n{line}\n"
 
 
 app.add_typer(new_recipe.app)

@@ -12,8 +12,7 @@ from contracts.errors import UserError
 from contracts.job.file import parse_job_file
 from contracts.job.measured import MeasuredOn
 from worker import recipes
-from worker.cli.new_recipe import set_units_of
-from worker.cli.recipe import set_units
+from worker.cli.job_lines import set_units, set_units_of
 from worker.sandbox import bubblewrap
 from worker.training.environment import check_environment, environment_id
 from worker.training.failures import Failure
