@@ -14,3 +14,15 @@ class UserError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+def first_sentence(error: Exception) -> str:
+    """What is wrong with something that could not be read: field and reason, short enough for a line."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{where + ': ' if where else ''}{message}"[:300]
+    return f"{type(error).__name__}: {error}"[:300]

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections import OrderedDict
 from contextlib import suppress
 from typing import Any, TextIO, cast
 
@@ -79,6 +80,23 @@ def configure_logs(level: str, format: str) -> None:
 def plain(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Without characters that a terminal would obey: paths and texts come from strangers."""
     return {name: without_controls(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+class ToldOnce:
+    """Remembers what was logged; of more than `most` things the oldest are told again."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self._most = most
+        self._told = OrderedDict[str, None]()
+
+    def is_new(self, what: str) -> bool:
+        """Whether it is to be logged now."""
+        if what in self._told:
+            return False
+        self._told[what] = None
+        if len(self._told) > self._most:
+            self._told.popitem(last=False)
+        return True
 
 
 class Trouble:

@@ -1,6 +1,5 @@
 """Lists of what other people said, as a market gives them: one bad item must not hide those beside it."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -9,10 +8,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from contracts.api.bodies import Page
-from contracts.errors import UserError
+from contracts.errors import UserError, first_sentence
+from contracts.logs import ToldOnce
 
 M = TypeVar("M", bound=BaseModel)
-KEPT_NAMES = 1000  # of bad items that were told; older ones are told again
 _NAMES = ("id", "order", "lease", "job", "provider", "number")  # fields that name an item, if it has them
 
 log = structlog.get_logger()
@@ -30,7 +29,7 @@ class ListReader:
 
     def __init__(self) -> None:
         self.on_skipped: Callable[[], None] = lambda: None
-        self._told: OrderedDict[str, None] = OrderedDict()
+        self._told = ToldOnce()
 
     def read(self, model: type[M], path: str, response: Answer) -> Page[M]:
         """The page that is the answer to a request of `path`. Raises UserError if it is not a page at all."""
@@ -49,15 +48,11 @@ class ListReader:
     def _skip(self, item: Any, error: Exception, path: str) -> None:
         self.on_skipped()
         name, problem = _name(item), first_sentence(error)
-        if (key := f"{path} {name} {problem}") in self._told:
-            return
-        self._told[key] = None
-        if len(self._told) > KEPT_NAMES:
-            self._told.popitem(last=False)
-        log.warning(
-            "market.unreadable_item", path=path, item=name, problem=problem,
-            hint="skipped; if there are many, this program may be older than the market",
-        )  # fmt: skip
+        if self._told.is_new(f"{path} {name} {problem}"):
+            log.warning(
+                "market.unreadable_item", path=path, item=name, problem=problem,
+                hint="skipped; if there are many, this program may be older than the market",
+            )  # fmt: skip
 
 
 def _loosely(content: bytes) -> Page[Any]:
@@ -82,13 +77,3 @@ def _name(item: Any) -> str:
             if isinstance(part, dict) and (names := [name for name in _NAMES if name in part]):
                 return ", ".join(f"{name} {part[name]!s:.80}" for name in names)
     return repr(item)[:80]
-
-
-def first_sentence(error: Exception) -> str:
-    """What is wrong with something that could not be read: field and reason, short enough for a line."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        return f"{where + ': ' if where else ''}{message}"[:300]
-    return f"{type(error).__name__}: {error}"[:300]

@@ -6,8 +6,8 @@ import structlog
 from sqlmodel import col, or_, select
 from web3.contract.contract import ContractFunction
 
-from contracts.api.lists import first_sentence
 from contracts.chain.errors import EscrowError
+from contracts.errors import first_sentence
 from contracts.orders import Approval
 from contracts.terms import Phase, StateWord, Terms
 from market.runtime.context import Context

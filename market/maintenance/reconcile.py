@@ -12,11 +12,11 @@ from sqlmodel import Session, col, select
 
 from contracts import commitment
 from contracts.api.bodies import CheckpointRecord
-from contracts.api.lists import first_sentence
 from contracts.chain.client import Chain
 from contracts.chain.events import Event
 from contracts.chain.follower import read_events
 from contracts.chain.ledger import LeaseView, Ledger
+from contracts.errors import first_sentence
 from contracts.job.file import hash_file
 from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Approval, Claim

@@ -9,10 +9,9 @@ from typing import Any
 from sqlalchemy import Table, and_, text
 from sqlmodel import Session, SQLModel, col, func, select
 
-from contracts.api.lists import first_sentence
 from contracts.chain.client import Chain
 from contracts.chain.follower import NEAR_BLOCKS
-from contracts.errors import UserError
+from contracts.errors import UserError, first_sentence
 from contracts.progress_bar import Watch, nobody
 from market.chain import indexer
 from market.runtime import leader

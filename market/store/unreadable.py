@@ -1,6 +1,5 @@
 """Rows of strangers' messages, read one by one: what an older market took, and no reader takes any more, is skipped."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -9,13 +8,13 @@ from prometheus_client import Counter
 from sqlalchemy import inspect
 
 from contracts.api.bodies import CheckpointRecord
-from contracts.api.lists import first_sentence
+from contracts.errors import first_sentence
+from contracts.logs import ToldOnce
 from market.store.models import CheckpointRow, ReplacedClaimRow
 
 Row = TypeVar("Row")
 Out = TypeVar("Out")
 BROKEN = (ValueError, KeyError, TypeError)  # what reading such a row raises
-KEPT_NAMES = 1000  # of rows that were told; older ones are told again
 
 log = structlog.get_logger()
 
@@ -26,7 +25,7 @@ class Unreadable:
     def __init__(self, counter: Counter) -> None:
         """`counter` has the label `table`."""
         self._counter = counter
-        self._told: OrderedDict[str, None] = OrderedDict()
+        self._told = ToldOnce()
 
     def each(self, rows: Sequence[Row], read: Callable[[Row], Out]) -> list[Out | None]:
         """What `read` makes of each row, None where it can't."""
@@ -47,12 +46,8 @@ class Unreadable:
         state: Any = inspect(row)
         table, key = str(row.__tablename__), "/".join(map(str, state.identity or ()))
         self._counter.labels(table).inc()
-        if (name := f"{table} {key}") in self._told:
-            return
-        self._told[name] = None
-        if len(self._told) > KEPT_NAMES:
-            self._told.popitem(last=False)
-        log.warning("market.unreadable_row", table=table, key=key, problem=first_sentence(error))
+        if self._told.is_new(f"{table} {key}"):
+            log.warning("market.unreadable_row", table=table, key=key, problem=first_sentence(error))
 
 
 def record_of(row: CheckpointRow | ReplacedClaimRow) -> CheckpointRecord | None:
