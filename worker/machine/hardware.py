@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from worker.driver.nvml import GpuHealth, GpuName, NoAnswer, read_gpus
 from worker.sandbox.runner import Runner
 from worker.training.cpu import cpu_model
 from worker.training.environment import Device
-from worker.training.messages import Checkpoint, Failed, Ready, Stepped
+from worker.training.messages import Checkpoint, Failed, Message, Ready, Stepped
 
 
 @dataclass(frozen=True)
@@ -149,21 +150,31 @@ def _train_for(
     flops, arrivals = 0, []
     runner = Runner(spec, folder, folder / "run", threads=threads, device=device, gpus=gpus, step_interval=0)
     with runner as run:
-        for message in run.messages():
+        for message in answered(run):
             match message:
                 case Ready():
                     flops = message.flops
-                    run.go()
                 case Stepped():
                     arrivals.append(time.monotonic())
                     measured = arrivals[WARM_UP:]
                     if len(measured) > 2 * WINDOWS and measured[-1] - measured[0] >= seconds:
                         return flops, measured
-                case Checkpoint():
-                    run.take(message)
-                case Failed():
-                    raise message.failure()
     raise AssertionError("an endless job ended")
+
+
+def answered(run: Runner) -> Iterator[Message]:
+    """What a run says to its end, each after what it waits for: its start, or that a checkpoint is taken. Raises
+    Failure.
+    """
+    for message in run.messages():
+        match message:
+            case Ready():
+                run.go()
+            case Checkpoint():
+                run.take(message)
+            case Failed():
+                raise message.failure()
+        yield message
 
 
 def _throughput(flops: int, arrivals: list[float]) -> Throughput:

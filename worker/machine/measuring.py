@@ -17,11 +17,11 @@ from contracts.job.spec import MAX_CHECKPOINTS, JobSpec
 from contracts.types import SECONDS_PER_HOUR, UNIT_FLOPS
 from worker.driver.nvml import GpuName
 from worker.machine.contention import Contention
-from worker.machine.hardware import benchmark_job
+from worker.machine.hardware import answered, benchmark_job
 from worker.sandbox.limits import Limits
 from worker.sandbox.runner import Runner
 from worker.training.environment import Device
-from worker.training.messages import Checkpoint, Done, Failed, Message, Ready, Stepped
+from worker.training.messages import Checkpoint, Done, Message, Ready, Stepped
 
 WARM_UP = 3  # steps that don't count, or fewer if they take half of the time
 PROBE_SHARE = 0.1  # of the steps that fit into the time: a checkpoint of so many, where a whole one does not fit
@@ -114,21 +114,13 @@ class Bench:
             )
             with runner as run:
                 contention: Contention | None = None
-                for message in run.messages():
+                for message in answered(run):
                     watch.hear(message, seconds)
-                    match message:
-                        case Ready():
-                            run.go()
-                        case Stepped():
-                            told(message.step)
-                            if contention is None and watch.is_warm:
-                                gpus = self.gpus if self.device == "cuda" else None
-                                contention = Contention(run.processes, self.threads, gpus)
-                        case Checkpoint():
-                            run.take(message)
-                            watch.taken()
-                        case Failed():
-                            raise message.failure()
+                    if isinstance(message, Stepped):
+                        told(message.step)
+                        if contention is None and watch.is_warm:
+                            gpus = self.gpus if self.device == "cuda" else None
+                            contention = Contention(run.processes, self.threads, gpus)
                     if isinstance(message, Done) or watch.has_enough(seconds):
                         return watch.result(contention.waited() if contention else 0.0)
         raise AssertionError("messages end with Failed, Stopped or Done")
@@ -162,14 +154,11 @@ class _Stopwatch:
                         self._plain.append(now - self._at)
                     self._warm(now, seconds)
                     self._at = now
-
-    def taken(self) -> None:
-        """A checkpoint is: its last step, evaluation and files are over."""
-        now = time.monotonic()
-        if self.is_warm:
-            self._last.append(now - self._at)
-        self._warm(now, 0.0)
-        self._at = now
+            case Checkpoint():  # it is taken: its last step, evaluation and files are over
+                if self.is_warm:
+                    self._last.append(now - self._at)
+                self._warm(now, 0.0)
+                self._at = now
 
     def _warm(self, now: float, seconds: float) -> None:
         if not self.is_warm and (self._steps >= WARM_UP or now - self._began > seconds / 2):
