@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,6 @@ from contracts.chain.node_limits import find_limits
 from contracts.chain.sending.fees import format_ether
 from contracts.clocks import SET_IT, clock_difference
 from contracts.errors import UserError
-from contracts.extras import install_command
 from contracts.settings import home, load_settings
 from contracts.types import MB
 from contracts.wallet import keys
@@ -29,7 +28,7 @@ from worker.agent.gas import CLAIM, REDEEM
 from worker.agent.sweep import stake_needed
 from worker.driver.nvml import GpuHealth, NoAnswer, named, read_gpus
 from worker.machine.hardware import measure_throughput
-from worker.machine.troubles import judge_sold
+from worker.machine.troubles import environment_trouble, judge_sold
 from worker.sandbox.bubblewrap import HOW_TO_MEND
 from worker.sandbox.leaks import sandbox_leaks
 from worker.sandbox.podman import chosen_sandbox
@@ -94,18 +93,9 @@ class Selftest:
     # ------------------------------------------------------------- the machine
 
     def _python(self) -> Finding:
-        try:
-            found = f"Python {sys.version.split()[0]}, torch {version('torch')}, environment {environment_id()}"
-        except PackageNotFoundError as error:
-            return Finding("python", "fail", str(error), install_command("worker"))
-        offered = self._settings.resources.environments
-        if environment_id() not in offered:
-            return Finding(
-                "python",
-                "fail",
-                f"{found}; but the Ask offers {', '.join(offered)}",
-                "register anew: it offers what is here",
-            )
+        if trouble := environment_trouble(self._settings):
+            return Finding("python", "fail", trouble.what, trouble.mend)
+        found = f"Python {sys.version.split()[0]}, torch {version('torch')}, environment {environment_id()}"
         return Finding("python", "ok", found)
 
     def _sandbox(self) -> Finding:
