@@ -126,6 +126,8 @@ class CopyWatch(threading.Thread):
             self.other_knows = self.evidence is None
             self._found(f"the page of orders was raised to {page}, and not from here")
         self._page = max(page, self._page or 0)
+        # At each look, whatever this agent has done: a copy may start at any time, and its Asks are all that shows it
+        # before it has a lease. It raises the page only if it notices first.
         asks = list(self._market.asks(provider=address, status="open"))
         self._posted.begin(asks, self._market.clock)
         for one in asks:
