@@ -1,8 +1,12 @@
 """A provider's first hour: a machine that is not well, what to ask for it, and what it would earn."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pynvml
@@ -21,6 +25,7 @@ from worker.settings import provider_settings_path, read_provider_settings
 pytestmark = pytest.mark.mostly_sqlite
 
 Run = Callable[..., Result]
+BURN = "import time; end = time.monotonic() + 600\nwhile time.monotonic() < end: pass"
 
 
 @pytest.fixture
@@ -107,6 +112,36 @@ def test_who_has_a_running_agent_is_told_to_restart_it(stage: Stage, run: Run) -
         assert told
         assert json.loads(run(*register(stage, "-o", "json")).stdout)["restart"] is True
     assert "next: gpumarket provider start" in run(*register(stage)).stdout
+
+
+@contextmanager
+def half_of_the_cores_busy() -> Iterator[None]:
+    """With programs of somebody else: not below the command that is run meanwhile."""
+    burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(max(1, (os.cpu_count() or 1) // 2))]
+    try:
+        yield
+    finally:
+        for one in burning:
+            one.kill()
+            one.wait()
+
+
+def test_a_machine_that_is_busy_while_it_is_measured(stage: Stage, run: Run) -> None:
+    if len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
+        pytest.skip("it may not use all cores of this machine, so it can't keep them busy")
+    command = [
+        str(Path(sys.executable).with_name("gpumarket")), "provider", "register", "--key", KEY,
+        "--market", stage.market.url, "--price", "0.8", "--stake", "100", "--gpus", "none",
+        "--measure-seconds", "1", "--dry-run", "-o", "json",
+    ]  # fmt: skip
+    environment = os.environ | {"COLUMNS": "80"}
+    with half_of_the_cores_busy():
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    (busy,) = json.loads(done.stdout)["busy"]
+    assert re.fullmatch(r"other programs used \d+% of the CPU meanwhile", busy)
+    assert f"{busy}: the speed may be too low. Measure again when" in " ".join(done.stderr.split())
+    assert not provider_settings_path(KEY).exists()
 
 
 def test_what_it_would_earn_where_nobody_is(stage: Stage, run: Run) -> None:
