@@ -42,8 +42,8 @@ class _Line(NamedTuple):
 class XidListener:
     """Hears of some GPUs what is reported from now on. Safe in several threads.
 
-    It keeps the driver open. So it ends with the first Xid after which a GPU must be reset: what is open would stand
-    in the way of that. A driver that reports nothing, or not to this user, costs the Xids and nothing else.
+    It keeps the driver open, which stands in the way of a reset. So it ends with the first Xid after which a GPU must
+    be reset. A driver that reports nothing, or not to this user, costs the Xids and nothing else.
     """
 
     def __init__(self, gpus: Sequence[GpuName]) -> None:
@@ -76,6 +76,11 @@ class XidListener:
                 self._hang_up()
             if self.fault:
                 self._end()
+
+    def let_go(self) -> None:
+        """Of the driver, until the next `read`."""
+        with self._lock:
+            self._hang_up()
 
     def close(self) -> None:
         with self._lock:
@@ -123,7 +128,7 @@ class XidListener:
     def _note(self, xid: Xid) -> None:
         now = time.monotonic()
         if now - self._heard.get(xid, -math.inf) > TOLD_SECONDS:
-            log.warning("gpu.xid", gpu=xid.gpu, xid=xid.number, meaning=xid.saying.what, hint=xid.saying.mend)
+            log.warning("gpu.xid", gpu=xid.gpu, xid=xid.number, meaning=xid.saying.what, hint=xid.saying.mend or None)
         self._heard[xid] = now
 
     def _forgo(self, gpu: GpuName, error: pynvml.NVMLError) -> None:

@@ -74,7 +74,10 @@ class MachineWatch(threading.Thread):
         self._xids.close()
 
     def _look(self) -> list[MachineTrouble]:
-        found = [xid_trouble(self._xids) or gpu_trouble(self._settings)]
+        gpu = xid_trouble(self._xids) or gpu_trouble(self._settings)
+        if gpu is not None:  # mending it may need a reset, which is refused while the driver is open
+            self._xids.let_go()
+        found = [gpu]
         found += [look(self._settings) for look in (environment_trouble, disk_trouble)]
         if time.monotonic() >= self._try_sandbox_at:
             self._sandbox = sandbox_trouble(self._settings)

@@ -83,9 +83,11 @@ def test_no_ask_for_a_gpu_that_is_not_there_until_it_is_again(stage_of: StageOf,
         card.errors.clear()
         wait_for("an Ask", lambda: open_asks(stage))
         wait_for("nothing to wait for", lambda: not waits(stage))
+        wait_for("somebody who listens", lambda: fake_driver.listening)
         card.ecc = 2
         wait_for("the Ask's withdrawal", lambda: not open_asks(stage))
         assert "2 uncorrected ECC errors" in wait_for("why", lambda: waits(stage))
+        wait_for("a driver that may be reset", lambda: not fake_driver.opened)
 
 
 @pytest.mark.long

@@ -183,6 +183,10 @@ def test_no_driver_and_then_one(fake_driver: FakeDriver, listening: Listening) -
 
 
 def test_it_lets_go_of_the_driver(fake_driver: FakeDriver, listener: XidListener) -> None:
+    listener.let_go()
+    assert (fake_driver.opened, fake_driver.listening) == (0, [])
+    listener.read()
+    assert (fake_driver.opened, len(fake_driver.listening)) == (1, 1)
     listener.close()
     assert (fake_driver.opened, fake_driver.listening) == (0, [])
     listener.read()
