@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import structlog
 
-from contracts.logs import configure_logs, log_stream, log_warnings_only
+from contracts.logs import ToldOnce, configure_logs, log_stream, log_warnings_only
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +48,10 @@ def test_a_commands_warning_steers_no_terminal_either(capsys: pytest.CaptureFixt
     said = capsys.readouterr().err
     assert "market.unreadable_item" in said and "id " in said and "not shown" not in said
     assert "\x1b" not in said.replace("\x1b[", "") and "\x9b" not in said
+
+
+def test_what_was_told_is_not_told_again_while_it_is_remembered() -> None:
+    told = ToldOnce(most=2)
+    assert [told.is_new(what) for what in "aabab"] == [True, False, True, False, False]
+    assert told.is_new("c") and told.is_new("a")  # forgotten for it
+    assert not told.is_new("c")

@@ -133,6 +133,16 @@ def test_units_are_written_and_all_else_left() -> None:
     assert set_units("name: a", 1, where) == f"name: a\nunits: 1\n{place}"
 
 
+def test_lines_beside_the_units_stay_whole() -> None:
+    where = MeasuredOn(device="X", threads=1, units_per_hour=7, seconds=0.5)
+    place = 'measured_on: {device: "X", threads: 1, units_per_hour: 7, seconds: 0.5}\n'
+    flow = "units: 1\n  # why\n\nmeasured_on: {device: X,\n  threads: 2}\n# The offer.\nstake: '1'"
+    assert set_units(flow, 2, where) == f"units: 2\n  # why\n\n{place}# The offer.\nstake: '1'"
+    block = "measured_on:\n  # an old one\n  device: X\nunits: 1"
+    assert set_units_of(set_units(block, 2, where), "0x1") == f'{place}units: 2\nunits_of: "0x1"\n'
+    assert set_units("checkpoint_every: 2", 3, where) == f"checkpoint_every: 2\nunits: 3\n{place}"
+
+
 def test_what_units_are_of_is_written_below_them() -> None:
     once = set_units_of("a: 1\nunits: 12  # mine\nstake: 1\n", "0x12")
     assert once == 'a: 1\nunits: 12  # mine\nunits_of: "0x12"\nstake: 1\n'
