@@ -11,7 +11,7 @@ from web3.exceptions import BlockNotFound, Web3RPCError
 
 from contracts.chain.client import Chain
 from contracts.chain.events import Approved, Closed, Event, Opened, Settled
-from contracts.chain.lookup import lease_events, opened_by
+from contracts.chain.lookup import events_by_lease, opened_by
 from contracts.finality import KEPT_BLOCKS
 from contracts.progress_bar import Watch, nobody
 
@@ -106,7 +106,8 @@ class EarningsReader:
         first = self._chain.settings.deploy_block
         found = list(opened_by(self._chain, self._provider, first, newest, self._watch))
         opened = sorted((event for one in found for event in one.events), key=lambda event: event.at.block)
-        return [(event, lease_events(self._chain, event.lease, event.at.block, self._watch)) for event in opened]
+        events = events_by_lease(self._chain, {event.lease: event.at.block for event in opened}, self._watch)
+        return [(event, events[event.lease]) for event in opened]
 
     def _sum(self, opening: Opened, events: Sequence[Event]) -> Earning:
         paid = payments(opening, events)
