@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import structlog
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from contracts.api.bodies import ApprovalIn, CheckpointRecord, KeyGrantIn
 from contracts.chain.events import Opened, Place
-from contracts.errors import UserError
+from contracts.errors import UserError, first_sentence
 from contracts.job.spec import JobSpec
 from contracts.orders import Bid, ReportKind, Rules
 from contracts.strict_json import read_json, write_json
@@ -37,6 +38,8 @@ STATE_FILE = "agent.json"
 
 # training: making checkpoints. finished: all are made. releasing: stops early, `reason` says why. over: nothing left.
 Goal = Literal["training", "finished", "releasing", "over"]
+
+log = structlog.get_logger()
 
 
 class Job(BaseModel):
@@ -284,9 +287,18 @@ class Store:
         return (self._over / f"{lease}.json").exists()
 
     def ended(self) -> Iterator[tuple[str, LeaseFile]]:
-        """Leases that are over and collected."""
+        """Leases that are over and collected. A file that can't be read is left out, and named in the log."""
         for path in sorted(self._over.glob("0x*.json")):
-            yield path.stem, LeaseFile.model_validate_json(path.read_bytes())
+            try:
+                file = LeaseFile.model_validate_json(path.read_bytes())
+            except (OSError, ValidationError) as error:
+                log.warning(
+                    "lease.unreadable_file", path=str(path), problem=first_sentence(error),
+                    hint="the sums of `provider status` are without it, those of `provider earnings` have it from the "
+                    "chain; take the file from a backup, or move it away",
+                )  # fmt: skip
+            else:
+                yield path.stem, file
 
     def lock(self) -> FileLock:
         """Held by the key's agent while it runs."""

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from contracts.errors import UserError
 from contracts.job.provider_wants import Wants
@@ -113,6 +114,22 @@ def test_a_lease_that_is_over_keeps_traces_then_its_totals(folder: LeaseFolder) 
     store.collect(folder)
     assert store.load(folder.lease) is None and store.is_over(folder.lease)
     assert [(lease, file.earned) for lease, file in store.ended()] == [(folder.lease, 10)]
+
+
+def test_a_damaged_file_of_a_lease_that_is_over_hides_no_other(folder: LeaseFolder) -> None:
+    folder.update(goal="over", settled=1, accepted=1)
+    store = Store("rig")
+    store.collect(folder)
+    over = store.folder / "over"
+    broken = {"0x01.json": b"", "0x02.json": b"{}", "0x03.json": b"\xff\x00", "0x04.json": b'["a"]'}
+    for name, data in broken.items():
+        (over / name).write_bytes(data)
+    (over / "0x05.json").mkdir()
+    with capture_logs() as logs:
+        assert [lease for lease, _ in store.ended()] == [folder.lease]
+    assert [Path(line["path"]).name for line in logs] == [*broken, "0x05.json"]
+    assert all(line["problem"] and "move it away" in line["hint"] for line in logs)
+    assert logs[1]["problem"] == "provider: Field required"
 
 
 def test_no_state_outlives_a_lease(folder: LeaseFolder) -> None:
