@@ -168,11 +168,13 @@ class MarketClient:
             headers[IDEMPOTENCY_KEY] = str(uuid.uuid4())
         return _parse(model, self._request("POST", path, content=content, headers=headers))
 
-    def _pages(self, model: type[M], path: str, headers: dict[str, str] | None = None, **params: Any) -> Iterator[M]:
+    def _pages(
+        self, model: type[M], path: str, headers: dict[str, str] | None = None, *, whole: bool = False, **params: Any
+    ) -> Iterator[M]:
         after: str | None = None
         while True:
             given = {key: value for key, value in {"after": after, **params}.items() if value is not None}
-            page = self.lists.read(model, path, self._request("GET", path, params=given, headers=headers))
+            page = self.lists.read(model, path, self._request("GET", path, params=given, headers=headers), whole=whole)
             yield from page.items
             if page.next is None:
                 return
@@ -252,16 +254,16 @@ class MarketClient:
         return self._get(EpochOut, f"/v1/epochs/{number}")
 
     def epoch_bids(self, number: int) -> Iterator[EpochBid]:
-        """The Bids of an epoch's set."""
-        return self._pages(EpochBid, f"/v1/epochs/{number}/bids", limit=LONG_PAGE)
+        """The Bids of an epoch's set. Raises UnreadableItem: with a gap it would be another set."""
+        return self._pages(EpochBid, f"/v1/epochs/{number}/bids", whole=True, limit=LONG_PAGE)
 
     def epoch_asks(self, number: int) -> Iterator[EpochAsk]:
-        """The Asks of an epoch's set."""
-        return self._pages(EpochAsk, f"/v1/epochs/{number}/asks", limit=LONG_PAGE)
+        """The Asks of an epoch's set. Raises as above."""
+        return self._pages(EpochAsk, f"/v1/epochs/{number}/asks", whole=True, limit=LONG_PAGE)
 
-    def epoch_prices(self, number: int) -> Iterator[ClassPrice]:
-        """The prices in force after an epoch."""
-        return self._pages(ClassPrice, f"/v1/epochs/{number}/prices", limit=LONG_PAGE)
+    def epoch_prices(self, number: int, *, whole: bool = False) -> Iterator[ClassPrice]:
+        """The prices in force after an epoch; `whole`: raises as above."""
+        return self._pages(ClassPrice, f"/v1/epochs/{number}/prices", whole=whole, limit=LONG_PAGE)
 
     # ------------------------------------------------------------- writes
 

@@ -17,6 +17,10 @@ _NAMES = ("id", "order", "lease", "job", "provider", "number")  # fields that na
 log = structlog.get_logger()
 
 
+class UnreadableItem(UserError):
+    """Something in a list that is of use only if it is whole."""
+
+
 class Answer(Protocol):
     """An HTTP answer."""
 
@@ -31,8 +35,11 @@ class ListReader:
         self.on_skipped: Callable[[], None] = lambda: None
         self._told = ToldOnce()
 
-    def read(self, model: type[M], path: str, response: Answer) -> Page[M]:
-        """The page that is the answer to a request of `path`. Raises UserError if it is not a page at all."""
+    def read(self, model: type[M], path: str, response: Answer, *, whole: bool = False) -> Page[M]:
+        """The page that is the answer to a request of `path`. Raises UserError if it is not a page at all.
+
+        `whole`: nothing is to be skipped; raises UnreadableItem.
+        """
         try:
             return Page[model].model_validate_json(response.content)  # type: ignore[valid-type]
         except ValidationError:
@@ -42,6 +49,11 @@ class ListReader:
             try:
                 found.append(model.model_validate(item))
             except (ValueError, RecursionError) as error:
+                if whole:
+                    raise UnreadableItem(
+                        f"this program can't read {_name(item)} of {path}: {first_sentence(error)}",
+                        "It may be older than the market, or newer than that item: try another version of gpumarket.",
+                    ) from error
                 self._skip(item, error, path)
         return Page(items=found, next=page.next)
 

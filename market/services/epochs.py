@@ -1,6 +1,7 @@
 """Epochs: what each clearing took, what it matched at which prices, and what it left out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, func, or_
 from sqlmodel import Session, col, select
@@ -25,6 +26,9 @@ from market.services.leases import readable
 from market.store.models import AskRow, BidRow, EpochOrderRow, EpochRow, MatchRow, PriceRow, UnmatchedRow
 from market.store.paging import LARGE, Keyset, read_page
 
+Row = TypeVar("Row", BidRow, AskRow, PriceRow)
+Out = TypeVar("Out")
+
 _NEWEST_FIRST = Keyset(col(EpochRow.number), descending=True)
 _BIDS = Keyset(col(BidRow.id))
 _ASKS = Keyset(col(AskRow.id))
@@ -48,14 +52,14 @@ def list_epoch_bids(context: Context, number: int, after: str | None, limit: int
     with context.db.reading() as session:
         _row(session, number)
         query = select(BidRow).join(EpochOrderRow, col(EpochOrderRow.id) == BidRow.id).where(*_in_set(number))
-        return read_page(session, query, _BIDS, after, limit, context.unreadable.reader(_bid_out), LARGE)
+        return read_page(session, query, _BIDS, after, limit, _all(context, _bid_out, f"of epoch {number}: bid"), LARGE)
 
 
 def list_epoch_asks(context: Context, number: int, after: str | None, limit: int) -> Page[EpochAsk]:
     with context.db.reading() as session:
         _row(session, number)
         query = select(AskRow).join(EpochOrderRow, col(EpochOrderRow.id) == AskRow.id).where(*_in_set(number))
-        return read_page(session, query, _ASKS, after, limit, context.unreadable.reader(_ask_out))
+        return read_page(session, query, _ASKS, after, limit, _all(context, _ask_out, f"of epoch {number}: ask"))
 
 
 def list_prices(context: Context, number: int, after: str | None, limit: int) -> Page[ClassPrice]:
@@ -74,7 +78,21 @@ def list_prices(context: Context, number: int, after: str | None, limit: int) ->
             & (col(PriceRow.size) == newest.c.size)
             & (col(PriceRow.epoch) == newest.c.epoch),
         )
-        return read_page(session, query, _PRICES, after, limit, context.unreadable.reader(_price_out))
+        return read_page(session, query, _PRICES, after, limit, _all(context, _price_out, f"of epoch {number}: price"))
+
+
+def _all(context: Context, read: Callable[[Row], Out], what: str) -> Callable[[Sequence[Row]], list[Out]]:
+    """Bodies of a page's rows. Raises Problem for one that can't be read: left out, it would change the epoch."""
+
+    def convert(rows: Sequence[Row]) -> list[Out]:
+        outs = context.unreadable.each(rows, read)
+        return [readable(out, f"{what} {_name(row)}") for row, out in zip(rows, outs, strict=True)]
+
+    return convert
+
+
+def _name(row: BidRow | AskRow | PriceRow) -> str:
+    return str(row.number) if isinstance(row, PriceRow) else row.id
 
 
 def _row(session: Session, number: int) -> EpochRow:

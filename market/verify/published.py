@@ -7,7 +7,9 @@ from typing import Protocol, TypeVar
 from contracts.api.bodies import ReceiptOut
 from contracts.api.client import MarketClient
 from contracts.api.epochs import ClassPrice, EpochAsk, EpochBid, EpochHeader, EpochOut
+from contracts.api.lists import UnreadableItem
 from contracts.api.problems import Problem
+from contracts.errors import UserError
 from contracts.orders import Ask, Bid
 from contracts.progress_bar import Watch
 
@@ -100,9 +102,17 @@ class MarketSource:
         return None
 
     def published(self, epoch: EpochOut, header: EpochHeader, before: int | None) -> Published:
-        """`before`: number of the epoch that was committed to last."""
+        """`before`: number of the epoch that was committed to last. Raises UserError for what can't be read: without
+        it the rest has another root, and would be cleared otherwise, whoever is to blame.
+        """
+        try:
+            return self._published(epoch, header, before)
+        except (UnreadableItem, Problem) as error:
+            raise UserError(f"epoch {epoch.number} can't be checked: {error.message}", error.hint) from error
+
+    def _published(self, epoch: EpochOut, header: EpochHeader, before: int | None) -> Published:
         orders = self._orders(epoch.number, header)
-        prices = list(self._counted("prices", self._client.epoch_prices(epoch.number)))
+        prices = list(self._counted("prices", self._client.epoch_prices(epoch.number, whole=True)))
         earlier = self.epoch(before) if before is not None else None
         header_before = earlier.header if earlier is not None else None
         orders_before = (

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from market.auction import clearing
 from market.auction.order_book import OrderBook
 from market.matching import Book, Result
 from market.matching import clear as solve
+from market.store.models import AskRow, BidRow
 from market.verify import cli
 from market.verify.verify import verify
 from tests.support.devnet import TOKEN, Funded, pass_time
@@ -62,6 +64,16 @@ def found(market: Lives, number: int = 1) -> list[str]:
     return [lie for one in verify(market.api, market.chain, number) for lie in one.lies]
 
 
+def two_epochs(market: Lives) -> JobOut:
+    """The Bid that stays in both."""
+    waits = post_bid(market, max_price=900_000)
+    for provider, price in zip(market.providers, (CHEAP, DEAR), strict=False):
+        post_bid(market)
+        post_ask(market, provider, price)
+        assert market.clear() is not None
+    return waits
+
+
 def test_an_honest_market(market: Lives) -> None:
     """Through a life: a job that moves on, orders that rest, a provider that is left out and one that withdraws."""
     first, second = post_bid(market), post_bid(market, max_price=900_000)
@@ -81,6 +93,44 @@ def test_an_honest_market(market: Lives) -> None:
     assert [(one.name, one.lies, one.notes) for one in checked if one.lies or one.notes] == []
     assert {one.name: one.count for one in checked}["orders"] == 4
     assert second.id in {bid.id for bid in market.api.epoch_bids(2)}
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_epoch_with_an_order_that_only_a_newer_program_reads(
+    market: Lives, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is nobody's lie, and not what it should be either. For epoch 2 the one before counts, too."""
+    odd = two_epochs(market)
+    assert found(market, at) == []
+    request = market.api._request
+
+    def newer(method: str, path: str, **given: Any) -> Any:
+        response = request(method, path, **given)
+        if path != "/v1/epochs/1/bids":
+            return response
+        body = response.json()
+        (item,) = [one for one in body["items"] if one["id"] == odd.id]
+        item["spec"]["flavour"] = "of a later version"
+        return SimpleNamespace(content=json.dumps(body).encode())
+
+    monkeypatch.setattr(market.api, "_request", newer)
+    says = f"epoch {at} can't be checked: this program can't read id {odd.id} of /v1/epochs/1/bids: spec.flavour: Extra"
+    with pytest.raises(UserError, match=says):
+        verify(market.api, market.chain, at)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_epoch_with_an_order_that_its_market_can_not_read_any_more(market: Lives, at: int) -> None:
+    odd = two_epochs(market)
+    ask = next(iter(market.api.epoch_asks(1)))
+    with market.context.db.session() as session:
+        session.get_one(AskRow, ask.id).resources = {}
+    with pytest.raises(UserError, match=rf"epoch {at} can't be checked: .* of epoch [12]: ask {ask.id} can't be read"):
+        verify(market.api, market.chain, at)
+    with market.context.db.session() as session:
+        session.get_one(BidRow, odd.id).spec = {}
+    with pytest.raises(UserError, match=rf"epoch {at} can't be checked: .* of epoch [12]: bid {odd.id} can't be read"):
+        verify(market.api, market.chain, at)
 
 
 def test_a_market_that_censors(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:

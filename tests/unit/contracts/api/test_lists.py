@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.api.bodies import ReportOut
-from contracts.api.lists import ListReader
+from contracts.api.lists import ListReader, UnreadableItem
 from contracts.errors import UserError
 from contracts.orders import Report
 from contracts.types import ZERO_HASH
@@ -52,6 +52,14 @@ def test_the_others_are_given(bad: Any) -> None:
     assert len(skipped) == 3
     assert [line["event"] for line in logs] == ["market.unreadable_item"]  # told once
     assert logs[0]["path"] == "/v1/reports" and logs[0]["problem"]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_where_all_are_needed_none_is_skipped(bad: Any) -> None:
+    content = json.dumps({"items": [report(1), bad, report(2)], "next": None}).encode()
+    with pytest.raises(UnreadableItem, match=r"this program can't read .* of /v1/reports: ") as caught:
+        ListReader().read(ReportOut, "/v1/reports", answer(content), whole=True)
+    assert "another version of gpumarket" in str(caught.value.hint)
 
 
 def test_a_bad_item_is_named() -> None:
