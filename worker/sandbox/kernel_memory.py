@@ -7,7 +7,7 @@ what can't be seen.
 import contextlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,8 @@ EVENT_POLLS = 128  # each may watch thousands of files, at 200 bytes a watch
 IN_FLIGHT = 64  # files that are on their way in messages, where nobody has them open
 FILE_LOCKS = 2_000
 LOCK_BYTES = 1 << 18  # of the machine's list of locks, which is looked at first
+MAPPINGS = 500_000  # of memory, of all processes together, at 220 bytes each
+FEW_PROCESSES = 7  # can't have so many: the kernel allows each 65,530
 POLL_LINK = "anon_inode:[eventpoll]"
 COUNTED = ("VmSwap:", "VmPTE:", "HugetlbPages:")  # on disk, page tables, huge pages of the reserve: all in kB
 
@@ -89,8 +91,23 @@ def check_handles(found: Handles, processes: Iterable[psutil.Process], sockets: 
         raise Failure("memory", message, "receive them before you send more")
     if found.polls > EVENT_POLLS:
         raise Failure("memory", f"{found.polls} epoll objects are open, {EVENT_POLLS} are allowed", "use fewer")
+    if _has_too_many_mappings(members):
+        message = f"over {MAPPINGS} mappings of memory are held by {len(members)} processes"
+        raise Failure("memory", message, "start fewer processes, or map larger pieces")
     if _file_locks(members) > FILE_LOCKS:
         raise Failure("memory", f"over {FILE_LOCKS} locks on files are held", "lock whole files")
+
+
+def _has_too_many_mappings(members: Sequence[psutil.Process]) -> bool:
+    """Slow, a second for a million: only the whole list tells their number. Only many processes can have them."""
+    if len(members) <= FEW_PROCESSES:
+        return False
+    found = 0
+    for process in members:
+        with contextlib.suppress(OSError), open(f"/proc/{process.pid}/maps", "rb", buffering=0) as maps:
+            while found <= MAPPINGS and (some := maps.read(1 << 16)):
+                found += some.count(b"\n")
+    return found > MAPPINGS
 
 
 def _sockets_in_use(pid: int) -> int:

@@ -88,6 +88,19 @@ class PageTables(Hold):
                     break
 
 
+class Mappings(Hold):
+    """Stripes of one mapping are a description each, and a process that is forked has all of them again."""
+
+    def hold(self):
+        at = called(LIBC.mmap(None, 1 << 29, 0, PRIVATE, -1, 0), "mmap")
+        for offset in range(0, 60_000 * 4096, 8192):
+            LIBC.mprotect(ctypes.c_void_p(at + offset), ctypes.c_size_t(4096), mmap.PROT_READ)
+        for _ in range(40):
+            if not os.fork():
+                time.sleep(60)
+                os._exit(0)
+
+
 class HugePages(Hold):
     def hold(self):
         called(LIBC.mmap(None, 1 << 21, mmap.PROT_READ | mmap.PROT_WRITE, PRIVATE | 0x40000, -1, 0), "huge mmap")

@@ -97,6 +97,12 @@ def test_the_buffers_of_sockets_are_small(tmp_path: Path, alone: None, recipe: s
     the_buffers_are_small(tmp_path, recipe)
 
 
+@as_anybody
+def test_mappings_of_many_processes_are_counted(tmp_path: Path, alone: None) -> None:
+    failed = attack(tmp_path, "Mappings", limits=SMALL, source=KERNEL_MEMORY)
+    assert failed.kind == "memory" and "over 500000 mappings of memory are held by" in failed.message, failed
+
+
 def test_page_tables_count_in_a_group(tmp_path: Path, group: None) -> None:
     the_tables_count(tmp_path)
 
