@@ -21,6 +21,7 @@ class Approvals(threading.Thread):
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._trouble = Trouble(self._log)
         self._closed = threading.Event()
+        self.other: ApprovalIn | None = None  # the approver's word, but on another tip than is here
 
     def close(self) -> None:
         self._closed.set()
@@ -38,7 +39,7 @@ class Approvals(threading.Thread):
 
     def _is_due(self) -> bool:
         file = self._folder.file
-        return file.reported > file.approved or file.goal != "training"
+        return file.made > file.approved or file.goal != "training"
 
     def take(self, said: LeaseOut) -> None:
         """Takes over the newest Approval or Rejection in the market's answer."""
@@ -47,7 +48,7 @@ class Approvals(threading.Thread):
             self._take_approval(said.approval)
         if said.rejection is not None and before.rejected is None:
             self._take_rejection(said.rejection)
-        if self._folder.file != before:
+        if self._folder.file != before or self.other is not None:
             self._tools.wake()
 
     def _take_approval(self, said: ApprovalIn) -> None:
@@ -59,8 +60,10 @@ class Approvals(threading.Thread):
         if approval.lease != self._folder.lease or signer != file.parties.approver:
             problem = f"signed by {signer} for lease {approval.lease}, where {file.parties.approver} approves"
         elif not self._is_ours(approval.n, approval.tip):
+            self.other = said
             problem = f"for tip {approval.tip}, which is not that of our checkpoint {approval.n}"
         else:
+            self.other = None
             self._folder.update(approval=said)
             self._log.info("checkpoint.approved", n=approval.n, last=approval.last)
             return

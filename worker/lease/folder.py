@@ -210,6 +210,26 @@ class LeaseFolder:
     def roots(self, after: int, until: int) -> list[str]:
         return [self.checkpoint(index).root for index in range(after + 1, until + 1)]
 
+    def note_reported(self, index: int) -> None:
+        """The market has checkpoint `index`, unless training has gone back to an earlier one meanwhile, or on from
+        another one.
+        """
+        with self._lock:
+            self.update(reported=max(self._file.base, min(index, self._file.made)))
+
+    def go_on_from(self, said: ApprovalIn) -> None:
+        """Another Claim than of what is here is approved: that one is paid, and what comes next is built on it.
+
+        Its state comes from the market, as when a folder was lost.
+        """
+        n, goal = said.approval.n, self._file.goal
+        with self._lock:
+            if goal in ("training", "finished"):
+                goal = "finished" if n == self._file.nums.end else "training"
+            self.update(approval=said, base=n, base_tip=said.approval.tip, made=n, reported=n, rejected=None, goal=goal)
+            for path in self.work_folder.glob("*.safetensors*"):
+                path.unlink(missing_ok=True)
+
     def step_back(self, index: int) -> None:
         """Forgets the checkpoints after `index`: their files turned out to be damaged."""
         with self._lock:

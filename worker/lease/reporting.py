@@ -78,8 +78,7 @@ class Reporter(threading.Thread):
     def _report_all(self) -> None:
         while not self._closed and (index := self._folder.file.reported + 1) <= self._folder.file.made:
             self._post(index)
-            # Unless training went back to an earlier checkpoint meanwhile.
-            self._folder.update(reported=min(index, self._folder.file.made))
+            self._folder.note_reported(index)
             self._log.info("checkpoint.reported", n=index)
             self._tell_log(0 if index == self._folder.file.nums.end else LOG_SECONDS[0])
         self._tell_log(LOG_SECONDS[1])

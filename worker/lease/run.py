@@ -148,6 +148,7 @@ class LeaseRun:
 
     def turn(self) -> None:
         """One look at everything."""
+        self._heed_other_approval()
         self._heed_training()
         self._heed_rejection()
         self._heed_resume()
@@ -219,6 +220,26 @@ class LeaseRun:
         if file.rejected is not None and file.goal in ("training", "finished"):
             self.training.stop()
             self._release(f"the approver rejected checkpoint {file.rejected}: {file.reason}", stops="failed")
+
+    def _heed_other_approval(self) -> None:
+        """A Claim of ours is approved that this machine knows nothing of any more, or has replaced since.
+
+        That one is paid and no other, so it goes on from there, unless the chain has seen what is here.
+        """
+        other, last = self.approvals.other, self._last
+        if other is None or last is None or last.state.phase not in (Phase.ACTIVE, Phase.CLOSING):
+            return
+        state, n = last.state.synced(self.folder.file.nums, last.now), other.approval.n
+        if n <= state.accepted or state.claimed > state.accepted:
+            return
+        if self.training.is_alive():
+            self.training.stop()
+            return
+        self.folder.go_on_from(other)
+        self.approvals.other = None
+        self._log.warning("lease.goes_on_from_another", n=n, tip=other.approval.tip)
+        self.training = self._new_training()
+        self.training.ended = Stopped(step=0)  # so that it is resumed, if it may be
 
     def _heed_resume(self) -> None:
         paused = isinstance(self.training.ended, Stopped) and not self._stopping

@@ -82,6 +82,21 @@ def test_a_forged_or_foreign_approval_is_not(folder: LeaseFolder, forge: Callabl
     assert take(folder, approval=forge(folder)).file.approval is None
 
 
+def test_one_of_another_checkpoint_of_ours_is_known_as_that(folder: LeaseFolder) -> None:
+    market: Any = None
+    approvals = Approvals(folder, lease_tools(), market, 1.0)
+
+    def take_from_market(said: ApprovalIn) -> ApprovalIn | None:
+        approvals.take(lease_out(SPEC, make_bid(SPEC), folder.file.terms, approval=said))
+        return approvals.other
+
+    assert take_from_market(approval(folder, 2, tip=OTHER_TIP, signer=new_account())) is None
+    for other in (approval(folder, 2, tip=OTHER_TIP), approval(folder, 4)):
+        assert take_from_market(other) == other
+    assert take_from_market(approval(folder, 3)) is None
+    assert folder.file.approved == 3
+
+
 def rejection(folder: LeaseFolder, n: int, signer: Any = APPROVER, tip: str | None = None) -> RejectionIn:
     message = Rejection(lease=folder.lease, n=n, tip=tip or folder.tip(n), reason="no")
     return RejectionIn(rejection=message, signature=sign(signer, message))
