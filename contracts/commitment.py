@@ -108,8 +108,15 @@ def state_root(tensors: Iterable[Tensor]) -> bytes:
 
 
 def tensors_from_safetensors(data: bytes | bytearray | memoryview | mmap.mmap) -> list[Tensor]:
-    """The tensors of a safetensors file's bytes, as views of them. Raises ValueError if it is not one, or has more in
-    it than a state may: whatever it is, it is known in seconds.
+    """The tensors of a safetensors file's bytes, as views of them. Raises as state_from_safetensors does."""
+    return state_from_safetensors(data)[0]
+
+
+def state_from_safetensors(
+    data: bytes | bytearray | memoryview | mmap.mmap,
+) -> tuple[list[Tensor], dict[str, str]]:
+    """The tensors of a safetensors file's bytes, as views of them, and its metadata. Raises ValueError if it is not
+    one, or has more in it than a state may: whatever it is, it is known in seconds.
 
     Nothing is copied, so that a mapped file of any size takes no memory of this process.
     """
@@ -121,7 +128,7 @@ def tensors_from_safetensors(data: bytes | bytearray | memoryview | mmap.mmap) -
         raise ValueError(f"not a safetensors file of a state: its header has {length} bytes, more than {MAX_HEADER}")
     try:
         header = read_json(str(view[8 : 8 + length], "utf-8"), pairs=_without_twins)
-        _check_metadata(header.pop("__metadata__", {}))
+        _check_metadata(metadata := header.pop("__metadata__", {}))
         if len(header) > MAX_TENSORS:
             raise ValueError(f"it has {len(header)} tensors, more than {MAX_TENSORS}")
         found = [_tensor(name, view[8 + length :], **fields) for name, fields in header.items()]
@@ -134,7 +141,7 @@ def tensors_from_safetensors(data: bytes | bytearray | memoryview | mmap.mmap) -
         at = end
     if at != len(view) - 8 - length:
         raise ValueError(f"not a safetensors file: {len(view) - 8 - length} bytes of tensors, not {at}")
-    return found
+    return found, metadata
 
 
 def _tensor(name: str, content: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:

@@ -2,8 +2,8 @@
 so these names stay. Nothing new comes here.
 """
 
+from contracts.job.state_kinds import SEPARATOR
 from worker.training.state import (
-    SEPARATOR,
     as_bytes,
     difference,
     flatten,

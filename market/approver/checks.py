@@ -8,7 +8,7 @@ from contracts.api.bodies import CheckpointOut, CheckpointRecord
 from contracts.job.early_stop import Stop
 from contracts.job.spec import JobSpec
 from contracts.orders import Domain
-from contracts.statefile import file_state_root
+from contracts.statefile import check_state_file, file_state_root
 from contracts.terms import Terms
 from contracts.types import from_hex, to_hex
 
@@ -59,11 +59,12 @@ def problem_with_stop(stop: Stop, before: Sequence[Mapping[str, float]], metrics
 
 
 def problem_with_state(path: Path, record: CheckpointRecord) -> str | None:
-    """Why a checkpoint's file is not what its record commits to; None if it is."""
+    """Why a checkpoint's file is not what its record commits to, or can't be loaded; None if nothing is wrong."""
     try:
         root = to_hex(file_state_root(path))
+        if root != record.state_root:
+            return f"the file's state root is {root}, not {record.state_root}"
+        check_state_file(path)
     except ValueError as error:
         return str(error)
-    if root != record.state_root:
-        return f"the file's state root is {root}, not {record.state_root}"
     return None

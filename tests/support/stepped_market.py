@@ -165,9 +165,9 @@ class Lives:
         self.follow()
 
 
-def safetensors_bytes(tensors: dict[str, bytes]) -> bytes:
+def safetensors_bytes(tensors: dict[str, bytes], **metadata: str) -> bytes:
     """A file of one-dimensional byte tensors: length of the header, header, data."""
-    header, at = {}, 0
+    header, at = dict[str, Any]({"__metadata__": metadata} if metadata else {}), 0
     for name, data in tensors.items():
         header[name] = {"dtype": "U8", "shape": [len(data)], "data_offsets": [at, at + len(data)]}
         at += len(data)

@@ -11,6 +11,7 @@ from contracts.errors import UserError
 from contracts.job.file import hash_file
 from contracts.job.sealing import sealed_size
 from contracts.job.spec import FileRef, JobSpec, check_path
+from contracts.statefile import check_state_file, file_state_root
 from contracts.types import ZERO_TIP, from_hex, to_hex
 from worker.lease.folder import Job, LeaseFolder
 from worker.training.checkpoints import checkpoint_state_root
@@ -21,6 +22,13 @@ Web = Callable[[FileRef, Path], None]
 
 class NoStartState(UserError):
     """The market has no state that the lease's tip on chain commits to."""
+
+
+class BadStartState(Failure):
+    """The file with the state to go on from is at fault: not the recipe, which has not seen it, nor this machine."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("state", message, "its client can submit the job anew")
 
 
 def fetch_files(
@@ -68,7 +76,8 @@ def fetch_start_state(
 ) -> None:
     """Downloads the state that the lease's base commits to; nothing if the job starts afresh.
 
-    Raises NoStartState if the market has no record with that tip, Failure("state") if the bytes are not it.
+    Raises NoStartState if the market has no record with that tip, BadStartState if the bytes are not it, or are no
+    state that anybody could load.
     """
     file = folder.file
     if file.base == 0 and job.bid.start_tip == ZERO_TIP:
@@ -88,13 +97,17 @@ def fetch_start_state(
 def fetch_state(
     market: MarketClient, record: CheckpointRecord, target: Path, *, job: str, job_key: bytes | None = None
 ) -> None:
-    """A checkpoint's state, checked against its record. Raises Failure("state") if it is not that, or NotOpened."""
-    if not is_state(target, record):
-        get_state(market, record, target, job=job, job_key=job_key)
-        root = to_hex(checkpoint_state_root(target))
-        if root != record.state_root:
-            target.unlink()
-            raise Failure("state", f"the state of checkpoint {record.index} has root {root}, not {record.state_root}")
+    """A checkpoint's state, checked against its record. Raises BadStartState if it is not that, or NotOpened."""
+    try:
+        if not is_state(target, record):
+            get_state(market, record, target, job=job, job_key=job_key)
+            root = to_hex(file_state_root(target))
+            if root != record.state_root:
+                raise ValueError(f"it has root {root}, not {record.state_root}")
+        check_state_file(target)
+    except ValueError as error:
+        target.unlink(missing_ok=True)
+        raise BadStartState(f"nobody can go on from checkpoint {record.index}: {error}") from error
 
 
 def is_state(path: Path, record: CheckpointRecord) -> bool:

@@ -16,6 +16,7 @@ from worker.lease.approvals import Approvals
 from worker.lease.discovery import Unwanted
 from worker.lease.first_steps import NotReproducible
 from worker.lease.folder import LeaseFolder
+from worker.lease.inputs import BadStartState
 from worker.lease.job_key import JobKey, NoKey
 from worker.lease.printed import Printed
 from worker.lease.reporting import ReportContent, Reporter, send_report
@@ -190,6 +191,9 @@ class LeaseRun:
         elif isinstance(ended, Failure) and ended.kind == "machine":
             self.refused = True
             self._give_up("lease.given_back", ended, "machine")
+        elif isinstance(ended, BadStartState):
+            self.refused = True
+            self._give_up("lease.given_back", ended, "release")
         elif isinstance(ended, UserError):
             self._give_up("training.failed", ended, "failed")
         elif self._stopping:

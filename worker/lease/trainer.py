@@ -26,7 +26,7 @@ from worker.downloading.downloads import Cache
 from worker.lease.discovery import check_fit, check_wanted, verified_job
 from worker.lease.first_steps import FirstSteps, NotReproducible
 from worker.lease.folder import Job, LeaseFolder
-from worker.lease.inputs import fetch_files, fetch_start_state, fetch_state, is_state
+from worker.lease.inputs import BadStartState, fetch_files, fetch_start_state, fetch_state, is_state
 from worker.lease.job_history import metrics_so_far
 from worker.lease.job_key import JobKey, NoKey
 from worker.lease.pace import Pace
@@ -125,7 +125,8 @@ class Training(threading.Thread):
         except Exception as error:  # a bug of ours must end the lease, not leave it hanging
             self._log.exception("training.crashed")
             ended = Failure("exit", f"the worker failed: {type(error).__name__}: {error}")
-        if isinstance(ended, Failure | NotReproducible) and not self._killed.is_set():
+        found = isinstance(ended, BadStartState) or self._killed.is_set()
+        if isinstance(ended, Failure | NotReproducible) and not found:
             ended = judged(ended, self._settings, self._xids, self.began, began=self.pace is not None)
         self.ended = ended
         self._wake()

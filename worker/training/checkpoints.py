@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.commitment import Tensor, trace_root
-from contracts.statefile import file_state_root, mapped_tensors
+from contracts.statefile import check_state_file, file_state_root, mapped_tensors
 from worker.training.failures import Failure
 
 DIGEST_BYTES = 32
@@ -34,7 +34,13 @@ class TakenCheckpoint:
     seconds: float
 
     def state_root(self) -> bytes:
-        return checkpoint_state_root(self.path)
+        """The commitment to it. Raises Failure("state") if nobody could go on from it, so that none would approve."""
+        root = checkpoint_state_root(self.path)
+        try:
+            check_state_file(self.path)
+        except ValueError as error:
+            raise Failure("state", f"{self.path.name}: {error}") from error
+        return root
 
     def trace(self) -> list[bytes]:
         return list(read_trace(self.trace_path))

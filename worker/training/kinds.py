@@ -1,32 +1,13 @@
-"""What a state's entries were before they became tensors, so that load_state_dict gets them back as that.
+"""Values of a state, made of tensors and made into tensors, by the kinds of contracts/job/state_kinds.py."""
 
-A *kind* stands for each entry that is no plain tensor, under the entry's name. Of values:
-
-    int, float, bool, complex, str, bytes    Python's own
-    array, scalar                            numpy's
-    tensor                                   of a dtype that safetensors lacks
-    =NAME                                    the same tensor as NAME, in the same memory
-    none                                     has no tensor
-
-Of what holds others, named by the names on the way: list, tuple, size (torch.Size), dict (an empty one), or for a dict
-whose keys are not text in order, the list of its keys. Kinds are metadata of a checkpoint's file, hence a stranger's
-word: each is checked against the tensor that it is about.
-"""
-
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from contracts.strict_json import read_json, write_json
+from contracts.job.state_kinds import BYTES, PARTS, Kind
 
-Kind = str | list[str | int]
-Kinds = Mapping[str, Kind]
-
-METADATA = "gpumarket.kinds"  # its key; there is one, since safetensors writes several in any order
-MAX_KINDS = 1 << 20  # bytes of all kinds as JSON
 SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "size": torch.Size}
 
 # As safetensors writes and reads them.
@@ -35,9 +16,8 @@ STORED = frozenset(
     | {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8}
     | {torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz}
 )
-_AS_PARTS = {"complex128": torch.complex128, "complex32": torch.complex32}  # stored as real and imaginary part
-_AS_BYTES = {"float8_e8m0fnu": torch.float8_e8m0fnu, "float4_e2m1fn_x2": torch.float4_e2m1fn_x2}
-_NAMES = {dtype: name for name, dtype in (_AS_PARTS | _AS_BYTES).items()}
+_DTYPES = {name: getattr(torch, name) for name in (*PARTS, *BYTES)}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def stored_tensor(tensor: Tensor) -> tuple[Tensor, str]:
@@ -54,7 +34,7 @@ def stored_tensor(tensor: Tensor) -> tuple[Tensor, str]:
     name = _NAMES.get(tensor.dtype)
     if name is None:
         raise ValueError(f"a tensor of {tensor.dtype}, which no file of tensors can hold; change its dtype")
-    return (torch.view_as_real(tensor) if name in _AS_PARTS else tensor.contiguous().view(torch.uint8)), name
+    return (torch.view_as_real(tensor) if name in PARTS else tensor.contiguous().view(torch.uint8)), name
 
 
 def stored_array(array: Any) -> tuple[Tensor, str]:
@@ -113,33 +93,8 @@ def _as_array(tensor: Tensor) -> Any:
 
 def _with_dtype(tensor: Tensor, name: str) -> Tensor:
     try:
-        if name in _AS_PARTS:
+        if name in PARTS:
             return torch.view_as_complex(tensor)
-        return tensor.view(_AS_BYTES[name]) if name else tensor
+        return tensor.view(_DTYPES[name]) if name else tensor
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"it is no {name[:40]!r}") from error
-
-
-def kinds_as_json(kinds: Kinds) -> str:
-    """One text for one state, whatever order it was made in. Raises ValueError if it is too long."""
-    text = write_json(kinds, compact=True)
-    if len(text) > MAX_KINDS:
-        raise ValueError(
-            f"{len(kinds)} entries of the state are no plain tensors, and their kinds take {len(text)} bytes; "
-            f"at most {MAX_KINDS} are kept"
-        )
-    return text
-
-
-def kinds_from_json(text: str) -> dict[str, Kind]:
-    """Raises ValueError unless it is of the form that kinds have; whether they fit the tensors is seen later."""
-    if len(text) > MAX_KINDS:
-        raise ValueError(f"kinds of {len(text)} bytes are too long")
-    found = read_json(text)
-    if not isinstance(found, dict):
-        raise ValueError("kinds are a mapping of names")
-    for name, kind in found.items():
-        keys = kind if isinstance(kind, list) else []
-        if not isinstance(kind, str | list) or not all(type(key) in (str, int) for key in keys):
-            raise ValueError(f"{name[:80]!r} has the kind {str(kind)[:80]!r}")
-    return found

@@ -2,7 +2,7 @@
 
 A state may nest: {"model": model.state_dict(), "optimizer": optimizer_state(optimizer, model)} becomes
 tensors named `model/<parameter>` and `optimizer/state/<parameter>/exp_avg`. Integers and booleans become
-I64 and BOOL tensors of no dimension, floats F64; what they were is kept beside them (worker/training/kinds.py).
+I64 and BOOL tensors of no dimension, floats F64; what they were is kept beside them (contracts/job/state_kinds.py).
 Recipes use optimizer_state and load_optimizer_state.
 """
 
@@ -23,24 +23,28 @@ from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
 from contracts.commitment import check_state_size
+from contracts.job.state_kinds import (
+    MAX_DEPTH,
+    MAX_NAME,
+    METADATA,
+    SEPARATOR,
+    Kind,
+    check_kinds,
+    kinds_as_json,
+    kinds_from_json,
+    state_tree,
+)
+from contracts.statefile import mapped_tensors
 from contracts.strict_json import write_json
 from worker.training.failures import Failure, is_full
 from worker.training.kinds import (
-    METADATA,
     SEQUENCES,
-    Kind,
-    kinds_as_json,
-    kinds_from_json,
     restored,
     stored_array,
     stored_bytes,
     stored_int,
     stored_tensor,
 )
-
-SEPARATOR = "/"
-MAX_DEPTH = 64  # of dicts and lists in each other
-MAX_NAME = 0xFFFF  # bytes; a commitment writes its length so
 
 _HOLDS = "a state holds tensors, numbers, text, None, arrays of numpy, and dicts, lists and tuples of them"
 _UNSAFE_NAMES = "keys are text or integers, without '/'; for an optimizer use gpumarket.recipe.optimizer_state"
@@ -177,34 +181,12 @@ def unflatten(flat: Mapping[str, Tensor]) -> dict[str, Any]:
     """The state that flatten was given. Of tensors without kinds: nested dicts of them. Raises Failure("state")."""
     kinds = dict(flat.kinds) if isinstance(flat, FlatState) else {}
     try:
-        tree: dict[str, Any] = {}
-        for name in flat:
-            _put(tree, name, flat[name])
-        for name, kind in kinds.items():
-            if kind == "none":
-                _put(tree, name, None)
-            elif name and isinstance(kind, str) and kind in ("dict", *SEQUENCES):
-                _put(tree, name, {})
-        state: dict[str, Any] = _restore(tree, "", kinds, flat)
+        state: dict[str, Any] = _restore(state_tree(flat, kinds), "", kinds, flat)
         if kinds:
             raise ValueError(f"there is nothing that has the kind of {next(iter(kinds))!r:.100}")
     except ValueError as error:
         raise Failure("state", f"the checkpoint contradicts itself: {error}", "fetch it again") from error
     return state
-
-
-def _put(tree: dict[str, Any], name: str, value: Any) -> None:
-    """`value` is a tensor, None, or {}: what holds others, and is there already if it holds any."""
-    *path, last = name.split(SEPARATOR)
-    if len(path) > MAX_DEPTH:
-        raise ValueError(f"{name[:100]!r} is nested over {MAX_DEPTH} deep")
-    for key in path:
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
-            raise ValueError(f"{name[:100]!r} lies in what holds nothing")
-    if last in tree and not (isinstance(value, dict) and isinstance(tree[last], dict)):
-        raise ValueError(f"{name[:100]!r} is there twice")
-    tree.setdefault(last, value)
 
 
 def _restore(node: Any, name: str, kinds: dict[str, Kind], flat: Mapping[str, Tensor]) -> Any:
@@ -376,7 +358,10 @@ def read_checkpoint(path: Path) -> FlatState:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        return FlatState(load_file(path), kinds=kinds_from_json(metadata.get(METADATA, "{}")))
+        kinds = kinds_from_json(metadata.get(METADATA, "{}"))
+        if kinds:
+            check_kinds(kinds, {tensor.name: tensor for tensor in mapped_tensors(path)})
+        return FlatState(load_file(path), kinds=kinds)
     except (OSError, safetensors.SafetensorError, ValueError, KeyError) as error:
         raise Failure("state", f"can't read the checkpoint {path.name}: {error}", "fetch it again") from error
 

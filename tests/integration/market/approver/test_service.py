@@ -9,14 +9,36 @@ from sqlmodel import select
 
 from contracts.api.bodies import CheckpointRecord, LeaseOut, RejectionIn
 from contracts.chain.sending.sender import Sender
+from contracts.commitment import state_root, tensors_from_safetensors
 from contracts.errors import UserError
+from contracts.job.state_kinds import METADATA
+from contracts.types import to_hex
 from market.approver.memory import Signed
 from market.store.models import (
     ApprovalRow,
     CheckpointRow,
 )
-from tests.support.market_parts import signed_progress
-from tests.support.stepped_market import Lives, differences, one_lease
+from tests.support.market_parts import make_record, sha256, signed_progress, upload
+from tests.support.stepped_market import Lives, differences, one_lease, safetensors_bytes
+
+
+@pytest.mark.mostly_sqlite
+def test_a_state_that_nobody_could_load_is_rejected(market: Lives) -> None:
+    """Its bytes are what the record commits to; but the next provider could only fail with it."""
+    lease = market.lease_of(one_lease(market))
+    good = safetensors_bytes({"number": bytes(8)})
+    bad = safetensors_bytes({"number": bytes(8)}, **{METADATA: '{"number": "float"}'})
+    for state in (bad, good):
+        upload(market.context, lease.provider, state)
+        root = to_hex(state_root(tensors_from_safetensors(state)))
+        record = make_record(lease.bid.job, 1, lease.state.tip, state, state_root=root, trace_root=sha256(state))
+        market.hand_in(lease, record)
+        market.approver.approve_reported()
+        out = market.api.lease(lease.id)
+        if state == bad:
+            assert out.approval is None and out.rejection is not None
+            assert "the state contradicts itself: 'number'" in out.rejection.rejection.reason
+    assert out.approval is not None and out.approval.approval.n == 1
 
 
 @pytest.mark.mostly_sqlite

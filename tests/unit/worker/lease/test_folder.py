@@ -12,6 +12,7 @@ from contracts.job.provider_wants import Wants
 from tests.support.worker_leases import OFFER, add_checkpoints, lease_tools, make_folder, make_spec, write_state
 from worker.files import write_atomically
 from worker.lease.folder import LEASE_FILE, LeaseFolder, Store
+from worker.lease.inputs import BadStartState
 from worker.lease.run import LeaseRun
 
 
@@ -150,6 +151,14 @@ def test_a_lease_that_goes_on_begins_without_old_first_steps(folder: LeaseFolder
     run.start()
     run.close()
     assert not left.exists()
+
+
+def test_a_state_that_nobody_can_go_on_from_is_not_the_recipes_failure(folder: LeaseFolder) -> None:
+    run = LeaseRun(folder, lease_tools(settings=OFFER), Wants())
+    run.training.ended = BadStartState("nobody can go on from checkpoint 1: it is a joke")
+    run._heed_training()
+    assert (folder.file.goal, folder.file.stops, run.refused) == ("releasing", "release", True)
+    assert "state: nobody can go on from checkpoint 1: it is a joke" in folder.file.reason
 
 
 def test_small_facts_are_kept_side_by_side() -> None:

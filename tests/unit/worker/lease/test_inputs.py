@@ -1,16 +1,20 @@
 """A lease's files and the state to go on from: nothing is used that the chain's tip does not commit to."""
 
 import hashlib
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from contracts.commitment import start_tip
 from contracts.errors import UserError
 from contracts.job.file import hash_file
 from contracts.job.spec import FileRef
+from contracts.job.state_kinds import METADATA
+from contracts.statefile import file_state_root
 from contracts.types import ZERO_HASH, to_hex
 from tests.support.worker_leases import (
     RULES,
@@ -23,7 +27,7 @@ from tests.support.worker_leases import (
     write_state,
 )
 from worker.lease.folder import Job, LeaseFolder
-from worker.lease.inputs import NoStartState, fetch_files, fetch_start_state, fetch_state, is_state
+from worker.lease.inputs import BadStartState, NoStartState, fetch_files, fetch_start_state, fetch_state, is_state
 from worker.training.failures import Failure
 
 SPEC = make_spec()
@@ -103,6 +107,21 @@ def test_a_blob_that_is_not_the_state_is_not_kept(states: Path, tmp_path: Path) 
     with pytest.raises(Failure, match="has root"):
         fetch(market, folder)
     assert not folder.start_state.exists()
+
+
+def test_a_state_that_nobody_can_load_is_the_files_fault(states: Path, tmp_path: Path) -> None:
+    """Its root is right: kinds are no part of it. Neither fetched nor found on disk it gets to the recipe."""
+    (record,) = make_chain(SPEC, 1, states)
+    file = states / "1"
+    save_file(load_file(file), file, {METADATA: '{"nothing": "int"}'})
+    assert to_hex(file_state_root(file)) == record.state_root
+    forged = record.model_copy(update={"state": hash_file(file)})
+    folder = lease_from(1, record.tip)
+    for _ in range(2):
+        with pytest.raises(BadStartState, match="nobody can go on from checkpoint 1: the state contradicts itself"):
+            fetch(BlobMarket([forged], states), folder)
+        assert not folder.start_state.exists()
+        shutil.copy(file, folder.start_state)
 
 
 def test_a_state_that_is_there_already_is_not_fetched_again(states: Path) -> None:

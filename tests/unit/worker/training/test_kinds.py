@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from contracts.statefile import file_state_root
+from contracts.job.state_kinds import MAX_DEPTH, MAX_KINDS, METADATA
+from contracts.statefile import check_state_file, file_state_root
 from worker.training.failures import Failure
-from worker.training.kinds import MAX_KINDS, METADATA
 from worker.training.state import flatten, read_checkpoint, unflatten, write_checkpoint
 
 FP8 = torch.tensor([1.0, 2.0]).to(torch.float8_e4m3fn)
@@ -61,6 +61,7 @@ VALUES: dict[str, Any] = {
 
 def through_a_file(state: dict[str, Any], path: Path) -> Any:
     write_checkpoint(path, flatten(state))
+    check_state_file(path)  # as the approver does
     return unflatten(read_checkpoint(path))
 
 
@@ -150,6 +151,21 @@ def test_kinds_that_do_not_fit_are_refused(kinds: object, tmp_path: Path) -> Non
     with pytest.raises(Failure) as caught:
         unflatten(read_checkpoint(forged(tmp_path / "forged.safetensors", kinds)))
     assert caught.value.kind == "state" and caught.value.hint == "fetch it again"
+    with pytest.raises(ValueError, match="contradicts itself"):
+        check_state_file(tmp_path / "forged.safetensors")
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH - 2, MAX_DEPTH - 1])
+@pytest.mark.parametrize("inner", [{}, [], None, 1, torch.ones(1)])
+def test_what_can_be_written_can_be_read(inner: Any, depth: int, tmp_path: Path) -> None:
+    state: Any = inner
+    for _ in range(depth):
+        state = {"a": state}
+    assert same(through_a_file(state, tmp_path / "a.safetensors"), state)
+    with pytest.raises(Failure, match="deep"):
+        for _ in range(MAX_DEPTH - depth):
+            state = {"a": state}
+        flatten(state)
 
 
 def test_kinds_that_fit_are_heeded(tmp_path: Path) -> None:
