@@ -3,12 +3,14 @@
 import time
 from typing import NamedTuple
 
-from contracts.api.bodies import JobOut
+from contracts.api.bodies import JobOut, JobStatus
+from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.events import Opened
 from contracts.chain.lookup import accepted_tips, opened_for
 from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS
+from contracts.orders import Bid
 from contracts.progress_bar import Watch, nobody
 from contracts.terms import Phase
 
@@ -22,6 +24,22 @@ class Reached(NamedTuple):
 
     accepted: int
     tip: str  # of the last accepted checkpoint; the Bid's start tip if there is none
+
+
+def check_not_replaced(market: MarketClient, job: JobOut, bid: Bid) -> None:
+    """Raises UserError if another job of the client came after this one, whose Bid is dead, for what `bid` is for: as
+    when a command is given again whose answer was lost.
+    """
+    for other in market.jobs(client=bid.client):
+        is_same = (other.bid.job, other.bid.start_tip) == (bid.job, bid.start_tip)
+        if not is_same or other.id == job.id or other.received <= job.received:
+            continue
+        if other.accepted or other.status not in (JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED):
+            raise UserError(
+                f"job {other.id[:12]} ({other.status}, {other.accepted} checkpoints accepted) goes on with job "
+                f"{job.id[:12]} already",
+                f"Nothing new was signed. To change its terms: gpumarket job reprice {other.id[:12]}",
+            )
 
 
 class OldBid:

@@ -32,7 +32,7 @@ from market.client.cli.common import (
     status_of,
 )
 from market.client.cli.hand_in import hand_in
-from market.client.replacing import AGAIN, OldBid, Reached
+from market.client.replacing import AGAIN, OldBid, Reached, check_not_replaced
 from market.client.submit import Submission, prepare_again
 
 CANCEL_SECONDS = 120.0  # until the market has seen it
@@ -73,7 +73,9 @@ def reprice(
 
         offer = ask(reached_on_chain(client, chain, found, old))
         cancel: Callable[[], None] | None = None
-        if cancellation is not None:
+        if cancellation is None:
+            check_not_replaced(client, found, offer.quote.bid)
+        else:
             sender = Sender(chain, keys.load(name), allowed=lambda: not dry_run)
             explain_cancellation(say, cancellation, offer.info, sender.cost(cancellation.call))
             cancel = partial(_cancel, cancellation, sender, say)

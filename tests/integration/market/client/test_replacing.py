@@ -123,9 +123,18 @@ def test_another_bid_goes_on_from_what_the_chain_has_accepted(
     anew = JobOut.model_validate_json(run("reprice", job.id, *TERMS, "-o", "json"))
     assert (anew.bid.start_tip, anew.bid.max_price, anew.spec.start_step) == (tip, 3 * TOKEN, job.spec.step_of(2))
     assert market.state(market.lease_of(job)).phase is Phase.NONE
-    # It was dead before already: nothing is cancelled, and another one is signed only if the chain still says the same.
-    again = JobOut.model_validate_json(run("reprice", job.id, *TERMS, "-o", "json"))
-    assert again.bid.start_tip == tip and signed(market) == 3
+    # Given again, as by somebody to whom the answer was lost, it makes no third.
+    with pytest.raises(
+        UserError, match=rf"job {anew.id[:12]} \(pending, 0 checkpoints accepted\) goes on with job"
+    ) as two:
+        run("reprice", job.id, *TERMS)
+    assert f"gpumarket job reprice {anew.id[:12]}" in str(two.value.hint) and signed(market) == 2
+    third = JobOut.model_validate_json(run("reprice", anew.id, "--max-price", "4", "--yes", "-o", "json"))
+    assert (third.bid.start_tip, third.bid.max_price, third.bid.checkpoints) == (tip, 4 * TOKEN, 2)
+    # If none of those is left, the first may be gone on with once more.
+    run("cancel", third.id, "--yes")
+    market.follow()
+    assert JobOut.model_validate_json(run("reprice", job.id, *TERMS, "-o", "json")).bid.start_tip == tip
 
 
 def said(job: JobOut, status: JobStatus, accepted: int, leases: int) -> JobOut:
