@@ -14,6 +14,7 @@ from market.store.models import (
     EpochRow,
     LeaseRow,
     MatchRow,
+    ReplacedClaimRow,
 )
 from tests.support.stepped_market import Lives, differences, newest_blob, one_lease, tamper_blob
 
@@ -44,6 +45,17 @@ def tamper_claim(market: Lives) -> None:
         row.signature = row.signature[:-2] + ("00" if not row.signature.endswith("00") else "01")
 
 
+def tamper_replaced_claim(market: Lives) -> None:
+    lease = market.lease_of(next(market.api.jobs()))
+    assert lease.approval is not None
+    for number in range(2):
+        market.report(lease, 3, lease.approval.approval.tip, trace_root=f"0x{number:064x}")
+    assert differences(market) == []
+    with market.context.db.session() as session:
+        row = session.exec(select(ReplacedClaimRow)).one()
+        row.signature = row.signature[:-2] + ("00" if not row.signature.endswith("00") else "01")
+
+
 def tamper_approval(market: Lives) -> None:
     with market.context.db.session() as session:
         session.exec(select(ApprovalRow).where(ApprovalRow.n == 2)).one().tip = "0x" + "55" * 20
@@ -67,6 +79,7 @@ def lose_job_file(market: Lives) -> None:
         (tamper_lease, "is missing in the database"),
         (tamper_match, "match of bid"),
         (tamper_claim, "claim 1 of lease"),
+        (tamper_replaced_claim, "replaced claim 3 of lease"),
         (tamper_approval, "approval 2 of lease"),
         (tamper_blob, "bytes that hash to"),
         (lose_blob, "is missing"),
