@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,7 @@ from contracts.wallet import keys
 from tests.support.devnet import Funded
 from tests.support.whole_market import KEY, PASSWORD, PRICE, TOKEN, Stage, wait_for
 from worker.agent import sweep
+from worker.lease.folder import Store
 from worker.sandbox.bubblewrap import Bare, Bubblewrap
 from worker.sandbox.leaks import sandbox_leaks
 from worker.settings import MoneyRules, provider_settings_path, write_provider_settings
@@ -101,6 +104,18 @@ def test_earnings_and_what_becomes_of_them(stage: Stage, run: Run, tmp_path: Pat
     page = chain.account(stage.provider.address).page
     run("withdraw", "all", "--to", cold, "--key", KEY, "--stop", "--yes")
     assert stage.free(stage.provider) == 0 and chain.account(stage.provider.address).page == page + 1
+
+
+def test_a_broken_file_of_a_lease_that_is_over_is_named(stage: Stage, run: Run) -> None:
+    stage.offer()
+    over = Store(KEY).folder / "over"
+    over.mkdir()
+    (over / "0x12.json").write_text('{"provider": ')
+    status = ["provider", "status", "--key", KEY, "-o", "json"]
+    told = subprocess.run([Path(sys.executable).with_name("gpumarket"), *status], capture_output=True, text=True)
+    assert json.loads(told.stdout)[0]["ended"] == [], told.stderr
+    assert f"{over}/0x12.json" in told.stderr and "take the file from a backup, or move it away" in told.stderr
+    assert json.loads(run("earnings", "--key", KEY, "-o", "json").stdout)["rows"] == []
 
 
 def test_money_goes_nowhere_without_a_yes_or_an_address(stage: Stage, run: Run) -> None:
