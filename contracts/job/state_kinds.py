@@ -8,8 +8,9 @@ A *kind* stands for each entry that is no plain tensor, under the entry's name. 
     =NAME                                    the same tensor as NAME, in the same memory
     none                                     has no tensor
 
-Of what holds others, named by the names on the way: list, tuple, size (torch.Size), dict (an empty one), or for a dict
-whose keys are not text in order, the list of its keys. Kinds are metadata of a checkpoint's file, hence a stranger's
+Of what holds others, named by the names on the way: list, tuple, size (torch.Size), dict (an empty one), ordered
+(OrderedDict), counter (Counter). If the keys of a dict are not text in order, its kind is the list of them, and
+{"ordered": KEYS} or {"counter": KEYS} of the other two. Kinds are metadata of a checkpoint's file, hence a stranger's
 word: they are checked against the tensors that they are about. What passes is loaded to a state that becomes the same
 file again; docs/protocol.md section 3.
 """
@@ -20,7 +21,8 @@ from typing import Any
 from contracts.commitment import Tensor
 from contracts.strict_json import read_json, write_json
 
-Kind = str | list[str | int]
+Keys = list[str | int]
+Kind = str | Keys | dict[str, Keys]
 Kinds = Mapping[str, Kind]
 
 METADATA = "gpumarket.kinds"  # its key; there is one, since safetensors writes several in any order
@@ -29,6 +31,7 @@ SEPARATOR = "/"  # of the names on the way to an entry
 MAX_DEPTH = 64  # of dicts and lists in each other
 MAX_NAME = 0xFFFF  # bytes; a commitment writes its length so
 HOLDERS = ("list", "tuple", "size")
+DICTS = ("ordered", "counter")  # that are not Python's plain one
 PARTS = {"complex128": "F64", "complex32": "F16"}  # dtypes stored as real and imaginary part, and as what these are
 BYTES = ("float8_e8m0fnu", "float4_e2m1fn_x2")  # dtypes stored as U8
 NOT_STORED = ("F8_E8M0", "F4")  # safetensors' own names of these
@@ -56,10 +59,24 @@ def kinds_from_json(text: str) -> dict[str, Kind]:
     if not isinstance(found, dict):
         raise ValueError("kinds are a mapping of names")
     for name, kind in found.items():
-        keys = kind if isinstance(kind, list) else []
-        if not isinstance(kind, str | list) or not all(type(key) in (str, int) for key in keys):
+        if not isinstance(kind, str) and not _are_keys(kind) and not (_is_dict(kind) and _are_keys(keys_of(kind))):
             raise ValueError(f"{name[:80]!r} has the kind {str(kind)[:80]!r}")
     return found
+
+
+def _are_keys(keys: Any) -> bool:
+    return isinstance(keys, list) and all(type(key) in (str, int) for key in keys)
+
+
+def _is_dict(kind: Any) -> bool:
+    return isinstance(kind, dict) and len(kind) == 1 and kind.keys() <= set(DICTS)
+
+
+def keys_of(kind: Kind | None) -> Keys | None:
+    """Of a dict with this kind; None if they are text in order, or it is no dict's."""
+    if isinstance(kind, dict):
+        return next(iter(kind.values()))
+    return kind if isinstance(kind, list) else None
 
 
 def check_state_form(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> None:
@@ -98,7 +115,7 @@ def state_tree(flat: Mapping[str, Any], kinds: Kinds) -> dict[str, Any]:
     for name, kind in kinds.items():
         if kind == "none":
             _put(tree, name, None)
-        elif name and isinstance(kind, str) and kind in ("dict", *HOLDERS):
+        elif name and isinstance(kind, str) and kind in ("dict", *DICTS, *HOLDERS):
             _put(tree, name, {})
     return tree
 
@@ -129,15 +146,15 @@ def _check_node(node: Any, name: str, kinds: Kinds, left: dict[str, Kind], tenso
         return
     for key, part in node.items():
         _check_node(part, f"{name}{SEPARATOR}{key}" if name else key, kinds, left, tensors)
-    if isinstance(kind, list):
-        if sorted(map(str, kind)) != sorted(node):
+    if (keys := keys_of(kind)) is not None:
+        if sorted(map(str, keys)) != sorted(node):
             raise ValueError(f"{name[:100]!r} has other keys than its kind says")
     elif kind in HOLDERS:
         places = {str(place): f"{name}{SEPARATOR}{place}" for place in range(len(node))}
         if not name or node.keys() != places.keys() or (kind == "size" and not _are_sizes(places, node, kinds)):
             raise ValueError(f"{name[:100]!r} is no {kind}")
-    elif kind not in (None, "dict"):
-        raise ValueError(f"{name[:100]!r} is no {kind[:40]!r}")
+    elif kind not in (None, "dict", *DICTS):
+        raise ValueError(f"{name[:100]!r} is no {str(kind)[:40]!r}")
 
 
 def _are_sizes(places: Mapping[str, str], node: Mapping[str, Any], kinds: Kinds) -> bool:
@@ -149,7 +166,7 @@ def _are_sizes(places: Mapping[str, str], node: Mapping[str, Any], kinds: Kinds)
 
 def _fits(kind: Kind, tensor: Tensor, kinds: Kinds, tensors: Mapping[str, Tensor]) -> bool:
     """Whether a tensor is what an entry of that kind becomes."""
-    if isinstance(kind, list):
+    if not isinstance(kind, str):
         return False
     if kind.startswith("="):
         twin = tensors.get(kind[1:])

@@ -1,5 +1,8 @@
 """Values of a state, made of tensors and made into tensors, by the kinds of contracts/job/state_kinds.py."""
 
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,11 @@ from torch import Tensor
 from contracts.job.state_kinds import BYTES, PARTS, Kind
 
 SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "size": torch.Size}
+MAPPINGS: dict[str, Any] = {"dict": dict, "ordered": OrderedDict, "counter": Counter}
+TENSORS = (Tensor, torch.nn.Parameter)  # both come back as the first
+_PLAINER: dict[type, str] = {Mapping: "dict", list: "list", tuple: "tuple"} | {
+    kind: kind.__name__ for kind in (int, float, complex, str, bytes)
+}
 
 # As safetensors writes and reads them.
 STORED = frozenset(
@@ -20,8 +28,24 @@ _DTYPES = {name: getattr(torch, name) for name in (*PARTS, *BYTES)}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
+def no_kind(value: Any) -> str:
+    """What a value is that no state can hold, and what to do about it: what derives of a kind is another kind."""
+    told = f"a {type(value).__name__}"
+    plain = next((plain for kind, plain in _PLAINER.items() if isinstance(value, kind)), None)
+    if plain is None:
+        return told
+    what = f"an {plain}" if plain == "int" else f"a {plain}"
+    return f"{told}; make it {what}: " + (f"{plain}(...)" if not isinstance(value, Enum) else ".value")
+
+
 def stored_tensor(tensor: Tensor) -> tuple[Tensor, str]:
     """A tensor as its file has it, not copied, and the name of its dtype if that is another. Raises ValueError."""
+    if type(tensor) not in TENSORS:
+        raise ValueError(
+            f"a {type(tensor).__name__}, which derives of torch's Tensor: put in the plain tensors that it is made of"
+        )
+    if tensor.is_nested:
+        raise ValueError("a nested tensor; put its parts in: .unbind()")
     if tensor.layout is not torch.strided or tensor.device.type == "meta":
         what = str(tensor.layout).removeprefix("torch.") if tensor.device.type != "meta" else "meta"
         raise ValueError(f"a {what} tensor; a state holds dense ones: .to_dense()")

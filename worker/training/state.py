@@ -30,6 +30,7 @@ from contracts.job.state_kinds import (
     SEPARATOR,
     Kind,
     check_kinds,
+    keys_of,
     kinds_as_json,
     kinds_from_json,
     state_tree,
@@ -38,7 +39,9 @@ from contracts.statefile import mapped_tensors
 from contracts.strict_json import write_json
 from worker.training.failures import Failure, is_full
 from worker.training.kinds import (
+    MAPPINGS,
     SEQUENCES,
+    no_kind,
     restored,
     stored_array,
     stored_bytes,
@@ -88,9 +91,9 @@ def _walk(value: Any, name: str, kinds: dict[str, Kind] | None, depth: int = 0) 
                 kind = "none"
             case _ if (made := _PLAIN.get(type(value))) is not None:
                 tensor, kind = made(value), type(value).__name__
-            case Mapping():
+            case dict() if type(value) in MAPPINGS.values():
                 inner = _named(value, name)
-                kind = _keys(value) if kinds is not None else ""
+                kind = _kind_of_dict(value) if kinds is not None else ""
             case list() | tuple() if type(value) in SEQUENCES.values():
                 inner = ((_join(name, str(place)), part) for place, part in enumerate(value))
                 kind = next(kind for kind, made in SEQUENCES.items() if made is type(value))
@@ -101,9 +104,10 @@ def _walk(value: Any, name: str, kinds: dict[str, Kind] | None, depth: int = 0) 
                 tensor, dtype = stored_array(value)
                 kind = f"array:{dtype}" if dtype else "array"
             case _:
-                raise ValueError(f"a {type(value).__name__}")
+                raise ValueError(no_kind(value))
     except ValueError as error:
-        raise Failure("state", f"the state's {name!r} is {error}", _HOLDS) from error
+        what = f"the state's {name!r}" if name else "what state_dict() returned"
+        raise Failure("state", f"{what} is {error}", _HOLDS) from error
     if kinds is not None and kind:
         kinds[name] = kind
     if tensor is not None:
@@ -130,7 +134,7 @@ def _named(mapping: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]
     seen: set[str] = set()
     for key, value in mapping.items():
         name = str(key)
-        if type(key) is not int and (not isinstance(key, str) or not key or SEPARATOR in key):
+        if type(key) is not int and (type(key) is not str or not key or SEPARATOR in key):
             raise Failure("state", f"the state has the key {key!r:.200} under {_under(prefix)!r}", _UNSAFE_NAMES)
         if name in seen:
             raise Failure("state", f"the state has two keys {name!r} under {_under(prefix)!r}", _UNSAFE_NAMES)
@@ -153,13 +157,14 @@ def _join(prefix: str, name: str) -> str:
     return joined
 
 
-def _keys(mapping: Mapping[Any, Any]) -> Kind:
-    """A dict's kind. The order of a module's own state means nothing: it would only make files longer."""
-    keys = list(mapping)
-    if not keys:
-        return "dict"
-    usual = hasattr(mapping, "_metadata") or (all(type(key) is str for key in keys) and keys == _in_order(keys))
-    return "" if usual else keys
+def _kind_of_dict(mapping: Mapping[Any, Any]) -> Kind:
+    """Of a module's own state, an OrderedDict, neither that nor its order means a thing: files would be longer."""
+    keys, modules = list(mapping), hasattr(mapping, "_metadata")
+    name = next(name for name, made in MAPPINGS.items() if made is (dict if modules else type(mapping)))
+    usual = modules or (all(type(key) is str for key in keys) and keys == _in_order(keys))
+    if name == "dict":
+        return keys if not usual else "" if keys else name
+    return name if usual else {name: keys}
 
 
 def _in_order(keys: Iterable[str]) -> list[str]:
@@ -197,17 +202,18 @@ def _restore(node: Any, name: str, kinds: dict[str, Kind], flat: Mapping[str, Te
     if isinstance(node, Tensor):
         return _leaf(node, kind, flat)
     parts = {key: _restore(part, _join(name, key), kinds, flat) for key, part in node.items()}
-    if isinstance(kind, list):
-        if sorted(map(str, kind)) != sorted(parts):
+    if (keys := keys_of(kind)) is not None:
+        if sorted(map(str, keys)) != sorted(parts):
             raise ValueError(f"{name[:100]!r} has other keys than its kind says")
-        return {key: parts[str(key)] for key in kind}
-    if name and kind in SEQUENCES:
+        made = MAPPINGS[next(iter(kind))] if isinstance(kind, dict) else dict
+        return made({key: parts[str(key)] for key in keys})
+    if name and isinstance(kind, str) and kind in SEQUENCES:
         if parts.keys() != {str(place) for place in range(len(parts))}:
             raise ValueError(f"{name[:100]!r} is no {kind}")
         return SEQUENCES[kind](parts[str(place)] for place in range(len(parts)))
-    if kind not in ("", "dict"):
-        raise ValueError(f"{name[:100]!r} is no {kind[:40]!r}")
-    return {key: parts[key] for key in _in_order(parts)}
+    if kind not in ("", *MAPPINGS):
+        raise ValueError(f"{name[:100]!r} is no {str(kind)[:40]!r}")
+    return MAPPINGS[kind or "dict"]({key: parts[key] for key in _in_order(parts)})
 
 
 def _leaf(tensor: Tensor, kind: Kind, flat: Mapping[str, Tensor]) -> Any:

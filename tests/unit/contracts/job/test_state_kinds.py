@@ -58,6 +58,9 @@ def check(kinds: object, tensors: list[Tensor] = TENSORS) -> None:
         {"x": "=y"}, {"m": "none"}, {"m/a": "none"}, {"m": "dict"}, {"m": "list"}, {"m": "tuple"}, {"m": "size"},
         {"l": "list"}, {"l": "tuple"}, {"l": "size", "l/0": "int", "l/1": "int"}, {"l": ["1", "0"]}, {"l": [1, 0]},
         {"l": "dict"}, {"l/2": "list", "l": "tuple"}, {"d": [1, "b"]}, {"d": ["b", "1"]},
+        {"m": "ordered"}, {"m": "counter"}, {"d": "ordered"}, {"d": "counter"}, {"d": {"ordered": [1, "b"]}},
+        {"d": {"counter": ["b", "1"]}}, {"m": "list", "m/0": {"counter": [7]}, "m/0/7": "none"},
+        {"": "ordered"}, {"": "counter"},
         {"/".join("a" * (MAX_DEPTH - 1)): "none"}, {"m" * MAX_NAME: "none"},
     ],
 )  # fmt: skip
@@ -102,6 +105,11 @@ def test_what_fits(kinds: dict[str, Any]) -> None:
         # What holds others.
         ({"l": ["0"]}, "other keys"), ({"l": ["0", "0"]}, "other keys"), ({"l": ["0", "1", "2"]}, "other keys"),
         ({"l": ["0", 7]}, "other keys"), ({"l": []}, "other keys"), ({"d": [1, 1]}, "other keys"),
+        ({"d": {"ordered": ["b"]}}, "other keys"), ({"d": {"counter": [1, 1]}}, "other keys"),
+        ({"n": {"ordered": []}}, "is no"), ({"n": "counter"}, "there twice"), ({"m": {"counter": ["a"]}}, "nothing"),
+        ({"d": {"counter": {"1": 1, "b": 2}}}, "has the kind"), ({"d": {"ordered": None}}, "has the kind"),
+        ({"d": {"default": [1, "b"]}}, "has the kind"), ({"d": {"ordered": [[1], "b"]}}, "has the kind"),
+        ({"d": {}}, "has the kind"), ({"d": {"ordered": [1, "b"], "counter": [1, "b"]}}, "has the kind"),
         ({"l": "int"}, "no 'int'"), ({"l": "=x"}, "no '=x'"), ({"d": "list"}, "no list"), ({"d": "tuple"}, "no tuple"),
         ({"l/7": "none", "l": "tuple"}, "no tuple"), ({"l/00": "none", "l": "list"}, "no list"),
         ({"": "list"}, "no list"), ({"": "none"}, "no 'none'"), ({"": ["n"]}, "other keys"), ({"": "int"}, "no 'int'"),

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import random
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ VALUES: dict[str, Any] = {
     "nested": [1, (2.0, [None, {"a": []}]), torch.ones(2)],
     "int keys": {3: 1.5, 1: {"x": 2}, -7: torch.zeros(1)},
     "order": {"b": 1, "a": 2},
+    "ordered": OrderedDict(a=1, b=torch.ones(2)),
+    "ordered otherwise": OrderedDict({"b": 1, 3: [OrderedDict()], "a": None}),
+    "counter": Counter("aab"),
+    "counter otherwise": Counter({5: 2, 3: 1}),
+    "counter of none": Counter(),
     "python's generator": random.Random(1).getstate(),
     "numpy's generator": np.random.default_rng(1).bit_generator.state,
     **{f"numpy {t}": np.dtype(t).type(3) for t in ("f8", "f4", "f2", "i8", "i1", "u8", "u2", "?", "c8", "c16")},
@@ -90,6 +96,43 @@ def test_each_kind_comes_back(name: str, tmp_path: Path) -> None:
     value = VALUES[name]
     assert same(through_a_file({"at": {"it": value}}, tmp_path / "a.safetensors"), {"at": {"it": value}})
     assert same(unflatten(flatten({"it": value})), {"it": value})
+
+
+def test_a_state_that_is_itself_ordered_is_so_again(tmp_path: Path) -> None:
+    for number, state in enumerate((OrderedDict(a=1, b=2), OrderedDict(b=1, a=2), Counter(a=1), Counter(b=2, a=1))):
+        assert same(through_a_file(state, tmp_path / str(number)), state)
+
+
+def test_a_modules_own_state_comes_back_as_a_plain_dict(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 3)
+    flat = flatten({"model": module.state_dict()})
+    assert not flat.kinds
+    write_checkpoint(tmp_path / "a", flat)
+    other = torch.nn.Linear(2, 3)
+    other.load_state_dict(unflatten(read_checkpoint(tmp_path / "a"))["model"])
+    assert torch.equal(module.weight, other.weight)
+
+
+def test_a_schedule_with_a_counter_of_milestones_goes_on(tmp_path: Path) -> None:
+    """MultiStepLR's step(epoch) asks it for its elements."""
+
+    def schedule() -> Any:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, [5, 3])
+
+    one, other = schedule(), schedule()
+    one.step(1)
+    other.load_state_dict(through_a_file({"sched": one.state_dict()}, tmp_path / "a.safetensors")["sched"])
+    for epoch in range(2, 7):
+        one.step(epoch)
+        other.step(epoch)
+        assert one.get_last_lr() == other.get_last_lr()
+    assert other.get_last_lr() == [pytest.approx(0.01)]
+
+
+def test_kinds_of_dicts_from_before_there_were_others_still_load(tmp_path: Path) -> None:
+    path = forged(tmp_path / "a.safetensors", {"l": [1, 0], "n": "int"})
+    assert type(unflatten(read_checkpoint(path))["l"]) is dict
 
 
 def test_one_tensor_under_two_names_is_one_again(tmp_path: Path) -> None:
@@ -145,6 +188,9 @@ def forged(path: Path, kinds: object) -> Path:
         {"l": ["0"]}, {"l": ["0", "0"]}, {"l": ["0", "1", "2"]}, {"l": ["0", 7]}, {"l": "int"},
         {"l/7": "none", "l": "tuple"}, {"": "list"}, {"": ["n"]}, {"": "int"}, {"a/" * 80 + "a": "none"},
         {"l/0": "size"},
+        {"n": "counter"}, {"n": {"counter": []}}, {"l": {"counter": ["0"]}}, {"l": {"ordered": ["0", "0"]}},
+        {"l": {"default": ["0", "1"]}}, {"l": {"dict": ["0", "1"]}}, {"l": {}}, {"l": {"counter": "ordered"}},
+        {"l": {"ordered": [0.5, 1]}}, {"l": {"counter": ["0", "1"], "ordered": ["0", "1"]}}, {"": {"counter": ["n"]}},
     ],
 )  # fmt: skip
 def test_kinds_that_do_not_fit_are_refused(kinds: object, tmp_path: Path) -> None:

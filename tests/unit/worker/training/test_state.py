@@ -1,8 +1,10 @@
 """Training state: names, optimizers, files."""
 
+from collections import ChainMap, defaultdict
 from decimal import Decimal
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +29,39 @@ from worker.training.state import (
 
 class Color(IntEnum):
     RED = 1
+
+
+class Phase(StrEnum):
+    WARM = "warm"
+
+
+class Meters(float): ...
+
+
+class Loud(dict[str, int]): ...
+
+
+class Stack(list[int]): ...
+
+
+class Noted(torch.Tensor): ...
+
+
+class Eighth(torch.Tensor):
+    """Holds bytes and a scale, and looks like float32: as moments of 8 bits do."""
+
+    data_bytes: torch.Tensor
+    scale: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, data_bytes: torch.Tensor, scale: torch.Tensor) -> "Eighth":
+        made: Eighth = torch.Tensor._make_wrapper_subclass(cls, data_bytes.shape, dtype=torch.float32)  # type: ignore[attr-defined]
+        made.data_bytes, made.scale = data_bytes, scale
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise NotImplementedError(func)
 
 
 class Pair(NamedTuple):
@@ -57,7 +92,25 @@ def test_nested_state_gets_flat_ordered_names_and_comes_back() -> None:
         ({"a": [{"b": {1, 2}}]}, "'a/0/b' is a set"),
         ({"a": Decimal(1)}, "'a' is a Decimal"),
         ({"a": Color.RED}, "'a' is a Color"),
-        ({"a": Pair(1, 2)}, "'a' is a Pair"),
+        ({"a": Pair(1, 2)}, r"'a' is a Pair; make it a tuple: tuple\(...\)"),
+        ({"a": {"b": Phase.WARM}}, "'a/b' is a Phase; make it a str: .value"),
+        ({Phase.WARM: 1}, "the key <Phase.WARM: 'warm'>"),
+        ({np.str_("a"): 1}, r"the key np.str_\('a'\)"),
+        ({"a": Meters(2)}, r"'a' is a Meters; make it a float: float\(...\)"),
+        ({"a": [Stack([1])]}, r"'a/0' is a Stack; make it a list: list\(...\)"),
+        ({"a": Loud(x=1)}, r"'a' is a Loud; make it a dict: dict\(...\)"),
+        ({"a": defaultdict(int)}, r"'a' is a defaultdict; make it a dict: dict\(...\)"),
+        ({"a": MappingProxyType({"x": 1})}, r"'a' is a mappingproxy; make it a dict: dict\(...\)"),
+        ({"a": ChainMap({"x": 1})}, r"'a' is a ChainMap; make it a dict: dict\(...\)"),
+        (defaultdict(int, a=1), r"what state_dict\(\) returned is a defaultdict; make it a dict"),
+        ({"a": torch.ones(2).as_subclass(Noted)}, r"'a' is a Noted, which derives of torch's Tensor"),
+        (
+            {"a": Eighth(torch.zeros(2, dtype=torch.int8), torch.ones(1))},
+            "'a' is a Eighth, .* put in the plain tensors",
+        ),
+        ({"a": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, "'a' is a nested tensor"),
+        ({"a": torch.nested.nested_tensor([torch.ones(2)], layout=torch.jagged)}, "'a' is a NestedTensor"),
+        ({"a": torch.nn.UninitializedParameter()}, "'a' is a UninitializedParameter"),
         ({"a": np.longdouble(1)}, r"'a' is numpy's <f16"),
         ({"a": np.array(["x"])}, "'a' is numpy's <U1"),
         ({"a": np.zeros(2, ">f4")}, "'a' is numpy's >f4"),
