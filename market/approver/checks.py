@@ -7,8 +7,9 @@ from contracts import commitment
 from contracts.api.bodies import CheckpointOut, CheckpointRecord
 from contracts.job.early_stop import Stop
 from contracts.job.spec import JobSpec
+from contracts.job.state_kinds import check_state_form
 from contracts.orders import Domain
-from contracts.statefile import check_state_file, file_state_root
+from contracts.statefile import mapped_state
 from contracts.terms import Terms
 from contracts.types import from_hex, to_hex
 
@@ -61,10 +62,11 @@ def problem_with_stop(stop: Stop, before: Sequence[Mapping[str, float]], metrics
 def problem_with_state(path: Path, record: CheckpointRecord) -> str | None:
     """Why a checkpoint's file is not what its record commits to, or can't be loaded; None if nothing is wrong."""
     try:
-        root = to_hex(file_state_root(path))
+        tensors, metadata = mapped_state(path)
+        root = to_hex(commitment.state_root(tensors))
         if root != record.state_root:
             return f"the file's state root is {root}, not {record.state_root}"
-        check_state_file(path)
+        check_state_form(tensors, metadata)
     except ValueError as error:
         return str(error)
     return None
