@@ -2,6 +2,7 @@
 
 import re
 from html import unescape
+from typing import Any
 
 PAGE = 4_096  # characters of an answer that are looked at
 LINE = 200
@@ -12,6 +13,19 @@ def without_controls(text: str, keep: str = "\n\t") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def check_texts(value: Any, where: str) -> None:
+    """ValueError for a NUL in a text or a key of some JSON: not every database or program can keep it."""
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError(f"{where}: {value[:LINE]!r} has the character NUL (U+0000) in it")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            check_texts(key, f"a name in {where}")
+            check_texts(inner, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_texts(inner, where)
 
 
 def line_of_page(text: str) -> str:

@@ -28,6 +28,7 @@ from contracts.job.spec import (
     first_problem,
 )
 from contracts.job.yaml_text import parse_yaml
+from contracts.text import check_texts
 from contracts.types import to_hex
 
 AS_WRITTEN = ("name", "deadline", "max_price", "budget", "stake")  # no float may come between money and its text
@@ -171,11 +172,16 @@ def pack(job: JobFile, folder: Path) -> JobSpec:
         }
     )  # fmt: skip
     try:
-        return check_posted(JobSpec.model_validate({**fields, "files": refs}))
+        spec = check_posted(JobSpec.model_validate({**fields, "files": refs}))
     except ValidationError as error:
         raise first_problem(error, JobSpec.model_fields, "job") from error
     except ValueError as error:
         raise UserError(f"job: {error}", "Put what is large into a file of the job, which the recipe reads.") from error
+    try:
+        check_texts(spec.model_dump(mode="json"), "job")
+    except ValueError as error:
+        raise UserError(str(error), "Take it out of job.yaml, or put what needs it into a file of the job.") from error
+    return spec
 
 
 def read_job(path: Path) -> tuple[JobFile, JobSpec]:

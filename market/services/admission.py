@@ -2,11 +2,14 @@
 
 from typing import TypeVar
 
+from pydantic import BaseModel
+
 from contracts.amounts import format_amount
 from contracts.api.bodies import AskIn, BidIn, RuleSet
 from contracts.api.problems import Code, Problem
 from contracts.orders import NONCE_BITS, Ask, Bid, owner_of
 from contracts.terms import AccountWord
+from contracts.text import check_texts
 from contracts.types import ZERO_ADDRESS
 from market.runtime.context import Context
 from market.services.signatures import check_signed
@@ -28,6 +31,14 @@ def check_positive(order: Order, *fields: str) -> None:
         if getattr(order, field) == 0:
             name = type(order).model_fields[field].alias or field
             raise terms_invalid(f"{name} of the {kind_of(order)} is 0; it must be at least 1")
+
+
+def check_storable(value: BaseModel, where: str) -> None:
+    """Not among the bodies' own checks: those hold for what was stored before this was asked, too."""
+    try:
+        check_texts(value.model_dump(mode="json"), where)
+    except ValueError as error:
+        raise Problem(422, Code.VALIDATION_FAILED, str(error), "Send it without.") from error
 
 
 def check_market(context: Context, order: Order) -> None:

@@ -38,6 +38,7 @@ def admit_ask(context: Context, body: AskIn) -> tuple[AskOut, bool]:
 def _check(context: Context, body: AskIn) -> AskIn:
     """The body with its signature as the escrow takes it."""
     ask = body.ask
+    admission.check_storable(body.resources, "resources")
     admission.check_market(context, ask)
     admission.check_positive(ask, "price_per_hour", "units_per_hour", "max_stake", "max_active", "max_checkpoints")
     rules = admission.check_rules(context, ask).rules

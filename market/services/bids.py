@@ -41,6 +41,7 @@ def admit_bid(context: Context, body: BidIn) -> tuple[JobOut, bool]:
 def _check(context: Context, body: BidIn) -> BidIn:
     """The body with its signatures as the escrow takes them."""
     bid = body.bid
+    admission.check_storable(body.spec, "spec")
     admission.check_market(context, bid)
     admission.check_positive(bid, "checkpoints", "units", "max_price", "stake")
     rules = admission.check_rules(context, bid).rules

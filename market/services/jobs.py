@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import tuple_
 from sqlmodel import Session, col, select
@@ -25,7 +24,7 @@ from contracts.orders import Bid
 from contracts.terms import Phase
 from market.runtime.context import Context
 from market.services.leases import failures_by_job, lease_summaries, readable
-from market.store.early_stop import early_stop, read_stop, stops_of
+from market.store.early_stop import early_stop, read_stop
 from market.store.events import pages_of
 from market.store.leases import phase_of, state_now
 from market.store.models import WITHOUT_SPEC, BidRow, CheckpointRow, LeaseRow
@@ -102,10 +101,8 @@ def job_summaries(context: Context, session: Session, rows: Sequence[BidRow]) ->
     newest_keys = {job: _newest_key([by_lease[lease.id] for lease in found]) for job, found in leases.items()}
     checkpoints = _checkpoints(session, (*accepted_keys.values(), *newest_keys.values()))
 
-    stops = stops_of(session, [row.id for row in rows])
-
     def out(row: BidRow) -> JobSummary:
-        stopped = early_stop(session, read_stop(stops[row.id]), leases[row.id], now)
+        stopped = early_stop(session, read_stop(row.stop), leases[row.id], now)
         status, reason = job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped)
         summaries = [by_lease[lease.id] for lease in leases[row.id]]
         if status is JobStatus.PENDING and summaries and not summaries[-1].final:
@@ -176,17 +173,16 @@ def count_by_status(context: Context, session: Session) -> Counter[JobStatus]:
     for at in range(0, len(ids), COUNTED_AT_ONCE):
         some = ids[at : at + COUNTED_AT_ONCE]
         rows = session.exec(select(BidRow).options(*WITHOUT_SPEC).where(col(BidRow.id).in_(some))).all()
-        stops = stops_of(session, some)
         leases = leases_by_job(session, rows)
         pages = pages_of(session, {row.client for row in rows})
         for row in rows:
-            stopped = early_stop(session, _stop_of(context, row, stops), leases[row.id], now)
+            stopped = early_stop(session, _stop_of(context, row), leases[row.id], now)
             found[job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped)[0]] += 1
     return found
 
 
-def _stop_of(context: Context, row: BidRow, stops: dict[str, Any]) -> Stop | None:
-    return context.unreadable.one(row, lambda row: read_stop(stops[row.id]))
+def _stop_of(context: Context, row: BidRow) -> Stop | None:
+    return context.unreadable.one(row, lambda row: read_stop(row.stop))
 
 
 def leases_by_job(session: Session, rows: Sequence[BidRow]) -> dict[str, list[LeaseRow]]:

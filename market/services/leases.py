@@ -131,7 +131,6 @@ def listed_leases(context: Context, session: Session, rows: Sequence[LeaseRow]) 
     """Bodies of leases of jobs of this market, with what belongs to them. None for what can't be read."""
     named = col(BidRow.id).in_({row.bid for row in rows})
     jobs = {job.id: job for job in session.exec(select(BidRow).options(*WITHOUT_SPEC).where(named))}
-    sealed = dict(session.exec(select(BidRow.id, col(BidRow.spec)["sealed"]).where(named)).all())
     accepted = accepted_by_job(session, jobs, context.now())
     failures = failures_by_job(session, accepted)
     now = context.now()
@@ -143,7 +142,7 @@ def listed_leases(context: Context, session: Session, rows: Sequence[LeaseRow]) 
         return ListedLease(
             **dict(summaries[row.id]),
             job=job.id,
-            sealed=bool(sealed[job.id]),
+            sealed=job.sealed,
             bid=Bid.model_validate(job.bid),
             rules=context.rule_set(row.rules).rules,
             prev=row.prev,

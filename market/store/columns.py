@@ -10,7 +10,22 @@ from sqlalchemy.sql.base import ExecutableOption
 HASH = String(66)
 ADDRESS = String(42)
 TIP = String(42)
-MAYBE_JSON = JSON(none_as_null=True)
+
+
+class Document(JSON):
+    """JSON of parties, that no SQL looks into: PostgreSQL reads all of a document to find one key, and fails at an
+    escaped NUL anywhere in it. What a query asks for is a column of its own.
+    """
+
+    class Comparator(JSON.Comparator[Any]):
+        def _setup_getitem(self, index: Any) -> Any:
+            raise TypeError(f"no query looks into {self.expr} for {index!r}: give it a column of its own")
+
+    comparator_factory = Comparator
+
+
+DOCUMENT = Document()
+MAYBE_DOCUMENT = Document(none_as_null=True)
 
 
 class Amount(TypeDecorator[int]):

@@ -26,6 +26,7 @@ IDLE_SECONDS = 15  # PostgreSQL ends one that does nothing for so long: a paused
 CONNECT_SECONDS = 10
 POSTGRESQL = "postgresql+psycopg"
 OUTAGE = (OperationalError, InterfaceError, InternalError)  # of a database that is away, or cut us off
+_POSTGRESQL = {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"}  # whatever PGCLIENTENCODING says
 WRITERS = 0x67706D  # key of PostgreSQL's advisory lock of all writing sessions
 
 
@@ -41,7 +42,7 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
             self._reader: Engine = self.engine
         else:
-            self.engine = create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS})
+            self.engine = create_engine(parsed, pool_pre_ping=True, connect_args=_POSTGRESQL)
             event.listen(self.engine, "begin", _begin_postgresql)
             self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._writer: Engine = self.engine.execution_options(writes=True)
@@ -67,8 +68,10 @@ class Database:
     def upgrade(self) -> None:
         """Bring the tables to what the models are. Raises UserError if the database can't be used."""
         try:
-            with self._explained(), self.migrating() as config:
-                command.upgrade(config, "head")
+            with self._explained():
+                self._check_encoding()
+                with self.migrating() as config:
+                    command.upgrade(config, "head")
         except CommandError as error:
             raise UserError(
                 f"the tables of {self.engine.url} are not of this version of gpumarket: {error}",
@@ -78,11 +81,25 @@ class Database:
     def check(self) -> None:
         """Raises UserError if there is no market's database that can be read."""
         with self._explained():
+            self._check_encoding()
             if not self.exists or not inspect(self.engine).has_table("alembic_version"):
                 raise UserError(
                     f"there is no market's database at {self.engine.url}",
                     "give the market's home as GPUMARKET_HOME, or its database_url",
                 )
+
+    def _check_encoding(self) -> None:
+        """Names and reasons are in any script."""
+        if self.is_sqlite:
+            return
+        with self._reader.connect() as connection:
+            encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+        if encoding != "UTF8":
+            raise UserError(
+                f"the database {self.engine.url} keeps texts as {encoding}, which has not all characters",
+                "make one with: createdb --encoding=UTF8 --locale=C --template=template0 NAME; a market that has "
+                "a journal fills it with gpumarket market reindex",
+            )
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ from sqlmodel import Session, col, select
 
 from contracts.job.early_stop import Stop
 from market.store.leases import state_now
-from market.store.models import BidRow, CheckpointRow, LeaseRow
+from market.store.models import CheckpointRow, LeaseRow
 
 
 def early_stop(session: Session, stop: Stop | None, leases: Sequence[LeaseRow], now: int) -> str | None:
@@ -19,12 +19,6 @@ def early_stop(session: Session, stop: Stop | None, leases: Sequence[LeaseRow], 
     metrics = {row.n: row.record["metrics"] for row in rows if row.n <= reached[row.lease]}
     index = stop.reached([metrics.get(n, {}) for n in range(1, max(reached.values()) + 1)])
     return stop.sentence(index) if index else None
-
-
-def stops_of(session: Session, jobs: Sequence[str]) -> dict[str, Any]:
-    """What the specs of these Bids have as `stop`: the database looks into them, as they may be large."""
-    found = session.exec(select(BidRow.id, col(BidRow.spec)["stop"]).where(col(BidRow.id).in_(jobs)))
-    return dict(found.all())
 
 
 def read_stop(stored: Any) -> Stop | None:

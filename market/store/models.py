@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from market.store.columns import ADDRESS, HASH, MAYBE_JSON, TIP, Amount, UtcTime, now, without
+from market.store.columns import ADDRESS, DOCUMENT, HASH, MAYBE_DOCUMENT, TIP, Amount, UtcTime, now, without
 
 # ------------------------------------------------------------------ orders
 
@@ -24,15 +24,17 @@ class AskRow(SQLModel, table=True):
     id: str = Field(primary_key=True, sa_type=HASH)  # EIP-712 digest
     provider: str = Field(index=True, sa_type=ADDRESS)
     rules: str = Field(index=True, sa_type=HASH)
-    ask: dict[str, Any] = Field(sa_type=JSON)  # the Ask in its JSON form
+    ask: dict[str, Any] = Field(sa_type=DOCUMENT)  # the Ask in its JSON form
     signature: str = Field(sa_type=Text)
-    resources: dict[str, Any] = Field(sa_type=JSON)
+    resources: dict[str, Any] = Field(sa_type=DOCUMENT)
     page: int = Field(sa_type=BigInteger)
     valid_from: int = Field(sa_type=BigInteger)
     valid_until: int = Field(sa_type=BigInteger, index=True)
     received: datetime = Field(default_factory=now, sa_type=UtcTime)
     received_block: int = Field(default=0, sa_type=BigInteger)  # the newest that was followed then
-    receipt: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_JSON)  # ReceiptOut; None: older than receipts
+    receipt: dict[str, Any] | None = Field(
+        default=None, sa_type=MAYBE_DOCUMENT
+    )  # ReceiptOut; None: older than receipts
 
 
 class BidRow(SQLModel, table=True):
@@ -49,15 +51,19 @@ class BidRow(SQLModel, table=True):
     approver: str = Field(index=True, sa_type=ADDRESS)  # the client, if the Bid names none
     rules: str = Field(index=True, sa_type=HASH)
     name: str = Field(sa_type=String(100))
-    bid: dict[str, Any] = Field(sa_type=JSON)  # the Bid in its JSON form
+    bid: dict[str, Any] = Field(sa_type=DOCUMENT)  # the Bid in its JSON form
     signature: str = Field(sa_type=Text)
-    spec: dict[str, Any] = Field(sa_type=JSON)
-    sealed_files: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)  # of a sealed job: FileRef by plaintext
+    spec: dict[str, Any] = Field(sa_type=DOCUMENT)
+    # Of Bid and spec what queries ask for.
+    job: str = Field(index=True, sa_type=HASH)
+    sealed: bool = False
+    stop: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_DOCUMENT)
+    sealed_files: dict[str, Any] = Field(default_factory=dict, sa_type=DOCUMENT)  # if sealed: FileRef by plaintext
     page: int = Field(sa_type=BigInteger)
     bit: int
     valid_until: int = Field(sa_type=BigInteger, index=True)  # the Bid's, or the job's deadline if that is sooner
     received: datetime = Field(default_factory=now, sa_type=UtcTime)
-    receipt: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_JSON)  # as an AskRow's
+    receipt: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_DOCUMENT)  # as an AskRow's
     failed: bool = Field(default=False, index=True)  # the market matches it no more
     reason: str = Field(default="", sa_type=Text)  # why it failed
     wait_reason: str = Field(default="", sa_type=Text)  # why the last clearing left it out
@@ -74,7 +80,7 @@ class RuleSetRow(SQLModel, table=True):
 
     hash: str = Field(primary_key=True, sa_type=HASH)
     name: str = Field(sa_type=String(100))
-    rules: dict[str, Any] = Field(sa_type=JSON)
+    rules: dict[str, Any] = Field(sa_type=DOCUMENT)
 
 
 # ------------------------------------------------------------------ the chain
@@ -106,7 +112,7 @@ class ChainEvent(SQLModel, table=True):
     lease: str | None = Field(default=None, index=True, sa_type=HASH)
     account: str | None = Field(default=None, index=True, sa_type=ADDRESS)  # of balance and page events
     continues: str | None = Field(default=None, index=True, sa_type=HASH)  # of Opened: the lease before
-    data: dict[str, Any] = Field(sa_type=JSON)
+    data: dict[str, Any] = Field(sa_type=JSON)  # numbers and hashes; no text that a database could stumble over
 
 
 class LeaseRow(SQLModel, table=True):
@@ -163,7 +169,7 @@ class CheckpointRow(SQLModel, table=True):
     n: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     bid: str = Field(index=True, sa_type=HASH)
     provider: str = Field(index=True, sa_type=ADDRESS)
-    record: dict[str, Any] = Field(sa_type=JSON)  # CheckpointRecord
+    record: dict[str, Any] = Field(sa_type=DOCUMENT)  # CheckpointRecord
     blob: str = Field(index=True, sa_type=HASH)  # with the state
     signature: str = Field(sa_type=Text)  # of the Claim
     tip: str = Field(index=True, sa_type=TIP)
@@ -187,7 +193,7 @@ class ReplacedClaimRow(SQLModel, table=True):
     before: str = Field(sa_type=TIP)  # the tip of checkpoint n - 1; empty: that is no checkpoint of this lease
     bid: str = Field(sa_type=HASH)
     provider: str = Field(sa_type=ADDRESS)
-    record: dict[str, Any] = Field(sa_type=JSON)
+    record: dict[str, Any] = Field(sa_type=DOCUMENT)
     blob: str = Field(sa_type=HASH)
     signature: str = Field(sa_type=Text)
     received: datetime = Field(sa_type=UtcTime)
@@ -282,7 +288,7 @@ class EpochRow(SQLModel, table=True):
     number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     status: str = Field(default="begun", sa_type=String(9))  # begun, announced, cleared, abandoned
     started: datetime = Field(default_factory=now, sa_type=UtcTime)
-    header: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_JSON)  # EpochHeader
+    header: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_DOCUMENT)  # EpochHeader
     order_root: str = Field(default="", sa_type=HASH)  # empty: not announced yet
     published_tx: str | None = Field(default=None, sa_type=HASH)  # that published the order root
     seed_block: int | None = Field(default=None, sa_type=BigInteger)
@@ -312,7 +318,7 @@ class PriceRow(SQLModel, table=True):
     number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})  # of the class in this epoch
     rules: str = Field(sa_type=HASH)
     size: int
-    trade_class: dict[str, Any] = Field(sa_type=JSON)  # TradeClassOut
+    trade_class: dict[str, Any] = Field(sa_type=DOCUMENT)  # TradeClassOut
     price: int = Field(sa_type=BigInteger)  # ticks an hour
 
 

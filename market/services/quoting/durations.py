@@ -42,7 +42,7 @@ def expected_duration(
 def recorded_seconds(session: Session, body: QuoteIn) -> dict[str, float]:
     """By provider, what checkpoints of the client's same job took there, and those of the job that it goes on from."""
     mine = select(CheckpointRow).join(BidRow, col(BidRow.id) == col(CheckpointRow.bid))
-    same = col(BidRow.bid)["job"].as_string() == to_hex(body.spec.job_hash())
+    same = col(BidRow.job) == to_hex(body.spec.job_hash())
     if body.start_tip != ZERO_TIP:
         before = select(CheckpointRow.bid).where(CheckpointRow.tip == body.start_tip)
         same = or_(same, col(BidRow.id).in_(before))

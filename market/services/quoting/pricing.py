@@ -17,6 +17,7 @@ from market.matching.classes import lowest_limit, obstacle
 from market.matching.inputs import job_offer, tick
 from market.matching.preview import rehearse
 from market.runtime.context import Context
+from market.services import admission
 from market.services.quoting.durations import Duration, expected_duration, recorded_seconds
 
 ROOM = (5, 4)  # of a usual limit: prices move while a job waits
@@ -74,6 +75,7 @@ class Pricing:
 def pricing(offers: Offers, body: QuoteIn) -> Pricing:
     """Raises Problem. Where no limit is given and nothing fits, the limit is 0."""
     context, rules = offers.context, rules_named(offers.context, body.rules)
+    admission.check_storable(body.spec, "spec")
     if body.units == 0:
         raise invalid("units: 0 work units per checkpoint; measure them with `gpumarket recipe measure`")
     seen, spec = offers.look(), body.spec

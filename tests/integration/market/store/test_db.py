@@ -10,7 +10,7 @@ from sqlmodel import col, func, select
 
 from contracts.errors import UserError
 from market.store.db import OUTAGE, Database
-from market.store.models import EpochRow, MatchRow
+from market.store.models import BidRow, EpochRow, MatchRow
 from tests.support.postgres import GUEST, Cluster
 
 HASH = "0x" + "11" * 32
@@ -147,3 +147,19 @@ def test_nobody_answers() -> None:
     said = refusal("postgresql://market:sesame@127.0.0.1:1/market")
     assert "can't use the database postgresql+psycopg://market:***@127.0.0.1:1/market" in said
     assert "sesame" not in said
+
+
+def test_a_database_that_has_not_all_characters(postgresql: Cluster) -> None:
+    for encoding in ("LATIN1", "SQL_ASCII"):
+        postgresql.run(f"CREATE DATABASE old ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+        with postgresql.database("old") as url:
+            said = refusal(url)
+            assert f"keeps texts as {encoding}, which has not all characters" in said
+            assert "--encoding=UTF8" in said
+        postgresql.run("DROP DATABASE old")
+
+
+def test_no_query_looks_into_a_document(db: Database) -> None:
+    """PostgreSQL fails at `\\u0000` anywhere in it."""
+    with pytest.raises(TypeError, match="give it a column of its own"):
+        col(BidRow.spec)["sealed"]

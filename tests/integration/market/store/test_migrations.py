@@ -8,11 +8,12 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlmodel import SQLModel
+from sqlmodel import SQLModel, col, select
 
 from contracts.errors import UserError
 from market.store.columns import Amount, UtcTime
 from market.store.db import Database
+from market.store.models import BidRow
 
 HASH = "0x" + "11" * 32
 
@@ -78,3 +79,31 @@ def test_tables_of_a_newer_version(db: Database) -> None:
     with pytest.raises(UserError, match="are not of this version of gpumarket") as caught:
         db.upgrade()
     assert caught.value.hint is not None
+
+
+def test_what_queries_ask_of_old_bids(db: Database) -> None:
+    """Of specs that PostgreSQL can't look into, and of more rows than are read at once."""
+    stop = {"metric": "a\0b", "patience": 2, "min_delta": 0.0, "mode": "min"}
+    specs: list[dict[str, Any]] = [
+        {"config": {"text": "a\0b"}},
+        {"config": {"a\0b": 1}, "sealed": True},
+        {"stop": stop},
+        *[{}] * 500,
+    ]
+    db.downgrade("0011")
+    bids = sa.Table("bid", sa.MetaData(), autoload_with=db.engine)
+    rows = [
+        {c.name: value_for(c) for c in bids.columns}
+        | {"id": f"0x{number:064x}", "bit": number, "bid": {"job": f"0x{number + 1:064x}"}, "spec": spec}
+        for number, spec in enumerate(specs)
+    ]
+    with db.session() as session:
+        session.connection().execute(
+            bids.insert(), [row | {"received": datetime(2026, 1, 2, tzinfo=UTC)} for row in rows]
+        )
+    db.upgrade()
+    with db.reading() as session:
+        found = session.exec(select(BidRow).order_by(col(BidRow.id))).all()
+    assert [row.job for row in found] == [f"0x{number + 1:064x}" for number in range(len(specs))]
+    assert [row.sealed for row in found] == [bool(spec.get("sealed")) for spec in specs]
+    assert [row.stop for row in found] == [spec.get("stop") for spec in specs]

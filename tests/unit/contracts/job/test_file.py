@@ -73,6 +73,10 @@ def test_addresses_that_are_none(url: str) -> None:
         ("files: [recipe.py]\nstop: {metric: loss, patience: 0}", "stop.patience"),
         ("files: [recipe.py]\nstop: {metric: loss, patience: 1, mode: up}", "stop.mode"),
         ('files: {recipe.py: {url: "https://a.org/r"}}', "sha256' is missing"),
+        (
+            'files: [recipe.py]\nconfig: {text: "a\\0b"}',
+            "job.config.text: 'a\\x00b' has the character NUL (U+0000) in it",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:

@@ -7,17 +7,22 @@ from typing import Any
 
 import pytest
 
+from contracts.api.offers import OffersIn
 from contracts.api.problems import Code
+from contracts.api.quotes import QuoteIn
 from contracts.chain.events import PageRaised, Place
 from contracts.types import ZERO_ADDRESS, ZERO_HASH
 from market.store.events import Head, event_row
 from market.store.models import AskRow, BidRow
 from tests.support.market_parts import (
+    CPU,
     FOREVER,
     RECIPE,
     file_ref,
     forged,
+    make_ask,
     make_spec,
+    signed_ask,
 )
 from tests.support.offline_market import DOMAIN, RULES, World
 
@@ -299,3 +304,35 @@ def test_the_number_of_asks(world: World) -> None:
     world.api.post_ask(bodies[2])  # the first has expired
     world.set_account(world.provider.address, free=100_000_000, page=1)
     world.api.post_ask(world.ask(page=1))  # the page has cancelled all others
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"config": {"text": "a\0b"}}, "spec.config.text: 'a\\x00b'"),
+        ({"config": {"a\0b": 1}}, "a name in spec.config: 'a\\x00b'"),
+        ({"resources": {"devices": ["\0"]}}, "spec.resources.devices: '\\x00'"),
+        ({"resources": {"regions": ["\0"]}}, "spec.resources.regions: '\\x00'"),
+        ({"stop": {"metric": "\0", "patience": 1}}, "spec.stop.metric: '\\x00'"),
+    ],
+)
+def test_a_job_with_a_nul_in_a_text(world: World, change: dict[str, Any], place: str) -> None:
+    spec = make_spec(**change)
+    quote = QuoteIn(client=world.client.address, spec=spec, units=1)
+    for call in (
+        lambda: world.api.post_bid(world.bid(spec=spec)),
+        lambda: world.api.quote(quote),
+        lambda: list(world.api.offers(OffersIn(job=quote))),
+    ):
+        problem = world.refuses(call, 422, Code.VALIDATION_FAILED)
+        assert problem.message == f"{place} has the character NUL (U+0000) in it"
+
+
+@pytest.mark.parametrize("field", ["device", "region"])
+def test_an_ask_with_a_nul_in_a_text(world: World, field: str) -> None:
+    resources = CPU.model_copy(update={field: "a\0b"})
+    body = signed_ask(
+        make_ask(world.provider, world.context.matcher, RULES, resources), DOMAIN, world.provider, resources
+    )
+    problem = world.refuses(lambda: world.api.post_ask(body), 422, Code.VALIDATION_FAILED)
+    assert f"resources.{field}" in problem.message
