@@ -3,8 +3,8 @@
 A name that has been here keeps its meaning as long as API_VERSION is the same.
 """
 
+from worker.training.optimizers import load_optimizer_state, optimizer_state
 from worker.training.recipe import Recipe
-from worker.training.state import load_optimizer_state, optimizer_state
 
 __all__ = ["API_VERSION", "Recipe", "load_optimizer_state", "optimizer_state"]
 

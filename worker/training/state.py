@@ -3,7 +3,7 @@
 A state may nest: {"model": model.state_dict(), "optimizer": optimizer_state(optimizer, model)} becomes
 tensors named `model/<parameter>` and `optimizer/state/<parameter>/exp_avg`. Integers and booleans become
 I64 and BOOL tensors of no dimension, floats F64; what they were is kept beside them (contracts/job/state_kinds.py).
-Recipes use optimizer_state and load_optimizer_state.
+An optimizer's: worker/training/optimizers.py.
 """
 
 import contextlib
@@ -223,88 +223,6 @@ def _leaf(tensor: Tensor, kind: Kind, flat: Mapping[str, Tensor]) -> Any:
             raise ValueError(f"{kind[1:100]!r} is no such tensor")
         return twin
     return restored(kind, tensor) if kind else tensor
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict[str, Any]:
-    """The optimizer's state by parameter name, and the numbers of its groups (learning rate, betas, ...).
-
-    What is neither a tensor nor a number (`foreach=None`) is the constructor's to set, and left out.
-    """
-    names = _parameter_names(optimizer, model)
-    saved = optimizer.state_dict()
-    state = {names[index]: entry for index, entry in saved["state"].items() if index in names}
-    groups = {str(number): _group_numbers(group) for number, group in enumerate(saved["param_groups"])}
-    whole = {"state": {name: state[name] for name in _in_order(state) if state[name]}, "groups": groups}
-    others = {key: value for key, value in saved["state"].items() if key not in names}
-    return whole | {"others": others} if others else whole
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module, state: Mapping[str, Any]) -> None:
-    """Puts into `optimizer` what optimizer_state returned for another of its kind and parameters.
-
-    Tensors keep the dtype that they were saved with, and numbers their kind. They are copied. Raises KeyError for a
-    state of other parameters or groups.
-    """
-    indices = {name: index for index, name in _parameter_names(optimizer, model).items()}
-    groups = optimizer.state_dict()["param_groups"]
-    for number, group in enumerate(groups):
-        saved = state["groups"][str(number)]
-        group.update({key: _like(group[key], value) for key, value in saved.items()})
-    entries = {indices[name]: dict(entry) for name, entry in state.get("state", {}).items()}
-    optimizer.load_state_dict({"state": entries | dict(state.get("others", {})), "param_groups": groups})
-    # torch has cast what belongs to a parameter to the parameter's dtype: moments in float32 beside bfloat16 weights.
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, entry in entries.items():
-        loaded = optimizer.state[parameters[index]]
-        loaded.update({key: _as_saved(loaded[key], value) for key, value in entry.items() if key in loaded})
-
-
-def _as_saved(loaded: Any, saved: Any) -> Any:
-    """What was saved, itself or a copy, on the device where torch has put it."""
-    match saved:
-        case Tensor() if isinstance(loaded, Tensor):
-            fits = loaded.dtype == saved.dtype and loaded.data_ptr() != saved.data_ptr()
-            return loaded if fits else saved.detach().to(loaded.device, copy=True)
-        case Mapping() if isinstance(loaded, Mapping):
-            return {key: _as_saved(loaded.get(key), part) for key, part in saved.items()}
-        case list() | tuple() if isinstance(loaded, list | tuple) and len(loaded) == len(saved):
-            return type(saved)([_as_saved(*pair) for pair in zip(loaded, saved, strict=True)])
-    return loaded if isinstance(loaded, Tensor) else saved  # some optimizers make tensors of their numbers
-
-
-def _parameter_names(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict[int, str]:
-    """Index in the optimizer's state_dict -> the parameter's name in the model."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    unknown = sum(id(parameter) not in names for parameter in parameters)
-    if unknown:
-        raise Failure(
-            "state",
-            f"the optimizer has {unknown} parameters that are not the model's",
-            "give gpumarket.recipe the module that holds all the parameters of this optimizer",
-        )
-    return {index: names[id(parameter)] for index, parameter in enumerate(parameters)}
-
-
-def _group_numbers(group: Mapping[str, Any]) -> dict[str, Any]:
-    numbers: dict[str, Any] = {}
-    for key, value in group.items():
-        if isinstance(value, bool | int | float | np.generic | Tensor):
-            numbers[key] = value
-        elif key != "params" and isinstance(value, tuple | list):
-            numbers[key] = _group_numbers({str(place): part for place, part in enumerate(value)})
-    return numbers
-
-
-def _like(current: Any, saved: Any) -> Any:
-    """A saved number, or tuple of numbers, for where the optimizer holds `current`."""
-    if isinstance(current, tuple | list):
-        parts = (_like(part, saved[str(i)]) if str(i) in saved else part for i, part in enumerate(current))
-        return type(current)(parts)
-    if isinstance(current, Tensor):
-        return saved.clone() if isinstance(saved, Tensor) else torch.tensor(saved).to(current)
-    # Checkpoints from before kinds were kept have tensors for all numbers.
-    return type(current)(saved.item()) if isinstance(saved, Tensor) else saved
 
 
 def write_checkpoint(path: Path, flat: Mapping[str, Tensor]) -> None:

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import nn
 
-from worker.training.state import load_optimizer_state, optimizer_state
+from worker.training.optimizers import load_optimizer_state, optimizer_state
 
 
 class Judged:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from worker.training.state import load_optimizer_state, optimizer_state
+from worker.training.optimizers import load_optimizer_state, optimizer_state
 
 
 class Toy:

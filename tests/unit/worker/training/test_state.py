@@ -10,17 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from contracts import commitment
-from tests.support.recipes.resuming import CountingAdam
 from worker.training.failures import Failure
 from worker.training.state import (
     check_state,
     difference,
     flatten,
-    load_optimizer_state,
-    optimizer_state,
     read_checkpoint,
     unflatten,
     write_checkpoint,
@@ -126,121 +122,6 @@ def test_nested_state_gets_flat_ordered_names_and_comes_back() -> None:
 def test_what_has_no_name_or_no_bytes_is_refused(state: dict[Any, Any], message: str) -> None:
     with pytest.raises(Failure, match=message):
         flatten(state)
-
-
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
-
-
-def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
-    torch.manual_seed(1)
-    for _ in range(steps):
-        loss = module(torch.randn(8, 4)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-
-OPTIMIZERS = {
-    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, betas=(0.8, 0.9)),
-    "amsgrad": lambda p: torch.optim.Adam(p, lr=torch.tensor(0.01), amsgrad=True),
-    "SGD": lambda p: torch.optim.SGD(p, lr=0.1),
-    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
-    "Adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01),
-    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01, centered=True),
-    "IntStep": lambda p: CountingAdam(p, {"lr": 1e-3}),
-    "numpy's rate": lambda p: torch.optim.SGD(p, lr=np.float32(0.1), momentum=0.9),
-}
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimizer_goes_on_from_its_saved_state(name: str, tmp_path: Path) -> None:
-    one = model()
-    optimizer = OPTIMIZERS[name](one.parameters())
-    train(one, optimizer, 3)
-    optimizer.param_groups[0]["lr"] *= 0.5
-    path = tmp_path / "state.safetensors"
-    write_checkpoint(path, flatten({"model": one.state_dict(), "optimizer": optimizer_state(optimizer, one)}))
-
-    two = model()
-    other = OPTIMIZERS[name](two.parameters())
-    saved = unflatten(read_checkpoint(path))
-    two.load_state_dict(saved["model"])
-    load_optimizer_state(other, two, saved["optimizer"])
-    train(one, optimizer, 3)
-    train(two, other, 3)
-    assert difference(flatten(one.state_dict()), flatten(two.state_dict())) is None
-    assert difference(flatten(optimizer_state(optimizer, one)), flatten(optimizer_state(other, two))) is None
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimizer_goes_on_from_another_ones_state(name: str) -> None:
-    """Which comes through no file, and is not shared: both go on."""
-    one, two = model(), model()
-    optimizer, other = (OPTIMIZERS[name](module.parameters()) for module in (one, two))
-    train(one, optimizer, 3)
-    two.load_state_dict(one.state_dict())
-    load_optimizer_state(other, two, optimizer_state(optimizer, one))
-    train(one, optimizer, 3)
-    train(two, other, 3)
-    assert difference(flatten(one.state_dict()), flatten(two.state_dict())) is None
-    assert difference(flatten(optimizer_state(optimizer, one)), flatten(optimizer_state(other, two))) is None
-
-
-def test_lbfgs_goes_on_from_its_lists(tmp_path: Path) -> None:
-    path = tmp_path / "state.safetensors"
-    inputs = torch.linspace(-1, 1, 32).reshape(8, 4)
-
-    def steps(module: nn.Module, optimizer: Any) -> None:
-        def closure() -> torch.Tensor:
-            optimizer.zero_grad()
-            loss = (module(inputs) - 1).square().mean()
-            loss.backward()
-            return loss
-
-        for _ in range(3):
-            optimizer.step(closure)
-
-    one, two = model(), model()
-    optimizer, other = (torch.optim.LBFGS(module.parameters(), lr=0.1, max_iter=3) for module in (one, two))
-    steps(one, optimizer)
-    write_checkpoint(path, flatten({"model": one.state_dict(), "optimizer": optimizer_state(optimizer, one)}))
-    saved = unflatten(read_checkpoint(path))
-    two.load_state_dict(saved["model"])
-    load_optimizer_state(other, two, saved["optimizer"])
-    steps(one, optimizer)
-    steps(two, other)
-    assert difference(flatten(one.state_dict()), flatten(two.state_dict())) is None
-
-
-def test_numbers_of_checkpoints_from_before_kinds_are_made_of_tensors(tmp_path: Path) -> None:
-    one, two = model(), model()
-    optimizer, other = (torch.optim.AdamW(module.parameters(), lr=0.01, betas=(0.8, 0.9)) for module in (one, two))
-    train(one, optimizer, 3)
-    path = tmp_path / "state.safetensors"
-    write_checkpoint(path, dict(flatten(optimizer_state(optimizer, one))))  # a plain dict has no kinds
-    saved = unflatten(read_checkpoint(path))
-    assert isinstance(saved["groups"]["0"]["lr"], torch.Tensor)
-    two.load_state_dict(one.state_dict())
-    load_optimizer_state(other, two, saved)
-    assert other.param_groups[0]["betas"] == (0.8, 0.9) and type(other.param_groups[0]["lr"]) is float
-    train(one, optimizer, 3)
-    train(two, other, 3)
-    assert difference(flatten(one.state_dict()), flatten(two.state_dict())) is None
-
-
-def test_optimizer_state_is_named_by_parameter() -> None:
-    one = model()
-    optimizer = torch.optim.AdamW(one.parameters())
-    train(one, optimizer, 1)
-    names = flatten(optimizer_state(optimizer, one))
-    assert "state/0.weight/exp_avg" in names and "groups/0/betas/1" in names
-
-
-def test_an_optimizer_over_other_parameters_is_refused() -> None:
-    with pytest.raises(Failure, match="4 parameters that are not the model's"):
-        optimizer_state(torch.optim.SGD(model().parameters()), model())
 
 
 def test_tied_weights_can_be_saved(tmp_path: Path) -> None:
