@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from eth_abi.abi import decode as abi_decode
+from eth_abi.exceptions import DecodingError
 from eth_account.messages import encode_typed_data
 from eth_account.signers.local import LocalAccount
 from eth_typing import BlockNumber
@@ -117,7 +118,11 @@ class Chain:
             data = self.escrow.encode_abi("account", args=[address])
             calls.append(("eth_call", [{"to": self.escrow.address, "data": data}, at]))
         kinds = ["uint256"] * len(AccountWord._fields)
-        return [AccountWord(*abi_decode(kinds, from_hex(word))) for word in sure(ask(self.w3, calls))]
+        words = sure(ask(self.w3, calls))
+        try:
+            return [AccountWord(*abi_decode(kinds, from_hex(word))) for word in words]
+        except DecodingError as error:  # as web3 tells of single calls
+            raise BadFunctionCallOutput(f"there is no account of the escrow in {str(words)[:200]}") from error
 
     def state(self, lease: str, block: BlockIdentifier = "latest") -> StateWord:
         """The stored state, as it is before the next call's sync. All zero: no such lease, or it is over."""

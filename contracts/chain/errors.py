@@ -15,7 +15,14 @@ from eth_abi.exceptions import DecodingError
 from eth_utils.abi import collapse_if_tuple
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
-from web3.exceptions import ContractLogicError, Web3Exception, Web3RPCError
+from web3.exceptions import (
+    BadFunctionCallOutput,
+    BlockNotFound,
+    ContractLogicError,
+    TransactionNotFound,
+    Web3Exception,
+    Web3RPCError,
+)
 
 from contracts.chain import artifacts
 from contracts.chain.node import NodeTrouble
@@ -207,7 +214,7 @@ def decode_revert(data: bytes | str) -> EscrowError | None:
     name, types, names = known
     try:
         values = abi_decode(types, raw[4:])
-    except DecodingError:
+    except (DecodingError, ValueError):  # the latter of a text that is not UTF-8
         return None
     return EscrowError(name, {key: _plain(*pair) for key, *pair in zip(names, values, types, strict=True)})
 
@@ -243,6 +250,9 @@ def explain_node(error: Exception) -> UserError | None:
     if isinstance(error, Web3RPCError):
         said = (str(error.message or error).splitlines() or ["nothing"])[0][:200]
         return UserError(f"the Ethereum node refused: {said}", "--debug before the command shows where")
+    if isinstance(error, BlockNotFound | TransactionNotFound | BadFunctionCallOutput):
+        said = (str(error).splitlines() or ["nothing"])[0][:200]
+        return UserError(f"the Ethereum node does not know what it should: {said}", "is it in sync? Try again later")
     return None
 
 

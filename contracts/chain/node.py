@@ -11,14 +11,16 @@ from typing import Any, cast
 import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import get_netrc_auth, select_proxy
+from urllib3.exceptions import ReadTimeoutError
 from web3 import HTTPProvider, Web3
 from web3.exceptions import Web3RPCError
 from web3.types import RPCEndpoint, RPCResponse
 
+from contracts.chain.answers import OddAnswer, checked_answer, checked_error, is_refusal, shown
 from contracts.chain.hurry import SECONDS, Gate, current_gate
 from contracts.proxies import plain_address, proxy_of
-from contracts.strict_json import write_json
-from contracts.text import clipped_line, line_of_page
+from contracts.strict_json import read_json, write_json
+from contracts.text import line_of_page
 
 CONNECTIONS = 64  # kept open at most; more than a market has threads
 TIMEOUT = 30.0  # seconds, for one answer
@@ -93,6 +95,8 @@ class Portion:
 class NodeProvider(HTTPProvider):
     """The provider of each Web3 of ours. Raises NodeTrouble for what is no answer. Threads share it."""
 
+    global_ccip_read_enabled = False  # else a stranger's contract could name a URL that web3 then fetches
+
     def __init__(self, url: str) -> None:
         session = node_session(url)
         super().__init__(url, session=session, exception_retry_configuration=None)
@@ -103,10 +107,8 @@ class NodeProvider(HTTPProvider):
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         # Logs are asked for in ranges: a smaller one may be had sooner than this one again.
-        answer = self._answer(self.encode_rpc_request(method, params), patient=method != "eth_getLogs")
-        if not isinstance(answer, dict):
-            raise self._refusal(200, f"not one question but several: {_words(answer)}")
-        return answer
+        data = self.encode_rpc_request(method, params)
+        return self._checked(self._answer(data, patient=method != "eth_getLogs"), read_json(data)["id"], method, params)
 
     def ask(self, questions: Sequence[Question]) -> list[RPCResponse]:
         """The answers to several questions, in order: in batches, one by one where the node takes no batch."""
@@ -130,20 +132,30 @@ class NodeProvider(HTTPProvider):
             {"jsonrpc": "2.0", "id": number, "method": method, "params": parameters}
             for number, (method, parameters) in enumerate(questions)
         ]
-        answers: Any = self._answer(write_json(body).encode(), patient=False)
-        known = {one.get("id"): one for one in answers if isinstance(one, dict)} if isinstance(answers, list) else {}
-        if not all(number in known for number in range(len(questions))):
+        answers = self._answer(write_json(body).encode(), patient=False)
+        listed = [one for one in answers if isinstance(one, dict)] if isinstance(answers, list) else []
+        known = {str(one.get("id")): one for one in listed}
+        if not all(str(number) in known for number in range(len(questions))):
             raise self._refusal(200, f"no batch of {len(questions)} questions: {_words(answers)}")
-        found = [cast(RPCResponse, known[number]) for number in range(len(questions))]
+        found = [known[str(number)] for number in range(len(questions))]
         for one in found:
             if _is_too_often(one):
                 raise self._refusal(429, _words(one))
-        return found
+        return [self._checked(one, number, *questions[number]) for number, one in enumerate(found)]
+
+    def _checked(self, said: Any, id: Any, method: str, parameters: Any) -> RPCResponse:
+        try:
+            return checked_answer(said, id, method, parameters)
+        except OddAnswer as error:
+            raise self._refusal(200, str(error)) from error
 
     # ------------------------------------------------------------- one request
 
-    def _answer(self, data: bytes, patient: bool) -> RPCResponse:
-        """Asks again while the node wants that. Who is not patient waits once, and only if it says for how long."""
+    def _answer(self, data: bytes, patient: bool) -> Any:
+        """The JSON of an answer. Asks again while the node wants that.
+
+        Who is not patient waits once, and only if it says for how long.
+        """
         if (gate := current_gate()) is not None:
             return self._through(gate, data)
         gives_up = time.monotonic() + PATIENCE
@@ -160,7 +172,7 @@ class NodeProvider(HTTPProvider):
             time.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _through(self, gate: Gate, data: bytes) -> RPCResponse:
+    def _through(self, gate: Gate, data: bytes) -> Any:
         if why := gate.enter():
             raise NodeSilent(f"the Ethereum node at {self.place} is not asked: {why}", "try again in a moment")
         answered = False
@@ -174,23 +186,21 @@ class NodeProvider(HTTPProvider):
         finally:
             gate.leave(answered)
 
-    def _once(self, data: bytes, timeout: float = TIMEOUT) -> RPCResponse:
+    def _once(self, data: bytes, timeout: float = TIMEOUT) -> Any:
         headers = {"content-type": "application/json"}
         try:
             response = self._session.post(self._url, data=data, headers=headers, timeout=timeout)
-        except (requests.ReadTimeout, requests.exceptions.ChunkedEncodingError) as error:
-            slow = isinstance(error, requests.ReadTimeout)
-            why = f"took longer than {timeout:g} s" if slow else "broke off in the middle of an answer"
+        except (requests.RequestException, ValueError) as error:
+            if (why := _why_not_whole(error, timeout)) is None:
+                raise self._silence(error) from error
             raise NodeRefused(
                 f"the Ethereum node at {self.place} {why}{self._by_way_of()}",
                 self._around("look whether it is well, and in sync"),
                 None,
             ) from error
-        except (requests.RequestException, ValueError) as error:
-            raise self._silence(error) from error
         try:
             said: Any = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             said = None
         status = response.status_code
         if status >= 400 and not _is_answer(status, said):
@@ -201,9 +211,10 @@ class NodeProvider(HTTPProvider):
             raise self._refusal(status, f"something that is not JSON-RPC{_colon(_words(None, response.text))}")
         if _is_too_often(said):
             raise self._refusal(429, _words(said), _after(response))
-        if status >= 400 and isinstance(said, dict) and isinstance(said["error"], dict):
-            said["error"]["message"] = f"{said['error'].get('message', '')} (HTTP status {status})"
-        return cast(RPCResponse, said)
+        if status >= 400 and isinstance(said, dict):  # an answer, and an error
+            refusal = checked_error(said["error"])
+            said["error"] = refusal | {"message": f"(HTTP status {status}) {refusal['message']}"}
+        return said
 
     # ------------------------------------------------------------- sentences
 
@@ -266,17 +277,16 @@ def node_session(url: str) -> requests.Session:
     return session
 
 
-def _result(answer: Any) -> Any:
-    error = answer.get("error")
-    if error is None:
-        return answer.get("result")
-    return Web3RPCError(str(error.get("message", error)) if isinstance(error, dict) else str(error), answer)
+def _result(answer: RPCResponse) -> Any:
+    return Web3RPCError(answer["error"]["message"], answer) if "error" in answer else answer["result"]
 
 
 def _is_answer(status: int, said: Any) -> bool:
     """Whether a node that gives an HTTP status to each error has answered the question all the same."""
-    if not isinstance(said, dict) or not said.get("error") or status in _NO_ANSWERS:
+    if not isinstance(said, dict) or not is_refusal(said) or status in _NO_ANSWERS:
         return False
+    if "jsonrpc" not in said and not (isinstance(said["error"], dict) and isinstance(said["error"].get("code"), int)):
+        return False  # what stands before nodes says its errors in JSON, too
     return status < 500 or _is_revert(said["error"])
 
 
@@ -294,7 +304,7 @@ def _words(said: Any, text: str = "") -> str:
     error = said.get("error") or said.get("message") if isinstance(said, dict) else None
     if isinstance(error, dict):
         error = error.get("message") or error
-    return clipped_line(str(error or "")) or line_of_page(text) or clipped_line("" if said is None else str(said))
+    return (shown(error) if error else "") or line_of_page(text) or ("" if said is None else shown(said))
 
 
 def _colon(words: str) -> str:
@@ -317,6 +327,19 @@ def _after(response: requests.Response) -> float | None:
         return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
     except ValueError:
         return None
+
+
+def _why_not_whole(error: Exception, timeout: float) -> str | None:
+    """What became of an answer, where there is somebody who answers."""
+    # requests calls it a lost connection if the rest of an answer does not come in time.
+    late = isinstance(error, requests.ConnectionError) and error.args and isinstance(error.args[0], ReadTimeoutError)
+    if isinstance(error, requests.ReadTimeout) or late:
+        return f"took longer than {timeout:g} s"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "broke off in the middle of an answer"
+    if isinstance(error, requests.exceptions.ContentDecodingError):
+        return "sends what can't be decompressed"
+    return None
 
 
 def _is_refused(error: Exception) -> bool:

@@ -15,7 +15,7 @@ from sqlmodel import Session, col, delete, select, update
 from contracts.chain.client import Chain
 from contracts.chain.errors import NODE_AWAY
 from contracts.chain.events import EpochPublished, Event, Opened, continued
-from contracts.chain.follower import NEAR_BLOCKS, Block, BlockRef, Follower, Rollback, Step
+from contracts.chain.follower import NEAR_BLOCKS, Block, BlockRef, Follower, HistoryLost, Rollback, Step
 from contracts.chain.ledger import Account, Exit, LeaseView, Ledger
 from contracts.clocks import WORTH_A_WORD
 from contracts.finality import KEPT_BLOCKS
@@ -78,6 +78,11 @@ def run_indexer(context: Context, stop: threading.Event) -> None:
             pause = OUTAGE_SECONDS
         except NODE_AWAY as error:
             log.warning("indexer.chain_silent", problem=str(error)[:300])
+            pause = OUTAGE_SECONDS
+        except HistoryLost:
+            raise
+        except Exception:  # a bug, or what nobody thought a node could answer: the others' work need not end with it
+            log.exception("indexer.failed")
             pause = OUTAGE_SECONDS
         stop.wait(pause)
 

@@ -92,6 +92,24 @@ class LimitedNode:
     def allow_batch(self, most: int, answer: NodeAnswer) -> None:
         self.rule = lambda asked: answer if isinstance(asked, list) and len(asked) > most else None
 
+    def spoil(self, method: str, said: dict[str, Any], times: int = 1 << 40) -> None:
+        """The next so many answers to this method, in batches too, say `said` in place of a result."""
+        left = iter(range(times))
+
+        def spoiled(asked: Any, answer: Any) -> Any:
+            if asked["method"] != method or next(left, None) is None:
+                return answer
+            return {"jsonrpc": "2.0", "id": asked["id"], **said}
+
+        def rule(asked: Any) -> NodeAnswer | None:
+            answer = json.loads(self.forward(json.dumps(asked).encode()))
+            if not isinstance(asked, list):
+                return NodeAnswer(200, spoiled(asked, answer))
+            by_id = {one["id"]: one for one in answer}
+            return NodeAnswer(200, [spoiled(one, by_id[one["id"]]) for one in asked])
+
+        self.rule = rule
+
     def refuse_times(self, times: int, answer: NodeAnswer) -> None:
         """The next so many requests."""
         left = iter(range(times))

@@ -266,6 +266,9 @@ class Agent:
             problem = f"{type(error).__name__}: {error}"[:500]
         except UserError as error:
             problem = error.message
+        except Exception as error:  # the leases that it has must be looked after all the same
+            log.exception("agent.search_failed")
+            problem = f"{type(error).__name__}: {error}"[:500]
         self._chain_trouble = problem
         if problem is None:
             self._blind_since = None

@@ -37,6 +37,14 @@ PAGE = "<html><head><title>400 Bad Request</title></head><body>nginx</body></htm
         (429, "slower", {}),
         (500, {"code": -32000, "message": "query timeout exceeded"}, {}),
         (503, "the range is too large", {}),
+        (200, "block range too wide", {}),
+        (200, {"code": -32005}, {}),
+        (200, {}, {}),
+        (200, "[" * 200_000, {}),
+        (207, "[]", {}),
+        (404, '{"error": {"code": -32601, "message": "not for you"}}', {}),
+        (400, '{"error": "the range is too wide"}', {}),
+        (200, "not compressed", {"content-encoding": "gzip"}),
         (200, "an answer that is cut off", {"content-length": "9999", "connection": "close"}),
     ],
 )
@@ -62,6 +70,49 @@ def test_a_range_shrinks_at_any_refusal(
         5 * TOKEN
     ]
     assert max(limited_node.ranges()[before:]) <= 100
+
+
+LOG = {
+    "address": "0x" + "11" * 20,
+    "topics": [],
+    "data": "0x",
+    "blockNumber": "0x1",
+    "blockHash": "0x" + "22" * 32,
+    "transactionHash": "0x" + "33" * 32,
+    "logIndex": "0x0",
+}
+ODD = [
+    {"result": None},
+    {"result": {}},
+    {"result": "0x"},
+    {"result": 5},
+    {"result": float("nan")},
+    {"result": [None]},
+    {"result": [{**LOG, "blockNumber": "zz"}]},
+    {"result": [{**LOG, "logIndex": None}]},
+    {"error": "block range too wide"},
+    {"error": {"code": -32005}},
+    {"error": {}},
+    {"error": [1]},
+    {"error": None},
+    {"id": 99_999, "result": []},
+    {},
+]
+
+
+@pytest.mark.parametrize("said", ODD)
+def test_no_odd_answer_is_taken_for_no_logs(
+    chain: Chain, devnet: Devnet, funded: Funded, limited_node: LimitedNode, said: Any
+) -> None:
+    [_] = funded(free=5 * TOKEN)
+    limited = connect_through(limited_node, devnet)
+    newest = int(chain.w3.eth.block_number)
+    which: Any = {"address": chain.escrow.address}
+    limited_node.spoil("eth_getLogs", said, times=2)
+    assert limited.logs.logs(which, 0, newest) == chain.logs.logs(which, 0, newest) != []
+    limited_node.spoil("eth_getLogs", said)
+    with pytest.raises(NodeRefused, match=r"the logs of a single block \(0\) are refused: the Ethereum node"):
+        limited.logs.logs(which, 0, newest)
 
 
 def test_a_range_grows_again(chain: Chain, devnet: Devnet, limited_node: LimitedNode) -> None:

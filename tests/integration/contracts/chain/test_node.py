@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -13,7 +14,7 @@ from web3.exceptions import Web3RPCError
 
 from contracts.chain.client import Chain, connect
 from contracts.chain.devnet.devnet import Devnet
-from contracts.chain.errors import EscrowError, explain_node
+from contracts.chain.errors import NODE_AWAY, EscrowError, explain_node
 from contracts.chain.node import NodeRefused, ask, sure
 from contracts.chain.sending.sender import Sender
 from contracts.chain.signatures import is_signed_by
@@ -167,6 +168,46 @@ def test_an_answer_with_a_status_is_an_answer(
         limited.dry_run(limited.withdraw(alice.address, 5), alice.address)
     with pytest.raises(Web3RPCError, match=r"HTTP status 400"):
         sure(ask(limited.w3, [("eth_getBlockByNumber", ["safest", False])]))
+
+
+@pytest.mark.parametrize(
+    "said", [{"result": None}, {"result": "0x"}, {"result": [1]}, {"error": "busy"}, {"error": {}}]
+)
+@pytest.mark.parametrize(
+    ("method", "ask_for"),
+    [
+        ("eth_blockNumber", lambda chain: chain.w3.eth.block_number),
+        ("eth_getBlockByNumber", lambda chain: chain.now()),
+        ("eth_call", lambda chain: chain.account(chain.escrow.address)),
+        ("eth_call", lambda chain: chain.accounts([chain.escrow.address])),
+        ("eth_call", lambda chain: chain.accounts([chain.escrow.address, chain.token.address])),
+        ("eth_getBalance", lambda chain: chain.w3.eth.get_balance(chain.escrow.address)),
+        ("eth_chainId", lambda chain: chain.w3.eth.chain_id),
+        ("eth_getLogs", lambda chain: chain.w3.eth.get_logs({"address": chain.escrow.address})),
+    ],
+)
+def test_an_answer_of_another_form_is_the_nodes_trouble(
+    devnet: Devnet, limited_node: LimitedNode, method: str, ask_for: Callable[[Chain], Any], said: Any
+) -> None:
+    """It is tried again by whoever goes on for long, and told in a sentence by who doesn't."""
+    limited = connect_through(limited_node, devnet)
+    limited_node.spoil(method, said)
+    with pytest.raises(NODE_AWAY) as caught:
+        ask_for(limited)
+    told = explain_node(caught.value)
+    assert told is not None and told.message.startswith("the Ethereum node")
+    limited_node.rule = lambda asked: None
+    assert ask_for(limited) is not None
+
+
+def test_a_contracts_error_that_nobody_can_read(devnet: Devnet, limited_node: LimitedNode) -> None:
+    """A stranger's wallet makes up what it reverts with: an URL to be fetched, a panic that there is not."""
+    limited = connect_through(limited_node, devnet)
+    for data in ("0x556f1830", "0x556f1830" + "ff" * 64, "0x4e487b71" + "99" * 32, "0x08c379a0" + "ff" * 64, "zz"):
+        limited_node.spoil("eth_call", {"error": {"code": 3, "message": "execution reverted", "data": data}})
+        assert not is_signed_by(limited, devnet.settings.rules["audited"], limited.escrow.address, "0x" + "11" * 65)
+        with pytest.raises(EscrowError):
+            limited.dry_run(limited.withdraw(limited.escrow.address, 5), limited.escrow.address)
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])

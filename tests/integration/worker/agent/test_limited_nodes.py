@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from contracts.api.bodies import JobStatus
+from contracts.chain.follower import Follower, Step
 from contracts.cli import main
 from contracts.wallet import keys
 from tests.support.devnet import rpc
@@ -58,6 +60,60 @@ def test_a_job_by_way_of_a_limited_node(stage: Stage, limited_node: LimitedNode,
     assert pulled["checkpoint"] == 2
     assert max(limited_node.ranges()) > 100  # it was tried, and refused
     run("provider", "selftest", "--key", KEY, "--measure-seconds", "0", "-o", "json")
+
+
+ODD_LOGS = [{"result": None}, {"error": "block range too wide"}, {"result": [None]}]
+
+
+@pytest.mark.parametrize("said", ODD_LOGS)
+def test_a_market_outlives_odd_answers(stage: Stage, limited_node: LimitedNode, said: dict[str, object]) -> None:
+    """Whatever its node answers, it tells, asks again, and goes on when there are answers."""
+    stage.stop_market()
+    stage.start_market()
+    for method in ("eth_getLogs", "eth_getBlockByNumber"):
+        with capture_logs() as logs:
+            limited_node.spoil(method, said)
+            rpc(stage.chain, "evm_mine")
+            wait_for("word of it", lambda: [line for line in logs if line["event"] == "indexer.chain_silent"])
+            limited_node.rule = lambda asked: None
+            assert stage.server.dead is None
+            assert not [line for line in logs if line["event"] in ("market.thread_failed", "indexer.failed")]
+        follows_again(stage)
+
+
+def follows_again(stage: Stage) -> None:
+    head = int(stage.chain.w3.eth.block_number)
+    wait_for("that it follows again", lambda: stage.server.context.head.number >= head)
+    assert stage.server.dead is None
+
+
+def test_a_market_outlives_what_nobody_thought_of(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Follower, until: int | None = None) -> list[Step]:
+        raise ValueError("what a library makes of an answer")
+
+    with capture_logs() as logs, monkeypatch.context() as patch:
+        patch.setattr(Follower, "poll", broken)
+        wait_for("word of it", lambda: [line for line in logs if line["event"] == "indexer.failed"])
+    follows_again(stage)
+
+
+def test_a_job_by_way_of_a_node_that_answers_oddly(stage: Stage, limited_node: LimitedNode) -> None:
+    """Market, agent and approver, each asked by nothing but such a node: of each kind of question a few go wrong."""
+    stage.stop_market()
+    stage.start_market()
+    job = stage.submit(checkpoints=2)
+    methods = ("eth_getLogs", "eth_getBlockByNumber", "eth_call", "eth_blockNumber", "eth_getTransactionReceipt")
+    with stage.approving(), stage.agent(once=True) as agent:
+        for said in ({"result": None}, {"result": "0x"}, {"error": "busy"}, {"result": 5}):
+            for method in methods:
+                limited_node.spoil(method, said, times=3)
+                time.sleep(0.4)
+        limited_node.rule = lambda asked: None
+        agent.join(200)
+        assert not agent.is_alive()
+    assert paid(stage) == (2, 2)
+    wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
+    assert stage.server.dead is None
 
 
 def test_no_ask_while_leases_cannot_be_looked_for(
