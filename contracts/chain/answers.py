@@ -6,16 +6,16 @@ logs. What passes here has those fields of a block, a log and so on that are use
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, cast
-
-from web3.types import RPCResponse
+from itertools import islice
+from typing import Any
 
 from contracts.strict_json import write_json
-from contracts.text import clipped_line
+from contracts.text import LINE, clipped_line
 
 _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _BYTES = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 _REVERT = re.compile(r"(?:Reverted )?(0x[0-9a-fA-F]{8,})")  # at least the selector of an error
+_SHOWN_DEPTH, _SHOWN_ITEMS = 5, 10  # of what is told in a line
 _UNNAMED = -32000  # the code for an error of the server that has none of its own
 
 Form = Callable[[Any], Any]  # the value as it is used; raises ValueError for one that is not of this form
@@ -25,7 +25,7 @@ class OddAnswer(ValueError):
     """What was answered is no answer to the question. The message goes on after "the node answers"."""
 
 
-def checked_answer(said: Any, id: Any, method: str, parameters: Any) -> RPCResponse:
+def checked_answer(said: Any, id: Any, method: str, parameters: Any) -> dict[str, Any]:
     """One answer: with a result in its method's form, or with an error that has code and message. Raises OddAnswer.
 
     `parameters`, and `id`, are those of the question.
@@ -33,7 +33,7 @@ def checked_answer(said: Any, id: Any, method: str, parameters: Any) -> RPCRespo
     if not isinstance(said, dict):
         raise OddAnswer(f"not one question but several: {shown(said)}")
     if is_refusal(said):
-        return cast(RPCResponse, {"jsonrpc": "2.0", "id": id, "error": checked_error(said["error"])})
+        return {"jsonrpc": "2.0", "id": id, "error": checked_error(said["error"])}
     if "result" not in said:
         raise OddAnswer(f"something that is not JSON-RPC: {shown(said)}")
     if said.get("id") is not None and str(said["id"]) != str(id):
@@ -41,10 +41,9 @@ def checked_answer(said: Any, id: Any, method: str, parameters: Any) -> RPCRespo
     form = _MAY_BE_NOTHING if _names_a_thing(method, parameters) else _FORMS
     try:
         result = form[method](said["result"]) if method in form else said["result"]
-    except (ValueError, RecursionError) as error:
-        what = "" if str(error) == "" else f" ({error})"
-        raise OddAnswer(f"{method} with what is none of its results{what}: {shown(said['result'])}") from error
-    return cast(RPCResponse, {"jsonrpc": "2.0", "id": id, "result": result})
+    except ValueError as error:
+        raise OddAnswer(f"{method} with what is none of its results ({error}): {shown(said['result'])}") from error
+    return {"jsonrpc": "2.0", "id": id, "result": result}
 
 
 def is_refusal(said: Mapping[str, Any]) -> bool:
@@ -66,13 +65,21 @@ def checked_error(error: Any) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value of JSON in one printable line."""
+    """A value of JSON in one printable line. Of what is large or nested deep the beginning."""
     try:
-        return clipped_line(value if isinstance(value, str) else write_json(value))
-    except ValueError:  # Python reads NaN, and writes numbers of any size
-        return clipped_line(str(value))
-    except RecursionError:
-        return "something that is nested very deep"
+        return clipped_line(value if isinstance(value, str) else write_json(_beginning(value, _SHOWN_DEPTH)))
+    except ValueError:  # Python reads NaN, too
+        return clipped_line(str(_beginning(value, _SHOWN_DEPTH)))
+
+
+def _beginning(value: Any, depth: int) -> Any:
+    if isinstance(value, dict | list) and depth == 0:
+        return "..."
+    if isinstance(value, dict):
+        return {str(name)[:LINE]: _beginning(one, depth - 1) for name, one in islice(value.items(), _SHOWN_ITEMS)}
+    if isinstance(value, list):
+        return [_beginning(one, depth - 1) for one in value[:_SHOWN_ITEMS]]
+    return value[:LINE] if isinstance(value, str) else value
 
 
 def _revert_data(data: Any) -> str | None:

@@ -145,7 +145,7 @@ class NodeProvider(HTTPProvider):
 
     def _checked(self, said: Any, id: Any, method: str, parameters: Any) -> RPCResponse:
         try:
-            return checked_answer(said, id, method, parameters)
+            return cast(RPCResponse, checked_answer(said, id, method, parameters))
         except OddAnswer as error:
             raise self._refusal(200, str(error)) from error
 

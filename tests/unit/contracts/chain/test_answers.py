@@ -106,7 +106,7 @@ def test_results_of_their_form() -> None:
     ],
 )
 def test_errors_of_any_form(error: Any, code: int, message: str) -> None:
-    answer: Any = checked_answer({"error": error}, 1, "eth_getLogs", [])
+    answer = checked_answer({"error": error}, 1, "eth_getLogs", [])
     assert answer == {"jsonrpc": "2.0", "id": 1, "error": {"code": code, "message": message}}
     assert checked_error(answer["error"]) == answer["error"]  # done twice, it is the same
 
@@ -148,6 +148,8 @@ def test_answers_that_are_less_than_exact() -> None:
         assert checked_answer(said, 1, "eth_blockNumber", [])["result"] == "0x1"
 
 
-def test_what_is_too_deep_to_be_shown() -> None:
-    assert shown(deep(100_000)) == "something that is nested very deep"
+def test_of_what_is_large_the_beginning_is_shown() -> None:
+    assert shown(deep(100_000)) == '[[[[["..."]]]]]'
+    assert shown([7] * 1_000_000) == "[7, 7, 7, 7, 7, 7, 7, 7, 7, 7]"
+    assert len(shown({"a" * 5000: "b" * 5000})) == 200
     assert shown(json.loads('{"a": null}')) == '{"a": null}'
