@@ -13,7 +13,7 @@ from market.api import health, metrics
 from market.api.access import Callers
 from market.api.dependencies import get_caller
 from market.api.errors import PROBLEMS, ProblemBody, add_handlers
-from market.api.idempotency import KeepAnswer, once
+from market.api.idempotency import STORES_NOTHING, KeepAnswer, once
 from market.api.metrics import StateCollector
 from market.api.middleware import BodyLimit, RequestLog
 from market.api.request_ids import HEADER as REQUEST_ID
@@ -99,10 +99,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components.pop("HTTPValidationError", None)
         components.pop("ValidationError", None)
         components["ProblemBody"] = ProblemBody.model_json_schema()
-        for path in schema["paths"].values():
-            for method, operation in path.items():
+        for path, operations in schema["paths"].items():
+            for method, operation in operations.items():
                 operation["responses"].pop("422", None)
-                if method == "post":
+                if method == "post" and path not in STORES_NOTHING:
                     operation.setdefault("parameters", []).append(_KEY_PARAMETER)
         app.openapi_schema = schema
     return app.openapi_schema

@@ -1,7 +1,8 @@
 """A POST that is sent again with the same `Idempotency-Key` gets the answer of the first one.
 
 `once` looks the key up before a route runs; `KeepAnswer` stores what it answered. Only successes are kept: what was
-refused has changed nothing, and may be tried again with the same key.
+refused has changed nothing, and may be tried again with the same key. Routes that store nothing (`STORES_NOTHING`) are
+answered anew.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from typing import Any
 
 import structlog
 from fastapi import Request, Response
-from sqlmodel import col, delete, select
+from sqlmodel import Session, col, delete, func, select
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,8 +28,12 @@ from market.store.models import AnswerRow
 
 # A process that dies in between leaves its mark behind; after this long another request takes it over.
 PENDING = timedelta(seconds=60)
-# Keys cost nothing. Of more answers the oldest go, and what they answered is repeated by its content.
+# Keys cost nothing. Of more answers the oldest go, and what they answered is repeated by its content; so is what is
+# larger than answers to signed messages usually are: a job of a thousand files.
 MOST_ANSWERS = 10_000
+MOST_BYTES, MOST_BYTES_OF_ONE = 64 << 20, 256 << 10
+ROWS_AT_ONCE = 100
+STORES_NOTHING = ("/v1/quote", "/v1/offers")
 
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 _PATH = re.compile(r"[\x21-\x7e]{1,200}")  # of a route; what is none is refused there
@@ -54,6 +59,8 @@ async def once(market: Market, request: Request) -> None:
         return
     if not _KEY.fullmatch(key):
         raise Problem(422, Code.VALIDATION_FAILED, f"{HEADER}: 1 to 128 printable ASCII characters (got {key[:80]!r})")
+    if request.url.path in STORES_NOTHING:
+        return
     body = to_hex(hashlib.sha256(await request.body()).digest())
     await run_in_threadpool(_begin, market, key, request.url.path, body)
     request.state.idempotency_key = key
@@ -88,14 +95,29 @@ def _end(market: Context, key: str, path: str, status: int, answer: str) -> None
         row = session.get(AnswerRow, (key, path))
         if row is None:
             return
-        if status < 300:
-            row.status, row.answer = status, answer
+        size = len(answer.encode())
+        if status < 300 and size <= MOST_BYTES_OF_ONE:
+            row.status, row.answer, row.size = status, answer, size
             session.add(row)
-            by_age = select(AnswerRow.received).order_by(col(AnswerRow.received).desc())
-            if (oldest := session.exec(by_age.offset(MOST_ANSWERS).limit(1)).first()) is not None:
-                session.exec(delete(AnswerRow).where(col(AnswerRow.received) <= oldest))
+            session.flush()
+            _forget_oldest(session)
         else:
             session.delete(row)
+
+
+def _forget_oldest(session: Session) -> None:
+    """Until no more are left than may be kept."""
+    totals = select(func.count(), func.coalesce(func.sum(AnswerRow.size), 0)).select_from(AnswerRow)
+    by_age = select(AnswerRow.received, AnswerRow.size).order_by(col(AnswerRow.received)).limit(ROWS_AT_ONCE)
+    while True:
+        answers, size = session.exec(totals).one()
+        if answers <= MOST_ANSWERS and size <= MOST_BYTES:
+            return
+        for received, size_of_one in session.exec(by_age).all():
+            last, answers, size = received, answers - 1, size - size_of_one
+            if answers <= MOST_ANSWERS and size <= MOST_BYTES:
+                break
+        session.exec(delete(AnswerRow).where(col(AnswerRow.received) <= last))
 
 
 class KeepAnswer:

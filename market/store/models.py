@@ -368,13 +368,15 @@ class AnswerRow(SQLModel, table=True):
     """The answer to a POST with an Idempotency-Key, for a day."""
 
     __tablename__ = "answer"
+    __table_args__ = (Index("ix_answer_age", "received", "size"),)
 
     key: str = Field(primary_key=True, sa_type=String(128))
     path: str = Field(primary_key=True, sa_type=String(200))
     body: str = Field(sa_type=HASH)  # SHA-256 of the request's
     status: int | None  # None: not answered yet
     answer: str = Field(sa_type=Text)  # JSON
-    received: datetime = Field(default_factory=now, sa_type=UtcTime, index=True)
+    size: int = 0  # bytes of the answer
+    received: datetime = Field(default_factory=now, sa_type=UtcTime)
 
 
 class BlobRow(SQLModel, table=True):

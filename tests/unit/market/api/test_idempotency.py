@@ -7,10 +7,13 @@ import pytest
 from sqlmodel import select
 
 from contracts.api.client import IDEMPOTENCY_KEY as HEADER
+from contracts.api.offers import OffersIn
 from market.api import idempotency
+from market.api.app import create_app
 from market.maintenance import retention
 from market.store.columns import now
 from market.store.models import AnswerRow, BidRow
+from tests.support.machines_on_offer import quote_in
 from tests.support.offline_market import World
 
 
@@ -103,6 +106,53 @@ def test_keys_cost_nothing_so_only_some_are_kept(world: World, monkeypatch: pyte
     assert "idempotency-replayed" not in post(world, world.bid(), key="a").headers
 
 
+def test_their_bytes_have_a_bound(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = len(post(world, world.bid(), key="first").content)
+    monkeypatch.setattr(idempotency, "MOST_BYTES", 3 * one + one // 2)
+    for key in "abcde":
+        post(world, world.bid(), key=key)
+    with world.context.db.reading() as session:
+        rows = session.exec(select(AnswerRow)).all()
+    assert {row.key for row in rows} == {"c", "d", "e"}
+    assert all(row.size == len(row.answer.encode()) == one for row in rows)
+    assert "idempotency-replayed" in post(world, world.bid(), key="c").headers
+    assert "idempotency-replayed" not in post(world, world.bid(), key="a").headers
+
+
+def test_an_answer_that_is_too_large_is_not_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(post(world, world.bid()).content)
+    monkeypatch.setattr(idempotency, "MOST_BYTES_OF_ONE", size - 1)
+    for key in ("two", "two"):
+        again = post(world, world.bid(), key=key)
+        assert (again.status_code, "idempotency-replayed" in again.headers) == (200, False)
+    assert world.count(AnswerRow) == 1
+    monkeypatch.setattr(idempotency, "MOST_BYTES_OF_ONE", size)
+    post(world, world.bid(), key="two")
+    assert world.count(AnswerRow) == 2
+
+
+@pytest.mark.parametrize("path", ["/v1/offers", "/v1/quote"])
+def test_what_stores_nothing_stores_no_answer(world: World, path: str) -> None:
+    world.api.post_ask(world.ask())
+    body = OffersIn() if path == "/v1/offers" else quote_in(world)
+    before = world.count(AnswerRow)
+    for _ in range(2):
+        answered = post(world, body, path=path)
+        assert (answered.status_code, "idempotency-replayed" in answered.headers) == (200, False)
+    assert world.count(AnswerRow) == before
+
+
+def test_each_route_either_stores_or_is_known_not_to() -> None:
+    """A new POST that stores nothing belongs to those that are answered anew."""
+    described = {
+        path: methods["post"]["description"]
+        for path, methods in create_app().openapi()["paths"].items()
+        if "post" in methods
+    }
+    said = {path for path, text in described.items() if "Stores nothing" in text}
+    assert said == set(idempotency.STORES_NOTHING)
+
+
 @pytest.mark.parametrize("id", ["0" * 500, "%00", "%1b%5b2J"])
 def test_no_row_for_a_path_that_no_route_has(world: World, id: str) -> None:
     refused = post(world, world.bid(), path=f"/v1/jobs/{id}/auditors")
@@ -137,10 +187,8 @@ def test_the_client_keeps_its_key_while_it_tries_again(world: World, monkeypatch
     assert sent[1][1] == 201
 
 
-def test_every_post_says_so_in_the_schema() -> None:
-    from market.api.app import create_app
-
+def test_every_post_that_stores_something_says_so_in_the_schema() -> None:
     for path, methods in create_app().openapi()["paths"].items():
         for method, operation in methods.items():
             named = [one["name"] for one in operation.get("parameters", [])]
-            assert (HEADER in named) == (method == "post"), path
+            assert (HEADER in named) == (method == "post" and path not in ("/v1/quote", "/v1/offers")), path
