@@ -11,6 +11,7 @@ REPORTS_APART = 300  # seconds that a report's time may be from the market's
 WORTH_A_WORD = 60
 TOKEN_SECONDS = TOKEN_LIFE - WORTH_A_WORD  # within which a market takes tokens that were signed by another clock
 REPORT_SECONDS = REPORTS_APART - WORTH_A_WORD  # and reports
+YEAR_10000 = 253_402_300_800  # UTC seconds
 SET_IT = "set this machine's clock: timedatectl set-ntp true"
 
 
@@ -29,9 +30,9 @@ def check_clocks(here: float, market: float | None, chain: float | None = None, 
         told.append("those two agree")
     elif market is not None and chain is not None and not market_is_off:
         hint = "the market and this machine agree: it is the chain's time that is ahead; is this the right node?"
-        raise UserError(f"clocks differ: this machine's says {_utc(here)}, {', '.join(told)}", hint)
+        raise UserError(f"clocks differ: this machine's says {utc_text(here)}, {', '.join(told)}", hint)
     hint = f"{SET_IT}; if it is right, tell the market's operator about theirs"
-    raise UserError(f"clocks differ: this machine's says {_utc(here)}, {', '.join(told)}", hint)
+    raise UserError(f"clocks differ: this machine's says {utc_text(here)}, {', '.join(told)}", hint)
 
 
 def clock_difference(here: float, other: float, name: str, least: float = WORTH_A_WORD) -> str:
@@ -54,5 +55,8 @@ def _span(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def _utc(seconds: float) -> str:
+def utc_text(seconds: float) -> str:
+    """UTC seconds as people read them. Orders and contracts count on to the year 36812."""
+    if seconds >= YEAR_10000:
+        return "after the year 9999"
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

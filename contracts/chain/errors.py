@@ -26,6 +26,7 @@ from web3.exceptions import (
 
 from contracts.chain import artifacts
 from contracts.chain.node import NodeTrouble
+from contracts.clocks import YEAR_10000
 from contracts.errors import UserError
 from contracts.terms import Phase
 from contracts.types import from_hex, to_hex
@@ -123,6 +124,8 @@ class EscrowError(UserError):
 
 
 def _time(seconds: int) -> str:
+    if seconds >= YEAR_10000:
+        return f"{seconds} (UTC seconds)"
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -8,6 +8,7 @@ from contracts.api.bodies import Info
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
 from contracts.cli.output import Output, OutputOption, PlainConsole, marked, tokens
+from contracts.clocks import utc_text
 from contracts.strict_json import write_json
 from contracts.wallet import keys
 from market.client.cancellation import Cancellation, plan_cancellation
@@ -19,7 +20,6 @@ from market.client.cli.common import (
     Yes,
     beside_json,
     confirm,
-    local,
     own_job,
 )
 
@@ -70,7 +70,7 @@ def explain_cancellation(say: PlainConsole, chosen: Cancellation, info: Info, mo
     say.print(f"To cancel it: {chosen.what}. {gas}", highlight=False, soft_wrap=True)
     if chosen.free_at is not None:
         say.print(
-            f"Free again: {tokens(chosen.refund, info)}, at {local(chosen.free_at)}, when the window has passed.",
+            f"Free again: {tokens(chosen.refund, info)}, at {utc_text(chosen.free_at)}, when the window has passed.",
             highlight=False,
         )
     else:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from typing import Annotated, NamedTuple
 
@@ -35,6 +35,7 @@ from market.client.job_keys import Reading
 from market.client.replacing import OldBid, Reached
 
 ID, SHORT = 12, 10  # characters of an id that lines and tables show: enough to name it by; -o json has all
+ENDLESS = 1e9  # seconds, from which on a time is not told any more
 MOST_SHOWN = 10  # candidates
 
 ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
@@ -293,9 +294,6 @@ def _state_of(lease: LeaseSummary) -> str:
 
 def short_time(seconds: float) -> str:
     """A time that is never shown as none: three digits of it, from a minute on as hours, minutes and seconds."""
-    return f"{seconds:.3g} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
-
-
-def local(seconds: int) -> str:
-    """UTC seconds as people read them."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    return str(timedelta(seconds=round(seconds))) if seconds < ENDLESS else "over 30 years"

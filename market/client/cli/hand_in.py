@@ -13,12 +13,13 @@ from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.cli.output import Output, PlainConsole, console, marked, print_whole, tokens
+from contracts.clocks import utc_text
 from contracts.errors import UserError
 from contracts.job.measured import SecondsBasis
 from contracts.wallet import keys
 from contracts.wallet.encryption_keys import unlock
 from market.client import submit as submitting
-from market.client.cli.common import beside_json, confirm, local, short_time
+from market.client.cli.common import beside_json, confirm, short_time
 
 BASIS = {
     SecondsBasis.RECORDED: "{}, as its checkpoints did on that machine",
@@ -117,7 +118,7 @@ def quote_table(offer: submitting.Submission) -> Table:
         if offer.seconds is not None:
             table.add_row("done", f"in {short_time(offer.seconds)} on that machine, if it starts at once")
     table.add_row("at most", f"{amount(quote.highest_cost)}, {amount(bid.max_price)} per checkpoint")
-    table.add_row("leases open until", f"{local(bid.valid_until)}{deadline}")
+    table.add_row("leases open until", f"{utc_text(bid.valid_until)}{deadline}")
     table.add_row("provider's stake", amount(bid.stake))
     table.add_row("approver", bid.effective_approver)
     if offer.spec.sealed:
