@@ -14,7 +14,7 @@ from market.store.models import CheckpointRow, ReplacedClaimRow
 
 Row = TypeVar("Row")
 Out = TypeVar("Out")
-BROKEN = (ValueError, KeyError, TypeError)  # what reading such a row raises
+BROKEN = (ValueError, KeyError, TypeError, ArithmeticError)  # what reading such a row raises
 
 log = structlog.get_logger()
 
@@ -39,12 +39,19 @@ class Unreadable:
         try:
             return read(row)
         except BROKEN as error:
-            self._tell(row, error)
+            state: Any = inspect(row)
+            self._tell(str(row.__tablename__), "/".join(map(str, state.identity or ())), error)  # type: ignore[attr-defined]
             return None
 
-    def _tell(self, row: Any, error: Exception) -> None:
-        state: Any = inspect(row)
-        table, key = str(row.__tablename__), "/".join(map(str, state.identity or ()))
+    def made_of(self, table: str, key: str, make: Callable[[], Out]) -> Out | None:
+        """The same for what was read already, and of which more is made."""
+        try:
+            return make()
+        except BROKEN as error:
+            self._tell(table, key, error)
+            return None
+
+    def _tell(self, table: str, key: str, error: Exception) -> None:
         self._counter.labels(table).inc()
         if self._told.is_new(f"{table} {key}"):
             log.warning("market.unreadable_row", table=table, key=key, problem=first_sentence(error))

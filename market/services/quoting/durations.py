@@ -1,11 +1,13 @@
 """How long a job's checkpoints would take on a machine: as its own did there, else by its units."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from statistics import median
 from typing import NamedTuple
 
 from sqlmodel import Session, col, or_, select
 
+from contracts.api.bodies import MAX_SECONDS
 from contracts.api.quotes import QuoteIn
 from contracts.job.measured import MeasuredOn, SecondsBasis
 from contracts.types import SECONDS_PER_HOUR, ZERO_TIP, to_hex
@@ -13,6 +15,8 @@ from market.matching import AskOffer
 from market.store.models import BidRow, CheckpointRow
 
 NEWEST = 100  # checkpoints that are looked at
+LEAST_SECONDS = 1e-6  # of a record that is believed: no clock of a worker tells less
+MOST_PER_HOUR = (1 << 256) - 1  # as the API can say it
 
 
 class Duration(NamedTuple):
@@ -22,8 +26,9 @@ class Duration(NamedTuple):
     basis: SecondsBasis
 
     def per_hour(self, price: int) -> int:
-        """What an hour of it costs, where a checkpoint costs `price`."""
-        return round(price * SECONDS_PER_HOUR / self.seconds)
+        """What an hour of it costs, where a checkpoint costs `price`; MOST_PER_HOUR at most."""
+        exact = Fraction(price * SECONDS_PER_HOUR) / Fraction(self.seconds)  # strangers' numbers: a float may overflow
+        return min(round(exact), MOST_PER_HOUR)
 
 
 def expected_duration(
@@ -53,6 +58,12 @@ def recorded_seconds(session: Session, body: QuoteIn) -> dict[str, float]:
     )
     found: dict[str, list[float]] = {}
     for row in rows:
-        if (seconds := float(row.record["seconds"])) > 0:
+        if LEAST_SECONDS <= (seconds := _seconds(row)) <= MAX_SECONDS:
             found.setdefault(row.provider, []).append(seconds)
     return {provider: median(seconds) for provider, seconds in found.items()}
+
+
+def _seconds(row: CheckpointRow) -> float:
+    """0 for what is no number: an older market may have taken it."""
+    seconds = row.record["seconds"]
+    return float(seconds) if isinstance(seconds, int | float) and abs(seconds) <= MAX_SECONDS else 0

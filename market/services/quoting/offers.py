@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 
 from contracts.api.bodies import Page
 from contracts.api.offers import JobOnMachine, OfferOut, OffersIn
@@ -32,8 +33,8 @@ def list_offers(offers: Offers, body: OffersIn) -> Page[OfferOut]:
     places = {}
     for one in machines:
         if _is_asked_for(context, body, one.offer):
-            place = _place(job, one.offer)
-            if place[0] == 0 or body.misfits:
+            place = context.unreadable.made_of("ask", one.offer.id, partial(_place, job, one.offer))
+            if place is not None and (place[0] == 0 or body.misfits):
                 places[place] = one
     cursor = None if body.after is None else decode_cursor(body.after, (int, int, int, str))
     left = sorted(place for place in places if cursor is None or list(place) > cursor)
@@ -48,7 +49,9 @@ def list_offers(offers: Offers, body: OffersIn) -> Page[OfferOut]:
             word = words[one.offer.provider]
             is_free = _is_free(one.offer, word, job.priced.bid.stake if job else 0)
             is_shown = is_open(one, word) and (is_free or not body.free)
-            if not filling.takes(_out(context, one.offer, is_free, job) if is_shown else None):
+            out = partial(_out, context, one.offer, is_free, job)
+            shown_as = context.unreadable.made_of("ask", one.offer.id, out) if is_shown else None
+            if not filling.takes(shown_as):
                 return filling.page(shown)
             shown = encode_cursor(place)
             if number == SCAN:
