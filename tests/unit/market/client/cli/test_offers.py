@@ -50,3 +50,14 @@ def test_the_command_shows_machines_and_prices(world: World, monkeypatch: pytest
     found = json.loads(run(world, monkeypatch, "--job", str(job), "--units", "2000000", "--all", "-o", "json"))
     reasons = {one["provider"]: (one["job"]["price"], one["job"]["reason"]) for one in found}
     assert reasons[gpu.address] == ("3000000", "price") and len(found) == 2
+
+
+def test_a_stranger_of_absurd_numbers_ends_no_list(world: World, monkeypatch: pytest.MonkeyPatch, job: Path) -> None:
+    text = (job / "job.yaml").read_text()
+    text = text.replace("steps: 40", "steps: 655350").replace("units: 1000000", "units: 1000000000")
+    (job / "job.yaml").write_text(text.replace("gpus: 1", "gpus: 0"))
+    post(world, units_per_hour=1, price_per_hour=1)
+    post(world, units_per_hour=1, price_per_hour=(1 << 96) - 1)
+    post(world)
+    shown = run(world, monkeypatch, "--job", str(job), "--all")
+    assert shown.count("over 30 years") == 2 and "758 days" in shown
