@@ -31,6 +31,7 @@ class LocalRehearsal:
     resumed_after: list[int] = field(default_factory=list)  # steps
     seconds: float = 0.0
     cut: bool = False  # whether it ended before all of that was done
+    unlike_after: int | None = None  # a step that no lease resumes after, from whose state it does not go on exactly
 
     def __post_init__(self) -> None:
         self._first: Steps | None = None
@@ -44,11 +45,13 @@ class LocalRehearsal:
             self.say("rehearsing: the first steps, and again from the middle of them")
             first, divergence = rehearsal.short(start, self.spec.step_of(last), None)
             self._heed(divergence)
-            self.resumed_after += [taken.step for taken in first.states[:-1]]
+            if rehearsal.resumed_after is not None:
+                self.resumed_after.append(rehearsal.resumed_after)
             self._first = replace(first, states=[])  # which are deleted now
         except Cut:
             self.cut = True
         finally:
+            self.unlike_after = rehearsal.unlike_after
             rehearsal.remove()
             self.seconds += time.monotonic() - began
 
@@ -84,14 +87,25 @@ class LocalRehearsal:
         self.resumed_after.append(taken.step)
 
     def facts(self) -> dict[str, Any]:
-        return {"resumed_after": self.resumed_after, "seconds": round(self.seconds, 3), "cut": self.cut}
+        return {
+            "resumed_after": self.resumed_after,
+            "unlike_after": self.unlike_after,
+            "seconds": round(self.seconds, 3),
+            "cut": self.cut,
+        }
 
     def told(self) -> str:
         """What was rehearsed, and what it cost."""
         after = f"step {', '.join(map(str, self.resumed_after))}" if self.resumed_after else "no step"
         cut = ", not to the end" if self.cut else ""
         cost = f"{self.seconds:.1f} s; --no-rehearsal leaves it out"
-        return f"resumed after {after}: the same bit for bit{cut} ({cost})"
+        told = f"resumed after {after}: the same bit for bit{cut} ({cost})"
+        if self.unlike_after is None:
+            return told
+        resumes = (
+            "it resumes exactly at checkpoints only" if self.resumed_after else "there was no time to try it at one"
+        )
+        return f"{told}\n           not after step {self.unlike_after}, which is at no checkpoint: {resumes}"
 
     def _rehearsal(self, seconds: float) -> Rehearsal:
         options: dict[str, Any] = {"threads": self.threads, "trusted": self.trusted, "limits": limits_for(self.spec)}

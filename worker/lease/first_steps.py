@@ -84,7 +84,8 @@ class FirstSteps:
                 self._printed.write(f"{REHEARSED}\n{text}".encode())
             raise NotReproducible(divergence)
         self._folder.update(rehearsed=True)
-        self._log.info("rehearsal.done", seconds=round(time.monotonic() - began, 1))
+        seconds = round(time.monotonic() - began, 1)
+        self._log.info("rehearsal.done", seconds=seconds, unlike_after=rehearsal.unlike_after)
 
     def heed(self, taken: TakenCheckpoint, job: Job) -> None:
         """The first checkpoint must have come by the same steps. Raises NotReproducible."""

@@ -19,11 +19,14 @@ from worker.training.failures import Failure, FailureKind
 from worker.training.messages import Checkpoint, Done, Failed, Ready, Stepped, Stopped
 
 STEPS = 4  # that are rehearsed; the second process does half of them
+WHOLE_STEPS = 64  # of a checkpoint; of longer ones as many as divide both it and
+PERIODS = 240  # which all usual periods divide that a recipe may have between checkpoints
 POLL_SECONDS = 0.2
 USUAL_CAUSES = (
     "usual causes: an optimizer, schedule or scaler that state_dict() leaves out; a generator of its own "
     "(torch.Generator, numpy's default_rng, random.Random); a DataLoader that shuffles, or is kept from step to step; "
-    "the time, os.urandom, id(), the order of a set. docs/recipe-api.md has a cure for each"
+    "gradients kept from step to step; the time, os.urandom, id(), the order of a set. docs/recipe-api.md has a cure "
+    "for each"
 )
 OF_THE_RECIPE: tuple[FailureKind, ...] = ("recipe", "exception", "nan", "state")
 
@@ -40,6 +43,7 @@ class Divergence:
     resumed_after: int | None  # the step whose state the second process went on from; None: from none
     what: str
     trace: str = ""  # where in the recipe, if the second one fails
+    at_once: bool = False  # it does not even take up the state
 
     def sentence(self) -> str:
         second = "another process" if self.resumed_after is None else (
@@ -76,25 +80,46 @@ class Rehearsal:
     seconds: float = math.inf
     stopped: Callable[[], bool] = lambda: False
     once: Steps | None = None
+    resumed_after: int | None = None  # the step from whose state a second process has done the same
+    unlike_after: int | None = None  # the step, within a checkpoint, from whose state it has not
 
     def short(self, before: int, last: int, state: Path | None) -> tuple[Steps, Divergence | None]:
         """The first steps after `before`, whose state is `state`; `last` is the job's last step.
 
-        Raises Cut, after which `once` may still tell what the first process did, and Failure if that fails: training
-        would, too.
+        A recipe may do something at each fourth step, say, and be exact at checkpoints only, where leases resume. So
+        what differs elsewhere (`unlike_after`) counts only if it does so from a checkpoint, too. Raises Cut, after
+        which `once` may still tell what the first process did, and Failure if that fails: training would, too.
         """
         half = max(1, min(STEPS, last - before) // 2)
         self.once = once = self.train("once", before, half, min(2, last - before), state)
         if len(once.states) < 2:
             return once, None
-        middle = before + half
+        divergence = self._resumed("again", once, half)
+        stretch = stretch_to_resume_after(self.spec.checkpoint_every, last - before)
+        if divergence is None or divergence.at_once or half % stretch == 0:
+            return once, divergence
+        self.unlike_after = before + half
+        if self.until < math.inf:
+            self.seconds = math.inf  # a verdict is worth more: else exact recipes were refused, or others passed
+        longer = self.train("longer", before, stretch, 2, state)
+        if len(longer.states) < 2 or self._resumed("resumed", longer, stretch) is not None:
+            return once, divergence
+        return once, None
+
+    def _resumed(self, name: str, once: Steps, steps: int) -> Divergence | None:
+        """How another process, which goes on for so many steps from the first state of `once`, differs from it."""
+        taken = once.states[0]
         try:
-            again = self.train("again", middle, half, 1, once.states[0].path)
+            again = self.train(name, taken.step, steps, 1, taken.path)
         except Failure as failure:
             if failure.kind not in OF_THE_RECIPE:
                 raise
-            return once, Divergence(middle + 1, middle, f"it fails: {failure.message}", failure.trace)
-        return once, compared(once, again, resumed=True)
+            what = f"it fails: {failure.message}"
+            return Divergence(taken.step + 1, taken.step, what, failure.trace, at_once=failure.kind == "state")
+        divergence = compared(once, again, resumed=True)
+        if divergence is None:
+            self.resumed_after = taken.step
+        return divergence
 
     def train(
         self,
@@ -141,6 +166,16 @@ class Rehearsal:
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def stretch_to_resume_after(checkpoint_every: int, left: int) -> int:
+    """How many steps lead to where a lease may resume, if `left` are to be trained: twice as many are tried.
+
+    Of a long checkpoint, or of the only one that is left, it is a part that periods of the recipe fit into as they fit
+    into checkpoints.
+    """
+    whole = checkpoint_every if checkpoint_every <= WHOLE_STEPS else math.gcd(checkpoint_every, PERIODS)
+    return next((steps for steps in range(min(whole, left // 2), 0, -1) if whole % steps == 0), 1)
 
 
 def compared(one: Steps, other: Steps, *, resumed: bool, but: Container[int] = ()) -> Divergence | None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections import Counter
 
 import numpy as np
 import torch
@@ -221,13 +222,74 @@ class AsksForTensors(Momentum):
         self.seen = state["seen"].item()
 
 
+class FlatBuffer(Momentum):
+    """Its parameters are views of one buffer, which is in the state as well: each is put back by copying into it."""
+
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        parameters = list(self.model.parameters())
+        self.flat = torch.cat([one.detach().reshape(-1) for one in parameters])
+        for one, part in zip(parameters, self.flat.split([one.numel() for one in parameters]), strict=True):
+            one.data = part.view_as(one)
+
+    def step(self, i):
+        self.flat.mul_(0.99)
+        return super().step(i)
+
+    def state_dict(self):
+        return super().state_dict() | {"flat": self.flat, "turned": self.model.weight.T}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.flat.copy_(state["flat"])
+
+
+class CountsKinds(Momentum):
+    """Counters that grow at a step where a plain dict would raise."""
+
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.seen = Counter()
+
+    def step(self, i):
+        self.seen[i // 3] += 1
+        return super().step(i) | {"seen": len(list(self.seen.elements()))}
+
+    def state_dict(self):
+        return super().state_dict() | {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.seen = state["seen"]
+
+
 EXACT = (
     "Momentum", "IntStep", "WideMoments", "PlainMilestones", "WholeSchedule", "NumpyBest", "Scaled",
-    "SavedGenerators", "TiedAverage", "AsksForTensors",
+    "SavedGenerators", "TiedAverage", "AsksForTensors", "FlatBuffer", "CountsKinds",
 )  # fmt: skip
 
 
 # ------------------------------------------------------------------ not exact, each for a cause of its own
+
+
+class Accumulates(Momentum):
+    """Exact after each fourth step, as its gradients are not in the state."""
+
+    period = 4
+
+    def step(self, i):
+        loss = self.loss(i)
+        (loss / self.period).backward()
+        if i % self.period == 0:
+            self.opt.step()
+            self.opt.zero_grad()
+        return {"loss": loss}
+
+
+class AccumulatesBeyond(Accumulates):
+    """No checkpoint of 10 steps ends with its periods."""
+
+    period = 3
 
 
 class OptimizerLeftOut(Momentum):

@@ -34,8 +34,32 @@ def test_what_is_exact_passes(recipe: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("every", "steps", "resumed"),
+    [
+        (8, 24, [8, 8]),
+        pytest.param(100, 200, [20, 100], marks=pytest.mark.long),  # a part of a long checkpoint stands for it
+        pytest.param(8, 8, [4], marks=pytest.mark.long),  # and of the only one
+    ],
+)
+def test_what_is_exact_at_checkpoints_only_passes_and_is_told(
+    every: int, steps: int, resumed: list[int], tmp_path: Path
+) -> None:
+    folder = job_folder(tmp_path, "Accumulates")
+    job = (folder / "job.yaml").read_text()
+    (folder / "job.yaml").write_text(
+        job.replace("every: 10", f"every: {every}").replace("steps: 40", f"steps: {steps}")
+    )
+    shown = " ".join(gpumarket_recipe("run", folder, "--json", tmp_path / "run.json").split())
+    assert f"resumed after step {', '.join(map(str, resumed))}: the same bit for bit (" in shown
+    assert "not after step 2, which is at no checkpoint: it resumes exactly at checkpoints only" in shown
+    record = json.loads((tmp_path / "run.json").read_text())["rehearsal"]
+    assert (record["resumed_after"], record["unlike_after"], record["cut"]) == (resumed, 2, False)
+
+
+@pytest.mark.parametrize(
     ("recipe", "step", "after", "what"),
     [
+        ("AccumulatesBeyond", 3, 2, "of the state after step 4 "),
         ("OptimizerLeftOut", 3, 2, "of the state after step 4 2 of 2 entries differ: 'model/bias', 'model/weight'"),
         ("OwnTorchGenerator", 3, 2, "loss 0."),
         ("OwnNumpyGenerator", 3, 2, "loss 0."),

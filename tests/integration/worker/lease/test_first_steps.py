@@ -55,10 +55,11 @@ def test_what_a_recipe_prints_before_it_fails_to_go_on_is_told(stage_of: StageOf
     assert printed == [*steps, "looks for its schedule"]
 
 
-@pytest.mark.long
-def test_what_repeats_is_trained_as_ever(stage_of: StageOf, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["Accumulates", pytest.param("IntStep", marks=pytest.mark.long)])
+def test_what_repeats_is_trained_as_ever(recipe: str, stage_of: StageOf, tmp_path: Path) -> None:
+    """From its checkpoints: it may differ within them, where no lease resumes."""
     stage = stage_of(timeout=900)
-    job = stage.submit(checkpoints=3, source=RESUMING, recipe="IntStep")
+    job = stage.submit(checkpoints=3, source=RESUMING, recipe=recipe)
     with stage.approving(), stage.agent(once=True, rehearsal_share=0.5) as agent:
         agent.join(200)
         assert not agent.is_alive()
