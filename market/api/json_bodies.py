@@ -12,11 +12,13 @@ from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
 from contracts.api.problems import Code, Problem
+from contracts.job.spec import MAX_FILES
 from contracts.strict_json import read_json
 from market.api.dependencies import get_caller, get_context
 from market.api.request_ids import bind_lease
 
 MAX_VALUES = 20_000  # in a body, names of fields counted in: twice what a job of 1,000 sealed files has
+MAX_KEYS = MAX_FILES + 200  # of one object in it, but in a config
 AT_ONCE = 8_192  # bytes; a body that is no larger is read on the event loop
 
 # One by one: Python reads no two at the same time, and between two the event loop has its turn.
@@ -48,9 +50,12 @@ class JsonRoute(APIRoute):
             return handle
 
         def validate(value: Any) -> Any:
+            is_wide = cut_wide_objects(value)
             instance, errors = field.validate(value, {}, loc=("body",))
             if errors:
                 raise RequestValidationError(errors)
+            if is_wide:
+                raise _invalid(f"an object in the body has more than {MAX_KEYS} keys")
             return instance
 
         async def checked(request: Request) -> Response:
@@ -79,11 +84,28 @@ def read_body(body: bytes) -> Any:
     if _signs(body) > MAX_VALUES and _signs(_TEXT.sub(b'""', body)) > MAX_VALUES:
         raise _invalid(f"the body has more than {MAX_VALUES} values in it")
     try:
-        return from_json(body, allow_inf_nan=False)
+        value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         if "recursion limit" in str(error):
             return _deep(body)
         raise _invalid(f"the body is not JSON: {str(error)[:200]}") from error
+    return value
+
+
+def cut_wide_objects(value: Any) -> bool:
+    """Whether there were any: then only their first keys are left, since each that is wrong takes time to tell."""
+    found, left = False, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            if len(one) > MAX_KEYS:
+                found = True
+                for key in list(one)[MAX_KEYS:]:
+                    del one[key]
+            left += [inner for key, inner in one.items() if key != "config"]
+        elif isinstance(one, list):
+            left += one
+    return found
 
 
 def _deep(body: bytes) -> Any:

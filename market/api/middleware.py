@@ -82,8 +82,10 @@ class BodyLimit:
         if scope["type"] != "http" or scope["path"].startswith("/v1/blobs/"):
             await self.app(scope, receive, send)
             return
-        most = LARGER.get(scope["path"], MAX_BODY)
-        announced = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        # One that does not say how long it is may be endless, and costs its sender nothing.
+        most = MAX_BODY if "transfer-encoding" in headers else LARGER.get(scope["path"], MAX_BODY)
+        announced = headers.get("content-length", "0")
         if announced.isascii() and announced.isdigit() and int(announced) > most:
             await problem_response(too_large(most))(scope, receive, send)
             return

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from contracts.api.problems import Problem
 from contracts.job.spec import MAX_CONFIG, MAX_METRIC_NAME, MAX_METRICS, MAX_NUMERICS
 from market.api.app import create_app
-from market.api.json_bodies import MAX_VALUES, JsonRoute, read_body
+from market.api.json_bodies import MAX_KEYS, MAX_VALUES, JsonRoute, cut_wide_objects, read_body
 from market.api.middleware import LARGER, MAX_BODY
 from market.api.routes import blobs, epochs, info, jobs, keys, leases, orders, progress
 from tests.support.market_parts import make_record
@@ -167,6 +167,15 @@ def test_more_than_anybody_needs(world: World, changes: dict[str, Any], detail: 
     status, said = quote(world, **changes)
     assert status == 422
     assert said.startswith(detail)
+
+
+def test_what_is_wide_is_cut_but_in_a_config() -> None:
+    """Where each key that is wrong would be told, a body of them takes the event loop's time."""
+    wide = {f"k{number}": 1 for number in range(MAX_KEYS + 1)}
+    body: dict[str, Any] = {"spec": [{"files": dict(wide)}], "config": dict(wide)}
+    assert cut_wide_objects(body)
+    assert list(body["spec"][0]["files"]) == list(wide)[:MAX_KEYS] and body["config"] == wide
+    assert not cut_wide_objects(body)
 
 
 def test_signs_in_a_text_are_no_values(world: World) -> None:
