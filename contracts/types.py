@@ -92,6 +92,11 @@ Finite = Annotated[
 ]
 
 
+# As they stand in JSON and YAML. By themselves models read `true` as 1, "1_000" as a number and "on" as true.
+WholeNumber = Annotated[int, Field(strict=True)]
+TrueOrFalse = Annotated[bool, Field(strict=True)]
+
+
 def _rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

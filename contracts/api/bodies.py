@@ -52,6 +52,7 @@ from contracts.types import (
     Uint64,
     Uint96,
     Uint256,
+    WholeNumber,
     to_hex,
 )
 
@@ -110,7 +111,7 @@ class AskResources(Body):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     device: DeviceName = Field(description="model of the GPU, or of the CPU where gpus is 0")
-    gpus: int = Field(ge=0, le=8)
+    gpus: WholeNumber = Field(ge=0, le=8)
     vram_mb: VramMb = Field(description="per GPU")
     memory_mb: MemoryMb
     environments: tuple[Environment, ...] = Field(min_length=1, max_length=20)
@@ -305,7 +306,7 @@ class CheckpointRecord(Body):
     """One checkpoint as its maker describes it."""
 
     index: Uint16
-    step: int = Field(ge=1, lt=1 << 54)
+    step: WholeNumber = Field(ge=1, lt=1 << 54)
     state_root: Bytes32
     trace_root: Bytes32
     numerics: Numerics

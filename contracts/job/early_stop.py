@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.types import Finite
+from contracts.types import Finite, WholeNumber
 
 
 class Stop(BaseModel):
@@ -17,7 +17,7 @@ class Stop(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: str = Field(min_length=1, max_length=64)
-    patience: int = Field(ge=1, le=65535)
+    patience: WholeNumber = Field(ge=1, le=65535)
     min_delta: Finite = Field(default=0.0, ge=0)
     mode: Literal["min", "max"] = "min"
 

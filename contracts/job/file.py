@@ -17,6 +17,7 @@ from contracts.job.early_stop import Stop
 from contracts.job.measured import MeasuredOn
 from contracts.job.spec import (
     MAX_FILES,
+    Environment,
     FileRef,
     JobPath,
     JobSpec,
@@ -26,10 +27,11 @@ from contracts.job.spec import (
     check_steps,
     check_url,
     first_problem,
+    parse_time,
 )
-from contracts.job.yaml_text import parse_yaml
+from contracts.job.yaml_text import MAX_BYTES, MAX_DIGITS, check_length, parse_yaml
 from contracts.text import check_texts
-from contracts.types import to_hex
+from contracts.types import TrueOrFalse, WholeNumber, to_hex
 
 AS_WRITTEN = ("name", "deadline", "max_price", "budget", "stake")  # no float may come between money and its text
 _PLAIN_DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?")
@@ -71,6 +73,8 @@ def _plain_amount(text: str | None) -> str | None:
     """Without needless zeros. ValueError for what could be read in two ways: 0100 was octal, 12:30 to the base 60."""
     if text is None:
         return None
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a text of {len(text)} characters is not an amount")
     if not _PLAIN_DECIMAL.fullmatch(text):
         raise ValueError(f"{text!r} is not an amount; write whole tokens as a plain decimal, such as 12.5 or 0.00001")
     return text.rstrip("0").rstrip(".") if "." in text else text
@@ -84,6 +88,12 @@ def _utc_as_written(value: Any) -> Any:
         return value
 
 
+def _as_a_time(text: str | None) -> str | None:
+    if text is not None:
+        parse_time(text)
+    return text
+
+
 Amount = Annotated[
     str | None, BeforeValidator(lambda value: value if value is None else str(value)), AfterValidator(_plain_amount)
 ]
@@ -95,23 +105,27 @@ class JobFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(default="job", min_length=1, max_length=100)
-    environment: str
+    environment: Environment
     recipe: str
     config: dict[str, Any] = Field(default_factory=dict)
     files: Annotated[
         dict[JobPath, Annotated[RemoteFile | None, BeforeValidator(_without_0x)]], BeforeValidator(_as_mapping)
     ] = Field(min_length=1, max_length=MAX_FILES)
-    seed: int = 0
-    steps: int = Field(ge=1)
-    checkpoint_every: int = Field(ge=1)
+    seed: WholeNumber = Field(default=0, ge=0, lt=1 << 53)
+    steps: WholeNumber = Field(ge=1, lt=1 << 53)
+    checkpoint_every: WholeNumber = Field(ge=1, lt=1 << 53)
     resources: Resources = Resources()
-    interruptible: bool = True
-    deadline: Annotated[str | None, BeforeValidator(_utc_as_written), BeforeValidator(as_text_time)] = None
+    interruptible: TrueOrFalse = True
+    deadline: Annotated[
+        str | None, BeforeValidator(_utc_as_written), BeforeValidator(as_text_time), AfterValidator(_as_a_time)
+    ] = None
     start: JobPath | None = Field(default=None, description="file of weights to start from, safetensors")
     stop: Stop | None = None
-    sealed: bool = Field(default=False, description="the market gets ciphertext only")
+    sealed: TrueOrFalse = Field(default=False, description="the market gets ciphertext only")
     # The offer. Amounts are whole tokens, as text, so that no float ever holds money.
-    units: int | None = Field(default=None, ge=1, description="work units per checkpoint; `recipe measure` fills it")
+    units: WholeNumber | None = Field(
+        default=None, ge=1, description="work units per checkpoint; `recipe measure` fills it"
+    )
     units_of: str | None = Field(
         default=None, max_length=80, description="hash of what they were counted of; `recipe measure` fills it"
     )
@@ -122,7 +136,7 @@ class JobFile(BaseModel):
     budget: Amount = Field(default=None, description="tokens for the whole job at most, fees included")
     stake: Amount = Field(default=None, description="tokens that a provider must lock")
     rules: str | None = Field(default=None, description="name of the rule-set")
-    valid_for: int = Field(default=7 * 24 * 3600, ge=1, description="seconds in which leases may be opened")
+    valid_for: WholeNumber = Field(default=7 * 24 * 3600, ge=1, description="seconds in which leases may be opened")
 
     @model_validator(mode="after")
     def _steps_divide(self) -> "JobFile":
@@ -190,7 +204,10 @@ def read_job(path: Path) -> tuple[JobFile, JobSpec]:
     if not path.is_file():
         raise UserError(f"no job file at {path}", "Make one with `gpumarket recipe new NAME DIR`.")
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        check_length(len(data), str(path))
+        text = data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"can't read {path}: {error}", "A job file is YAML, in UTF-8.") from error
     job = parse_job_file(text, str(path))

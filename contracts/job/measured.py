@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.types import Finite
+from contracts.types import Finite, WholeNumber
 
 
 class MeasuredOn(BaseModel):
@@ -13,8 +13,8 @@ class MeasuredOn(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field(min_length=1, max_length=200, description="model, as Asks name it")
-    threads: int = Field(ge=1, le=10_000, description="of the CPU")
-    units_per_hour: int = Field(ge=1, lt=1 << 53, description="what the benchmark beside it did")
+    threads: WholeNumber = Field(ge=1, le=10_000, description="of the CPU")
+    units_per_hour: WholeNumber = Field(ge=1, lt=1 << 53, description="what the benchmark beside it did")
     seconds: Finite = Field(gt=0, le=10**9, description="that a checkpoint took")
 
 

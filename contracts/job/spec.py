@@ -25,7 +25,7 @@ from pydantic import (
 
 from contracts.errors import UserError
 from contracts.job.early_stop import Stop
-from contracts.types import Bytes32, Finite
+from contracts.types import Bytes32, Finite, TrueOrFalse, WholeNumber
 
 MAX_FILES = 1000
 MAX_NAMES = 50  # of devices, regions, hosts that one order lists
@@ -36,6 +36,7 @@ MAX_METRICS, MAX_METRIC_NAME = 32, 64  # of a checkpoint; characters
 MAX_CHECKPOINTS = 65535
 MAX_TIER = 3  # of a provider's reliability: contracts/chain/reliability.py
 MAX_DEPTH = 64  # of a config: serializers of JSON stop somewhere, and in a body it is inside other objects
+MOST_SAID = 200  # characters of a value in an error
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _RECIPE = re.compile(r"^(?P<path>[^:]+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
 
@@ -116,8 +117,8 @@ JobPath = Annotated[str, AfterValidator(check_path), WithJsonSchema({"type": "st
 Region = Annotated[str, Field(min_length=1, max_length=64)]  # as a provider names it
 DeviceName = Annotated[str, Field(max_length=200)]
 Environment = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$")]
-VramMb = Annotated[int, Field(ge=0, le=10_000_000)]
-MemoryMb = Annotated[int, Field(ge=0, le=100_000_000)]
+VramMb = Annotated[WholeNumber, Field(ge=0, le=10_000_000)]
+MemoryMb = Annotated[WholeNumber, Field(ge=0, le=100_000_000)]
 
 
 def check_url(url: str) -> str:
@@ -142,7 +143,7 @@ class FileRef(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: Bytes32
-    size: int = Field(ge=0, lt=1 << 53)
+    size: WholeNumber = Field(ge=0, lt=1 << 53)
     # Where agents fetch it; without, the market has it. Left out of the JSON then, as all optional fields are.
     url: Annotated[str, Field(max_length=2000), AfterValidator(check_url)] | None = Field(
         default=None, exclude_if=_is_none
@@ -175,7 +176,7 @@ class Resources(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gpus: int = Field(default=0, ge=0, le=8)
+    gpus: WholeNumber = Field(default=0, ge=0, le=8)
     vram_mb: VramMb = 0
     memory_mb: MemoryMb = 0
     devices: Annotated[tuple[DeviceName, ...], BeforeValidator(_listed)] = Field(
@@ -185,8 +186,8 @@ class Resources(BaseModel):
     regions: Annotated[tuple[Region, ...], BeforeValidator(_listed)] = Field(
         default=(), max_length=MAX_NAMES, exclude_if=_is_nothing
     )  # any of; empty: all
-    tier: int = Field(default=0, ge=0, le=MAX_TIER, exclude_if=_is_nothing)  # of the provider, at least
-    units_per_hour: int = Field(default=0, ge=0, lt=1 << 53, exclude_if=_is_nothing)  # at least
+    tier: WholeNumber = Field(default=0, ge=0, le=MAX_TIER, exclude_if=_is_nothing)  # of the provider, at least
+    units_per_hour: WholeNumber = Field(default=0, ge=0, lt=1 << 53, exclude_if=_is_nothing)  # at least
 
 
 class JobSpec(BaseModel):
@@ -197,21 +198,25 @@ class JobSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: int = Field(default=1, ge=1, le=1)
+    version: WholeNumber = Field(default=1, ge=1, le=1)
     environment: Environment
     recipe: str = Field(max_length=2 * MAX_PATH)
     config: Config = Field(default_factory=dict)
     files: dict[JobPath, FileRef] = Field(min_length=1, max_length=MAX_FILES)
-    seed: int = Field(ge=0, lt=1 << 53)
-    steps: int = Field(ge=1, lt=1 << 53)
-    checkpoint_every: int = Field(ge=1, lt=1 << 53)
+    seed: WholeNumber = Field(ge=0, lt=1 << 53)
+    steps: WholeNumber = Field(ge=1, lt=1 << 53)
+    checkpoint_every: WholeNumber = Field(ge=1, lt=1 << 53)
     resources: Resources = Resources()
-    interruptible: bool = True
+    interruptible: TrueOrFalse = True
     deadline: Annotated[str | None, Field(max_length=40), BeforeValidator(as_text_time)] = None
     start: JobPath | None = Field(default=None, exclude_if=_is_none)  # weights to start from
-    start_step: int | None = Field(default=None, ge=1, lt=1 << 53, exclude_if=_is_none)  # done by an earlier job
+    start_step: WholeNumber | None = Field(
+        default=None, ge=1, lt=1 << 53, exclude_if=_is_none
+    )  # done by an earlier job
     stop: Stop | None = Field(default=None, exclude_if=_is_none)
-    sealed: bool = Field(default=False, exclude_if=_is_false)  # files, checkpoints and logs leave a party only so
+    sealed: TrueOrFalse = Field(
+        default=False, exclude_if=_is_false
+    )  # files, checkpoints and logs leave a party only so
 
     @field_validator("deadline")
     @classmethod
@@ -314,5 +319,6 @@ def first_problem(
         return UserError(f"{what}: field {where!r} is missing")
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float) and repr(given) not in message else ""
+    told = repr(given) if isinstance(given, str | int | float) else ""
+    shown = f" (got {told if len(told) <= MOST_SAID else told[:MOST_SAID] + '...'})" if told not in message else ""
     return UserError(f"{what}: {where + ': ' if where else ''}{message}{shown}")

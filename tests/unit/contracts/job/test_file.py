@@ -241,13 +241,61 @@ def test_units_of_another_recipe_are_told(tmp_path: Path) -> None:
         ("config: {<<: {a: 1}}", "job.yaml line 7: a merge (<<)"),
         ("config: {[1]: 2}", "job.yaml line 7: a key that is a list or a mapping"),
         ("config: {a: " + "[" * 200 + "]" * 200 + "}", "job.yaml line 7: what is nested more than 100 deep"),
-        ("config: {a: " + "[" * 5000, "job.yaml is nested too deep"),
+        ("config: {a: " + "[" * 5000, "job.yaml line 7: what is nested more than 100 deep"),
+        ("config: " + "{a: " * 3000, "job.yaml line 7: what is nested more than 100 deep"),
         ("config: {a: " + "9" * 5000 + "}", "job.yaml line 7: a number of 5000 digits"),
+        ("config: {a: 0x" + "f" * 5000 + "}", "job.yaml line 7: a number of 5000 digits"),
+        ("seed: 0x" + "f" * 5000, "job.yaml line 7: a number of 5000 digits"),
+        ("seed: 0o" + "7" * 5000, "job.yaml line 7: a number of 5000 digits"),
+        ("seed: -" + "9" * 5000, "job.yaml line 7: a number of 5000 digits"),
+        ("budget: 1" + "0" * 5000, "job.yaml line 7: budget: a text of 5001 characters is not an amount"),
+        ("name: " + "x" * 5000, "job.yaml line 7: name: String should have at most 100 characters (got 'xxx"),
+        ("config: {a: !!python/name:os.system }", "job.yaml line 7: the tag 'python/name:os.system'"),
+        ("config:\n  a: !mine\n", "job.yaml line 8: the tag '!mine'"),
+        ("config: {a: !!float 3}", "job.yaml line 7: the tag 'float'"),
+        ("config: {a: !!int 3.0}", "job.yaml line 7: the tag 'int'"),
+        ("config: {a: !!bool yes}", "job.yaml line 7: the tag 'bool'"),
+        ("config: {a: !!null x}", "job.yaml line 7: the tag 'null'"),
+        ("config: {!!python/name:os.system a: 1}", "job.yaml line 7: the tag 'python/name:os.system'"),
+        ("max_price: !!float 5", "job.yaml line 7: the tag 'float'"),
+        ('name: "\\ud83d"', "job.yaml line 7: half of a character"),
+        ('config: {a: "\\ude00\\ud83d"}', "job.yaml line 7: half of a character"),
+        ('config:\n  "\\ud83d": 1', "job.yaml line 8: half of a character"),
+        ("deadline: 2030", "job.yaml line 7: deadline: time '2030' is not RFC 3339"),
+        ("seed: -1", "job.yaml line 7: seed: "),
+        ("# " + "x" * 600_000, "job.yaml is longer than 512 KiB"),
         ("config: &all {a: *all}", "job.yaml line 7: what is nested more than 100 deep"),
     ],
 )
 def test_what_is_not_read_is_told_with_its_line(text: str, says: str) -> None:
     assert refused(text).startswith(says)
+
+
+@pytest.mark.parametrize("field", ["seed", "units", "valid_for", "resources: {gpus", "resources: {memory_mb"])
+@pytest.mark.parametrize("text", ["true", "on", "1_6", "'16'", "1.5", "4.0", "0b1"])
+def test_a_number_is_a_number(field: str, text: str) -> None:
+    line = f"{field}: {text}{'}' if '{' in field else ''}"
+    name = field.replace(": {", ".")
+    assert refused(line).startswith(f"job.yaml line 7: {name}: ")
+    assert parsed(line.replace(text, "4")) != parsed(line.replace(text, "5"))
+
+
+@pytest.mark.parametrize("field", ["interruptible", "sealed"])
+def test_true_is_true(field: str) -> None:
+    for text in ("on", "yes", "y", "1", "0", "'true'", "off"):
+        assert refused(f"{field}: {text}").startswith(f"job.yaml line 7: {field}: Input should be a valid boolean")
+    assert getattr(parsed(f"{field}: true"), field) and not getattr(parsed(f"{field}: False"), field)
+
+
+def test_a_tag_of_text_and_characters_as_json_escapes_them() -> None:
+    job = parsed('config: {a: !!str 3, b: !!str , c: "\\uD83D\\uDE00", "\\uD83D\\uDE00": 1, d: !!int 3, e: !!null }')
+    assert job.config == {"a": "3", "b": "", "c": "\U0001f600", "\U0001f600": 1, "d": 3, "e": None}
+
+
+def test_a_file_that_never_ends(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("# " + "\N{GRINNING FACE}" * 200_000)
+    with pytest.raises(UserError, match=r"job\.yaml is longer than 512 KiB"):
+        read_job(tmp_path)
 
 
 def test_an_alias_is_what_it_stands_for_but_no_bomb() -> None:

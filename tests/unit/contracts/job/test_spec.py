@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from contracts.errors import UserError
 from contracts.job.file import parse_job_file, read_job
-from contracts.job.spec import FileRef, JobSpec, check_json, check_path
+from contracts.job.spec import FileRef, JobSpec, Resources, check_json, check_path
 
 GOOD = """
 name: tiny
@@ -154,3 +155,24 @@ def test_a_job_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"can't read .*: 'utf-8' codec"):
         read_job(tmp_path)
+
+
+@pytest.mark.parametrize("given", [True, "12", "1_2", 1.5, [1], float("nan")])
+@pytest.mark.parametrize("field", ["seed", "steps", "checkpoint_every", "gpus", "memory_mb", "size"])
+def test_numbers_on_the_wire_are_numbers(field: str, given: Any) -> None:
+    """`true` was taken for 1 and "12" for 12: another reader of the same job would have said no, or something else."""
+    ref = {"sha256": "0x" + "11" * 32, "size": 5}
+    body: dict[str, Any] = {"environment": "torch-2.13", "recipe": "r.py:R", "seed": 1, "steps": 4}
+    body |= {"checkpoint_every": 1, "resources": {}, "files": {"r.py": ref}}
+    assert JobSpec.model_validate(body).steps == 4
+    (ref if field == "size" else body["resources"] if field in Resources.model_fields else body)[field] = given
+    with pytest.raises(ValidationError, match="Input should be a "):
+        JobSpec.model_validate(body)
+
+
+@pytest.mark.parametrize("given", ["true", "on", 1, 0, None])
+@pytest.mark.parametrize("field", ["interruptible", "sealed"])
+def test_truth_on_the_wire_is_true_or_false(field: str, given: Any) -> None:
+    body = {"environment": "torch-2.13", "recipe": "r.py:R", "seed": 1, "steps": 4, "checkpoint_every": 1}
+    with pytest.raises(ValidationError, match="Input should be a valid boolean"):
+        JobSpec.model_validate(body | {"files": {"r.py": {"sha256": "0x" + "11" * 32, "size": 5}}, field: given})
