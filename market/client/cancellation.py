@@ -86,7 +86,8 @@ def _never_leased(market: MarketClient, chain: Chain, job: JobOut) -> Cancellati
         )
     if job.bid.page < page:
         raise NothingToCancel(
-            f"job {job.id[:12]} is cancelled already: its page of orders is {job.bid.page}, not {page}"
+            f"job {job.id[:12]} is cancelled already: its page of orders is {job.bid.page}, not {page}",
+            "Orders count while their signer is on their page. Yours was raised, so there is nothing left to stop.",
         )
     others = tuple(
         other

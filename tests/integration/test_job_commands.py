@@ -131,6 +131,8 @@ def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: R
     whole = job.spec.model_copy(update={"steps": 16})
     record = train_locally(whole, stage.home / "job", stage.home / "whole")
     assert record.state_root == last.checkpoint.state_root
+    with pytest.raises(UserError, match=r"the folder .*/job.yaml can't be made"):
+        run("pull", more.id, str(stage.home / "job/job.yaml"))
     assert "checkpoint 2, verified up to tip" in shown("pull", more.id, str(stage.home / "pulled"))
     kept = receipts.load_receipts(stage.market.info().matcher)
     bids_kept = {one.id for one in kept if isinstance(one.order, Bid)}
@@ -202,7 +204,7 @@ def test_a_job_of_more_work_than_it_signs_is_given_back_and_repriced(stage: Stag
     assert stage.free(stage.client) == FREE - done * PRICE - (3 - done) * 12 * PRICE
 
 
-def test_a_job_that_waits_is_repriced_and_never_opened_twice(stage: Stage, run: Run) -> None:
+def test_a_job_that_waits_is_repriced_and_never_opened_twice(stage: Stage, run: Run, tmp_path: Path) -> None:
     job = submitted(stage, run, steps=8, max_price="0.1")
     other = submitted(stage, run, steps=8, seed=2)
     told = shown("reprice", job.id, "--max-price", "2", "--dry-run")
@@ -214,6 +216,8 @@ def test_a_job_that_waits_is_repriced_and_never_opened_twice(stage: Stage, run: 
     anew = JobOut.model_validate_json(run("reprice", job.id, "--max-price", "2", "--yes").stdout)
     assert (anew.bid.page, anew.bid.max_price, anew.bid.job) == (1, 2 * TOKEN, job.bid.job)
     assert {stage.job(one.id).status for one in (job, other)} == {JobStatus.CANCELLED}
+    with pytest.raises(UserError, match="has no accepted checkpoint, and is cancelled"):
+        run("pull", job.id, str(tmp_path))
     # Interrupted after the cancellation, it goes on: there is nothing more to cancel.
     again = JobOut.model_validate_json(run("reprice", other.id, "--max-price", "1.5", "--yes").stdout)
     assert (again.bid.page, stage.chain.account(stage.client.address).page) == (1, 1)

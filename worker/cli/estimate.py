@@ -138,8 +138,9 @@ def _told(chain: Chain, demand: Demand, suggested: Suggestion | None, hour: Hour
     if hour is not None:
         earns = {
             "always_busy": {"hour": span(1, 1), "day": span(1, DAY), "month": span(1, MONTH)},
-            "as_busy_as_others": share
-            and {"hour": span(share, 1), "day": span(share, DAY), "month": span(share, MONTH)},
+            "as_busy_as_others": {"hour": span(share, 1), "day": span(share, DAY), "month": span(share, MONTH)}
+            if share
+            else None,
         }
     return {
         "token": chain.symbol,

@@ -1,5 +1,6 @@
 """`gpumarket job`: submit, list, show and pull; its other commands are in the files beside this one, by their names."""
 
+import os
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -22,6 +23,8 @@ from market.client import download as pulling
 from market.client import submit as submitting
 from market.client.cli import auditors, cancel, cost, extend, follow, grants, reprice
 from market.client.cli.common import (
+    ENDED,
+    ID,
     SHORT,
     JobId,
     MarketUrl,
@@ -148,7 +151,12 @@ def pull(
     with MarketClient(settings.require("market_url")) as client:
         found = chosen_job(client, job)
         if not found.accepted:
-            raise UserError(f"job {found.id} has no accepted checkpoint yet", "Wait: gpumarket job show --watch")
+            if found.status in ENDED:
+                what = f"job {found.id} has no accepted checkpoint, and is {found.status}"
+                raise UserError(what, "It will have none any more.")
+            hint = f"Wait: gpumarket job show --watch {found.id[:ID]}"
+            raise UserError(f"job {found.id} has no accepted checkpoint yet", hint)
+        make_folder(folder)
         reading = reader(settings, client, found, key)
         with watching(PlainConsole(stderr=True)) as watch:
             wanted, got = found.accepted if everything else 1, count(1)
@@ -162,6 +170,16 @@ def pull(
         return
     for one in pulled:
         console.print(f"{one.path}  checkpoint {one.index}, verified up to tip {one.tip}", soft_wrap=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Raises UserError if it can't be made, or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {folder} can't be made: {error.strerror}", "Give another one.") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"the folder {folder} can't be written to", "Give another one.")
 
 
 app.add_typer(follow.app)

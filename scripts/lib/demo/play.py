@@ -164,7 +164,7 @@ class Demo:
                 if all(job.status in ENDED for job in jobs.values()):
                     return jobs
                 if time.monotonic() > deadline:
-                    raise Failure(f"the jobs were not done after {PATIENCE} s: see the logs in {HOME}")
+                    raise Failure(_not_done(jobs))
                 time.sleep(0.5)
 
     def _maybe_kill(self, job: JobOut) -> None:
@@ -266,3 +266,11 @@ class Demo:
             table.add_row(str(index), *shown, "yes" if equal else "[red]NO[/]")
         console.print(table)
         return same
+
+
+def _not_done(jobs: dict[str, JobOut]) -> str:
+    states = "; ".join(f"{job.name} is {job.status}, {job.reason or 'no reason told'}" for job in jobs.values())
+    return (
+        f"the jobs were not done after {PATIENCE} s: {states}. On a busy machine providers need more time between "
+        f"two checkpoints: ./scripts/demo --timeout 60. What each of them did is in {HOME}/*/*.log"
+    )

@@ -164,5 +164,8 @@ def test_a_price_is_suggested_where_others_are(stage: Stage, run: Run) -> None:
         told = json.loads(run("estimate", "--market", stage.market.url, "-o", "json").stdout)
         assert (told["suggested_price"], told["price"], told["machines_like_it"]) == ("0.7", "0.7", 1)
         assert told["busy_share"] == 0 and told["earns"]["always_busy"]["hour"] == "0.7"
+        assert told["earns"]["as_busy_as_others"] is None
+        shown = run("estimate", "--market", stage.market.url).stdout
+        assert "nothing: no machine here has work at the moment" in " ".join(shown.split())
         shown = run(*register(stage, "--dry-run")).stdout
         assert re.search(r"0\.7 \w+: what such machines", re.sub(r"\s+", " ", shown))
