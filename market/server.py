@@ -7,7 +7,6 @@ A thread that dies takes the process with it: a market that answers but no longe
 
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +38,6 @@ from market.store.models import JournalRow
 from market.store.rule_sets import known_rules, offered_rules
 
 STALE_SECONDS = 3600.0  # another process may be writing an upload that is younger
-SWITCH_SECONDS = 0.001  # that the event loop waits for each thread that computes; Python's default is five times that
 STOP_SECONDS = 5.0  # for threads and open requests, when the process is told to stop
 
 Work = Callable[[Context, threading.Event], None]
@@ -161,7 +159,6 @@ class Server:
 
     def run(self) -> int:
         """Returns the exit code: 0 if it was told to stop, 1 if something died."""
-        sys.setswitchinterval(SWITCH_SECONDS)
         # uvicorn has handlers of its own while it runs, and passes the signal on to these when it has stopped.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):

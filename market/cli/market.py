@@ -1,6 +1,7 @@
 """`gpumarket market`: run a market. Each command imports what it needs: a server's libraries take seconds."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 from contracts.cli.output import Output, PlainConsole
 from contracts.strict_json import write_json
 from contracts.text import without_controls
+
+SWITCH_SECONDS = 0.001  # that the event loop waits for each thread that computes; Python's default is five times that
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a market.")
 
@@ -56,6 +59,7 @@ def serve(
     with only_one():
         context = open_context(settings, load_settings())
         server = Server(context, works())
+        sys.setswitchinterval(SWITCH_SECONDS)
         info = context.info()
         typer.echo(f"market    {server.url}")
         typer.echo(f"chain     {info.chain_id}, escrow {info.escrow}")

@@ -152,6 +152,7 @@ def test_a_reported_fault_of_the_gpu_gives_the_lease_back_at_once(
         )
 
 
+@pytest.mark.long
 def test_an_xid_of_the_recipes_own_is_told_in_its_failure(
     stage_of: StageOf, fake_driver: FakeDriver, training_beside_the_card: None
 ) -> None:

@@ -24,7 +24,7 @@ def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path) -> Iter
         yield made
 
 
-@pytest.mark.parametrize(("at_once", "searches"), [(100, 1), (2, 2)])
+@pytest.mark.parametrize(("at_once", "searches"), [(2, 2), pytest.param(100, 1, marks=pytest.mark.long)])
 def test_all_leases_are_searched_for_at_once(
     market: Lives, limited_node: LimitedNode, at_once: int, searches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

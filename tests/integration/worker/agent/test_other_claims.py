@@ -34,7 +34,7 @@ def hand_in(stage: Stage, lease: str, record: CheckpointRecord) -> None:
     stage.market.post_progress(ProgressIn(claim=claim, signature=signature, checkpoint=record))
 
 
-@pytest.mark.parametrize("checkpoints", [2, 5])
+@pytest.mark.parametrize("checkpoints", [2, pytest.param(5, marks=pytest.mark.long)])
 def test_a_claim_that_is_not_what_is_here(stage_of: StageOf, checkpoints: int) -> None:
     """As after a Claim that was replaced, and came back since the approver had signed it."""
     stage = stage_of()
@@ -57,6 +57,7 @@ def test_a_claim_that_is_not_what_is_here(stage_of: StageOf, checkpoints: int) -
     assert len(stage.leases(job)) == 1
 
 
+@pytest.mark.long
 def test_what_was_approved_before_the_files_were_lost(stage_of: StageOf) -> None:
     stage = stage_of()
     job = stage.submit(checkpoints=6, pause=0.25)

@@ -126,6 +126,7 @@ def half_of_the_cores_busy() -> Iterator[None]:
             one.wait()
 
 
+@pytest.mark.long
 def test_a_machine_that_is_busy_while_it_is_measured(stage: Stage, run: Run) -> None:
     if len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
         pytest.skip("it may not use all cores of this machine, so it can't keep them busy")

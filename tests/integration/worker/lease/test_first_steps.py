@@ -55,7 +55,7 @@ def test_what_a_recipe_prints_before_it_fails_to_go_on_is_told(stage_of: StageOf
     assert printed == [*steps, "looks for its schedule"]
 
 
-@pytest.mark.parametrize("recipe", ["Accumulates", pytest.param("IntStep", marks=pytest.mark.long)])
+@pytest.mark.parametrize("recipe", [pytest.param(name, marks=pytest.mark.long) for name in ("Accumulates", "IntStep")])
 def test_what_repeats_is_trained_as_ever(recipe: str, stage_of: StageOf, tmp_path: Path) -> None:
     """From its checkpoints: it may differ within them, where no lease resumes."""
     stage = stage_of(timeout=900)
