@@ -35,7 +35,7 @@ from market.runtime.settings import MarketSettings
 from market.store.blobs import BlobStore
 from market.store.db import OUTAGE, Database, parse_url
 from market.store.models import JournalRow
-from market.store.rule_sets import known_rules, offered_rules
+from market.store.queries.rule_sets import known_rules, offered_rules
 
 STALE_SECONDS = 3600.0  # another process may be writing an upload that is younger
 STOP_SECONDS = 5.0  # for threads and open requests, when the process is told to stop

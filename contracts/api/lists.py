@@ -9,7 +9,7 @@ from pydantic_core import from_json
 
 from contracts.api.bodies import Page
 from contracts.errors import UserError, first_sentence
-from contracts.logs import ToldOnce
+from contracts.program.logs import ToldOnce
 
 M = TypeVar("M", bound=BaseModel)
 _NAMES = ("id", "order", "lease", "job", "provider", "number")  # fields that name an item, if it has them

@@ -16,9 +16,9 @@ from web3.types import BlockIdentifier, TxParams, TxReceipt, Wei
 
 from contracts.amounts import format_amount
 from contracts.chain import artifacts, errors, events
+from contracts.chain.asking.log_reader import LogReader
+from contracts.chain.asking.node import NodeProvider, NodeTrouble, Question, ask, sure
 from contracts.chain.calls import Redemption, SignedMatch, order_abi, rules_abi
-from contracts.chain.log_reader import LogReader
-from contracts.chain.node import NodeProvider, NodeTrouble, Question, ask, sure
 from contracts.errors import UserError
 from contracts.orders import Approval, Domain, Rules
 from contracts.proxies import plain_address

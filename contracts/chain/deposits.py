@@ -5,7 +5,7 @@ from typing import NamedTuple
 from web3.contract.contract import ContractFunction
 from web3.exceptions import Web3Exception
 
-from contracts.chain.node import NodeTrouble
+from contracts.chain.asking.node import NodeTrouble
 from contracts.chain.sending.sender import Sender
 
 PERMIT_SECONDS = 3600

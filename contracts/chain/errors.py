@@ -25,7 +25,7 @@ from web3.exceptions import (
 )
 
 from contracts.chain import artifacts
-from contracts.chain.node import NodeTrouble
+from contracts.chain.asking.node import NodeTrouble
 from contracts.clocks import YEAR_10000
 from contracts.errors import UserError
 from contracts.terms import Phase

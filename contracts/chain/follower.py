@@ -17,7 +17,7 @@ from contracts.chain.client import Chain
 from contracts.chain.events import Event, decode
 from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS
-from contracts.progress_bar import Watch, nobody
+from contracts.program.progress_bar import Watch, nobody
 from contracts.types import to_hex
 
 # This close to the head, each block is read by its hash: so a store always has the newest ones without a gap.

@@ -11,7 +11,7 @@ from contracts.chain.client import Chain
 from contracts.chain.events import Approved, Challenged, Claimed, Closed, Event, Opened, Resolved, Settled, decode
 from contracts.commitment import next_tip
 from contracts.errors import UserError
-from contracts.progress_bar import Watch, nobody
+from contracts.program.progress_bar import Watch, nobody
 from contracts.types import from_hex, to_hex
 
 _OPENED_TOPIC = to_hex(

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
+from contracts.chain.asking.log_reader import MOST_BLOCKS
+from contracts.chain.asking.node import BATCH, NodeProvider, ask, sure
 from contracts.chain.client import Chain
-from contracts.chain.log_reader import MOST_BLOCKS
-from contracts.chain.node import BATCH, NodeProvider, ask, sure
 
 SLOW_BLOCKS, SLOW_BATCH = 1_000, 10
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from contracts import extras
 from contracts.errors import UserError
+from contracts.program import extras
 from contracts.text import without_controls
 from gpumarket_entry import refuse_strangers
 
@@ -107,7 +107,7 @@ def gpumarket(
 
 def main() -> None:
     refuse_strangers()
-    from contracts.logs import log_warnings_only
+    from contracts.program.logs import log_warnings_only
 
     log_warnings_only()  # services choose their own
     app(prog_name="gpumarket")

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.api.problems import Code, Problem
-from contracts.chain.hurry import Gate, hurried
+from contracts.chain.asking.hurry import Gate, hurried
 from market.api.errors import internal, problem_response
 from market.api.rate_limits import network_of
 from market.api.request_ids import HEADER, request_id

@@ -10,7 +10,7 @@ import typer
 from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
-from contracts.logs import configure_logs
+from contracts.program.logs import configure_logs
 from contracts.settings import load_settings
 from contracts.wallet import keys
 from contracts.wallet.encryption_keys import unlock

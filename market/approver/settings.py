@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from contracts.operator_settings import APPROVER_SECTION, OperatorSettings, load_operator_settings
+from contracts.program.operator_settings import APPROVER_SECTION, OperatorSettings, load_operator_settings
 from contracts.settings import home
 
 

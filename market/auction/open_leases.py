@@ -13,8 +13,8 @@ from contracts.chain.errors import Refusal
 from contracts.orders import Ask, Bid, Rules
 from contracts.types import to_hex
 from market.runtime.context import Context
-from market.store.leases import terms_of
 from market.store.models import AskRow, BidRow, LeaseRow, MatchRow
+from market.store.queries.leases import terms_of
 
 BATCH = 100  # leases opened by one transaction
 

@@ -20,9 +20,6 @@ from contracts.types import ZERO_ADDRESS
 from market.matching import AskOffer, BidOffer, Book
 from market.matching.inputs import OfferReader, book_of
 from market.runtime.context import Context
-from market.store.early_stop import early_stop
-from market.store.events import Head
-from market.store.leases import is_final
 from market.store.models import (
     AskRow,
     BidRow,
@@ -34,8 +31,11 @@ from market.store.models import (
     ReportRow,
     RuleSetRow,
 )
-from market.store.reliability import Tiers
-from market.store.reports import read_told, report_of
+from market.store.queries.early_stop import early_stop
+from market.store.queries.events import Head
+from market.store.queries.leases import is_final
+from market.store.queries.reliability import Tiers
+from market.store.queries.reports import read_told, report_of
 
 ROWS_AT_ONCE = 500
 NEVER = 1 << 40  # seconds

@@ -9,8 +9,8 @@ from contracts.chain.client import Chain
 from contracts.chain.events import Challenged
 from contracts.errors import UserError
 from contracts.terms import AccountWord
-from market.store.events import Head
 from market.store.models import ChainBlock, ChainEvent, LeaseRow, RuleSetRow
+from market.store.queries.events import Head
 
 REORGANISED = ("a reorganisation of the chain came between", "it is tried again at once")
 

@@ -19,15 +19,15 @@ from contracts.chain.follower import NEAR_BLOCKS, Block, BlockRef, Follower, His
 from contracts.chain.ledger import Account, Exit, LeaseView, Ledger
 from contracts.clocks import WORTH_A_WORD
 from contracts.finality import KEPT_BLOCKS
-from contracts.logs import Trouble
-from contracts.progress_bar import Watch, nobody
+from contracts.program.logs import Trouble
+from contracts.program.progress_bar import Watch, nobody
 from contracts.terms import Phase
 from market.runtime.context import Context
 from market.runtime.leader import NotLeading
 from market.store.db import OUTAGE, Database
-from market.store.events import Head, event_of, event_row
 from market.store.models import ChainBlock, ChainEvent, EpochRow, LeaseRow, MatchRow
-from market.store.reports import judge
+from market.store.queries.events import Head, event_of, event_row
+from market.store.queries.reports import judge
 
 OUTAGE_SECONDS = 5.0  # between attempts while the node does not answer
 BEHIND_SECONDS = 30  # a follower whose leader is no further behind the chain's head answers

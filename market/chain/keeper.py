@@ -12,8 +12,8 @@ from contracts.orders import Approval
 from contracts.terms import Phase, StateWord, Terms
 from market.runtime.context import Context
 from market.runtime.loop import repeat
-from market.store.leases import terms_of
 from market.store.models import ApprovalRow, BidRow, LeaseRow
+from market.store.queries.leases import terms_of
 from market.store.unreadable import BROKEN
 
 log = structlog.get_logger()

@@ -43,7 +43,7 @@ def serve(
 ) -> None:
     """Serve the API, follow the chain, clear the auction. Stops on Ctrl-C or SIGTERM."""
     use_home(home)
-    from contracts.logs import configure_logs
+    from contracts.program.logs import configure_logs
     from contracts.settings import load_settings
     from market.runtime.settings import load_market_settings
     from market.server import Server, only_one, open_context, works
@@ -124,7 +124,7 @@ def backup(
 ) -> None:
     """Copy the database as it is now; the market may run. The blobs' folder is copied after it, with rsync."""
     use_home(home)
-    from contracts.progress_bar import watching
+    from contracts.program.progress_bar import watching
     from market.maintenance import backup as copying
     from market.runtime.settings import load_market_settings
     from market.store.db import Database
@@ -156,7 +156,7 @@ def reindex(
     """
     use_home(home)
     from contracts.chain.client import connect
-    from contracts.progress_bar import watching
+    from contracts.program.progress_bar import watching
     from contracts.settings import load_settings
     from market.chain import indexer
     from market.maintenance import reindex as anew

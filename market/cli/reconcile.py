@@ -7,7 +7,7 @@ from rich.table import Table
 
 from contracts.chain.client import connect
 from contracts.cli.output import Output, PlainConsole, marked, print_whole
-from contracts.progress_bar import watching
+from contracts.program.progress_bar import watching
 from contracts.settings import load_settings
 from contracts.strict_json import write_json
 from market.maintenance import reconcile as comparing

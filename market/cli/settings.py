@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from contracts.cli.output import Output, PlainConsole, print_whole
-from contracts.operator_settings import APPROVER_SECTION, MARKET_FILE, read_market_file
+from contracts.program.operator_settings import APPROVER_SECTION, MARKET_FILE, read_market_file
 from contracts.settings import CONFIG_NAME, home, load_settings, read_config
 from contracts.strict_json import write_json
 from market.approver.settings import load_approver_settings

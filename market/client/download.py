@@ -12,7 +12,7 @@ from contracts.chain.client import Chain
 from contracts.chain.lookup import accepted_tips, opened
 from contracts.errors import UserError
 from contracts.job.sealing import NotOpened
-from contracts.progress_bar import Watch, nobody
+from contracts.program.progress_bar import Watch, nobody
 from contracts.statefile import file_state_root
 from contracts.types import from_hex, to_hex
 

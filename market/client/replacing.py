@@ -11,7 +11,7 @@ from contracts.chain.lookup import accepted_tips, opened_for
 from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS
 from contracts.orders import Bid
-from contracts.progress_bar import Watch, nobody
+from contracts.program.progress_bar import Watch, nobody
 from contracts.terms import Phase
 
 FINAL_SECONDS = 3600.0  # until blocks enough stand on top of what ended the Bid

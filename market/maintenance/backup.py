@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from contracts.errors import UserError
-from contracts.progress_bar import Watch, nobody
+from contracts.program.progress_bar import Watch, nobody
 from market.store.db import BUSY_SECONDS, Database
 
 WRITTEN = "bytes written"

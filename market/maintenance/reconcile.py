@@ -20,7 +20,7 @@ from contracts.errors import first_sentence
 from contracts.job.file import hash_file
 from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Approval, Claim
-from contracts.progress_bar import Watch, nobody
+from contracts.program.progress_bar import Watch, nobody
 from contracts.statefile import file_state_root
 from contracts.types import from_hex, to_hex
 from market.maintenance import reindex, retention

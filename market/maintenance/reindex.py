@@ -12,7 +12,7 @@ from sqlmodel import Session, SQLModel, col, func, select
 from contracts.chain.client import Chain
 from contracts.chain.follower import NEAR_BLOCKS
 from contracts.errors import UserError, first_sentence
-from contracts.progress_bar import Watch, nobody
+from contracts.program.progress_bar import Watch, nobody
 from market.chain import indexer
 from market.runtime import leader
 from market.runtime.leader import Leadership

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from contracts.chain.client import Chain
 from contracts.job.file import hash_file
-from contracts.progress_bar import Watch, nobody
+from contracts.program.progress_bar import Watch, nobody
 from market.maintenance import reindex
 from market.maintenance.reconcile import SECONDS_BETWEEN
 from market.maintenance.reindex import Difference

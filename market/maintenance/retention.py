@@ -24,9 +24,6 @@ from market.services.access import DAY, file_blobs
 from market.services.blobs import blob_row
 from market.services.jobs import job_status
 from market.store.columns import now
-from market.store.early_stop import early_stop
-from market.store.events import pages_of
-from market.store.leases import state_now
 from market.store.models import (
     AnswerRow,
     BidRow,
@@ -38,7 +35,10 @@ from market.store.models import (
     ReplacedClaimRow,
     UploadRow,
 )
-from market.store.rule_sets import known_rules
+from market.store.queries.early_stop import early_stop
+from market.store.queries.events import pages_of
+from market.store.queries.leases import state_now
+from market.store.queries.rule_sets import known_rules
 from market.store.unreadable import BROKEN
 
 MARGIN_SECONDS = 3600  # for clocks that differ, and blocks that a reorganisation takes back

@@ -25,10 +25,10 @@ from market.store.blobs import BlobStore, UnderWay
 from market.store.columns import now
 from market.store.db import Database
 from market.store.disk import Disks
-from market.store.events import Head, pages_of
 from market.store.journal import FOLDER, Journal, Kind, Message
 from market.store.models import JournalRow, ReportRow
-from market.store.rule_sets import known_rules
+from market.store.queries.events import Head, pages_of
+from market.store.queries.rule_sets import known_rules
 from market.store.unreadable import Unreadable
 
 NOTHING_FOLLOWED = Head(0, 0)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from contracts.operator_settings import OperatorSettings, load_operator_settings
+from contracts.program.operator_settings import OperatorSettings, load_operator_settings
 from contracts.settings import home
 from contracts.types import Address, Uint64
 

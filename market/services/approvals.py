@@ -13,8 +13,8 @@ from market.runtime.context import Context
 from market.services.leases import find_live_lease, get_lease, newest_approval
 from market.services.progress import find_checkpoint, tip_at
 from market.services.signatures import check_signed
-from market.store.leases import phase_of
 from market.store.models import ApprovalRow, LeaseRow
+from market.store.queries.leases import phase_of
 from market.store.replaced_claims import way_back
 
 B = TypeVar("B", ApprovalIn, RejectionIn)

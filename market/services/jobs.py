@@ -24,11 +24,11 @@ from contracts.orders import Bid
 from contracts.terms import Phase
 from market.runtime.context import Context
 from market.services.leases import failures_by_job, lease_summaries, readable
-from market.store.early_stop import early_stop, read_stop
-from market.store.events import pages_of
-from market.store.leases import phase_of, state_now
 from market.store.models import WITHOUT_SPEC, BidRow, CheckpointRow, LeaseRow
 from market.store.paging import Keyset, read_page
+from market.store.queries.early_stop import early_stop, read_stop
+from market.store.queries.events import pages_of
+from market.store.queries.leases import phase_of, state_now
 from market.store.unreadable import record_of
 
 Key = tuple[str, int]  # a checkpoint: its lease and its index

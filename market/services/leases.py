@@ -11,10 +11,10 @@ from contracts.api.problems import Code, Problem
 from contracts.job.spec import JobSpec
 from contracts.orders import FAILURES, STOPS, Approval, Bid, Rejection, ReportKind
 from market.runtime.context import Context
-from market.store.leases import is_final, state_now
 from market.store.models import WITHOUT_SPEC, ApprovalRow, BidRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
 from market.store.paging import Keyset, read_page
-from market.store.reports import first_told
+from market.store.queries.leases import is_final, state_now
+from market.store.queries.reports import first_told
 
 T = TypeVar("T")
 _BY_OPENING = Keyset(col(LeaseRow.opened_block), col(LeaseRow.id))

@@ -18,10 +18,10 @@ from market.services.blobs import not_uploaded
 from market.services.jobs import find_job
 from market.services.leases import find_lease, find_live_lease, newest_approval
 from market.services.signatures import check_signed
-from market.store.events import event_of
-from market.store.leases import phase_of, state_now
 from market.store.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow
 from market.store.paging import Keyset, read_page
+from market.store.queries.events import event_of
+from market.store.queries.leases import phase_of, state_now
 from market.store.unreadable import record_of
 
 _BY_INDEX = Keyset(col(CheckpointRow.n), col(CheckpointRow.lease))

@@ -18,7 +18,7 @@ from market.services.signatures import check_signed
 from market.store.columns import now, without
 from market.store.models import LeaseRow, ReportRow
 from market.store.paging import LARGE, Keyset, read_page
-from market.store.reports import report_of
+from market.store.queries.reports import report_of
 
 HOUR, PER_HOUR = timedelta(hours=1), 300  # logs of one lease; a worker's come a minute apart, but at its end
 RELEASES_PER_HOUR = 200  # said again, 20 s apart, until it is answered

@@ -36,7 +36,7 @@ from market.store.models import (
     RuleSetRow,
     UploadRow,
 )
-from market.store.reports import judge
+from market.store.queries.reports import judge
 from market.store.unreadable import record_of
 
 

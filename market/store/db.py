@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, Operati
 from sqlmodel import Session, create_engine
 
 from contracts.errors import UserError
-from contracts.extras import install_command
+from contracts.program.extras import install_command
 
 BUSY_SECONDS = 30  # how long a writing session waits for its turn
 IDLE_SECONDS = 15  # PostgreSQL ends one that does nothing for so long: a paused process must not stop all others

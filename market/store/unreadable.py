@@ -9,7 +9,7 @@ from sqlalchemy import inspect
 
 from contracts.api.bodies import CheckpointRecord
 from contracts.errors import first_sentence
-from contracts.logs import ToldOnce
+from contracts.program.logs import ToldOnce
 from market.store.models import CheckpointRow, ReplacedClaimRow
 
 Row = TypeVar("Row")

@@ -14,8 +14,8 @@ from contracts.api.problems import Problem
 from contracts.chain.client import connect
 from contracts.cli.output import Output, OutputOption, PlainConsole, marked, print_whole, tokens
 from contracts.errors import UserError
-from contracts.extras import needed_by
-from contracts.progress_bar import watching
+from contracts.program.extras import needed_by
+from contracts.program.progress_bar import watching
 from contracts.settings import load_settings
 from contracts.strict_json import write_json
 from market.verify.findings import Checked

@@ -8,10 +8,10 @@ from typing import NamedTuple, Protocol
 from eth_typing import BlockNumber, HexStr
 from web3.exceptions import BlockNotFound, Web3RPCError
 
+from contracts.chain.asking.node import NodeRefused
 from contracts.chain.client import Chain
 from contracts.chain.events import Ended, Event, Opened, continued
 from contracts.chain.ledger import LeaseView, Ledger, LedgerError
-from contracts.chain.node import NodeRefused
 from contracts.chain.reliability import NOBODY, records, tier
 from contracts.chain.signatures import is_signed_by
 from contracts.errors import UserError

@@ -8,7 +8,7 @@ from functools import cached_property
 from contracts.api.bodies import ReceiptOut
 from contracts.api.epochs import EpochAsk, EpochBid, EpochHeader
 from contracts.orders import NONCE_BITS, Ask, Bid, Rules, SignedType, owner_of, recover
-from contracts.progress_bar import Watch
+from contracts.program.progress_bar import Watch
 from contracts.types import ZERO_ADDRESS, from_hex, to_hex
 from market.verify.findings import Findings, Lie, Note
 from market.verify.history import Node, Past

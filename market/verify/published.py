@@ -11,7 +11,7 @@ from contracts.api.lists import UnreadableItem
 from contracts.api.problems import Problem
 from contracts.errors import UserError
 from contracts.orders import Ask, Bid
-from contracts.progress_bar import Watch
+from contracts.program.progress_bar import Watch
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from contracts.chain.events import EpochPublished
 from contracts.chain.follower import read_events
 from contracts.errors import UserError
 from contracts.finality import Finality
-from contracts.progress_bar import Watch, nobody
+from contracts.program.progress_bar import Watch, nobody
 from market.matching import Book
 from market.verify import order_set
 from market.verify.censorship import LeftOutOrders, check_failures, check_silent_stay_out

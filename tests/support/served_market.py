@@ -26,8 +26,8 @@ from contracts.terms import Terms
 from market.chain import indexer
 from market.runtime.settings import MarketSettings
 from market.server import Server, open_context
-from market.store.leases import terms_of
 from market.store.models import AskRow, BidRow, CheckpointRow, LeaseRow
+from market.store.queries.leases import terms_of
 from tests.support.devnet import TOKEN, Funded
 from tests.support.market_parts import (
     RECIPE,

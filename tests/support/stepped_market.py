@@ -30,12 +30,12 @@ from market.chain import indexer
 from market.chain.keeper import keep_leases
 from market.maintenance.reconcile import read_books, reconcile
 from market.maintenance.retention import Keep
-from market.store import reliability
-from market.store.leases import terms_of
 from market.store.models import (
     EpochRow,
     LeaseRow,
 )
+from market.store.queries import reliability
+from market.store.queries.leases import terms_of
 from tests.support.devnet import pass_time, rpc
 from tests.support.market_parts import (
     RECIPE,

@@ -16,7 +16,7 @@ from contracts.chain.clock import ChainClock
 from contracts.chain.errors import NODE_AWAY
 from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
-from contracts.logs import Trouble
+from contracts.program.logs import Trouble
 from worker.agent.asks import CurrentAsk
 from worker.agent.copies import CopyWatch, PostedAsks
 from worker.agent.readiness import Readiness

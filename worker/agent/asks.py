@@ -13,8 +13,8 @@ from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
 from contracts.clocks import REPORT_SECONDS, check_clocks
 from contracts.errors import UserError
-from contracts.logs import Trouble
 from contracts.orders import Ask
+from contracts.program.logs import Trouble
 from worker.agent.copies import PostedAsks
 from worker.agent.gas import GasPrice, least_pay
 from worker.lease.folder import Store

@@ -13,7 +13,7 @@ from contracts.chain.client import Chain
 from contracts.chain.events import Approved, Closed, Event, Opened, Settled
 from contracts.chain.lookup import events_by_lease, opened_by
 from contracts.finality import KEPT_BLOCKS
-from contracts.progress_bar import Watch, nobody
+from contracts.program.progress_bar import Watch, nobody
 
 
 @dataclass(frozen=True)

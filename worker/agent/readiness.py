@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from contracts.logs import Trouble
+from contracts.program.logs import Trouble
 from contracts.types import MB
 from worker.driver.xids import XidListener
 from worker.lease.folder import Store

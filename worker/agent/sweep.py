@@ -15,7 +15,7 @@ from contracts.chain.errors import NODE_AWAY, EscrowError
 from contracts.chain.sending.lane import lane_path
 from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
-from contracts.logs import Trouble
+from contracts.program.logs import Trouble
 from worker.settings import ProviderSettings
 
 ALONE_SECONDS = 30.0  # to wait for another process that moves tokens

@@ -14,7 +14,7 @@ from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
 from contracts.cli.output import Output, OutputOption, PlainConsole, console, print_whole, say
 from contracts.errors import UserError
-from contracts.progress_bar import watching
+from contracts.program.progress_bar import watching
 from contracts.strict_json import write_json
 from contracts.types import Address
 from contracts.wallet import keys

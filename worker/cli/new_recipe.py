@@ -12,8 +12,8 @@ import typer
 
 from contracts.cli.output import Output, OutputOption, PlainConsole, console, say
 from contracts.errors import UserError
-from contracts.extras import needed_by
 from contracts.job.file import read_job, work_hash
+from contracts.program.extras import needed_by
 from contracts.strict_json import write_json
 from worker import recipes
 from worker.cli.job_lines import set_units_of

@@ -18,7 +18,7 @@ from rich.live import Live
 from contracts.chain.client import connect
 from contracts.cli.output import Output, OutputOption, console, print_whole, whole
 from contracts.errors import UserError
-from contracts.logs import log_stream
+from contracts.program.logs import log_stream
 from contracts.settings import load_settings
 from contracts.strict_json import write_json
 from contracts.wallet import keys

@@ -7,7 +7,7 @@ import structlog
 from contracts.api.bodies import ApprovalIn, LeaseOut, RejectionIn
 from contracts.api.client import MarketClient
 from contracts.errors import UserError
-from contracts.logs import Trouble
+from contracts.program.logs import Trouble
 from worker.lease.folder import LeaseFolder
 from worker.lease.tools import LeaseTools
 

@@ -13,7 +13,7 @@ from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS
 from contracts.job.provider_wants import Wants
 from contracts.job.spec import JobSpec
-from contracts.progress_bar import Watch, nobody
+from contracts.program.progress_bar import Watch, nobody
 from contracts.terms import Nums, Phase, StateWord
 from worker.lease.folder import Job, LeaseFile, LeaseFolder, Store
 from worker.training.environment import check_environment

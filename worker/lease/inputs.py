@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from contracts.api.bodies import CheckpointRecord
+from contracts.api.bodies import CheckpointRecord, CheckpointStatus
 from contracts.api.client import MarketClient
 from contracts.api.grants import get_sealed, get_state
 from contracts.commitment import checkpoint_root, next_tip, numerics_class, start_tip
@@ -157,3 +157,20 @@ def _record_of_earlier_job(market: MarketClient, job: Job) -> CheckpointRecord:
             before = {first} if last.index == 1 else {one.tip for one in records if one.index == last.index - 1}
             return find_record(records, spec, last.index, last.tip, before)
     raise NoStartState(f"the Bid goes on from tip {job.bid.start_tip}, which no job of {job.bid.client} here has")
+
+
+def metrics_so_far(market: MarketClient, folder: LeaseFolder, spec: JobSpec) -> list[dict[str, float]]:
+    """Of checkpoints 1 .. made: this machine's own, and those before its base as the market has them.
+
+    Empty for jobs without `stop`. No tip commits to a record's metrics; a market that forges them can only end the
+    job early or late, and it could as well not match it.
+    """
+    if spec.stop is None:
+        return []
+    file = folder.file
+    own = {index: folder.checkpoint(index).metrics for index in range(file.base + 1, file.made + 1)}
+    if file.base:
+        for out in market.checkpoints(file.parties.bid):
+            if out.status is CheckpointStatus.APPROVED and out.checkpoint.index <= file.base:
+                own[out.checkpoint.index] = out.checkpoint.metrics
+    return [own.get(index, {}) for index in range(1, file.made + 1)]

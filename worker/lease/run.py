@@ -8,8 +8,8 @@ from contracts.chain.lookup import MarketLied
 from contracts.errors import UserError
 from contracts.job.provider_wants import Wants
 from contracts.job.sealing import NotOpened, is_sealed_text, open_text, seal_text
-from contracts.logs import Trouble
 from contracts.orders import FAILURES, ReportKind
+from contracts.program.logs import Trouble
 from contracts.terms import Flag, Phase
 from worker.driver.xids import with_xids
 from worker.lease.approvals import Approvals

@@ -11,7 +11,7 @@ from contracts.chain.events import Approved, Closed, Settled
 from contracts.chain.lookup import lease_events
 from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS, at_stake
-from contracts.logs import Trouble
+from contracts.program.logs import Trouble
 from contracts.terms import Phase, StateWord
 from worker.lease.folder import LeaseFolder
 from worker.lease.schedule import Action, LeaseTiming, Progress, next_action

@@ -26,8 +26,7 @@ from worker.downloading.downloads import Cache
 from worker.lease.discovery import check_fit, check_wanted, verified_job
 from worker.lease.first_steps import FirstSteps, NotReproducible
 from worker.lease.folder import Job, LeaseFolder
-from worker.lease.inputs import BadStartState, fetch_files, fetch_start_state, fetch_state, is_state
-from worker.lease.job_history import metrics_so_far
+from worker.lease.inputs import BadStartState, fetch_files, fetch_start_state, fetch_state, is_state, metrics_so_far
 from worker.lease.job_key import JobKey, NoKey
 from worker.lease.pace import Pace
 from worker.lease.printed import Printed

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from typing import Literal, NamedTuple
 
-from contracts.extras import install_command
+from contracts.program.extras import install_command
 from contracts.settings import home
 from contracts.types import MB
 from worker.driver.nvml import GpuHealth, NoAnswer, named, read_gpus

@@ -13,9 +13,9 @@ from typing import Literal
 
 from contracts.amounts import format_amount
 from contracts.api.client import MarketClient
+from contracts.chain.asking.node import NodeTrouble
 from contracts.chain.client import Chain, connect
 from contracts.chain.errors import NODE_AWAY
-from contracts.chain.node import NodeTrouble
 from contracts.chain.node_limits import find_limits
 from contracts.chain.sending.fees import format_ether
 from contracts.clocks import SET_IT, clock_difference

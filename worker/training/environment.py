@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from contracts.extras import install_command
+from contracts.program.extras import install_command
 from worker.training.failures import Failure
 
 Device = Literal["cpu", "cuda"]

@@ -19,9 +19,9 @@ from web3.datastructures import AttributeDict
 from web3.exceptions import Web3RPCError
 from web3.types import TxReceipt
 
+from contracts.chain.asking.node import ask, sure
 from contracts.chain.client import Chain
 from contracts.chain.errors import NODE_AWAY
-from contracts.chain.node import ask, sure
 from contracts.chain.sending.fees import Fees, fees_now, raised
 from contracts.chain.sending.intents import Draft, Intent, IntentStore
 from contracts.chain.sending.signing import TransactionSigner

@@ -18,9 +18,9 @@ from web3.contract.contract import ContractFunction
 from web3.exceptions import Web3RPCError
 from web3.types import Nonce, TxParams, TxReceipt, Wei
 
+from contracts.chain.asking.node import ask, sure
 from contracts.chain.client import Chain
 from contracts.chain.errors import EscrowError
-from contracts.chain.node import ask, sure
 from contracts.chain.sending.fees import Fees, fees_now, format_ether
 from contracts.chain.sending.intents import Draft, Intent
 from contracts.chain.sending.lane import DEPTH, Expected, Lane, lane_of, lane_path

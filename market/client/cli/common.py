@@ -24,7 +24,7 @@ from contracts.cli.output import Output, PlainConsole, console, one_line, print_
 from contracts.clocks import check_clocks
 from contracts.errors import UserError
 from contracts.orders import Domain, SignedType
-from contracts.progress_bar import watching
+from contracts.program.progress_bar import watching
 from contracts.settings import Settings, load_settings
 from contracts.types import to_hex
 from contracts.wallet import keys

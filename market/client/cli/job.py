@@ -15,7 +15,7 @@ from contracts.chain.client import connect
 from contracts.cli.output import Output, OutputOption, PlainConsole, console, one_line, print_whole
 from contracts.errors import UserError
 from contracts.orders import FAILURES
-from contracts.progress_bar import watching
+from contracts.program.progress_bar import watching
 from contracts.settings import load_settings
 from contracts.strict_json import write_json
 from contracts.wallet import keys

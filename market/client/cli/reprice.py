@@ -14,7 +14,7 @@ from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
 from contracts.cli.output import Output, OutputOption, PlainConsole
 from contracts.errors import UserError
-from contracts.progress_bar import watching
+from contracts.program.progress_bar import watching
 from contracts.wallet import keys
 from market.client.cancellation import Cancellation, NothingToCancel, plan_cancellation
 from market.client.cli.cancel import explain_cancellation

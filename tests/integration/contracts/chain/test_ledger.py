@@ -23,8 +23,8 @@ from contracts.orders import Approval, Ask, Bid, Claim, Rules
 from contracts.terms import Phase
 from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex, to_hex
 from market.chain import indexer
-from market.store import reliability
 from market.store.db import Database
+from market.store.queries import reliability
 from tests.support.devnet import TOKEN, Funded, pass_time
 
 FOREVER = (1 << 40) - 1

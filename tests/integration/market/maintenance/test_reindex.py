@@ -13,10 +13,10 @@ import pytest
 from sqlmodel import SQLModel, select
 from typer.testing import CliRunner
 
-from contracts import progress_bar
 from contracts.chain.client import Chain
 from contracts.chain.devnet.devnet import Devnet
 from contracts.errors import UserError
+from contracts.program import progress_bar
 from market.cli.market import app
 from market.cli.reconcile import app as reconciling
 from market.maintenance import reindex

@@ -8,9 +8,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from contracts import extras
 from contracts.cli import main
 from contracts.errors import UserError
+from contracts.program import extras
 
 two_commands = typer.Typer()
 one_command = typer.Typer()

@@ -9,7 +9,7 @@ from contracts.errors import UserError
 from contracts.orders import Bid
 from contracts.terms import AccountWord, Phase, StateWord
 from market.client import cancellation
-from market.store.leases import terms_of
+from market.store.queries.leases import terms_of
 from tests.support.market_parts import make_bid, make_lease, make_spec
 from tests.support.offline_market import DOMAIN, RULES, World
 

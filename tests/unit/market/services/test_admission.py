@@ -12,8 +12,8 @@ from contracts.api.problems import Code
 from contracts.api.quotes import QuoteIn
 from contracts.chain.events import PageRaised, Place
 from contracts.types import ZERO_ADDRESS, ZERO_HASH
-from market.store.events import Head, event_row
 from market.store.models import AskRow, BidRow
+from market.store.queries.events import Head, event_row
 from tests.support.market_parts import (
     CPU,
     FOREVER,

@@ -16,8 +16,8 @@ from market.maintenance import reindex
 from market.runtime.context import Context
 from market.services.epochs import _in_set
 from market.store.apply import apply
-from market.store.events import Head
 from market.store.models import EpochOrderRow, EpochRow
+from market.store.queries.events import Head
 from tests.support.market_parts import FakeChain, make_context
 from tests.support.offline_market import DOMAIN, RULES
 

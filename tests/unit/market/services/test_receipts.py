@@ -14,8 +14,8 @@ from contracts.api.bodies import ReceiptOut
 from contracts.errors import UserError
 from contracts.orders import Receipt, new_account
 from contracts.settings import home
-from market.store.events import Head
 from market.store.models import AskRow, BidRow, EpochRow
+from market.store.queries.events import Head
 from tests.support.market_parts import FakeSender, make_spec
 from tests.support.offline_market import DOMAIN, World, replayed, stored
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import UserError
-from contracts.extras import install_command
+from contracts.program.extras import install_command
 from market.store.db import Database
 
 

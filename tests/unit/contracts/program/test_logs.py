@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import structlog
 
-from contracts.logs import ToldOnce, configure_logs, log_stream, log_warnings_only
+from contracts.program.logs import ToldOnce, configure_logs, log_stream, log_warnings_only
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from web3 import HTTPProvider, Web3
 from web3.exceptions import Web3RPCError
 from web3.types import RPCEndpoint, RPCResponse
 
-from contracts.chain.answers import OddAnswer, checked_answer, checked_error, is_refusal, shown
-from contracts.chain.hurry import SECONDS, Gate, current_gate
+from contracts.chain.asking.answers import OddAnswer, checked_answer, checked_error, is_refusal, shown
+from contracts.chain.asking.hurry import SECONDS, Gate, current_gate
 from contracts.proxies import plain_address, proxy_of
 from contracts.strict_json import read_json, write_json
 from contracts.text import line_of_page

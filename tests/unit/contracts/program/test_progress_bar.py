@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from contracts import progress_bar
+from contracts.program import progress_bar
 
 
 def shown(terminal: bool) -> str:

@@ -4,13 +4,13 @@ import threading
 
 import pytest
 
-from contracts.chain import hurry
-from contracts.chain.hurry import Gate, current_gate, hurried
+from contracts.chain.asking import hurry
+from contracts.chain.asking.hurry import Gate, current_gate, hurried
 
 
 def test_after_no_answer_it_is_left_alone_and_then_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("contracts.chain.hurry.time", type("clock", (), {"monotonic": lambda: clock[0]}))
+    monkeypatch.setattr("contracts.chain.asking.hurry.time", type("clock", (), {"monotonic": lambda: clock[0]}))
     gate = Gate()
     assert gate.enter() is None
     gate.leave(answered=True)

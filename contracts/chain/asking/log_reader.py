@@ -8,8 +8,8 @@ from web3 import Web3
 from web3.exceptions import Web3RPCError
 from web3.types import FilterParams, LogReceipt
 
-from contracts.chain.node import NodeRefused, Portion
-from contracts.progress_bar import Watch, nobody
+from contracts.chain.asking.node import NodeRefused, Portion
+from contracts.program.progress_bar import Watch, nobody
 
 MOST_BLOCKS = 10_000  # asked for at once, where the node gives so many
 

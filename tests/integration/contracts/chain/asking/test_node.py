@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from web3.exceptions import Web3RPCError
 
+from contracts.chain.asking.node import NodeRefused, ask, sure
 from contracts.chain.client import Chain, connect
 from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.errors import NODE_AWAY, EscrowError, explain_node
-from contracts.chain.node import NodeRefused, ask, sure
 from contracts.chain.sending.sender import Sender
 from contracts.chain.signatures import is_signed_by
 from contracts.errors import UserError

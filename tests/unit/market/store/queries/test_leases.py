@@ -1,8 +1,8 @@
 """A stored lease is shown as the escrow's next call will find it."""
 
 from contracts.terms import Flag, Phase, StateWord
-from market.store.leases import nums_of, state_now
 from market.store.models import LeaseRow
+from market.store.queries.leases import nums_of, state_now
 
 HASH, ADDRESS, TIP = "0x" + "11" * 32, "0x" + "22" * 20, "0x" + "33" * 20
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from contracts.chain.asking.node import NodeRefused, Portion
 from contracts.chain.client import Chain
 from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.errors import NODE_AWAY, explain_node
 from contracts.chain.events import Deposited
 from contracts.chain.follower import read_events
-from contracts.chain.node import NodeRefused, Portion
 from tests.support.devnet import TOKEN, Funded, rpc
 from tests.support.limited_node import LimitedNode, connect_through, limited_node
 

@@ -5,9 +5,9 @@ import socket
 import pytest
 from web3.types import RPCEndpoint
 
-from contracts.chain import node
-from contracts.chain.hurry import Gate, hurried
-from contracts.chain.node import NodeProvider, NodeRefused, NodeSilent
+from contracts.chain.asking import node
+from contracts.chain.asking.hurry import Gate, hurried
+from contracts.chain.asking.node import NodeProvider, NodeRefused, NodeSilent
 
 
 def test_a_silent_node_is_asked_shortly_and_then_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

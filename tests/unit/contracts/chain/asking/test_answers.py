@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from contracts.chain.answers import OddAnswer, checked_answer, checked_error, shown
+from contracts.chain.asking.answers import OddAnswer, checked_answer, checked_error, shown
 
 LOG: dict[str, Any] = {
     "address": "0x" + "11" * 20,

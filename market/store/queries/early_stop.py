@@ -6,8 +6,8 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from contracts.job.early_stop import Stop
-from market.store.leases import state_now
 from market.store.models import CheckpointRow, LeaseRow
+from market.store.queries.leases import state_now
 
 
 def early_stop(session: Session, stop: Stop | None, leases: Sequence[LeaseRow], now: int) -> str | None:

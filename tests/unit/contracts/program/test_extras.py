@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from contracts import extras
 from contracts.errors import UserError
+from contracts.program import extras
 
 ROOT = Path(__file__).resolve().parents[3]
 REQUIRES = [

@@ -1,0 +1,1 @@
+"""What every program of ours begins with: its extras, its logs, what an operator has set."""

@@ -1,0 +1,1 @@
+"""What is asked of the tables, each question in one place."""
