@@ -15,7 +15,7 @@ import pytest
 from contracts.errors import UserError
 from contracts.program import extras
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 REQUIRES = [
     "web3==8.0.0",
     "fastapi>=0.120; extra == 'market'",
