@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import ROOT
 
-pytestmark = pytest.mark.timeout(960)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 def test_jobs_are_done_and_paid_once_whatever_happens(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_jobs_are_done_and_paid_once_whatever_happens(tmp_path: Path) -> None:
         [ROOT / "scripts" / "chaos", "--jobs", "2", "--events", "8", "--seed", "3", "--json", file],
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1700,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]

@@ -151,7 +151,7 @@ class Place:
     def stop(self, what: str) -> None:
         process = self._running.pop(what)
         process.terminate()
-        if code := process.wait(60):
+        if code := process.wait(300):
             raise AssertionError(f"{what} ended with code {code}{self.tails()}")
 
     def kill(self, what: str) -> None:
@@ -159,7 +159,7 @@ class Place:
         process = self._running.pop(what)
         # Anvil is a process beside the command that starts it.
         process.terminate() if what == "chain" else process.kill()
-        process.wait(60)
+        process.wait(300)
 
     def log(self, what: str) -> Path:
         return self.folder / f"{what}.log"

@@ -36,7 +36,7 @@ def move(file: Path, before: str, now: str) -> None:
     file.write_text(text.replace(before, now))
 
 
-@pytest.mark.timeout(900)  # a dozen processes start, beside those of other tests
+@pytest.mark.long
 def test_a_home_of_before_goes_on(old: tuple[Place, dict[str, str]]) -> None:
     place, ids = old
     again, job = str(place.folder / "again.json"), str(place.jobs / "halfway")
@@ -85,7 +85,7 @@ def its_bits_are_those_of_a_run_without_interruption(
     place: Place, uninterrupted: "subprocess.Popen[bytes]", job: str
 ) -> None:
     """The first two were made on another machine: the recipe's arithmetic is exact, tips name the machine's kind."""
-    assert uninterrupted.wait(120) == 0, place.log("uninterrupted").read_text()
+    assert uninterrupted.wait(300) == 0, place.log("uninterrupted").read_text()
     run = json.loads((place.folder / "again.json").read_text())
     records = [one["checkpoint"] for one in place.checkpoints(job)]
     for record, again in zip(records, run["checkpoints"], strict=True):

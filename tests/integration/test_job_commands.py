@@ -101,7 +101,7 @@ def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: R
     with pytest.raises(UserError, match="is not over"):
         run("extend", job.id, "--steps", "8")
     with stage.approving(), stage.agent():
-        assert JobOut.model_validate_json(run("wait", job.id, "--timeout", "200").stdout).status is JobStatus.DONE
+        assert JobOut.model_validate_json(run("wait", job.id, "--timeout", "400").stdout).status is JobStatus.DONE
         lines = [json.loads(line) for line in run("logs", job.id).stdout.splitlines()]
         assert [one["report"]["kind"] for one in lines] == ["log"] * len(lines)
         assert "".join(one["text"] for one in lines).count("step 8 done") == 1
@@ -115,7 +115,7 @@ def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: R
         assert int(offer["highest_cost"]) == 2 * 2 * PRICE
         more = JobOut.model_validate_json(run("extend", job.id, "--steps", "8", "--yes").stdout)
         assert (more.spec.start_step, more.spec.steps, more.spec.config) == (8, 8, job.spec.config)
-        run("wait", more.id, "--timeout", "200")
+        run("wait", more.id, "--timeout", "400")
     assert stage.free(stage.client) == FREE - 4 * PRICE
     cost = json.loads(run("cost", more.id).stdout)["total"]
     assert cost == {"paid": str(2 * PRICE), "fees": "0", "refunded": "0", "penalty": "0", "locked": "0",
@@ -144,7 +144,7 @@ def test_a_job_is_done_and_goes_on_as_if_it_had_been_longer(stage: Stage, run: R
 def test_what_happens_is_told_when_it_happens(stage: Stage, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reported, approved and paid are three numbers: a worker redeems once per half timeout, and at the end."""
     monkeypatch.setenv("COLUMNS", "80")
-    job = submitted(stage, run, steps=160, name="told at once", config={"judged": [1], "pause": 0.2})
+    job = submitted(stage, run, steps=160, name="told at once", config={"judged": [1], "pause": 0.6})
     with stage.agent():
         wait_for("a report", lambda: stage.job(job.id).reported)
         now = stage.job(job.id)
@@ -175,6 +175,7 @@ def test_what_happens_is_told_when_it_happens(stage: Stage, run: Run, monkeypatc
     assert "no jobs of yours" in shown("list", "--key", "stranger")
 
 
+@pytest.mark.long
 def test_a_job_of_more_work_than_it_signs_is_given_back_and_repriced(stage: Stage, run: Run) -> None:
     """Steps are signed with a quarter of a second, and take three."""
     job = submitted(stage, run, steps=12, config={"judged": [1], "pause": 3})
@@ -198,7 +199,7 @@ def test_a_job_of_more_work_than_it_signs_is_given_back_and_repriced(stage: Stag
         with pytest.raises(UserError, match=r"a lease of job .* is not over"):
             wait_for("its lease", lambda: stage.job(anew.id).leases)
             run("reprice", anew.id, "--max-price", "14")
-        run("wait", anew.id, "--timeout", "200")
+        run("wait", anew.id, "--timeout", "400")
     with pytest.raises(UserError, match="is done"):
         run("reprice", anew.id, "--max-price", "14")
     assert stage.free(stage.client) == FREE - done * PRICE - (3 - done) * 12 * PRICE
@@ -223,7 +224,7 @@ def test_a_job_that_waits_is_repriced_and_never_opened_twice(stage: Stage, run: 
     assert (again.bid.page, stage.chain.account(stage.client.address).page) == (1, 1)
     with stage.approving(), stage.agent():
         for one in (anew, again):
-            run("wait", one.id, "--timeout", "200")
+            run("wait", one.id, "--timeout", "400")
     assert stage.leases(job.id) == stage.leases(other.id) == []
 
 
@@ -256,7 +257,7 @@ def test_a_job_stops_early_and_only_what_was_made_is_paid(stage: Stage, run: Run
     job = submitted(stage, run, steps=40, stop=stop, config={"judged": [3, 1, 2, 1]}, budget="12", max_price=None)
     assert job.bid.max_price == 12 * TOKEN // 10
     with stage.approving(), stage.agent():
-        done = JobOut.model_validate_json(run("wait", job.id, "--timeout", "200").stdout)
+        done = JobOut.model_validate_json(run("wait", job.id, "--timeout", "400").stdout)
     assert (done.status, done.accepted) == (JobStatus.DONE, 4)
     assert done.reason == "early stop at checkpoint 4: eval_loss made no progress for 2 checkpoints"
     assert done.metrics["eval_loss"] == 1
@@ -293,7 +294,7 @@ def test_weights_to_start_from_come_from_an_allowed_host(stage: Stage, run: Run)
             reason = "no fitting machine fetches files from the hosts that the job's files are at"
             wait_for("the market's refusal", lambda: stage.job(job.id).reason == reason)
         with stage.agent(resources=RESOURCES.model_copy(update={"hosts": ("127.0.0.1",)})):
-            run("wait", job.id, "--timeout", "200")
+            run("wait", job.id, "--timeout", "400")
     assert "checkpoint 1, verified up to tip" in shown("pull", job.id, str(stage.home / "pulled"))
     state = read_checkpoint(stage.home / "pulled" / "checkpoint-00001.safetensors")
     assert abs(state["model/bias"].mean().item() - 0.5) < 0.1

@@ -38,7 +38,7 @@ from worker.cli.local_run import train_locally
 from worker.training.environment import environment_id
 
 FREE = 100 * TOKEN
-TIMEOUT = 60  # seconds for a checkpoint
+TIMEOUT = 240  # seconds for a checkpoint
 SAID = "what the recipe says is for those only who have the key: " + "0123456789" * 3
 
 
@@ -104,7 +104,7 @@ def another_provider(stage: Stage, account: LocalAccount) -> Iterator[None]:
         yield
     finally:
         agent.stop()
-        thread.join(60)
+        thread.join(300)
 
 
 def windows(data: bytes) -> set[bytes]:
@@ -113,7 +113,6 @@ def windows(data: bytes) -> set[bytes]:
     return {run for run in runs if len(set(run)) > 8}
 
 
-@pytest.mark.timeout(600)
 def test_what_a_sealed_recipe_says_stays_with_its_provider_nowhere(stage: Stage) -> None:
     """Neither in logs nor in files, while it runs or after it: its failure neither. Its readers get all of it."""
     word = "swordfish-and-more"
@@ -125,7 +124,7 @@ def test_what_a_sealed_recipe_says_stays_with_its_provider_nowhere(stage: Stage)
         (report,) = wait_for(
             "its failure", lambda: [one for one in stage.market.reports(job.id) if one.report.kind == "failed"]
         )
-        assert terminate(process, 120) == 0
+        assert terminate(process, 300) == 0
     told = run("logs", job.id)
     assert SAID in told and f"exception: ValueError: {word}" in told and "raise ValueError(" in told
     assert word not in (report.text or "")
@@ -138,7 +137,6 @@ def test_what_a_sealed_recipe_says_stays_with_its_provider_nowhere(stage: Stage)
     assert "exception: the job is sealed, so only its readers are told more" in stage.log()
 
 
-@pytest.mark.timeout(600)
 def test_a_sealed_job_changes_hands_and_the_market_sees_nothing(
     stage: Stage, people: list[LocalAccount], tmp_path: Path
 ) -> None:
@@ -155,14 +153,14 @@ def test_a_sealed_job_changes_hands_and_the_market_sees_nothing(
         process.wait()
         pass_time(stage.chain, TIMEOUT)
         with another_provider(stage, people[4]):
-            run("wait", job.id, "--timeout", "200")
+            run("wait", job.id, "--timeout", "400")
             first, second = stage.leases(job.id)
             assert {first.provider, second.provider} == {people[3].address, people[4].address}
             assert second.start > 0  # it went on from what the first one had sealed
             # A job that goes on from this one has the same key.
             run("extend", job.id, "--steps", "4", "--yes")
             more = next(one for one in stage.market.jobs() if one.id != job.id)
-            run("wait", more.id, "--timeout", "200")
+            run("wait", more.id, "--timeout", "400")
     pulled = tmp_path / "pulled"
     assert "checkpoint 4, verified up to tip" in run("pull", job.id, str(pulled), "--all")
     assert "checkpoint 1, verified up to tip" in run("pull", more.id, str(pulled / "more"))
@@ -194,12 +192,12 @@ def test_a_sealed_job_changes_hands_and_the_market_sees_nothing(
     an_auditor_needs_the_key(job, tmp_path)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.long
 def test_a_sealed_job_is_repriced_with_its_key(stage: Stage, tmp_path: Path) -> None:
     """Another Bid for the rest: files and state are sealed as they were, and its readers can open them."""
     with stage.approving():
         approver_is_known(stage)
-        job = submit(stage, 20, 0.2)
+        job = submit(stage, 20, 0.5)
         with stage.agent():
             wait_for("a checkpoint that is paid for", lambda: stage.job(job.id).approved)
             run("cancel", job.id, "--yes")
@@ -208,7 +206,7 @@ def test_a_sealed_job_is_repriced_with_its_key(stage: Stage, tmp_path: Path) -> 
             assert 0 < done < 20
             run("reprice", job.id, "--max-price", "1.5", "--yes")
             (anew,) = [one for one in stage.market.jobs() if one.id != job.id]
-            run("wait", anew.id, "--timeout", "200")
+            run("wait", anew.id, "--timeout", "400")
     assert (anew.bid.checkpoints, stage.job(anew.id).sealed_files) == (20 - done, job.sealed_files)
     assert f"checkpoint {20 - done}, verified up to tip" in run("pull", anew.id, str(tmp_path / "pulled"))
     assert SAID in run("logs", anew.id)
@@ -275,7 +273,7 @@ def test_a_contract_wallet_has_a_sealed_job(stage: Stage, tmp_path: Path) -> Non
     )
     with stage.approving(), stage.agent():
         job = market.post_bid(body)
-        run("wait", job.id, "--timeout", "200")
+        run("wait", job.id, "--timeout", "400")
     assert stage.chain.account(wallet).free == 19 * TOKEN
     found = find_grant(market, job.id, wallet, own, [wallet], is_signed)
     assert found is not None and found[1] == job_key
@@ -290,7 +288,7 @@ def test_a_provider_without_the_key_gives_up_and_one_with_it_fails_in_secret(
         approver_is_known(stage)
     job = submit(stage, 2, 0, f"def broken(self, i):\n    raise ValueError({SAID!r})\n\nJudged.step = broken\n")
     with stage.agent(once=True, release_wait=1) as agent:
-        agent.join(200)
+        agent.join(400)
         assert not agent.is_alive()
     assert stage.free(stage.provider) == FREE
     assert stage.folder().file.made == 0 and not list(stage.folder().work_folder.iterdir())
@@ -300,7 +298,7 @@ def test_a_provider_without_the_key_gives_up_and_one_with_it_fails_in_secret(
 
     monkeypatch.setattr("worker.lease.trainer.KEY_SHARE", 0.25)
     with stage.approving(), stage.agent(once=True) as agent:
-        agent.join(200)
+        agent.join(400)
         assert not agent.is_alive()
     told = list(stage.market.reports(job.id))[len(before) :]
     assert "failed" in {one.report.kind for one in told}

@@ -42,7 +42,7 @@ def serving(*options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
 
 
 def wait_until_ready(api: MarketClient) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while api._http.get("/readyz").status_code != 204:
         assert time.monotonic() < deadline
         time.sleep(0.05)

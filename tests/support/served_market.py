@@ -86,7 +86,7 @@ class Stage:
     def followed(self) -> None:
         """Wait until the market has followed the newest block."""
         head = self.chain.w3.eth.get_block("latest")["hash"].to_0x_hex()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while self.context.head.hash != head:
             assert time.monotonic() < deadline, "the indexer does not follow"
             time.sleep(0.02)
@@ -129,12 +129,12 @@ def stage(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        assert context.caught_up.wait(60)
+        assert context.caught_up.wait(300)
         with MarketClient(server.url) as api:
             rules = devnet.settings.rules["audited"]
             assert context.sender is not None
             yield Stage(server, api, chain, context.sender, client, provider, rules, tmp_path)
     finally:
         server.halt()
-        thread.join(200)
+        thread.join(400)
     assert server.dead is None

@@ -55,7 +55,7 @@ class Terminals:
                 os.killpg(process.pid, signal.SIGTERM)
         for process in self._running:
             try:
-                process.wait(60)
+                process.wait(300)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
 

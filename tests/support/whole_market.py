@@ -116,7 +116,7 @@ class Stage:
 
     def stop_market(self) -> None:
         self.server.halt()
-        self._serving.join(60)
+        self._serving.join(300)
 
     @contextlib.contextmanager
     def approving(self) -> Iterator[Approver]:
@@ -131,7 +131,7 @@ class Stage:
                 yield approver
             finally:
                 stop.set()
-                thread.join(60)
+                thread.join(300)
 
     # ------------------------------------------------------------- the client
 
@@ -218,7 +218,7 @@ class Stage:
             yield thread
         finally:
             agent.stop()
-            thread.join(60)
+            thread.join(300)
             assert not thread.is_alive()
 
     def agent_process(self, **changes: Any) -> subprocess.Popen[bytes]:
@@ -249,7 +249,7 @@ class Stage:
         return folders[0].file.made if folders else 0
 
 
-def wait_for(what: str, condition: Callable[[], Any], seconds: float = 200) -> Any:
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = 400) -> Any:
     """The first true value of the condition."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -13,6 +13,8 @@ from tests.support.devnet import TOKEN
 from tests.support.market_parts import make_spec
 from tests.support.stepped_market import Lives
 
+pytestmark = pytest.mark.mostly_sqlite
+
 STOP = Stop(metric="eval_loss", patience=1)
 
 

@@ -115,7 +115,6 @@ def test_random_lives_with_random_reorganisations(market: Lives) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(10))
 def test_more_random_lives(market: Lives, seed: int) -> None:
     lived = RandomLives(market, random.Random(seed))

@@ -56,7 +56,7 @@ def run_shell(stage: Stage, folder: Path, script: str, **variables: str) -> str:
     script = script.replace("--account me", f"--account me --password '{PASSWORD}'")  # it would ask
     done = subprocess.run(
         ["bash", "-c", f"set -e\n{script}"], cwd=folder, env=environment | variables, capture_output=True, text=True,
-        timeout=120,
+        timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -76,7 +76,7 @@ def serving(most: int = 50, most_of_address: int = 40) -> Iterator[Served]:
         finally:
             slow.set()
             server.should_exit = server.force_exit = True
-            thread.join(60)
+            thread.join(300)
 
 
 def rest(connection: socket.socket) -> bytes:

@@ -21,8 +21,9 @@ from market.store.models import (
 from tests.support.market_parts import make_record, sha256, signed_progress, upload
 from tests.support.stepped_market import Lives, differences, one_lease, safetensors_bytes
 
+pytestmark = pytest.mark.mostly_sqlite
 
-@pytest.mark.mostly_sqlite
+
 def test_a_state_that_nobody_could_load_is_rejected(market: Lives) -> None:
     """Its bytes are what the record commits to; but the next provider could only fail with it."""
     lease = market.lease_of(one_lease(market))
@@ -41,7 +42,6 @@ def test_a_state_that_nobody_could_load_is_rejected(market: Lives) -> None:
     assert out.approval is not None and out.approval.approval.n == 1
 
 
-@pytest.mark.mostly_sqlite
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -18,6 +18,8 @@ from market.store.models import BidRow, ChainBlock
 from tests.support.devnet import TOKEN, rpc
 from tests.support.stepped_market import Lives, clear
 
+pytestmark = pytest.mark.mostly_sqlite
+
 
 class Crash(Exception):
     """Of a test."""

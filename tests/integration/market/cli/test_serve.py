@@ -23,7 +23,7 @@ def test_serve_and_stop(home: Path, number: signal.Signals) -> None:
         wait_until_ready(api)
         assert api.info().matcher == keys.address("market")
         process.send_signal(number)
-        assert process.wait(120) == 0
+        assert process.wait(300) == 0
     assert (home / "market" / "market.sqlite3").exists()
 
 
@@ -33,7 +33,7 @@ def test_a_restart_goes_on(home: Path, chain: Chain, database_url: str, monkeypa
         with serving() as (process, url), MarketClient(url) as api:
             wait_until_ready(api)
             # On PostgreSQL the second has to wait for the first one's time to pass.
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while api.info().block != chain.w3.eth.block_number:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
@@ -44,7 +44,7 @@ def test_a_restart_goes_on(home: Path, chain: Chain, database_url: str, monkeypa
 def test_a_wrong_chain_id(home: Path) -> None:
     command = [sys.executable, "-m", "contracts.cli.main", "market", "serve"]
     environment = {**os.environ, "GPUMARKET_CHAIN_ID": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "has chain id 31337, expected 1" in done.stderr
     assert "hint: " in done.stderr
@@ -55,7 +55,7 @@ def test_a_wrong_chain_id(home: Path) -> None:
 def test_a_second_market_in_one_home(home: Path) -> None:
     with serving():
         command = [sys.executable, "-m", "contracts.cli.main", "market", "serve", "--port", "0"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "a market is running on" in done.stderr
 
@@ -64,7 +64,7 @@ def test_a_port_that_is_taken(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = [sys.executable, "-m", "contracts.cli.main", "market", "serve", "--port", str(port)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "Address already in use" in done.stderr
     assert "hint: choose another" in done.stderr
@@ -74,7 +74,7 @@ def test_reindex(home: Path) -> None:
     command = [sys.executable, "-m", "contracts.cli.main", "market", "reindex", "--yes"]
     with serving() as (_, url), MarketClient(url) as api:
         wait_until_ready(api)
-        refused = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert refused.returncode == 1 and "a market is running on" in refused.stderr
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "2 rule_set" in done.stdout, done.stderr

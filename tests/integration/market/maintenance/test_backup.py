@@ -20,6 +20,8 @@ from market.store.db import Database
 from tests.support.postgres import GUEST, Cluster
 from tests.support.stepped_market import Lives, lives
 
+pytestmark = pytest.mark.mostly_sqlite
+
 
 @pytest.fixture
 def elsewhere(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:

@@ -182,6 +182,7 @@ def write_as_of_old(market: Lives) -> tuple[str, str]:
 
 
 @sqlite
+@pytest.mark.long
 def test_a_journal_of_an_old_market_is_read_to_its_end(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     context, before = market.context, everything(market)
     infinite, damaged = write_as_of_old(market)
@@ -227,6 +228,6 @@ def test_the_command(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 0 and "made anew" in done.output, done.output
     assert differences(market) == []
     command = [sys.executable, "-m", "contracts.cli.main", "market", "reindex", "--output", "json"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    told = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert json.loads(told.stdout) == {"differences": [], "rows": reindex.count(context.db), "replaced": False}
     assert told.stderr == ""

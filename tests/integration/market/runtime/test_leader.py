@@ -132,7 +132,7 @@ def test_nothing_is_sent_while_another_leads(chain: Chain, funded: Funded) -> No
     sending.join(0.5)
     assert chain.w3.eth.get_transaction_count(account.address, "pending") == before
     leads.set()
-    sending.join(200)
+    sending.join(400)
     assert chain.w3.eth.get_transaction_count(account.address, "pending") == before + 1
 
 
@@ -206,7 +206,7 @@ def test_another_goes_on_after_a_kill(
                 job = people.post(second_url, tmp_path)
                 people.wait_for_lease(second_url, job, 120)
                 second.send_signal(signal.SIGTERM)
-                assert second.wait(120) == 0
+                assert second.wait(300) == 0
         db = Database(database_url)
         with db.reading() as session:
             last = session.exec(select(LeaderRow)).one()

@@ -22,6 +22,8 @@ from tests.support.market_parts import (
 )
 from tests.support.served_market import Stage
 
+pytestmark = pytest.mark.mostly_sqlite
+
 
 def test_orders_are_taken_and_shown(stage: Stage) -> None:
     ask, bid = stage.ask(), stage.bid()
@@ -108,7 +110,7 @@ def test_equal_bids_at_once_are_one_that_is_new(stage: Stage) -> None:
     content, headers = stage.bid().model_dump_json(by_alias=True), {"content-type": "application/json"}
     url = f"{stage.api.url}/v1/bids"
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: httpx2.post(url, content=content, headers=headers, timeout=120), range(50)))
+        answers = list(pool.map(lambda _: httpx2.post(url, content=content, headers=headers, timeout=300), range(50)))
     assert sorted(answer.status_code for answer in answers) == [200] * 49 + [201]
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert stage.count(BidRow) == 1

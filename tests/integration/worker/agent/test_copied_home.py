@@ -57,9 +57,9 @@ def test_both_notice_and_neither_offers_until_one_is_stopped(stage_of: StageOf, 
         wait_for(f"the word of {home.name}", lambda home=home: told(home))
     wait_for("the Asks' end", lambda: not open_asks(stage))
     for home in (stage.home, copy):
-        (why,) = json.loads((home / "provider" / KEY / "agent.json").read_text())["waits"]
-        assert "another agent works with this key" in why
-    assert terminate(second, 60) == 0 and terminate(first, 60) == 0
+        waits = json.loads((home / "provider" / KEY / "agent.json").read_text())["waits"]
+        assert any("another agent works with this key" in why for why in waits)
+    assert terminate(second, 200) == 0 and terminate(first, 200) == 0
     (stage.home / "agent.log").unlink()
     stage.agent_process()  # it goes on alone
     wait_for("an Ask", lambda: open_asks(stage))
@@ -78,7 +78,7 @@ def test_a_lease_that_the_other_works_on_is_left_alone(stage_of: StageOf, tmp_pa
         wait_for("the copy's leave", lambda: "lease.left" in (copy / "agent.log").read_text())
         wait_for("the first one's word", lambda: told(stage.home))
         wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
-        assert terminate(second, 60) == 0
+        assert terminate(second, 300) == 0
     assert len(stage.leases(job)) == 1 and paid(stage) == (8, 8)
 
 

@@ -48,7 +48,7 @@ def test_a_job_by_way_of_a_limited_node(stage: Stage, limited_node: LimitedNode,
     stage.start_market()
     job = stage.submit(checkpoints=2)
     with stage.approving(), stage.agent(once=True) as agent:
-        agent.join(200)
+        agent.join(400)
         assert not agent.is_alive()
     assert paid(stage) == (2, 2)
     wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
@@ -62,7 +62,11 @@ def test_a_job_by_way_of_a_limited_node(stage: Stage, limited_node: LimitedNode,
     run("provider", "selftest", "--key", KEY, "--measure-seconds", "0", "-o", "json")
 
 
-ODD_LOGS = [{"result": None}, {"error": "block range too wide"}, {"result": [None]}]
+ODD_LOGS = [
+    {"result": None},
+    pytest.param({"error": "block range too wide"}, marks=pytest.mark.long),
+    pytest.param({"result": [None]}, marks=pytest.mark.long),
+]
 
 
 @pytest.mark.parametrize("said", ODD_LOGS)
@@ -77,8 +81,8 @@ def test_a_market_outlives_odd_answers(stage: Stage, limited_node: LimitedNode, 
             wait_for("word of it", lambda: [line for line in logs if line["event"] == "indexer.chain_silent"])
             limited_node.rule = lambda asked: None
             assert stage.server.dead is None
+            follows_again(stage)  # before its next trouble: one goes on until the next look
             assert not [line for line in logs if line["event"] in ("market.thread_failed", "indexer.failed")]
-        follows_again(stage)
 
 
 def follows_again(stage: Stage) -> None:
@@ -109,13 +113,14 @@ def test_a_job_by_way_of_a_node_that_answers_oddly(stage: Stage, limited_node: L
                 limited_node.spoil(method, said, times=3)
                 time.sleep(0.4)
         limited_node.rule = lambda asked: None
-        agent.join(200)
+        agent.join(400)
         assert not agent.is_alive()
     assert paid(stage) == (2, 2)
     wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
     assert stage.server.dead is None
 
 
+@pytest.mark.long
 def test_no_ask_while_leases_cannot_be_looked_for(
     stage: Stage, limited_node: LimitedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,10 +142,9 @@ def test_no_ask_while_leases_cannot_be_looked_for(
         wait_for("its end", lambda: stage.chain.account(stage.provider.address).page > page)
         assert agent.is_alive()
     told = [line["problem"] for line in logs if "there is no Ask" in str(line.get("problem"))]
-    # Once each time; by the second it has read on, so that another block is the one that is refused.
-    assert [re.sub(r"block \(\d+\)", "block", line) for line in told] == 2 * [
-        re.sub(r"block \(\d+\)", "block", trouble[0]["problem"])
-    ]
+    # Once for each block that it got to, and by the second time it has read on.
+    assert len(told) == len(set(told)) >= 2
+    assert len({re.sub(r"block \(\d+\)", "block", line) for line in told}) == 1
 
 
 def test_selftest_tries_the_node(stage: Stage, limited_node: LimitedNode) -> None:

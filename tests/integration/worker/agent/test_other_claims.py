@@ -50,7 +50,7 @@ def test_a_claim_that_is_not_what_is_here(stage_of: StageOf, checkpoints: int) -
         hand_in(stage, lease.id, record)
     with stage.approving():
         wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
-        assert terminate(process, 120) == 0
+        assert terminate(process, 300) == 0
     assert paid(stage) == (checkpoints, checkpoints)
     assert "lease.goes_on_from_another" in stage.log()
     assert [one.checkpoint for one in stage.market.checkpoints(job)][:2] == others
@@ -69,7 +69,7 @@ def test_what_was_approved_before_the_files_were_lost(stage_of: StageOf) -> None
         shutil.rmtree(stage.folder().folder)
         again = stage.agent_process()
         wait_for("the job's end", lambda: stage.job(job).status == JobStatus.DONE)
-        assert terminate(again, 120) == 0
+        assert terminate(again, 300) == 0
     assert paid(stage) == (6, 6)
     assert "lease.goes_on_from_another" in stage.log()
     assert len(stage.leases(job)) == 1

@@ -57,7 +57,7 @@ def test_a_lease_that_vanishes_is_worked_for_again_when_it_returns(
         assert made < 20
         stage.start_market()
         wait_for("its return", lambda: any(line["event"] == "lease.came_back" for line in logs))
-        agent.join(200)
+        agent.join(400)
         assert not agent.is_alive()
     assert stage.folder().lease == lease
     assert paid(stage) == (20, 20)
@@ -73,7 +73,7 @@ def test_work_starts_when_its_lease_is_final_and_ends_when_its_pay_is(
     started: list[int] = []
     noted_trainings(monkeypatch, lambda: started.append(stage.chain.w3.eth.block_number))
     with stage.approving(), stage.agent(once=True) as agent:
-        agent.join(200)
+        agent.join(400)
         assert not agent.is_alive()
     ended = stage.chain.w3.eth.block_number
     file = stage.folder().file

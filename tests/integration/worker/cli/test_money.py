@@ -69,7 +69,7 @@ def test_earnings_and_what_becomes_of_them(stage: Stage, run: Run, tmp_path: Pat
     money = MoneyRules(sweep_above=90 * TOKEN, sweep_to=cold, sweep_seconds=3600)
     with stage.approving(), stage.agent(once=True, money=money) as agent:
         wait_for("a sweep", lambda: chain.token_balance(cold) == 15 * TOKEN)
-        agent.join(200)
+        agent.join(400)
     spent = before - chain.w3.eth.get_balance(stage.provider.address)
     assert stage.free(stage.provider) == 85 * TOKEN + 3 * PRICE  # and 5 in the wallet
 

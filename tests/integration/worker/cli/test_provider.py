@@ -111,7 +111,7 @@ def test_status_shows_money_and_leases(stage: Stage, run: Run) -> None:
 
     stage.submit(checkpoints=2)
     with stage.approving(), stage.agent(once=True) as agent:
-        agent.join(200)
+        agent.join(400)
     (report,) = json.loads(run("status", "--key", KEY, "-o", "json").stdout)
     (lease,) = report["ended"]
     assert (lease["made"], lease["redeemed"], lease["earned"]) == (2, 2, str(2 * TOKEN))

@@ -110,13 +110,13 @@ def test_leases_that_want_it_at_once_fetch_it_once(server: Server, tmp_path: Pat
 
     def slow(handler: Handler) -> None:
         begun.set()
-        go_on.wait(60)
+        go_on.wait(300)
         whole(handler)
 
     server.answers = [slow]
     with ThreadPoolExecutor(2) as pool:
         get = [pool.submit(cache(tmp_path).get, ref_to(server.url + "/d"), tmp_path / "a")]
-        assert begun.wait(60)
+        assert begun.wait(300)
         # There is no room for another file, but what is being fetched is not thrown away for it.
         small = b"small"
         server.answers = [lambda handler: handler.reply(200, small)]

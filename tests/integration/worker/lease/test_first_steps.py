@@ -61,7 +61,7 @@ def test_what_repeats_is_trained_as_ever(recipe: str, stage_of: StageOf, tmp_pat
     stage = stage_of(timeout=900)
     job = stage.submit(checkpoints=3, source=RESUMING, recipe=recipe)
     with stage.approving(), stage.agent(once=True, rehearsal_share=0.5) as agent:
-        agent.join(200)
+        agent.join(400)
         assert not agent.is_alive()
     folder = stage.folder()
     assert folder.file.rehearsed and not (folder.folder / "rehearsal").exists()

@@ -27,7 +27,7 @@ def test_lines_of_a_recipe_that_fails_and_where_it_did(stage_of: StageOf) -> Non
     stage = stage_of()
     job = stage.submit(checkpoints=12, source=PRINTING, recipe="Prints", fail_at=46)
     with stage.approving(), stage.agent(once=True) as agent:
-        agent.join(200)
+        agent.join(400)
         assert not agent.is_alive()
     assert paid(stage) == (11, 11)
     (lines,) = logged(stage, job).values()

@@ -106,7 +106,7 @@ from contracts.job.file import read_job
 print(read_job(Path(sys.argv[1]))[1].checkpoints)
 """
     folder = folder_with(tmp_path, "files: [recipe.py]")
-    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=300)
     assert (done.stdout, done.returncode) == ("2\n", 0), done.stderr
 
 

@@ -32,7 +32,7 @@ def test_killed_and_sent_once(chain: Chain, funded: Funded, point: str, mining: 
     if not mining:
         rpc(chain, "evm_setAutomine", False)
     try:
-        assert start(point, account, 7).wait(120) == -9
+        assert start(point, account, 7).wait(300) == -9
         sender = Sender(chain, account, timeout=100)
         rpc(chain, "evm_setAutomine", True)
         if not mining:
@@ -55,7 +55,7 @@ def test_two_processes_share_a_key(chain: Chain, funded: Funded) -> None:
     processes = [start("never", account, *amounts) for amounts in (range(1, 6), range(101, 106))]
     sender = Sender(chain, account)
     sender.send_many([chain.faucet(account.address, 1000)] * 10)
-    nonces = [int(nonce) for process in processes for nonce in process.communicate(timeout=120)[0].split()]
+    nonces = [int(nonce) for process in processes for nonce in process.communicate(timeout=300)[0].split()]
     assert [process.returncode for process in processes] == [0, 0]
     assert len(set(nonces)) == 10
     assert chain.token_balance(account.address) == HELD + sum(range(1, 6)) + sum(range(101, 106)) + 10_000

@@ -81,10 +81,10 @@ sandbox.end(run)
 
     one = Podman()
     process = one.start(bubblewrap.Program([sys.executable, "-S", "-c", ""]))
-    assert process.wait(120) == 0
+    assert process.wait(300) == 0
     one.end(process)
     assert _containers() & set(names.values()) == {names["living"]}
-    workers["living"].communicate(timeout=120)
+    workers["living"].communicate(timeout=300)
     assert not _containers() & set(names.values())
     assert not list((tmp_path / "living" / "scratch").iterdir())
 

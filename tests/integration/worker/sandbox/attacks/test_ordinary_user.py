@@ -16,7 +16,6 @@ USER = 12_345  # an ordinary one, which need not have an account
 FEW = "nothing_outside or ForkBomb or dies_with or (are_small and TcpBuffers) or InFlight"
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(os.geteuid() != 0, reason="all attacks run as an ordinary user already")
 @pytest.mark.parametrize("which", [FEW, pytest.param("test", marks=pytest.mark.long)], ids=["few", "all"])
 def test_as_an_ordinary_user(tmp_path: Path, which: str) -> None:
