@@ -33,6 +33,8 @@ def give_gas_money(chain: Chain, address: str, ether: int = 100) -> None:
 
 
 def pass_time(chain: Chain, seconds: int) -> None:
-    """Makes a block whose time is `seconds` after the newest one's."""
-    rpc(chain, "evm_setNextBlockTimestamp", chain.now() + seconds)
+    """Makes a block whose time is `seconds` from now. (From the newest block, the clock of a chain that had idled would
+    fall behind this machine's.)
+    """
+    rpc(chain, "evm_increaseTime", seconds)
     rpc(chain, "evm_mine")

@@ -210,7 +210,7 @@ class Stage:
     @contextlib.contextmanager
     def agent(self, *, once: bool = False, **changes: Any) -> Iterator[threading.Thread]:
         """An agent in a thread, stopped without ceremony at the end."""
-        offer = self.offer(**{"grace_seconds": 8.0, **changes})
+        offer = self.offer(**{"grace_seconds": 20.0, **changes})
         agent = Agent(KEY, offer, connect(self.settings), self.provider, self.encryption, once=once)
         thread = threading.Thread(target=agent.run, daemon=True)
         thread.start()
@@ -272,11 +272,11 @@ FREE = 100 * TOKEN  # of each party in `stage_of`, before
 def stage_of(
     chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> Iterator[StageOf]:
-    """`stage_of(timeout=120, window=3)`: a stage whose rules have these seconds."""
+    """`stage_of(timeout=360, window=3)`: a stage whose rules have these seconds."""
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     stages: list[Stage] = []
 
-    def make(*, timeout: int = 120, window: int = 3) -> Stage:
+    def make(*, timeout: int = 360, window: int = 3) -> Stage:
         rules = chain.settings.rule_set("audited").model_copy(
             update={"checkpoint_timeout": timeout, "window": window, "arbiter_fee": 1}
         )

@@ -22,7 +22,7 @@ def reports(stage: Stage, job: str) -> list[tuple[str, str, str]]:
 def test_a_state_that_nobody_can_load_is_not_the_recipes_failure(
     stage_of: StageOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = stage_of()
+    stage = stage_of(timeout=1200)  # being late has a price
     job = stage.submit(checkpoints=8, pause=0.25)
     add = LeaseFolder.add_checkpoint
 
@@ -36,8 +36,8 @@ def test_a_state_that_nobody_can_load_is_not_the_recipes_failure(
         patch.setattr(Approver, "_problem_with_bytes", lambda *_: None)  # one that looks at nothing
         with stage.approving(), stage.agent(finish_seconds=0):
             wait_for("an Approval", lambda: any(lease.approved for lease in stage.leases(job)))
-    (first,) = wait_for("its end", lambda: [lease for lease in stage.leases(job) if lease.finished])
     with stage.approving(), stage.agent(finish_seconds=0):
+        (first, *_) = wait_for("its end", lambda: [lease for lease in stage.leases(job) if lease.finished])
         (told, *_) = wait_for("the next one's word", lambda: [one for one in reports(stage, job) if one[0] != first.id])
     assert told[1] == "release" and f"nobody can go on from checkpoint {first.state.accepted}" in told[2]
     assert "failed" not in {kind for _, kind, _ in reports(stage, job)}

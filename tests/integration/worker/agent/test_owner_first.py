@@ -30,7 +30,7 @@ from worker.settings import SETTINGS_FILE, ProviderSettings, write_provider_sett
 def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     rules = chain.settings.rule_set("audited").model_copy(
-        update={"checkpoint_timeout": 120, "window": 3, "arbiter_fee": 1}
+        update={"checkpoint_timeout": 360, "window": 3, "arbiter_fee": 1}
     )
     matcher, approver = funded(2)
     client, provider = funded(2, free=100 * TOKEN)
