@@ -1,6 +1,7 @@
 """A chain for every test: one anvil per test process, put back to where it was after each test."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def chain(devnet: Devnet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chain]:
     monkeypatch.setenv("GPUMARKET_HOME", str(devnet.home))
     connected = connect(devnet.settings)
     snapshot = rpc(connected, "evm_snapshot")
+    rpc(connected, "evm_setTime", int(time.time()))  # else the last test's revert has put the clock back, too
     yield connected
     # The next test must not see transactions sent again that the revert takes back.
     close_lanes()
