@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,7 +140,7 @@ class Lives:
         return tip
 
     def say(self, lease: LeaseOut, kind: str, n: int, text: str = "why") -> None:
-        report = signed_report(lease.id, n, kind, text, self.context.now(), self.chain.domain, self.key(lease.provider))
+        report = signed_report(lease.id, n, kind, text, int(time.time()), self.chain.domain, self.key(lease.provider))
         self.api.post_report(report)
 
     def redeem(self, lease: LeaseOut) -> None:
