@@ -142,8 +142,8 @@ def test_no_ask_while_leases_cannot_be_looked_for(
         wait_for("its end", lambda: stage.chain.account(stage.provider.address).page > page)
         assert agent.is_alive()
     told = [line["problem"] for line in logs if "there is no Ask" in str(line.get("problem"))]
-    # Once for each block that it got to, and by the second time it has read on.
-    assert len(told) == len(set(told)) >= 2
+    # Not in each of some 30 rounds: each time, and perhaps for another block that it got to meanwhile.
+    assert 2 <= len(told) <= 4
     assert len({re.sub(r"block \(\d+\)", "block", line) for line in told}) == 1
 
 
