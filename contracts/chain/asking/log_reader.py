@@ -65,8 +65,9 @@ def _told(error: Web3RPCError | NodeRefused, block: int) -> NodeRefused:
     """That it is the node, and not the size of a range."""
     said = error.message if isinstance(error, NodeRefused) else f"the Ethereum node says: {error.message or error}"
     return NodeRefused(
-        f"the logs of a single block ({block}) are refused: {said}",
-        "use a node that gives logs (eth_getLogs) of all blocks since the deployment (docs/operations.md)",
+        f"the logs of a single block are refused: {said}",  # which one is no other trouble
+        f"that was block {block}; use a node that gives logs (eth_getLogs) of all blocks since the deployment "
+        "(docs/operations.md)",
         error.status if isinstance(error, NodeRefused) else 200,
         error.after if isinstance(error, NodeRefused) else None,
     )
