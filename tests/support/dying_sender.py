@@ -17,6 +17,7 @@ from contracts.chain.sending.intents import IntentStore
 from contracts.chain.sending.lane import Lane
 from contracts.chain.sending.sender import Sender
 from contracts.chain.sending.signing import TransactionSigner
+from contracts.program.logs import log_warnings_only
 from contracts.settings import load_settings
 
 # The call at which the process dies, and whether that is before or after it.
@@ -43,6 +44,7 @@ def die_at(point: str) -> None:
 
 
 def main(point: str, private_key: str, *amounts: str) -> None:
+    log_warnings_only()
     chain = connect(load_settings())
     account = Account.from_key(private_key)
     sender = Sender(chain, account)
