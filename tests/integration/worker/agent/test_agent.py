@@ -146,9 +146,9 @@ def test_a_bid_that_understates_its_work_is_refused(stage_of: StageOf) -> None:
 
 
 def test_steps_of_more_than_the_signed_work_are_given_back_and_not_matched_again(stage_of: StageOf) -> None:
-    """A step is signed with a quarter of a second, and takes three; of six checkpoints one may be made before."""
+    """A step is signed with a quarter of a second, and takes four; of six checkpoints one may be made before."""
     stage = stage_of()
-    job = stage.submit(checkpoints=6, pause=3)
+    job = stage.submit(checkpoints=6, pause=4)  # on a busy machine it counts as less
     with stage.approving(), stage.agent(once=True) as agent:
         agent.join(400)
         assert not agent.is_alive()
@@ -157,10 +157,10 @@ def test_steps_of_more_than_the_signed_work_are_given_back_and_not_matched_again
     assert (stage.folder().file.penalty, stage.folder().file.stops) == (0, "units")
     report = next(one for one in stage.market.reports(job) if one.report.kind != "log")
     assert report.report.kind == "units"
-    assert re.match(r"its steps take 1?\d\.\d times the work that was signed \(2 times is allowed\)", report.text)
+    assert re.match(r"its steps take 1\d\.\d times the work that was signed \(2 times is allowed\)", report.text)
     with stage.agent():  # another Ask of the same provider
         waits = wait_for("the next epoch", lambda: (now := stage.job(job)).reason.startswith("1 prov") and now)
-    assert re.match(r"1 provider gave it back: its steps take 1?\d\.\d times .*gpumarket job reprice", waits.reason)
+    assert re.match(r"1 provider gave it back: its steps take 1\d\.\d times .*gpumarket job reprice", waits.reason)
     assert (waits.status, waits.failures, len(waits.leases)) == (JobStatus.PENDING, 0, 1)
     assert waits.leases[0].stops == "units"
 

@@ -43,6 +43,11 @@ def told(home: Path) -> bool:
     return "another agent works with this key" in (home / "agent.log").read_text()
 
 
+def waits(home: Path) -> list[str]:
+    found: list[str] = json.loads((home / "provider" / KEY / "agent.json").read_text())["waits"]
+    return found
+
+
 def open_asks(stage: Stage) -> list[str]:
     return [ask.id for ask in stage.market.asks(provider=stage.provider.address, status="open")]
 
@@ -57,8 +62,8 @@ def test_both_notice_and_neither_offers_until_one_is_stopped(stage_of: StageOf, 
         wait_for(f"the word of {home.name}", lambda home=home: told(home))
     wait_for("the Asks' end", lambda: not open_asks(stage))
     for home in (stage.home, copy):
-        waits = json.loads((home / "provider" / KEY / "agent.json").read_text())["waits"]
-        assert any("another agent works with this key" in why for why in waits)
+        (why,) = wait_for("its reason", lambda home=home: waits(home))
+        assert "another agent works with this key" in why
     assert terminate(second, 200) == 0 and terminate(first, 200) == 0
     (stage.home / "agent.log").unlink()
     stage.agent_process()  # it goes on alone
