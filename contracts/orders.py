@@ -51,7 +51,7 @@ class Domain(BaseModel):
     def as_dict(self) -> dict[str, Any]:
         return {
             "name": "gpumarket",
-            "version": "1",
+            "version": "2",
             "chainId": self.chain_id,
             "verifyingContract": self.verifying_contract,
         }

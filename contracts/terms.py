@@ -29,7 +29,7 @@ class Flag(IntFlag):
 
 
 class Nums(NamedTuple):
-    """The numbers of a lease; one word on chain. It covers checkpoints start + 1 .. end."""
+    """The numbers of a lease: two words on chain. It covers checkpoints start + 1 .. end."""
 
     start: int
     end: int
@@ -37,13 +37,15 @@ class Nums(NamedTuple):
     timeout: int  # seconds
     price: int  # per checkpoint
     fee: int  # per checkpoint
+    ask_price: int  # what the Ask itself wants for a checkpoint, rounded up: the most that silence costs
 
     def pack(self) -> int:
-        return _pack(self, (16, 16, 32, 32, 96, 64))
+        """All but `ask_price`, which has a word of its own."""
+        return _pack(self[:6], (16, 16, 32, 32, 96, 64))
 
     @classmethod
-    def unpack(cls, word: int) -> "Nums":
-        return cls(*_unpack(word, (16, 16, 32, 32, 96, 64)))
+    def unpack(cls, word: int, ask_price: int) -> "Nums":
+        return cls(*_unpack(word, (16, 16, 32, 32, 96, 64)), ask_price)
 
 
 class Parties(NamedTuple):
@@ -74,13 +76,13 @@ class Terms:
     @property
     def lease(self) -> str:
         words = abi_encode(
-            ["address", "uint256", "bytes32"],
-            [self.provider, self.nums.pack(), from_hex(self.parties.hash())],
+            ["address", "uint256", "uint96", "bytes32"],
+            [self.provider, self.nums.pack(), self.nums.ask_price, from_hex(self.parties.hash())],
         )
         return to_hex(keccak(words))
 
     def abi(self) -> tuple[Any, ...]:
-        return (self.provider, self.nums.pack(), self.parties.abi())
+        return (self.provider, self.nums.pack(), self.nums.ask_price, self.parties.abi())
 
 
 class AccountWord(NamedTuple):

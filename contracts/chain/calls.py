@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from contracts.orders import Approval, Ask, Bid, Rules, SignedType
 from contracts.terms import Terms
-from contracts.types import ZERO_ADDRESS, from_hex
+from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex
 
 
 def order_abi(order: SignedType) -> tuple[Any, ...]:
@@ -26,14 +26,16 @@ class SignedMatch(NamedTuple):
     prev: Terms | None = None  # the Closed lease of the same Bid that this one continues
 
     def abi(self) -> tuple[Any, ...]:
+        """Without the orders' rules, which the batch has: calldata costs."""
         prev = self.prev
         return (
-            order_abi(self.bid),
-            order_abi(self.ask),
+            order_abi(self.bid.model_copy(update={"rules": ZERO_HASH})),
+            order_abi(self.ask.model_copy(update={"rules": ZERO_HASH})),
             self.rules,
             self.price,
             prev.provider if prev else ZERO_ADDRESS,
             prev.nums.pack() if prev else 0,
+            prev.nums.ask_price if prev else 0,
             from_hex(prev.parties.prev) if prev else bytes(32),
             from_hex(self.bid_signature),
             from_hex(self.ask_signature),

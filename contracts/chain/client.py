@@ -283,6 +283,31 @@ class Chain:
             terms.abi(), order_abi(rules), from_hex(accepted_tip), [from_hex(root) for root in roots], k, ground
         )
 
+    def challenge_signed(
+        self,
+        terms: Terms,
+        rules: Rules,
+        accepted_tip: str,
+        pending: Sequence[str],
+        roots: Sequence[str],
+        k: int,
+        signature: str,
+        ground: int = 0,
+    ) -> ContractFunction:
+        """Disputes root k of a Claim that the provider signed; `roots` are the Claim's since the accepted checkpoint,
+        `pending` those that are pending on chain."""
+        words = [[from_hex(root) for root in some] for some in (pending, roots)]
+        return self.escrow.functions.challengeSigned(
+            terms.abi(), order_abi(rules), from_hex(accepted_tip), *words, k, ground, from_hex(signature)
+        )
+
+    def redeem_challenged(
+        self, terms: Terms, rules: Rules, approval: Approval, signature: str, pending: Sequence[str]
+    ) -> ContractFunction:
+        """`redeem` while the lease is Challenged. An Approval of the disputed checkpoint, or beyond, ends the dispute."""
+        item = Redemption(terms, approval, signature).abi()
+        return self.escrow.functions.redeemChallenged(item, order_abi(rules), [from_hex(root) for root in pending])
+
     def resolve(self, terms: Terms, rules: Rules) -> ContractFunction:
         return self.escrow.functions.resolve(terms.abi(), order_abi(rules))
 
@@ -307,10 +332,11 @@ class Chain:
         return int(log.functions.newest(market).call())
 
     def rule(self, arbiter: str, dispute: str, verdict: int) -> ContractFunction:
-        """Decides a dispute at an OperatorArbiter; for its operator. 1: the claim is true, 2: it is false."""
+        """Decides a dispute at an OperatorArbiter; for its operator. 1: the claim is true, 2: it is false, 3: void,
+        4: unreproducible."""
         return self._contract("OperatorArbiter", arbiter).functions.rule(from_hex(dispute), verdict)
 
 
-def _short(terms: Terms) -> tuple[str, int, bytes]:
+def _short(terms: Terms) -> tuple[str, int, int, bytes]:
     """Terms as claims take them: the parties only by their hash."""
-    return terms.provider, terms.nums.pack(), from_hex(terms.parties.hash())
+    return terms.provider, terms.nums.pack(), terms.nums.ask_price, from_hex(terms.parties.hash())

@@ -1,6 +1,6 @@
 """The contracts' events as typed values. Pure: logs come in as web3 gives them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from contracts.chain import artifacts
+from contracts.orders import Rules
 from contracts.terms import Nums, Parties, Terms
 from contracts.types import ZERO_HASH, to_hex
 
@@ -62,6 +63,12 @@ class Opened(Event):
 
 
 @dataclass(frozen=True)
+class RulesUsed(Event):
+    hash: str
+    rules: Rules  # those that have no bits beyond their types: then they have this hash
+
+
+@dataclass(frozen=True)
 class Skipped(Event):
     index: int
     reason: int
@@ -103,7 +110,10 @@ class Challenged(Event):
     accepted_tip: str
     claimed_root: str
     ground: int
+    signed_tip: str  # where the signed Claim leads to; 0: the pending claim itself is disputed
     bond: int
+    arbiter: str
+    arbiter_fee: int
 
 
 @dataclass(frozen=True)
@@ -149,7 +159,7 @@ def _layouts() -> dict[bytes, _Layout]:
     found = {}
     for contract in ("Escrow", "EpochLog"):
         for item in artifacts.load_artifact(contract).abi:
-            if item["type"] != "event" or not (item["name"] in _TYPES or item["name"] == "Opened"):
+            if item["type"] != "event" or not (item["name"] in _TYPES or item["name"] in ("Opened", "RulesUsed")):
                 continue
             layout = _Layout(item["name"], [], [], [])
             types = [collapse_if_tuple(value) for value in item["inputs"]]
@@ -178,6 +188,8 @@ def decode(log: Mapping[str, Any], timestamp: int) -> Event | None:
     )
     if layout.name == "Opened":
         return _opened(place, values)
+    if layout.name == "RulesUsed":
+        return RulesUsed(place, values[0], _rules(values[1]))
     return _TYPES[layout.name](place, *values)
 
 
@@ -186,12 +198,24 @@ def _parameters(layout: _Layout) -> list[tuple[tuple[bool, int], str]]:
 
 
 def _opened(place: Place, values: list[Any]) -> Opened:
-    lease, provider, client, ask, nums, tip, words = values
+    lease, provider, client, ask, nums, ask_price, tip, words = values
     bid, job, prev, rules = (to_hex(word) for word in words[:4])
     _, approver, fee_to = (to_checksum_address(word) for word in words[4:7])
     parties = Parties(bid, job, prev, rules, client, approver, fee_to, words[7])
-    terms = Terms(provider, Nums.unpack(nums), parties)
+    terms = Terms(provider, Nums.unpack(nums, ask_price), parties)
     return Opened(place, lease, provider, client, ask, terms, tip)
+
+
+def _rules(words: Sequence[Any]) -> Rules:
+    arbiter, fee, arbiter_timeout, checkpoint_timeout, window, verification = words
+    return Rules(
+        arbiter=to_checksum_address(arbiter),
+        arbiter_fee=fee,
+        arbiter_timeout=arbiter_timeout,
+        checkpoint_timeout=checkpoint_timeout,
+        window=window,
+        verification=to_hex(verification),
+    )
 
 
 def _plain(value: Any, kind: str) -> Any:

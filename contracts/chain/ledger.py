@@ -1,13 +1,12 @@
 """The escrow's books as a fold of its events. Pure; docs/protocol.md sections 4 and 5.
 
 It is the reference that an indexer, and `gpumarket reconcile`, are compared with; and it must equal the escrow's views.
-Two things are not in the events: the nonces an account has used, and a dispute's rules (so a Ledger is told which
-arbiter belongs to which rules' hash).
+Only the nonces that an account has used are not in the events.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import IntEnum, StrEnum
 
 from contracts.chain.events import (
     Approved,
@@ -25,7 +24,7 @@ from contracts.chain.events import (
 )
 from contracts.commitment import next_tip
 from contracts.terms import Flag, Phase, StateWord, Terms
-from contracts.types import from_hex
+from contracts.types import ZERO_ADDRESS, from_hex
 
 REWARD_DIVISOR = 5
 GONE = StateWord(0, 0, 0, 0, 0, 0)
@@ -33,6 +32,17 @@ GONE = StateWord(0, 0, 0, 0, 0, 0)
 
 class LedgerError(Exception):
     """An event that can't follow the ones before it: one is missing, or was applied twice."""
+
+
+class Verdict(IntEnum):
+    """How a dispute ended, as `Resolved` says it."""
+
+    SILENT = 0
+    TRUE = 1
+    FALSE = 2
+    VOID = 3
+    UNREPRODUCIBLE = 4
+    WITHDRAWN = 5  # an Approval of the disputed checkpoint was redeemed
 
 
 class Exit(StrEnum):
@@ -54,8 +64,10 @@ class Dispute:
     id: str
     challenger: str
     bond: int
+    arbiter: str
     arbiter_fee: int
-    claimed_tip: int
+    k: int
+    claimed_tip: int  # of what is pending
 
 
 @dataclass
@@ -79,10 +91,13 @@ class LeaseView:
     continuable: bool = False  # Closed, and waiting for the next lease of the Bid
     late: bool = False  # it was ended because its provider was silent; stays when the flag is forgiven
     convicted: bool = False  # a challenge was found right
+    void: bool = False  # a challenge was found right, of a recipe that may have been made so
+    unreproducible: bool = False  # the arbiter's own runs differed
     paid: int = 0  # to the provider, for checkpoints
     fees: int = 0  # to the matcher
     refunded: int = 0  # of the lock, to the client
     penalty: int = 0  # of the stake, to the client
+    burnt: int = 0  # of the stake, by a void
 
     def synced(self, now: int) -> StateWord:
         """The state as the next call would see it at `now`."""
@@ -118,13 +133,10 @@ class LeaseView:
 
 @dataclass
 class Ledger:
-    """Accounts and leases. `arbiters`: rules' hash -> arbiter, for the rules that may be in disputes."""
+    """Accounts and leases. What voids burnt is the balance of address 0."""
 
-    arbiters: Mapping[str, str] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     leases: dict[str, LeaseView] = field(default_factory=dict)
-    # Fees of arbiters whose rules we don't know, by the rules' hash.
-    unknown_arbiters: dict[str, int] = field(default_factory=dict)
 
     def account(self, owner: str) -> Account:
         return self.accounts.setdefault(owner, Account())
@@ -133,7 +145,7 @@ class Ledger:
     def held(self) -> int:
         """All that the escrow owes: its token balance must be at least this (invariant 1)."""
         free = sum(account.free for account in self.accounts.values())
-        return free + sum(lease.held for lease in self.leases.values()) + sum(self.unknown_arbiters.values())
+        return free + sum(lease.held for lease in self.leases.values())
 
     def apply_all(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -200,18 +212,32 @@ class Ledger:
         lease = self._synced(event.lease, event.at.timestamp)
         s = lease.state
         if isinstance(event, Approved):
-            s = s._replace(accepted=event.n, claimed=event.n, tip=int(event.tip, 16))
-            if s.phase is Phase.ACTIVE:
-                s = s._replace(t=event.at.timestamp)
-            else:
-                s = s._replace(status=s.status & ~Flag.LATE)
-            lease.pending = ()
+            s = self._approved(lease, event)
         if s.accepted != event.n:
             raise LedgerError(f"lease {lease.id} was settled up to {event.n}, but is accepted up to {s.accepted}")
         lease.state = s
         self._pay(lease)
         if event.n == lease.terms.nums.end:
             self._exit(lease, Exit.COMPLETE, event.at.timestamp, 0)
+
+    def _approved(self, lease: LeaseView, event: Approved) -> StateWord:
+        s, tip = lease.state, int(event.tip, 16)
+        if event.n < s.claimed:  # in a dispute: what is beyond stays pending on top of it
+            lease.pending, lease.accepted_tip = lease.pending[event.n - s.accepted :], tip
+        else:
+            lease.pending = ()
+            s = s._replace(claimed=event.n)
+            if s.phase is not Phase.CHALLENGED:
+                s = s._replace(tip=tip)
+            elif lease.dispute is not None:
+                lease.dispute = replace(lease.dispute, claimed_tip=tip)
+        s = s._replace(accepted=event.n)
+        if s.phase is Phase.CHALLENGED:
+            s = s._replace(tip=tip)
+        if s.phase is Phase.ACTIVE:
+            return s._replace(t=event.at.timestamp)
+        was_active = s.phase is Phase.CHALLENGED and not s.status & Flag.WAS_CLOSING
+        return s if was_active else s._replace(status=s.status & ~Flag.LATE)
 
     def _end(self, event: Ended) -> None:
         now = event.at.timestamp
@@ -220,6 +246,9 @@ class Ledger:
             lease.state = GONE
             lease.continuable = False
             return
+        if lease.state.phase is not Phase.ACTIVE:  # the client wants no other lease to follow
+            lease.state = lease.state._replace(status=event.status)
+            return
         lease.state = lease.state._replace(status=event.status, t=now)
         lease.more = bool(event.status & Flag.MORE)
         lease.late = bool(event.status & Flag.LATE)
@@ -227,12 +256,13 @@ class Ledger:
         self.account(lease.terms.provider).active -= 1
 
     def _challenge(self, event: Challenged) -> None:
-        lease = self._lease(event.lease)
+        # A signed Claim may be challenged when the window of what is pending has passed.
+        lease = self._synced(event.lease, event.at.timestamp)
         s = lease.state
-        pending = s.claimed - s.accepted
-        fee = event.bond - lease.terms.nums.price * pending
         self._debit(event.challenger, event.bond)
-        lease.dispute = Dispute(event.id, event.challenger, event.bond, fee, s.tip)
+        lease.dispute = Dispute(
+            event.id, event.challenger, event.bond, event.arbiter, event.arbiter_fee, event.k, s.tip
+        )
         was = Flag.WAS_CLOSING if s.phase is Phase.CLOSING else 0
         lease.state = s._replace(
             status=(s.status & ~7) | Phase.CHALLENGED | was, t=event.at.timestamp, tip=int(event.accepted_tip, 16)
@@ -244,23 +274,43 @@ class Ledger:
         if dispute is None:
             raise LedgerError(f"lease {lease.id} was resolved, but not challenged")
         lease.dispute = None
-        fee, provider, challenger = dispute.arbiter_fee, lease.terms.provider, dispute.challenger
-        if event.verdict == 1:
-            s = lease.state
-            phase = Phase.CLOSING if s.status & Flag.WAS_CLOSING else Phase.ACTIVE
-            status = (s.status & ~7 & ~Flag.WAS_CLOSING) | phase
-            lease.state = s._replace(status=status, t=event.at.timestamp, tip=dispute.claimed_tip)
-            self._credit_arbiter(lease.terms.parties.rules, fee)
-            self.account(provider).free += dispute.bond - fee
-        elif event.verdict == 2:
-            lease.convicted = True
-            reward = (lease.stake - fee) // REWARD_DIVISOR
-            lease.stake -= fee + reward  # `Closed` follows, and gives the rest to the client
-            self._credit_arbiter(lease.terms.parties.rules, fee)
-            self.account(challenger).free += dispute.bond + reward
-        else:
-            self.account(challenger).free += fee
-            self.account(provider).free += dispute.bond - fee
+        fee, bond, stake = dispute.arbiter_fee, dispute.bond, lease.stake
+        arbiter, challenger = self.account(dispute.arbiter), self.account(dispute.challenger)
+        provider = self.account(lease.terms.provider)
+        match Verdict(event.verdict):
+            case Verdict.TRUE:
+                self._revive(lease, dispute, event.at.timestamp)
+                arbiter.free += fee
+                provider.free += bond - fee
+            case Verdict.FALSE:  # `Closed` follows, and gives the rest of the stake to the client
+                lease.convicted = True
+                reward = (stake - fee) // REWARD_DIVISOR
+                lease.stake -= fee + reward
+                arbiter.free += fee
+                challenger.free += bond + reward
+            case Verdict.VOID:
+                lease.void, lease.burnt, lease.stake = True, stake - fee, 0
+                arbiter.free += fee
+                self.account(ZERO_ADDRESS).free += stake - fee
+                challenger.free += bond
+            case Verdict.UNREPRODUCIBLE:
+                lease.unreproducible = True
+                arbiter.free += fee
+                challenger.free += bond - fee
+            case Verdict.WITHDRAWN:  # `Approved` follows
+                self._revive(lease, dispute, event.at.timestamp)
+                arbiter.free += fee
+                challenger.free += bond - fee
+            case Verdict.SILENT:
+                challenger.free += fee
+                provider.free += bond - fee
+
+    def _revive(self, lease: LeaseView, dispute: Dispute, now: int) -> None:
+        """As before the challenge; the window of what is pending restarts."""
+        s = lease.state
+        phase = Phase.CLOSING if s.status & Flag.WAS_CLOSING else Phase.ACTIVE
+        status = (s.status & ~7 & ~Flag.WAS_CLOSING) | phase
+        lease.state = s._replace(status=status, t=now, tip=dispute.claimed_tip)
 
     def _close(self, event: Closed) -> None:
         """The lease stopped before its end; or it is complete, and the Bid goes on."""
@@ -304,12 +354,6 @@ class Ledger:
             lease.ended = now
         lease.exit, lease.closed, lease.pending = exit, now, ()
         lease.last, lease.state = s, GONE
-
-    def _credit_arbiter(self, rules: str, fee: int) -> None:
-        if rules in self.arbiters:
-            self.account(self.arbiters[rules]).free += fee
-        else:
-            self.unknown_arbiters[rules] = self.unknown_arbiters.get(rules, 0) + fee
 
     def _debit(self, owner: str, amount: int) -> None:
         account = self.account(owner)

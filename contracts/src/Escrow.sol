@@ -6,8 +6,7 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {Balances} from "./escrow/Balances.sol";
 import {Disputes} from "./escrow/Disputes.sol";
 import {Openings} from "./escrow/Openings.sol";
-import {Approval, Bounds, IEscrow, Phase, Reason, Redemption, Terms} from "./interfaces/IEscrow.sol";
-import {OrderLib} from "./libraries/OrderLib.sol";
+import {Bounds, IEscrow, Phase, Reason, Redemption, Terms} from "./interfaces/IEscrow.sol";
 import {SignatureLib} from "./libraries/SignatureLib.sol";
 import {State, StateLib} from "./libraries/StateLib.sol";
 import {Nums, TermsLib, TipLib} from "./libraries/TermsLib.sol";
@@ -30,10 +29,16 @@ contract Escrow is Openings, Disputes {
     // ---------------------------------------------------------------- claim
 
     /// @inheritdoc IEscrow
-    function claim(address provider, uint256 nums, bytes32 parties, uint16 n, bytes20 tip, bytes32[] calldata roots)
-        external
-    {
-        bytes32 lease = TermsLib.id(provider, nums, parties);
+    function claim(
+        address provider,
+        uint256 nums,
+        uint96 askPrice,
+        bytes32 parties,
+        uint16 n,
+        bytes20 tip,
+        bytes32[] calldata roots
+    ) external {
+        bytes32 lease = TermsLib.id(provider, nums, askPrice, parties);
         State s = _states[lease].sync(Nums.wrap(nums).window());
         if (!s.isLive()) revert Escrow_WrongPhase(lease, s.status());
         if (msg.sender != provider) revert Escrow_NotAllowed(msg.sender);
@@ -55,11 +60,12 @@ contract Escrow is Openings, Disputes {
     function claimSigned(
         address provider,
         uint256 nums,
+        uint96 askPrice,
         bytes32 parties,
         bytes32[] calldata roots,
         bytes calldata signature
     ) external {
-        bytes32 lease = TermsLib.id(provider, nums, parties);
+        bytes32 lease = TermsLib.id(provider, nums, askPrice, parties);
         State s = _states[lease].sync(Nums.wrap(nums).window());
         if (!s.isIn(Phase.Active)) revert Escrow_WrongPhase(lease, s.status());
         s = _extended(s, Nums.wrap(nums), roots);
@@ -131,12 +137,6 @@ contract Escrow is Openings, Disputes {
         return Reason.Ok;
     }
 
-    /// @dev By a key only: a contract could take back what it signed.
-    function _approved(address approver, bytes32 digest, bytes calldata signature) private pure returns (bool) {
-        address signer = SignatureLib.recover(digest, signature);
-        return signer == approver && signer != address(0);
-    }
-
     /// @inheritdoc IEscrow
     function collect(Terms calldata terms) external {
         Nums nums = terms.unpacked();
@@ -157,24 +157,32 @@ contract Escrow is Openings, Disputes {
         Nums nums = terms.unpacked();
         bytes32 lease = terms.id();
         State s = _states[lease].sync(nums.window());
-        if (s.isIn(Phase.Closed)) {
-            if (msg.sender != terms.parties.client) revert Escrow_NotAllowed(msg.sender);
-            _states[lease] = State.wrap(0);
-            emit Ended(lease, msg.sender, uint8(Phase.None));
+        bool byClient = msg.sender == terms.parties.client;
+        if (!s.isIn(Phase.Active)) {
+            // Not Active: only the client, to have no other lease follow. The clock goes on.
+            if (s.isIn(Phase.Closed)) {
+                if (!byClient) revert Escrow_NotAllowed(msg.sender);
+                s = State.wrap(0);
+            } else {
+                bool may = byClient && !s.isIn(Phase.None) && !s.has(StateLib.BY_CLIENT);
+                if (!may) revert Escrow_WrongPhase(lease, s.status());
+                s = s.with(StateLib.BY_CLIENT);
+            }
+            _states[lease] = s;
+            emit Ended(lease, msg.sender, s.status());
             return;
         }
-        if (!s.isIn(Phase.Active)) revert Escrow_WrongPhase(lease, s.status());
         // Who has a claim pending is not silent: a window longer than the timeout has to pass first.
         uint256 silentFrom = s.t() + nums.timeout();
         if (s.isPending() && nums.window() > nums.timeout()) silentFrom = s.t() + nums.window();
         bool late = block.timestamp >= silentFrom;
-        if (!late && msg.sender != terms.provider && msg.sender != terms.parties.client) {
+        if (!late && msg.sender != terms.provider && !byClient) {
             revert Escrow_TooEarly(block.timestamp, silentFrom);
         }
 
         s = s.withPhase(Phase.Closing).withTimeNow();
         if (late) s = s.with(StateLib.LATE);
-        if (msg.sender == terms.parties.client) s = s.with(StateLib.BY_CLIENT);
+        if (byClient) s = s.with(StateLib.BY_CLIENT);
         _states[lease] = s;
         _accounts[terms.provider] = _accounts[terms.provider].deactivate();
         emit Ended(lease, msg.sender, s.status());
@@ -195,20 +203,9 @@ contract Escrow is Openings, Disputes {
         if (s.accepted() == nums.end()) {
             emit Settled(lease, uint16(s.accepted()));
         } else if (s.has(StateLib.LATE)) {
-            penalty = nums.price() < stake ? nums.price() : stake;
+            // What the provider named, not what client and matcher made of it.
+            penalty = terms.askPrice < stake ? terms.askPrice : stake;
         }
         _exit(terms, lease, s, stake - penalty, penalty);
-    }
-
-    // ---------------------------------------------------------------- views
-
-    /// @inheritdoc IEscrow
-    function hashClaim(bytes32 lease, uint16 n, bytes20 tip) public view returns (bytes32) {
-        return _hashTypedDataV4(OrderLib.hashClaim(lease, n, tip));
-    }
-
-    /// @inheritdoc IEscrow
-    function hashApproval(bytes32 lease, Approval calldata approval) public view returns (bytes32) {
-        return _hashTypedDataV4(OrderLib.hashApproval(lease, approval));
     }
 }

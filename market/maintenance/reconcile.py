@@ -59,7 +59,7 @@ class Books:
 def read_books(chain: Chain, watch: Watch = nobody) -> Books:
     """All events of the escrow since its deployment, folded."""
     events = read_events(chain, watch)
-    ledger = Ledger(arbiters={rules.struct_hash(): rules.arbiter for rules in chain.settings.rules.values()})
+    ledger = Ledger()
     ledger.apply_all(events)
     return Books(ledger, events)
 

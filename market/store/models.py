@@ -138,6 +138,7 @@ class LeaseRow(SQLModel, table=True):
     timeout: int = Field(sa_type=BigInteger)
     price: int = Field(sa_type=Amount)
     fee: int = Field(sa_type=Amount)
+    ask_price: int = Field(sa_type=Amount)  # what the Ask itself wants for a checkpoint
     status: int  # phase | flags, as on chain
     settled: int
     accepted: int

@@ -122,9 +122,9 @@ class Past:
         return {event.terms.parties.bid for event in self.after if isinstance(event, Opened)}
 
 
-def look_back(events: Iterable[Event], block: int, arbiters: Mapping[str, str]) -> Past:
-    """`events`: all since the escrow was deployed, in order. `arbiters`: as a Ledger's. Raises UserError."""
-    past = Past(block, Ledger(arbiters))
+def look_back(events: Iterable[Event], block: int) -> Past:
+    """`events`: all since the escrow was deployed, in order. Raises UserError."""
+    past = Past(block, Ledger())
     for event in events:
         if event.at.block > block:
             past.after.append(event)

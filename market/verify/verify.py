@@ -69,7 +69,7 @@ def verify(
         )
     published = source.published(epoch, epoch.header, before.epoch if before else None)
     rules = joined(chain.settings.rules.values(), epoch.header.rules, (one.rules for one in info.rules))
-    past = look_back(events, epoch.header.block, {one.struct_hash(): one.arbiter for one in rules})
+    past = look_back(events, epoch.header.block)
     verifier = Verifier(
         published=published,
         finality=info.finality,

@@ -234,7 +234,7 @@ class World:
 
     def past(self) -> Past:
         ordered = sorted(self.events, key=lambda event: (event.at.block, event.at.log_index))
-        return look_back(ordered, BLOCK, {RULES.struct_hash(): RULES.arbiter})
+        return look_back(ordered, BLOCK)
 
 
 @dataclass

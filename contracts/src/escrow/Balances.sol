@@ -30,9 +30,11 @@ abstract contract Balances is IEscrow {
         _accounts[owner] = _accounts[owner].credit(amount);
         emit Deposited(owner, msg.sender, amount);
 
+        uint256 before = _token.balanceOf(address(this));
         _token.safeTransferFrom(msg.sender, address(this), amount);
-        // All balances together fit in 96 bits, so none that is credited later can overflow.
         uint256 held = _token.balanceOf(address(this));
+        if (held != before + amount) revert Escrow_ReceivedOther(held - before, amount);
+        // All balances together fit in 96 bits, so none that is credited later can overflow.
         if (held > type(uint96).max) revert Escrow_TooManyTokens(held);
     }
 
@@ -48,6 +50,7 @@ abstract contract Balances is IEscrow {
     /// @inheritdoc IEscrow
     function withdraw(address to, uint256 amount) external {
         if (to == address(0)) revert Escrow_ZeroAddress();
+        if (to == address(this)) revert Escrow_NotAllowed(to);
         if (amount == 0) revert Escrow_ZeroAmount();
 
         _debit(msg.sender, amount);

@@ -24,6 +24,9 @@ abstract contract Openings is EIP712, Leases {
         uint256 arbiterFee;
         uint256 window;
         uint256 checkpointTimeout;
+        Rules rules;
+        /// Whether `RulesUsed` has told them.
+        bool told;
     }
 
     /// @dev What `_open` works on. Made once for all items of a batch, so that memory does not grow with it.
@@ -33,6 +36,7 @@ abstract contract Openings is EIP712, Leases {
         Ask ask;
         Parties parties;
         uint256 price;
+        uint96 askPrice;
         Account client;
         Account provider;
         uint256 end;
@@ -47,7 +51,7 @@ abstract contract Openings is EIP712, Leases {
     uint256 private immutable _minArbiterTimeout;
     uint256 private immutable _maxArbiterTimeout;
 
-    constructor(Bounds memory b) EIP712("gpumarket", "1") {
+    constructor(Bounds memory b) EIP712("gpumarket", "2") {
         if (
             b.minCheckpointTimeout == 0 || b.minCheckpointTimeout > b.maxCheckpointTimeout || b.minWindow == 0
                 || b.minWindow > b.maxWindow || b.minArbiterTimeout == 0 || b.minArbiterTimeout > b.maxArbiterTimeout
@@ -100,6 +104,7 @@ abstract contract Openings is EIP712, Leases {
         checked.arbiterFee = rules.arbiterFee;
         checked.window = rules.window;
         checked.checkpointTimeout = rules.checkpointTimeout;
+        checked.rules = rules;
     }
 
     /// @dev Refuses with a Reason and no effect. Checks stand in the order of the enum, cheap ones before signatures.
@@ -111,6 +116,9 @@ abstract contract Openings is EIP712, Leases {
         Ask memory ask = o.ask;
         item.bid.copyTo(bid);
         item.ask.copyTo(ask);
+        // Left out of calldata, where each word costs; what was signed holds it.
+        if (bid.rules == 0) bid.rules = rules.hash;
+        if (ask.rules == 0) ask.rules = rules.hash;
         reason = _checkTerms(rules, bid, ask);
         if (reason != Reason.Ok) return (reason, 0);
 
@@ -125,7 +133,7 @@ abstract contract Openings is EIP712, Leases {
         }
         if (o.provider.page() != ask.page) return (Reason.AskCancelled, 0);
         o.price = item.price;
-        reason = _checkLimits(rules, bid, ask, o.price);
+        reason = _checkLimits(rules, bid, ask, o);
         if (reason != Reason.Ok) return (reason, 0);
 
         Parties memory parties = o.parties;
@@ -148,13 +156,17 @@ abstract contract Openings is EIP712, Leases {
         Nums nums = NumsLib.pack(start, o.end, rules.window, rules.checkpointTimeout, o.price, bid.fee);
         // Cut by hand: `id` hashes the word as it stands, and a build without via-IR would not cut it here.
         address provider = address(uint160(uint256(uint160(ask.provider))));
-        lease = TermsLib.id(provider, Nums.unwrap(nums), parties.hashMemory());
+        lease = TermsLib.id(provider, Nums.unwrap(nums), o.askPrice, parties.hashMemory());
         if (!first) _states[parties.prev] = State.wrap(0);
         _states[lease] = StateLib.start(start, o.tip, o.end < bid.checkpoints);
         // In this order: if both are one account, the provider's word holds both changes.
         _accounts[bid.client] = o.client;
         _accounts[ask.provider] = o.provider;
-        emit Opened(lease, ask.provider, bid.client, o.askId, Nums.unwrap(nums), o.tip, parties);
+        if (!rules.told) {
+            rules.told = true;
+            emit RulesUsed(rules.hash, rules.rules);
+        }
+        emit Opened(lease, ask.provider, bid.client, o.askId, Nums.unwrap(nums), o.askPrice, o.tip, parties);
     }
 
     function _checkTerms(CheckedRules memory rules, Bid memory bid, Ask memory ask) private view returns (Reason) {
@@ -177,7 +189,7 @@ abstract contract Openings is EIP712, Leases {
         return Reason.Ok;
     }
 
-    function _checkLimits(CheckedRules memory rules, Bid memory bid, Ask memory ask, uint256 price)
+    function _checkLimits(CheckedRules memory rules, Bid memory bid, Ask memory ask, Opening memory o)
         private
         pure
         returns (Reason)
@@ -185,8 +197,11 @@ abstract contract Openings is EIP712, Leases {
         unchecked {
             if (bid.stake > ask.maxStake) return Reason.StakeAboveMax;
             if (bid.stake < rules.arbiterFee) return Reason.StakeBelowArbiterFee;
-            if (price * ask.unitsPerHour < uint256(ask.pricePerHour) * bid.units) return Reason.PriceBelowAsk;
-            if (price + bid.fee > bid.maxPrice) return Reason.PriceAboveBid;
+            // Rounded up; it fits in 96 bits if the price does not lie below it.
+            uint256 askPrice = (uint256(ask.pricePerHour) * bid.units + ask.unitsPerHour - 1) / ask.unitsPerHour;
+            if (o.price < askPrice) return Reason.PriceBelowAsk;
+            if (o.price + bid.fee > bid.maxPrice) return Reason.PriceAboveBid;
+            o.askPrice = uint96(askPrice);
             return Reason.Ok;
         }
     }
@@ -204,7 +219,7 @@ abstract contract Openings is EIP712, Leases {
     /// @dev Sets parties.prev. The previous lease had the same parties but for its own `prev`, or no lease is found.
     function _findPrev(Match calldata item, Parties memory parties) private view returns (State) {
         parties.prev = item.prevPrev;
-        parties.prev = TermsLib.id(item.prevProvider, item.prevNums, parties.hashMemory());
+        parties.prev = TermsLib.id(item.prevProvider, item.prevNums, item.prevAskPrice, parties.hashMemory());
         return _states[parties.prev];
     }
 

@@ -47,7 +47,8 @@ struct Ask {
     uint32 page;
 }
 
-/// One matched pair, as `open` takes it. The prev fields are 0 for a job's first lease; else they name the
+/// One matched pair, as `open` takes it. `rules` of both orders may be 0 here, and then stand for the rules that the
+/// index names: what was signed holds their hash. The prev fields are 0 for a job's first lease; else they name the
 /// Closed lease of the same Bid that this one continues.
 struct Match {
     Bid bid;
@@ -57,6 +58,7 @@ struct Match {
     uint96 price;
     address prevProvider;
     uint256 prevNums;
+    uint96 prevAskPrice;
     /// The `prev` of the lease that this one continues.
     bytes32 prevPrev;
     bytes bidSignature;
@@ -74,11 +76,13 @@ struct Parties {
     uint96 stake;
 }
 
-/// All that a lease id commits to: id = keccak256(abi.encode(provider, nums, keccak256(abi.encode(parties)))).
+/// All that a lease id commits to: id = keccak256(abi.encode(provider, nums, askPrice, keccak256(abi.encode(parties)))).
 struct Terms {
     address provider;
     /// start16 | end16 | window32 | timeout32 | price96 | fee64, the first in the highest bits
     uint256 nums;
+    /// What the Ask itself wants for a checkpoint, rounded up: the most that silence costs. At most the price.
+    uint96 askPrice;
     Parties parties;
 }
 
@@ -151,8 +155,7 @@ enum Phase {
 /// pause, upgrade or reconfigure any of it.
 ///
 /// @dev What it assumes, or money may go to the wrong hands:
-/// - Token: a transfer moves exactly the amount asked for. What arrives is not measured, so a fee on transfers would be
-///   missing at the last withdrawal.
+/// - Token: a transfer out moves exactly the amount asked for. What arrives at a deposit is measured.
 /// - Token: the escrow's balance falls by the escrow's own transfers only: no rebasing down, no burning, no seizing.
 ///   What comes in unasked is nobody's.
 /// - Token: a transfer that fails reverts or returns false. One that returns nothing counts as done.
@@ -166,8 +169,8 @@ enum Phase {
 ///   waits until its block is final.
 /// - Arbiter: is a contract whose `open` accepts honest questions; answers each by the truth, within arbiterTimeout,
 ///   for at most 100,000 gas.
-/// - Arbiter: answers only when the question's block is final. Ids are counted, so after a reorganisation one may name
-///   another question.
+/// - Arbiter: answers only when the question's block is final. An id takes in the lease, the claimed tip, k and the
+///   ground, so a reorganisation can't put another question under it.
 ///
 /// @dev A bad arbiter touches only leases whose rules name it. There it can cost at most the stake (by a false
 /// conviction), the client's lock (by false claims that it upholds, or lets nobody challenge) and the bonds of those
@@ -179,7 +182,7 @@ enum Phase {
 /// - Token: the escrow never holds 2^96 units. From there on deposits are refused, and nothing else.
 /// - Clock: time moves on.
 /// - Chain: anyone's transaction gets in, in the end.
-/// - Arbiter: nothing. One that is silent, reverts, eats its gas, or answers anything but 1 and 2 is passed over after
+/// - Arbiter: nothing. One that is silent, reverts, eats its gas, or answers anything but 1 to 4 is passed over after
 ///   arbiterTimeout.
 ///
 /// @dev What it does not assume: that the token never calls back, or has permits; that contract wallets behave (each
@@ -196,9 +199,10 @@ enum Phase {
 ///   matcher that the Bid names; together no more than the Bid's maxPrice (5).
 /// - A Bid has at most one live lease. Once it is complete, given up, or closed after the client ended it, it has no
 ///   other (5).
-/// - A stake is lost whole by a verdict; up to one checkpoint's price of it by silence, when the lease is ended after a
-///   timeout without a claim or an Approval, nothing is pending, and nothing more is accepted until it closes. By
-///   nothing else.
+/// - A stake is lost whole by a verdict, false or void. By silence, up to what the Ask itself wants for one checkpoint
+///   (askPrice): when the lease is ended after a timeout without a claim or an Approval, nothing is pending, and nothing
+///   more is accepted until it closes. By nothing else.
+/// - By a void nobody gains: what the arbiter's fee leaves of the stake is burnt.
 /// - Where money goes does not depend on who posts a signed message or takes an exit. But only the provider closes with
 ///   `last`, and only the client's `end` stops the Bid.
 /// - An item that a batch refuses has no effect, and stops none of the others.
@@ -226,9 +230,12 @@ interface IEscrow {
         address indexed client,
         bytes32 ask,
         uint256 nums,
+        uint96 askPrice,
         bytes20 tip,
         Parties parties
     );
+    /// @notice Comes before what is opened under these rules: disputes need them.
+    event RulesUsed(bytes32 indexed hash, Rules rules);
     /// @notice An item of a batch was left out; the rest went on.
     event Skipped(uint256 indexed index, Reason reason);
     /// @param n the newest claimed index
@@ -240,6 +247,8 @@ interface IEscrow {
     event Settled(bytes32 indexed lease, uint16 n);
     /// @param status the new status byte: phase and flags. 0: the client gave up a Closed lease
     event Ended(bytes32 indexed lease, address indexed by, uint8 status);
+    /// @param claimedRoot the disputed root k
+    /// @param signedTip where the signed Claim leads to; 0: the pending claim itself is disputed
     event Challenged(
         bytes32 indexed lease,
         bytes32 indexed id,
@@ -248,9 +257,13 @@ interface IEscrow {
         bytes20 acceptedTip,
         bytes32 claimedRoot,
         uint8 ground,
-        uint256 bond
+        bytes20 signedTip,
+        uint256 bond,
+        address arbiter,
+        uint256 arbiterFee
     );
-    /// @param verdict 1 true, 2 false, 0 the arbiter stayed silent
+    /// @param verdict 1 true, 2 false, 3 void, 4 unreproducible, 0 the arbiter stayed silent, 5 an Approval of the
+    /// disputed checkpoint was redeemed
     event Resolved(bytes32 indexed lease, bytes32 indexed id, uint8 verdict);
     /// @param accepted paid up to here; the rest of the lock went back to the client
     /// @param penalty part of the stake that went to the client, of a silent or a convicted provider
@@ -276,17 +289,19 @@ interface IEscrow {
     error Escrow_ZeroAddress();
     error Escrow_PageNotHigher(uint32 current, uint32 asked);
     error Escrow_TooManyTokens(uint256 held);
+    error Escrow_ReceivedOther(uint256 received, uint256 amount);
     error Escrow_BoundsInvalid();
 
     // ---------------------------------------------------------------- balances
-    /// @notice Moves `amount` of the caller's tokens in, to the free balance of `account`.
+    /// @notice Moves `amount` of the caller's tokens in, to the free balance of `account`. Refused if another amount
+    /// arrives, as of a token with a fee on transfers.
     function deposit(address account, uint256 amount) external;
 
     /// @notice `deposit` with an EIP-2612 permit. A permit that someone else already used is no obstacle.
     function depositWithPermit(address account, uint256 amount, uint256 deadline, uint8 v, bytes32 r, bytes32 s)
         external;
 
-    /// @notice Moves `amount` of the caller's free balance out, to `to`.
+    /// @notice Moves `amount` of the caller's free balance out, to `to`. Not to the escrow itself: it would be nobody's.
     function withdraw(address to, uint256 amount) external;
 
     /// @notice Cancels every order of the caller that has not been opened and names a lower page.
@@ -304,13 +319,21 @@ interface IEscrow {
     /// @param n the resulting claimed index: else whoever redeems or claims first could shift the roots
     /// @param tip the resulting tip: else an Approval of another past could be slipped under them
     /// @param roots at most 1024 may be pending
-    function claim(address provider, uint256 nums, bytes32 parties, uint16 n, bytes20 tip, bytes32[] calldata roots)
-        external;
+    function claim(
+        address provider,
+        uint256 nums,
+        uint96 askPrice,
+        bytes32 parties,
+        uint16 n,
+        bytes20 tip,
+        bytes32[] calldata roots
+    ) external;
 
     /// @notice `claim` by anyone, with the provider's signed Claim that names the resulting index and tip. Active only.
     function claimSigned(
         address provider,
         uint256 nums,
+        uint96 askPrice,
         bytes32 parties,
         bytes32[] calldata roots,
         bytes calldata signature
@@ -326,13 +349,14 @@ interface IEscrow {
     function collect(Terms calldata terms) external;
 
     /// @notice Active: starts the closing window. By provider or client at any time, by anyone after the timeout.
-    /// Closed: the client gives up the rest of its job.
+    /// Closing, Challenged: the client says that the Bid ends with this lease. Closed: it gives up the rest of its job.
     function end(Terms calldata terms) external;
 
     /// @notice Ends a lease whose closing window has passed. By anyone.
     function close(Terms calldata terms) external;
 
-    /// @notice Disputes root k of the pending claim. Locks a bond of the caller's free balance.
+    /// @notice Disputes root k of the pending claim. Locks a bond of the caller's free balance: arbiterFee, and the
+    /// price of all that is claimed; of the lease's client and approver no more than the stake.
     /// @param acceptedTip the tip at the accepted index
     /// @param roots all pending roots, from accepted + 1 to claimed
     /// @param ground 0 wrong, 1 withheld
@@ -345,13 +369,35 @@ interface IEscrow {
         uint8 ground
     ) external;
 
+    /// @notice Disputes root k of a Claim that the provider signed: Active, or Closing within the window. What is
+    /// pending on chain meanwhile is as it was if the verdict is true, and void with it if it is not.
+    /// @param pending all pending roots, from accepted + 1 to claimed
+    /// @param roots those of the signed Claim, from accepted + 1 to its n
+    function challengeSigned(
+        Terms calldata terms,
+        Rules calldata rules,
+        bytes20 acceptedTip,
+        bytes32[] calldata pending,
+        bytes32[] calldata roots,
+        uint16 k,
+        uint8 ground,
+        bytes calldata signature
+    ) external;
+
+    /// @notice Pays up to an Approval's index while the lease is Challenged. By anyone. One of the disputed checkpoint,
+    /// or beyond it, ends the dispute: the bond goes back to the challenger, but for the arbiter's fee.
+    /// @param pending all pending roots, from accepted + 1 to claimed, if the Approval is of fewer: it must be of
+    /// their chain
+    function redeemChallenged(Redemption calldata item, Rules calldata rules, bytes32[] calldata pending) external;
+
     /// @notice Applies the arbiter's verdict, or its silence after arbiterTimeout. By anyone.
     function resolve(Terms calldata terms, Rules calldata rules) external;
 
     // ---------------------------------------------------------------- views
     function token() external view returns (address);
     function bounds() external view returns (Bounds memory);
-    /// @notice Tokens held for all accounts and leases together are at least this and at most the token balance.
+    /// @notice What a void burnt is the free balance of address 0, which nobody can move.
+    /// Tokens held for all accounts and leases together are at least this and at most the token balance.
     function account(address owner) external view returns (uint96 free, uint16 active, uint32 page, uint112 used);
     /// @notice The stored state, as it is before the next call's sync.
     function state(bytes32 lease)

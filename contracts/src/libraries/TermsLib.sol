@@ -45,16 +45,21 @@ library NumsLib {
 /// @dev Ids of leases. Calldata is hashed as it stands: a word with dirty bits gives an id that no lease has.
 library TermsLib {
     function id(Terms calldata terms) internal pure returns (bytes32) {
-        return id(terms.provider, terms.nums, hash(terms.parties));
+        return id(terms.provider, terms.nums, terms.askPrice, hash(terms.parties));
     }
 
-    function id(address provider, uint256 nums, bytes32 parties) internal pure returns (bytes32 lease) {
+    function id(address provider, uint256 nums, uint96 askPrice, bytes32 parties)
+        internal
+        pure
+        returns (bytes32 lease)
+    {
         assembly ("memory-safe") {
             let p := mload(0x40)
             mstore(p, provider)
             mstore(add(p, 0x20), nums)
-            mstore(add(p, 0x40), parties)
-            lease := keccak256(p, 0x60)
+            mstore(add(p, 0x40), askPrice)
+            mstore(add(p, 0x60), parties)
+            lease := keccak256(p, 0x80)
         }
     }
 

@@ -41,9 +41,9 @@ contract OperatorArbiter is IArbiter {
         emit Opened(question.id, question);
     }
 
-    /// @notice Decides a question, once. 1: the claim is true. 2: it is false.
+    /// @notice Decides a question, once. 1: the claim is true. 2: it is false. 3: void. 4: unreproducible.
     function rule(bytes32 id, uint8 newVerdict) external onlyOperator {
-        if (newVerdict != 1 && newVerdict != 2) revert OperatorArbiter_BadVerdict(newVerdict);
+        if (newVerdict == 0 || newVerdict > 4) revert OperatorArbiter_BadVerdict(newVerdict);
         if (verdict[id] != 0) revert OperatorArbiter_AlreadyRuled(id, verdict[id]);
         if (!isOpen[id]) revert OperatorArbiter_UnknownQuestion(id);
 

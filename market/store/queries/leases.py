@@ -16,7 +16,7 @@ def terms_of(row: LeaseRow) -> Terms:
 
 
 def nums_of(row: LeaseRow) -> Nums:
-    return Nums(row.start, row.end, row.window, row.timeout, row.price, row.fee)
+    return Nums(row.start, row.end, row.window, row.timeout, row.price, row.fee, row.ask_price)
 
 
 def is_final(row: LeaseRow, finality: Finality, head: int) -> bool:
