@@ -304,7 +304,8 @@ class Chain:
     def redeem_challenged(
         self, terms: Terms, rules: Rules, approval: Approval, signature: str, pending: Sequence[str]
     ) -> ContractFunction:
-        """`redeem` while the lease is Challenged. An Approval of the disputed checkpoint, or beyond, ends the dispute."""
+        """`redeem` while the lease is Challenged. An Approval of the disputed checkpoint, or beyond, ends the dispute.
+        `pending`: the roots that are pending, where the Approval is of fewer checkpoints than are claimed."""
         item = Redemption(terms, approval, signature).abi()
         return self.escrow.functions.redeemChallenged(item, order_abi(rules), [from_hex(root) for root in pending])
 

@@ -153,7 +153,7 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
         if v["lowest"] <= v["highest"]
         else f"{v['index']} is out of range: nothing is left to claim, the highest is {v['highest']}"
     ),
-    "Escrow_NotAllowed": lambda v: f"{v['caller']} may not do this with this lease",
+    "Escrow_NotAllowed": lambda v: f"{v['caller']} may not do this, or it may not be done with it",
     "Escrow_BadSignature": lambda v: f"this is not a signature of {v['signer']} over these values",
     "Escrow_TipMismatch": lambda v: (
         f"the tip or the roots given lead to tip {v['got']}, but on the chain to {v['expected']}"
@@ -172,6 +172,10 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "Escrow_ZeroAddress": lambda v: "the address must not be 0",
     "Escrow_PageNotHigher": lambda v: f"the page is {v['current']} already; {v['asked']} is not higher",
     "Escrow_TooManyTokens": lambda v: f"{v['held']} is more than the escrow can count (2^96 - 1)",
+    "Escrow_ReceivedOther": lambda v: (
+        f"{v['received']} of the token arrived where {v['amount']} were sent: "
+        "the escrow takes no token with a fee on transfers"
+    ),
     "Escrow_BoundsInvalid": lambda v: "bounds must be at least 1 s, and the lowest not above the highest",
     "ERC20InsufficientBalance": lambda v: (
         f"{v['sender']} has {v['balance']} of the token, {v['needed'] - v['balance']} short of {v['needed']}"

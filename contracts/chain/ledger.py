@@ -246,11 +246,11 @@ class Ledger:
             lease.state = GONE
             lease.continuable = False
             return
+        lease.more = bool(event.status & Flag.MORE)
         if lease.state.phase is not Phase.ACTIVE:  # the client wants no other lease to follow
             lease.state = lease.state._replace(status=event.status)
             return
         lease.state = lease.state._replace(status=event.status, t=now)
-        lease.more = bool(event.status & Flag.MORE)
         lease.late = bool(event.status & Flag.LATE)
         lease.ended = now
         self.account(lease.terms.provider).active -= 1

@@ -1,7 +1,7 @@
 """How reliable a provider has been, as a number that Bids can ask for. Pure: anyone can compute it from the chain.
 
-It counts what a provider was paid for, how often it fell silent, and whether it was found to have cheated; under
-all rules, at all markets of one escrow. It is a record and no promise: whoever is its own client can earn one.
+It counts what a provider was paid for, how often it fell silent or got a void, and if it was found to have cheated;
+under all rules, at all markets of one escrow. It is a record and no promise: whoever is its own client can earn one.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from contracts.chain.ledger import Ledger
 
-# Of tiers 1 to MAX_TIER of contracts.job.spec: least checkpoints accepted and paid, and leases for each late one.
+# Of tiers 1 to MAX_TIER of contracts.job.spec: least checkpoints accepted and paid, and leases for each that was late
+# or void. (A void alone proves nothing: a client can write a recipe that makes one, at the price of its own time.)
 STEPS = ((10, 5), (100, 10), (1_000, 50))
 
 
@@ -20,6 +21,7 @@ class Record(NamedTuple):
     leases: int = 0
     late: int = 0  # leases that were ended because it was silent, also if it was forgiven later
     convicted: int = 0  # leases in which a challenge was found right
+    void: int = 0  # leases whose stake was burnt: others got something else, and the recipe may be to blame
 
 
 NOBODY = Record()
@@ -31,7 +33,7 @@ def tier(record: Record) -> int:
         return 0
     reached = 0
     for accepted, leases in STEPS:
-        if record.accepted < accepted or record.late * leases > record.leases:
+        if record.accepted < accepted or (record.late + record.void) * leases > record.leases:
             break
         reached += 1
     return reached
@@ -47,5 +49,6 @@ def records(ledger: Ledger) -> Mapping[str, Record]:
             before.leases + 1,
             before.late + view.late,
             before.convicted + view.convicted,
+            before.void + view.void,
         )
     return found

@@ -9,7 +9,7 @@ from contracts.chain.client import Chain
 from contracts.chain.events import Challenged
 from contracts.errors import UserError
 from contracts.terms import AccountWord
-from market.store.models import ChainBlock, ChainEvent, LeaseRow, RuleSetRow
+from market.store.models import ChainBlock, ChainEvent, LeaseRow
 from market.store.queries.events import Head
 
 REORGANISED = ("a reorganisation of the chain came between", "it is tried again at once")
@@ -56,6 +56,5 @@ def _touched(session: Session, after: int) -> set[str]:
         disputes = select(ChainEvent.data).where(
             ChainEvent.name == Challenged.__name__, col(ChainEvent.lease).in_(leases)
         )
-        touched |= {data["challenger"] for data in session.exec(disputes)}
-        touched |= {str(row.rules["arbiter"]) for row in session.exec(select(RuleSetRow))}
+        touched |= {data[who] for data in session.exec(disputes) for who in ("challenger", "arbiter")}
     return touched

@@ -140,5 +140,5 @@ def look_back(events: Iterable[Event], block: int) -> Past:
             if lease is not None:
                 past.changed[lease] = event.at.block
         if isinstance(event, Ended) and event.status & Flag.LATE:
-            past.late[event.lease] = event.at.block
+            past.late.setdefault(event.lease, event.at.block)
     return past

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain as joined
 
 from contracts.api import receipts
 from contracts.api.bodies import Info
@@ -68,7 +67,6 @@ def verify(
             f"If you know that it was this market's key before: --matcher {epoch.header.market}",
         )
     published = source.published(epoch, epoch.header, before.epoch if before else None)
-    rules = joined(chain.settings.rules.values(), epoch.header.rules, (one.rules for one in info.rules))
     past = look_back(events, epoch.header.block)
     verifier = Verifier(
         published=published,

@@ -18,9 +18,10 @@ from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 from web3 import HTTPProvider, Web3
 
+from contracts.chain.calls import SignedMatch
 from contracts.orders import Approval, Ask, Bid, Domain, Rules, SignedType
 from contracts.terms import Nums, Parties, Terms
-from contracts.types import ZERO_ADDRESS, ZERO_HASH, from_hex, to_hex
+from contracts.types import ZERO_HASH, from_hex, to_hex
 from tests.support import ROOT, free_port
 
 GENESIS = 1_900_000_000  # seconds
@@ -106,8 +107,9 @@ class Lease:
     client: LocalAccount
 
     @property
-    def claim_args(self) -> tuple[str, int, bytes]:
-        return self.terms.provider, self.terms.nums.pack(), from_hex(self.terms.parties.hash())
+    def claim_args(self) -> tuple[str, int, int, bytes]:
+        nums = self.terms.nums
+        return self.terms.provider, nums.pack(), nums.ask_price, from_hex(self.terms.parties.hash())
 
 
 class Market:
@@ -135,17 +137,13 @@ class Market:
             price_per_hour=PRICE, units_per_hour=123_456_789, max_stake=STAKE, max_active=8, max_checkpoints=1000,
             valid_from=GENESIS, valid_until=FOREVER, page=0,
         )  # fmt: skip
-        prev_args = (prev.terms.provider, prev.terms.nums.pack(), from_hex(prev.terms.parties.prev)) if prev else (
-            ZERO_ADDRESS, 0, from_hex(ZERO_HASH))  # fmt: skip
-        item = (
-            words(bid), words(ask), 0, PRICE, *prev_args,
-            from_hex(sign(bid, chain.domain, client)), from_hex(sign(ask, chain.domain, provider)),
-        )  # fmt: skip
+        signatures = sign(bid, chain.domain, client), sign(ask, chain.domain, provider)
+        item = SignedMatch(bid, ask, PRICE, *signatures, prev=prev.terms if prev else None).abi()
         parties = Parties(
             bid=bid.digest(chain.domain), job=bid.job, prev=prev.terms.lease if prev else ZERO_HASH, rules=rules_hash,
             client=client.address, approver=self.approver.address, fee_to=self.matcher.address, stake=STAKE,
         )  # fmt: skip
-        nums = Nums(start, bid.checkpoints, WINDOW, TIMEOUT, PRICE, FEE)
+        nums = Nums(start, bid.checkpoints, WINDOW, TIMEOUT, PRICE, FEE, PRICE)
         return Lease(Terms(provider.address, nums, parties), from_hex(bid.job), bid, provider, client), item
 
     def open(self, *args: Any, **kwargs: Any) -> tuple[Lease, int]:

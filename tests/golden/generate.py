@@ -211,7 +211,7 @@ def order_vectors(job: bytes, tip: str) -> dict[str, Any]:
         page=7,
     )
     price = -(-ask.price_per_hour * bid.units // ask.units_per_hour)
-    nums = Nums(start=0, end=4, window=rules.window, timeout=rules.checkpoint_timeout, price=price, fee=bid.fee)
+    nums = Nums(0, 4, rules.window, rules.checkpoint_timeout, price + 7, bid.fee, ask_price=price)
     parties = Parties(
         bid=bid.digest(DOMAIN),
         job=bid.job,

@@ -154,7 +154,8 @@ class World:
     def terms(self, bid: EpochBid, ask: EpochAsk, price: int, start: int = 0, prev: str = ZERO_HASH) -> Terms:
         order = bid.bid
         end = min(order.checkpoints, start + ask.ask.max_checkpoints)
-        nums = Nums(start, end, RULES.window, RULES.checkpoint_timeout, price, order.fee)
+        floor = -(-ask.ask.price_per_hour * order.units // ask.ask.units_per_hour)
+        nums = Nums(start, end, RULES.window, RULES.checkpoint_timeout, price, order.fee, floor)
         parties = Parties(
             bid.id, order.job, prev, order.rules, order.client, order.effective_approver, order.matcher, order.stake
         )

@@ -199,9 +199,8 @@ def signed_bid(bid: Bid, domain: Domain, key: LocalAccount, spec: JobSpec, name:
 
 def make_lease(bid: Bid, domain: Domain, provider: str, **changes: Any) -> LeaseRow:
     """A lease over the whole job, opened as its first."""
-    nums = Nums(
-        changes.pop("start", 0), changes.pop("end", bid.checkpoints), 4, 20, changes.pop("price", 1_000_000), bid.fee
-    )
+    price = changes.pop("price", 1_000_000)
+    nums = Nums(changes.pop("start", 0), changes.pop("end", bid.checkpoints), 4, 20, price, bid.fee, price)
     parties = Parties(
         bid.digest(domain), bid.job, changes.pop("prev", ZERO_HASH), bid.rules, bid.client, bid.effective_approver,
         bid.matcher, bid.stake,

@@ -70,7 +70,7 @@ def make_bid(spec: JobSpec, **fields: Any) -> Bid:
 
 
 def make_terms(bid: Bid, start: int = 0, end: int | None = None) -> Terms:
-    nums = Nums(start, end or bid.checkpoints, RULES.window, RULES.checkpoint_timeout, 10, bid.fee)
+    nums = Nums(start, end or bid.checkpoints, RULES.window, RULES.checkpoint_timeout, 10, bid.fee, 10)
     parties = Parties(
         bid.digest(DOMAIN), bid.job, ZERO_HASH, bid.rules, bid.client, bid.effective_approver, bid.matcher, bid.stake
     )

@@ -6,11 +6,10 @@ from sqlalchemy import ColumnElement, func
 from sqlmodel import Session, col, select
 
 from contracts.chain.events import Ended, Resolved
+from contracts.chain.ledger import Verdict
 from contracts.chain.reliability import Record, tier
 from contracts.terms import Flag
 from market.store.models import ChainBlock, ChainEvent, LeaseRow
-
-CONVICTED = 2  # verdict of a challenge that was found right
 
 
 def stored_records(session: Session) -> dict[str, Record]:
@@ -24,9 +23,11 @@ def stored_records(session: Session) -> dict[str, Record]:
     is_late = col(ChainEvent.data)["status"].as_integer().bitwise_and(Flag.LATE.value) != 0
     for who, late in _leases_with(session, Ended.__name__, is_late):
         found[who] = found[who]._replace(late=late)
-    was_right = col(ChainEvent.data)["verdict"].as_integer() == CONVICTED
-    for who, convicted in _leases_with(session, Resolved.__name__, was_right):
+    verdict = col(ChainEvent.data)["verdict"].as_integer()
+    for who, convicted in _leases_with(session, Resolved.__name__, verdict == Verdict.FALSE.value):
         found[who] = found[who]._replace(convicted=convicted)
+    for who, void in _leases_with(session, Resolved.__name__, verdict == Verdict.VOID.value):
+        found[who] = found[who]._replace(void=void)
     return found
 
 

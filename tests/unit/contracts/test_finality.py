@@ -25,4 +25,4 @@ def test_value_may_not_matter() -> None:
 
 
 def test_a_lease_holds_its_lock_and_its_stake() -> None:
-    assert at_stake(Nums(start=2, end=6, window=4, timeout=20, price=10, fee=1), 100) == 144
+    assert at_stake(Nums(start=2, end=6, window=4, timeout=20, price=10, fee=1, ask_price=10), 100) == 144

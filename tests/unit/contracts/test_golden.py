@@ -95,7 +95,7 @@ def digest_by_hand(domain: dict[str, str], struct_hash: bytes) -> bytes:
     separator = keccak(
         keccak(text="EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
         + keccak(text="gpumarket")
-        + keccak(text="1")
+        + keccak(text="2")
         + int(domain["chainId"]).to_bytes(32, "big")
         + raw(domain["verifyingContract"]).rjust(32, b"\0")
     )
@@ -156,11 +156,13 @@ def test_lease_id_and_packed_words() -> None:
         + int(p["stake"]).to_bytes(32, "big")
     )
     assert parties_hash == raw(entry["partiesHash"]) == raw(parties.hash())
-    assert keccak(raw(entry["provider"]).rjust(32, b"\0") + raw(entry["nums"]) + parties_hash) == raw(entry["id"])
+    words = raw(entry["provider"]).rjust(32, b"\0") + raw(entry["nums"]) + nums.ask_price.to_bytes(32, "big")
+    assert keccak(words + parties_hash) == raw(entry["id"])
     assert Terms(entry["provider"], nums, parties).lease == entry["id"]
     word = f"{nums.start:04x}{nums.end:04x}{nums.window:08x}{nums.timeout:08x}{nums.price:024x}{nums.fee:016x}"
     assert entry["nums"] == "0x" + word
-    assert Nums.unpack(nums.pack()) == nums
+    assert Nums.unpack(nums.pack(), nums.ask_price) == nums
+    assert nums.ask_price == int(golden["lowestPrice"]) < nums.price
 
     s = golden["state"]
     state = StateWord(*(int(s[k]) for k in ("status", "settled", "accepted", "claimed", "t")), int(s["tip"], 16))

@@ -4,7 +4,7 @@ import pytest
 
 from contracts.terms import Flag, Nums, Phase, StateWord
 
-NUMS = Nums(start=0, end=10, window=30, timeout=100, price=5, fee=0)
+NUMS = Nums(start=0, end=10, window=30, timeout=100, price=5, fee=0, ask_price=5)
 LATE = Flag.LATE | Flag.BY_CLIENT
 
 

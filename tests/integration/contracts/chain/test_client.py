@@ -76,7 +76,7 @@ def test_refusals_name_the_values(chain: Chain, funded: Funded) -> None:
 
 def test_refusals_about_leases(chain: Chain) -> None:
     parties = Parties(ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH, NOBODY, NOBODY, NOBODY, 1)
-    terms = Terms(NOBODY, Nums(0, 1, 1, 1, 1, 0), parties)
+    terms = Terms(NOBODY, Nums(0, 1, 1, 1, 1, 0, 1), parties)
     rules = Rules(
         arbiter=NOBODY, arbiter_fee=0, arbiter_timeout=1, checkpoint_timeout=1, window=1, verification=ZERO_HASH
     )

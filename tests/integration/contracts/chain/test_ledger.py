@@ -44,7 +44,6 @@ class Market:
     def __post_init__(self) -> None:
         self.clients, self.providers = self.people[:2], self.people[2:4]
         self.approver, self.matcher, self.challenger = self.people[4:7]
-        self.ledger.arbiters = {self.rules.struct_hash(): self.rules.arbiter}
         self.store = MemoryStore()
         self.follower = Follower(self.chain, self.store)
         self.blocks: list[Block] = []
@@ -280,7 +279,7 @@ def _collect(market: Market, rng: random.Random) -> None:
 
 
 def _end(market: Market, rng: random.Random) -> None:
-    view = _live(market, rng, _is_in(Phase.ACTIVE))
+    view = _live(market, rng, _is_in(Phase.ACTIVE, Phase.CLOSING, Phase.CHALLENGED))
     by = rng.choice([market.provider_of(view), market.provider_of(view), market.client_of(view), market.matcher])
     market.send(by, market.chain.end(view.terms))
 
@@ -298,12 +297,46 @@ def _challenge(market: Market, rng: random.Random) -> None:
     market.send(market.challenger, market.chain.challenge(view.terms, market.rules, tip, view.pending, k, 1))
 
 
+def _challenge_signed(market: Market, rng: random.Random) -> None:
+    """A Claim that follows on what is accepted, whatever is pending."""
+    view = _live(market, rng, _is_in(Phase.ACTIVE, Phase.CLOSING))
+    now = market.chain.now()
+    due = view.synced(now).accepted != view.state.accepted
+    pending = () if due else view.pending
+    accepted, tip = view.synced(now).accepted, view.accepted_tip if pending else view.state.tip
+    new = roots(rng.randint(1, 3), rng.randrange(100))
+    reached = tip.to_bytes(20, "big")
+    for root in new:
+        reached = next_tip(reached, from_hex(root))
+    signed = Claim(lease=view.id, n=min(accepted + len(new), 65535), tip=to_hex(reached))
+    signature = signed.sign(market.chain.domain, market.provider_of(view))
+    k = accepted + rng.randint(1, len(new))
+    by = rng.choice([market.challenger, market.approver, market.client_of(view)])
+    start = to_hex(tip.to_bytes(20, "big"))
+    market.send(
+        by,
+        market.chain.challenge_signed(view.terms, market.rules, start, pending, new, k, signature, rng.randint(0, 1)),
+    )
+
+
+def _redeem_challenged(market: Market, rng: random.Random) -> None:
+    view = _live(market, rng, _is_in(Phase.CHALLENGED))
+    n = rng.randint(view.state.accepted + 1, min(view.terms.nums.end, view.state.claimed + 2))
+    tip = view.state.tip.to_bytes(20, "big")
+    for root in view.pending[: n - view.state.accepted]:
+        tip = next_tip(tip, from_hex(root))
+    approval = Approval(lease=view.id, n=n, tip=to_hex(tip), last=False)
+    signature = approval.sign(market.chain.domain, market.approver)
+    call = market.chain.redeem_challenged(view.terms, market.rules, approval, signature, view.pending)
+    market.send(market.matcher, call)
+
+
 def _rule(market: Market, rng: random.Random) -> None:
     disputed = [view.dispute for view in market.ledger.leases.values() if view.dispute]
     if not disputed:
         raise Impossible
     market.send(
-        devnet.accounts()[0], market.chain.rule(market.rules.arbiter, rng.choice(disputed).id, rng.randint(1, 2))
+        devnet.accounts()[0], market.chain.rule(market.rules.arbiter, rng.choice(disputed).id, rng.randint(1, 4))
     )
 
 
@@ -329,7 +362,7 @@ def _balance(market: Market, rng: random.Random) -> None:
 
 
 COMMANDS: list[tuple[Command, int]] = [
-    (_open, 5), (_continue, 5), (_claim, 10), (_claim_signed, 5), (_redeem, 7), (_collect, 8), (_end, 7),
+    (_open, 5), (_continue, 5), (_claim, 10), (_claim_signed, 5), (_redeem, 7), (_collect, 8), (_end, 9), (_challenge_signed, 8), (_redeem_challenged, 4),
     (_close, 8), (_challenge, 12), (_rule, 6), (_resolve, 6), (_wait, 7), (_balance, 2),
 ]  # fmt: skip
 

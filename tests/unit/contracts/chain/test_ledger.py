@@ -23,7 +23,7 @@ from contracts.chain.events import (
 from contracts.chain.ledger import GONE, Exit, LeaseView, Ledger, LedgerError
 from contracts.commitment import next_tip
 from contracts.terms import Flag, Nums, Parties, Phase, StateWord, Terms
-from contracts.types import ZERO_HASH, from_hex, to_hex
+from contracts.types import ZERO_ADDRESS, ZERO_HASH, ZERO_TIP, from_hex, to_hex
 
 CLIENT, PROVIDER, MARKET, CHALLENGER, ARBITER = ("0x" + digit * 40 for digit in "12345")
 TIP = "0x" + "aa" * 20
@@ -34,7 +34,7 @@ RULES = "0x" + "ee" * 32
 PRICE, FEE, STAKE, ARBITER_FEE = 100, 5, 253, 50
 TERMS = Terms(
     PROVIDER,
-    Nums(start=0, end=4, window=10, timeout=100, price=PRICE, fee=FEE),
+    Nums(start=0, end=4, window=10, timeout=100, price=PRICE, fee=FEE, ask_price=PRICE),
     Parties(ZERO_HASH, ZERO_HASH, ZERO_HASH, RULES, CLIENT, CLIENT, MARKET, STAKE),
 )
 LEASE = TERMS.lease
@@ -49,7 +49,7 @@ def at(time: int) -> Place:
 
 def opened(*events: Event) -> tuple[Ledger, LeaseView]:
     """A ledger with one lease, opened at time 0, and these events after it."""
-    ledger = Ledger({RULES: ARBITER})
+    ledger = Ledger()
     for owner in (CLIENT, PROVIDER, CHALLENGER):
         ledger.apply(Deposited(at(0), owner, owner, 1_000))
     ledger.apply(Opened(at(0), LEASE, PROVIDER, CLIENT, ZERO_HASH, TERMS, TIP))
@@ -59,6 +59,7 @@ def opened(*events: Event) -> tuple[Ledger, LeaseView]:
 
 def free(ledger: Ledger) -> dict[str, int]:
     names = {CLIENT: "client", PROVIDER: "provider", MARKET: "market", CHALLENGER: "challenger", ARBITER: "arbiter"}
+    names[ZERO_ADDRESS] = "nobody"
     return {names[owner]: account.free for owner, account in ledger.accounts.items() if account.free}
 
 
@@ -151,10 +152,15 @@ def test_closed_by_the_provider_with_the_last_approval() -> None:
     assert (lease.exit, ledger.accounts[PROVIDER].active, ledger.held) == (Exit.CLOSED, 0, 3_000)
 
 
+def dispute(time: int, k: int, bond: int, signed_tip: str = ZERO_TIP) -> Challenged:
+    root = ROOTS[k - 1]
+    return Challenged(at(time), LEASE, DISPUTE, CHALLENGER, k, TIP, root, 0, signed_tip, bond, ARBITER, ARBITER_FEE)
+
+
 def challenged(*events: Event) -> tuple[Ledger, LeaseView]:
     bond = ARBITER_FEE + 2 * PRICE
     claim = Claimed(at(5), LEASE, 2, ROOTS[:2])
-    return opened(claim, Challenged(at(6), LEASE, DISPUTE, CHALLENGER, 1, TIP, ROOTS[0], 0, bond), *events)
+    return opened(claim, dispute(6, 1, bond), *events)
 
 
 def test_a_challenge() -> None:
@@ -186,18 +192,75 @@ def test_a_silent_arbiter() -> None:
     assert ledger.held == 3_000
 
 
-def test_an_arbiter_nobody_told_it_of() -> None:
-    ledger, _ = challenged()
-    ledger.arbiters = {}
+def test_a_void_burns_what_the_fee_leaves_of_the_stake() -> None:
+    ledger, lease = challenged(Resolved(at(20), LEASE, DISPUTE, 3), Closed(at(20), LEASE, 0, 0, True))
+    assert free(ledger) == {"client": 1_000, "provider": 747, "challenger": 1_000, "arbiter": 50, "nobody": 203}
+    assert (lease.void, lease.convicted, lease.burnt, lease.penalty) == (True, False, 203, 0)
+    assert (ledger.accounts[PROVIDER].active, ledger.held) == (0, 3_000)
+
+
+def test_what_nobody_can_reproduce_costs_the_fee_only() -> None:
+    ledger, lease = challenged(Resolved(at(20), LEASE, DISPUTE, 4), Closed(at(20), LEASE, 0, 0, True))
+    assert free(ledger) == {"client": 1_000, "provider": 1_000, "challenger": 950, "arbiter": 50}
+    assert (lease.unreproducible, lease.convicted, ledger.held) == (True, False, 3_000)
+
+
+def test_an_approval_before_the_disputed_checkpoint_pays_and_the_dispute_goes_on() -> None:
+    claim = Claimed(at(5), LEASE, 3, ROOTS[:3])
+    ledger, lease = opened(claim, dispute(6, 3, 350), Approved(at(7), LEASE, 1, OTHER_TIP))
+    assert lease.state == StateWord(Phase.CHALLENGED, 1, 1, 3, 6, int(OTHER_TIP, 16))
+    assert (lease.pending, lease.accepted_tip, lease.paid) == (ROOTS[1:3], int(OTHER_TIP, 16), 100)
     ledger.apply(Resolved(at(20), LEASE, DISPUTE, 1))
-    assert (ledger.unknown_arbiters, ledger.held) == ({RULES: 50}, 3_000)
+    assert (lease.state.phase, lease.state.claimed, lease.state.t) == (Phase.ACTIVE, 3, 20)
+    assert lease.state.tip != int(OTHER_TIP, 16)  # that of the claim, which is pending again
+    assert ledger.held == 3_000
+
+
+def test_an_approval_of_the_disputed_checkpoint_ends_the_dispute() -> None:
+    withdrawn = Resolved(at(7), LEASE, DISPUTE, 5)
+    ledger, lease = challenged(withdrawn, Approved(at(7), LEASE, 3, OTHER_TIP))
+    assert lease.state == StateWord(Phase.ACTIVE, 3, 3, 3, 7, int(OTHER_TIP, 16))
+    assert free(ledger) == {"client": 580, "provider": 1_047, "challenger": 950, "arbiter": 50, "market": 15}
+    assert (lease.dispute, lease.pending, ledger.held) == (None, (), 3_000)
+    ledger, lease = challenged(withdrawn, Approved(at(7), LEASE, 1, OTHER_TIP))
+    assert lease.state == StateWord(Phase.ACTIVE, 1, 1, 2, 7, int(NEXT_TIP, 16))
+    assert (lease.pending, lease.accepted_tip) == (ROOTS[1:2], int(OTHER_TIP, 16))
+
+
+def test_a_signed_claim_is_challenged_and_what_was_pending_comes_back() -> None:
+    claim = Claimed(at(5), LEASE, 1, ROOTS[:1])
+    ledger, lease = opened(claim, dispute(6, 3, 350, OTHER_TIP))
+    first_tip = next_tip(from_hex(TIP), from_hex(ROOTS[0]))
+    assert lease.state == StateWord(Phase.CHALLENGED, 0, 0, 1, 6, int(TIP, 16))
+    ledger.apply(Resolved(at(20), LEASE, DISPUTE, 1))
+    assert lease.state == StateWord(Phase.ACTIVE, 0, 0, 1, 20, int.from_bytes(first_tip, "big"))
+    # The window of what was pending had passed: that is accepted first.
+    ledger, lease = opened(claim, dispute(16, 3, 350, OTHER_TIP))
+    assert (lease.state.accepted, lease.state.claimed, lease.pending) == (1, 1, ())
+    ledger.apply(Approved(at(17), LEASE, 2, OTHER_TIP))
+    ledger.apply(Resolved(at(20), LEASE, DISPUTE, 1))
+    assert lease.state == StateWord(Phase.ACTIVE, 2, 2, 2, 20, int(OTHER_TIP, 16))
+
+
+@pytest.mark.parametrize("flags", [0, Flag.LATE])
+def test_a_client_wants_no_other_lease_to_follow(flags: int) -> None:
+    ended = Ended(at(100), LEASE, PROVIDER, Phase.CLOSING | flags)
+    ledger, lease = opened(ended, Ended(at(105), LEASE, CLIENT, Phase.CLOSING | flags | Flag.BY_CLIENT))
+    assert lease.state == StateWord(Phase.CLOSING | flags | Flag.BY_CLIENT, 0, 0, 0, 100, int(TIP, 16))
+    assert (ledger.accounts[PROVIDER].active, lease.late, lease.ended) == (0, bool(flags), 100)
+
+
+def test_a_client_wants_no_other_lease_to_follow_a_dispute() -> None:
+    ledger, lease = challenged(Ended(at(8), LEASE, CLIENT, Phase.CHALLENGED | Flag.BY_CLIENT))
+    assert (lease.state.t, lease.ended, ledger.accounts[PROVIDER].active) == (6, None, 1)
+    ledger.apply(Resolved(at(20), LEASE, DISPUTE, 1))
+    assert lease.state.status == Phase.ACTIVE | Flag.BY_CLIENT
 
 
 def test_challenged_while_closing_and_back() -> None:
     closing = Ended(at(5), LEASE, PROVIDER, Phase.CLOSING)
     claim = Claimed(at(6), LEASE, 1, ROOTS[:1])
-    dispute = Challenged(at(7), LEASE, DISPUTE, CHALLENGER, 1, TIP, ROOTS[0], 0, 150)
-    ledger, lease = opened(closing, claim, dispute)
+    ledger, lease = opened(closing, claim, dispute(7, 1, 150))
     assert lease.state.status == Phase.CHALLENGED | Flag.WAS_CLOSING | Flag.CLAIMED_IN_CLOSING
     ledger.apply(Resolved(at(9), LEASE, DISPUTE, 1))
     assert lease.state.status == Phase.CLOSING | Flag.CLAIMED_IN_CLOSING

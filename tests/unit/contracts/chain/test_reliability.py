@@ -4,11 +4,11 @@ import pytest
 from eth_utils.address import to_checksum_address
 
 from contracts.chain.events import Approved, Challenged, Claimed, Closed, Ended, Opened, Place, Resolved
-from contracts.chain.ledger import Ledger
+from contracts.chain.ledger import Ledger, Verdict
 from contracts.chain.reliability import NOBODY, STEPS, Record, records, tier
 from contracts.job.spec import MAX_TIER
 from contracts.terms import Flag, Nums, Parties, Phase, Terms
-from contracts.types import ZERO_HASH, to_hex
+from contracts.types import ZERO_HASH, ZERO_TIP, to_hex
 
 CLIENT, PROVIDER = (to_checksum_address("0x" + digit * 40) for digit in "12")
 TIP = "0x" + "aa" * 20
@@ -54,7 +54,7 @@ class History:
         self.opened += 1
         bid = to_hex(self.opened.to_bytes(32, "big"))
         parties = Parties(bid, ZERO_HASH, prev, ZERO_HASH, CLIENT, CLIENT, CLIENT, stake=100)
-        terms = Terms(PROVIDER, Nums(start=2, end=6, window=10, timeout=50, price=1, fee=0), parties)
+        terms = Terms(PROVIDER, Nums(start=2, end=6, window=10, timeout=50, price=1, fee=0, ask_price=1), parties)
         self.ledger.apply(Opened(AT, terms.lease, PROVIDER, CLIENT, ZERO_HASH, terms, TIP))
         return terms.lease
 
@@ -90,9 +90,9 @@ def test_who_was_late_was_late_though_it_is_forgiven() -> None:
 
 def test_a_challenge_convicts_only_if_it_was_right() -> None:
     history = History()
-    for verdict in (0, 1, 2):
+    for verdict in Verdict:
         lease = history.open()
         history.ledger.apply(Claimed(AT, lease, 3, (ZERO_HASH,)))
-        history.ledger.apply(Challenged(AT, lease, ZERO_HASH, CLIENT, 3, TIP, ZERO_HASH, 0, 2))
+        history.ledger.apply(Challenged(AT, lease, ZERO_HASH, CLIENT, 3, TIP, ZERO_HASH, 0, ZERO_TIP, 2, CLIENT, 1))
         history.ledger.apply(Resolved(AT, lease, ZERO_HASH, verdict))
-        assert history.record == Record(leases=verdict + 1, convicted=int(verdict == 2))
+        assert history.record == Record(leases=verdict + 1, convicted=int(verdict >= 2), void=int(verdict >= 3))

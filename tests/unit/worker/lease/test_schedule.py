@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from contracts.terms import MAX_PENDING, Flag, Nums, Phase, StateWord
 from worker.lease.schedule import Action, LeaseTiming, Progress, deadline, must_give_up, next_action
 
-NUMS = Nums(start=0, end=10, window=30, timeout=100, price=5, fee=0)
+NUMS = Nums(start=0, end=10, window=30, timeout=100, price=5, fee=0, ask_price=5)
 TIMING = LeaseTiming.of(100)
 
 
@@ -57,7 +57,7 @@ def test_an_approval_is_redeemed_at_half_the_timeout() -> None:
 
 
 def test_no_more_is_claimed_than_a_challenge_can_carry() -> None:
-    nums = Nums(start=0, end=5_000, window=30, timeout=100, price=5, fee=0)
+    nums = Nums(start=0, end=5_000, window=30, timeout=100, price=5, fee=0, ask_price=5)
     silent = progress(3_000, 10, waited=30.0)
     assert silent.within(state(accepted=10)).claimable == 10 + MAX_PENDING
     assert due(state(accepted=10), silent, 1080, nums) == Action.CLAIM
