@@ -45,7 +45,8 @@ class Nums(NamedTuple):
 
     @classmethod
     def unpack(cls, word: int, ask_price: int) -> "Nums":
-        return cls(*_unpack(word, (16, 16, 32, 32, 96, 64)), ask_price)
+        start, end, window, timeout, price, fee = _unpack(word, (16, 16, 32, 32, 96, 64))
+        return cls(start, end, window, timeout, price, fee, ask_price)
 
 
 class Parties(NamedTuple):

@@ -176,18 +176,32 @@ def refold(session: Session, lease: str) -> None:
 
 def fold(session: Session, lease: str) -> LeaseRow | None:
     """A lease as its events leave it: its own, and the opening of the lease that follows it. None: never opened."""
-    rows = session.exec(
+    rows = _events_of(session, lease)
+    view = _view(lease, rows)
+    if view is None:
+        return None
+    opened = next(row for row in rows if row.lease == lease and row.name == Opened.__name__)
+    return _lease_row(view, opened, rows[-1])
+
+
+def view_of(session: Session, lease: str) -> LeaseView | None:
+    """A lease with what its row does not hold: the pending roots, and the dispute."""
+    return _view(lease, _events_of(session, lease))
+
+
+def _events_of(session: Session, lease: str) -> Sequence[ChainEvent]:
+    return session.exec(
         select(ChainEvent)
         .where(or_(col(ChainEvent.lease) == lease, col(ChainEvent.continues) == lease))
         .order_by(col(ChainEvent.block_number), col(ChainEvent.log_index))
     ).all()
+
+
+def _view(lease: str, rows: Sequence[ChainEvent]) -> LeaseView | None:
     ledger = Leases()
     for row in rows:
         ledger.apply(event_of(row))
-    if lease not in ledger.leases:
-        return None
-    opened = next(row for row in rows if row.lease == lease and row.name == Opened.__name__)
-    return _lease_row(ledger.leases[lease], opened, rows[-1])
+    return ledger.leases.get(lease)
 
 
 def _lease_row(view: LeaseView, opened: ChainEvent, newest: ChainEvent) -> LeaseRow:

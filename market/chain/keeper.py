@@ -3,16 +3,18 @@
 import threading
 
 import structlog
-from sqlmodel import col, or_, select
+from sqlmodel import Session, col, or_, select
 from web3.contract.contract import ContractFunction
 
 from contracts.chain.errors import EscrowError
 from contracts.errors import first_sentence
-from contracts.orders import Approval
+from contracts.orders import Approval, Rules
 from contracts.terms import Phase, StateWord, Terms
+from market.chain.indexer import view_of
 from market.runtime.context import Context
 from market.runtime.loop import repeat
 from market.store.models import ApprovalRow, BidRow, LeaseRow
+from market.store.queries.events import used_rules
 from market.store.queries.leases import terms_of
 from market.store.unreadable import BROKEN
 
@@ -58,10 +60,10 @@ def _keep_one(context: Context, row: LeaseRow, state: StateWord, now: int) -> No
         if state.phase is Phase.CLOSING and now >= state.t + row.window:
             _send(context, "close", context.chain.close(terms), row, state)
     elif state.phase is Phase.CHALLENGED:
-        try:
-            rules = context.rule_set(row.rules).rules
-        except KeyError:
-            return  # this database does not know what the market offered once
+        rules = _rules_of(context, row)
+        if rules is None:
+            return  # neither this database nor the chain says what the market offered once
+        _answer(context, row, terms, rules, state)
         resolve = context.chain.resolve(terms, rules)
         try:
             context.chain.dry_run(resolve, context.matcher)
@@ -70,17 +72,47 @@ def _keep_one(context: Context, row: LeaseRow, state: StateWord, now: int) -> No
         _send(context, "resolve", resolve, row, state)
 
 
+def _rules_of(context: Context, row: LeaseRow) -> Rules | None:
+    """The rules of a lease: those that this market has offered, or else as they were used on chain."""
+    try:
+        return context.rule_set(row.rules).rules
+    except KeyError:
+        with context.db.reading() as session:
+            return used_rules(session, row.rules)
+
+
+def _answer(context: Context, row: LeaseRow, terms: Terms, rules: Rules, state: StateWord) -> None:
+    """What was approved is paid also while a checkpoint is disputed; if it is the disputed one, that is over."""
+    with context.db.reading() as session:
+        newest = _newest_approval(session, row.id)
+        view = view_of(session, row.id)
+    if newest is None or view is None or newest.n <= state.accepted:
+        return
+    approval = Approval(lease=row.id, n=newest.n, tip=newest.tip, last=newest.last)
+    call = context.chain.redeem_challenged(terms, rules, approval, newest.signature, view.pending)
+    try:
+        context.chain.dry_run(call, context.matcher)
+    except EscrowError as error:  # it is of another chain of checkpoints than what is claimed
+        log.info("keeper.approval_does_not_help", problem=error.message)
+        return
+    _send(context, "redeem_challenged", call, row, state)
+
+
 def _redeem_newest(context: Context, row: LeaseRow, terms: Terms, state: StateWord) -> StateWord:
     """Pay the provider what was approved, before its lease goes. Returns the state after it."""
     with context.db.reading() as session:
-        newest = session.exec(
-            select(ApprovalRow).where(ApprovalRow.lease == row.id).order_by(col(ApprovalRow.n).desc())
-        ).first()
+        newest = _newest_approval(session, row.id)
     if newest is None or newest.n <= state.accepted or newest.n < state.claimed:
         return state
     approval = Approval(lease=row.id, n=newest.n, tip=newest.tip, last=newest.last)
     _send(context, "redeem", context.chain.redeem(terms, approval, newest.signature), row, state)
     return context.chain.state(row.id)
+
+
+def _newest_approval(session: Session, lease: str) -> ApprovalRow | None:
+    return session.exec(
+        select(ApprovalRow).where(ApprovalRow.lease == lease).order_by(col(ApprovalRow.n).desc())
+    ).first()
 
 
 def _send(context: Context, what: str, call: ContractFunction, row: LeaseRow, state: StateWord) -> None:

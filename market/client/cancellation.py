@@ -9,7 +9,7 @@ from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.lookup import opened
 from contracts.errors import UserError
-from contracts.terms import Phase
+from contracts.terms import Flag, Phase
 
 
 class NothingToCancel(UserError):
@@ -57,15 +57,22 @@ def plan_cancellation(market: MarketClient, chain: Chain, job: JobOut) -> Cancel
                 chain.end(terms),
                 f"end {lease.id} {tuple(state)}",
             )
-        case Phase.CLOSING:
-            ends = state.t + nums.window
-            raise UserError(
-                f"its lease {lease.id[:12]} ends already, when the window has passed ({max(0, ends - chain.now())} s)",
-                "Cancel the job once more then, so that no other lease follows.",
+        case Phase.CLOSING | Phase.CHALLENGED if state.flags & Flag.BY_CLIENT:
+            raise NothingToCancel(
+                f"job {job.id[:12]} is cancelled already: its lease {lease.id[:12]} is the last, and ends by itself"
             )
-        case Phase.CHALLENGED:
-            raise UserError(
-                f"a checkpoint of its lease {lease.id[:12]} is challenged", "Cancel it when the arbiter has ruled."
+        case Phase.CLOSING | Phase.CHALLENGED:
+            ending = state.phase is Phase.CLOSING
+            why = "ends already" if ending else "has a checkpoint that is challenged, and the arbiter decides"
+            return Cancellation(
+                f"let no other lease follow {lease.id[:12]}, which {why}",
+                chain.end(terms),
+                f"end {lease.id} {tuple(state)}",
+                refund=(nums.price + nums.fee) * (nums.end - max(state.claimed, state.accepted)),
+                free_at=state.t + nums.window if ending else None,
+                warning="what is claimed or approved of it until then is paid"
+                if ending
+                else "its money is free when the arbiter has ruled, or when its time is over",
             )
     raise NothingToCancel(f"job {job.id[:12]} is over on chain: there is nothing to cancel")
 

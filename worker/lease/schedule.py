@@ -13,6 +13,7 @@ class Action(StrEnum):
     COLLECT = "collect"  # what a passed window has accepted
     END = "end"
     CLOSE = "close"
+    REDEEM_CHALLENGED = "redeem_challenged"  # the newest approval, while a checkpoint is disputed
     RESOLVE = "resolve"  # a challenge, if the arbiter has ruled or stayed silent for too long
     OVER = "over"
 
@@ -57,6 +58,7 @@ class Progress:
     waited: float | None  # for a word on the oldest checkpoint beyond the approved; None: there is none
     finished: bool  # all checkpoints are made
     releasing: float | None  # since it was decided to stop early; None: it was not
+    undisputed: bool = True  # that Approval may help in a dispute: it has not been tried in vain
 
     def within(self, synced: StateWord) -> "Progress":
         """The same, but claimable only as far as the escrow lets a claim go beyond what is accepted."""
@@ -77,7 +79,8 @@ def next_action(stored: StateWord, nums: Nums, progress: Progress, timing: Lease
         case Phase.NONE | Phase.CLOSED:
             return Action.OVER
         case Phase.CHALLENGED:
-            return Action.RESOLVE
+            helps = progress.approved > state.accepted and progress.undisputed
+            return Action.REDEEM_CHALLENGED if helps else Action.RESOLVE
         case Phase.CLOSING:
             return _closing(state, nums, progress, timing, now)
     if state.accepted > state.settled and state.accepted >= progress.approved:

@@ -41,6 +41,7 @@ class Settlement:
         self._trouble = Trouble(self._log)
         self._not_before = 0.0  # monotonic
         self._refusals = 0
+        self._useless = 0  # index of an Approval that a dispute can't be answered with
         self._missing_since: float | None = None  # the chain's time
         self.missing_seconds = 0.0  # for which the chain has known nothing of the lease
 
@@ -74,6 +75,7 @@ class Settlement:
             waited=_since(self._folder.made_at(first_open)) if first_open <= claimable else None,
             finished=file.made == file.nums.end,
             releasing=None if file.releasing_since is None else _since(file.releasing_since),
+            undisputed=file.approval is None or file.approval.approval.n != self._useless,
         )
 
     def _note(self, state: StateWord, now: float) -> None:
@@ -88,7 +90,9 @@ class Settlement:
         self._folder.drop_old_states()
 
     def _may_act(self, action: Action) -> bool:
-        if action == Action.RESOLVE and self._folder.file.job is None:  # its rules are not known yet
+        if (
+            action in (Action.RESOLVE, Action.REDEEM_CHALLENGED) and self._folder.file.job is None
+        ):  # its rules are not known yet
             return False
         return action != Action.WAIT and time.monotonic() >= self._not_before
 
@@ -98,6 +102,9 @@ class Settlement:
             # What changes a lease changes its state: until that is seen, the same action is the same intent.
             receipt = self._sender.send(call, key=f"{action} {self._folder.lease} {tuple(state)}")
         except EscrowError as error:
+            if action == Action.REDEEM_CHALLENGED:
+                assert self._folder.file.approval is not None
+                self._useless = self._folder.file.approval.approval.n
             if error.name not in PATIENCE:
                 self._trouble.at(action, error.message)
             self._pause()
@@ -124,6 +131,14 @@ class Settlement:
         if action == Action.CLAIM:
             n = progress.claimable
             return chain.claim(file.terms, n, self._folder.tip(n), self._folder.roots(state.claimed, n)), {"n": n}
+        if action == Action.REDEEM_CHALLENGED:
+            assert file.job is not None and file.approval is not None
+            n = progress.approved
+            # Of an earlier machine's claims the roots are not here; then the market redeems, which has them.
+            known = n < state.claimed and file.base <= state.accepted and state.claimed <= file.made
+            pending = self._folder.roots(state.accepted, state.claimed) if known else []
+            signed = (file.approval.approval, file.approval.signature)
+            return chain.redeem_challenged(file.terms, file.job.rules, *signed, pending), {"n": n}
         if action == Action.RESOLVE:
             assert file.job is not None
             return chain.resolve(file.terms, file.job.rules), {}

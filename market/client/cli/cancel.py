@@ -73,7 +73,7 @@ def explain_cancellation(say: PlainConsole, chosen: Cancellation, info: Info, mo
             f"Free again: {tokens(chosen.refund, info)}, at {utc_text(chosen.free_at)}, when the window has passed.",
             highlight=False,
         )
-    else:
+    elif not chosen.refund:
         say.print("No money is locked for it: all of it is free already.")
     if chosen.warning:
         say.print(marked("[yellow]Note:[/] {}.", chosen.warning), highlight=False, soft_wrap=True)

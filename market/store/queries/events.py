@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 from sqlmodel import Session, col, select
 
 from contracts.chain import events
-from contracts.chain.events import Event, Place, continued
+from contracts.chain.events import Event, Place, RulesUsed, continued
+from contracts.orders import Rules
 from market.store.models import ChainEvent
 
 
@@ -38,6 +39,21 @@ def event_of(row: ChainEvent) -> Event:
     at = Place(row.block_number, row.block_hash, row.log_index, row.tx_hash, row.timestamp)
     fields: dict[str, Any] = {"at": at, **row.data}
     return _adapter(row.name).validate_python(fields)
+
+
+def used_rules(session: Session, hash: str) -> Rules | None:
+    """The rules with this hash, if a lease was opened under them."""
+    rows = session.exec(
+        select(ChainEvent).where(
+            ChainEvent.name == RulesUsed.__name__, col(ChainEvent.data)["hash"].as_string() == hash
+        )
+    )
+    for row in rows:
+        event = event_of(row)
+        # Bits beyond the types are in the hash, but not in the event.
+        if isinstance(event, RulesUsed) and event.rules.struct_hash() == hash:
+            return event.rules
+    return None
 
 
 def pages_of(session: Session, addresses: set[str]) -> dict[str, int]:

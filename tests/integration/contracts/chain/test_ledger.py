@@ -321,6 +321,8 @@ def _challenge_signed(market: Market, rng: random.Random) -> None:
 
 def _redeem_challenged(market: Market, rng: random.Random) -> None:
     view = _live(market, rng, _is_in(Phase.CHALLENGED))
+    if view.state.accepted == view.terms.nums.end:
+        raise Impossible
     n = rng.randint(view.state.accepted + 1, min(view.terms.nums.end, view.state.claimed + 2))
     tip = view.state.tip.to_bytes(20, "big")
     for root in view.pending[: n - view.state.accepted]:
@@ -362,7 +364,8 @@ def _balance(market: Market, rng: random.Random) -> None:
 
 
 COMMANDS: list[tuple[Command, int]] = [
-    (_open, 5), (_continue, 5), (_claim, 10), (_claim_signed, 5), (_redeem, 7), (_collect, 8), (_end, 9), (_challenge_signed, 8), (_redeem_challenged, 4),
+    (_open, 5), (_continue, 5), (_claim, 10), (_claim_signed, 5), (_redeem, 7), (_collect, 8), (_end, 9),
+    (_challenge_signed, 8), (_redeem_challenged, 4),
     (_close, 8), (_challenge, 12), (_rule, 6), (_resolve, 6), (_wait, 7), (_balance, 2),
 ]  # fmt: skip
 

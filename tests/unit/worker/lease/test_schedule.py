@@ -1,5 +1,6 @@
 """What is due about a lease's money, at any state of chain and progress."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -165,6 +166,13 @@ def test_over_is_over(phase: Phase) -> None:
 
 def test_a_challenge_is_resolved_when_it_can_be() -> None:
     assert due(state(Phase.CHALLENGED, claimed=2), progress(2), 1001) == Action.RESOLVE
+
+
+def test_an_approval_answers_a_challenge_once() -> None:
+    disputed = state(Phase.CHALLENGED, accepted=1, claimed=3)
+    assert due(disputed, progress(3, approved=1), 1001) == Action.RESOLVE
+    assert due(disputed, progress(3, approved=2), 1001) == Action.REDEEM_CHALLENGED
+    assert due(disputed, replace(progress(3, approved=2), undisputed=False), 1001) == Action.RESOLVE
 
 
 def test_a_pending_claim_moves_the_deadline_to_the_longer_of_window_and_timeout() -> None:
