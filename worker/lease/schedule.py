@@ -66,7 +66,7 @@ class Progress:
 
 
 def deadline(state: StateWord, nums: Nums) -> int:
-    """From when on anyone may end an Active lease, and the provider loses one checkpoint's price."""
+    """From when on anyone may end an Active lease, and and silence costs the provider a part of its stake."""
     pending = state.claimed > state.accepted
     return state.t + (max(nums.window, nums.timeout) if pending else nums.timeout)
 
