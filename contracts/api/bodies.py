@@ -7,6 +7,7 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contracts.api.rule_sets import RuleSet
 from contracts.commitment import canonical_hash
 from contracts.finality import Finality
 from contracts.job.provider_wants import Wants
@@ -73,13 +74,6 @@ class Page(Body, Generic[T]):
 
 
 # ------------------------------------------------------------------ the market
-
-
-class RuleSet(Body):
-    name: str
-    hash: Bytes32
-    rules: Rules
-    description: str = ""
 
 
 class Info(Body):

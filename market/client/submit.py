@@ -178,6 +178,8 @@ def _info(market: MarketClient, domain: Domain) -> Info:
             f"{domain.verifying_contract} on chain {domain.chain_id}",
             "Signing for another escrow would bind other money: use that market's settings, or another market.",
         )
+    for rule_set in info.rules:
+        rule_set.check()
     return info
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlmodel import Session
 
-from contracts.api.bodies import Info, RuleSet
+from contracts.api.bodies import Info
+from contracts.api.rule_sets import RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
 from contracts.chain.signatures import SignatureChecks

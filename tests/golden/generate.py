@@ -8,11 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import rfc8785
 from eth_account import Account
 from eth_utils.crypto import keccak
 
 from contracts import commitment
 from contracts.api.epochs import EpochHeader, LeftOut, LeftOutReason, epoch_root
+from contracts.audits.levels import CLOSED, SHIPPED
+from contracts.audits.verification import ThreadBounds
 from contracts.commitment import Tensor
 from contracts.job.early_stop import Stop
 from contracts.job.spec import FileRef, JobSpec, Resources
@@ -303,6 +306,17 @@ def epoch_vectors(orders: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def verification_vectors() -> dict[str, Any]:
+    """The shipped levels, and one that uses every field."""
+    bounded = CLOSED.model_copy(
+        update={"classes": tuple(sorted(to_hex(keccak(name)) for name in (b"one", b"two"))), "share_ppm": 25_001}
+    ).model_copy(update={"threads": ThreadBounds(least=1, most=16), "unreproducible": "unaudited"})
+    return {
+        name: {"canonical": rfc8785.dumps(one.model_dump(mode="json")).decode(), "hash": one.hash()}
+        for name, one in {**SHIPPED, "bounded": bounded}.items()
+    }
+
+
 def vectors() -> dict[str, str]:
     """File name -> content."""
     job = job_vectors()
@@ -313,6 +327,7 @@ def vectors() -> dict[str, str]:
         "checkpoints.json": checkpoints,
         "orders.json": orders,
         "epoch.json": epoch_vectors(orders),
+        "verification.json": verification_vectors(),
     }
     return {name: json.dumps(texts(value), indent=1, ensure_ascii=False) + "\n" for name, value in files.items()}
 

@@ -55,7 +55,7 @@ def stage(chain: Chain, people: list[LocalAccount], tmp_path: Path, monkeypatch:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(encryption_keys, "OPSLIMIT", 1 << 15)
     monkeypatch.setattr(encryption_keys, "MEMLIMIT", 1 << 24)
-    rules = chain.settings.rule_set("audited").model_copy(
+    rules = chain.settings.rule_set("unchecked").model_copy(
         update={"checkpoint_timeout": TIMEOUT, "window": 2, "arbiter_fee": 1}
     )
     matcher, approver, client, provider, _ = people

@@ -59,7 +59,7 @@ class Lives:
     def __init__(self, chain: Chain, folder: Path, people: list[LocalAccount], rules: Rules, database_url: str) -> None:
         matcher, approver, self.client, *self.providers = people
         self.chain, self.rules, self.folder, self.approver_key = chain, rules, folder, approver
-        self.context = make_context(folder, chain, matcher.address, {"audited": rules}, database_url=database_url)
+        self.context = make_context(folder, chain, matcher.address, {"unchecked": rules}, database_url=database_url)
         self.context.sender = Sender(chain, matcher)
         self.clearing = Clearing(self.context)
         self.context.caught_up.clear()
