@@ -14,7 +14,7 @@ from worker.sandbox.limits import Limits
 from worker.sandbox.runner import Runner
 from worker.training.checkpoints import TakenCheckpoint
 from worker.training.failures import Failure
-from worker.training.messages import Checkpoint, Failed, Message, Ready, Stepped
+from worker.training.messages import Checkpoint, Failed, Measured, Message, Ready, Stepped
 
 
 @dataclass
@@ -67,9 +67,11 @@ def train_locally(
     with runner as run:
         for message in run.messages():
             match message:
-                case Ready():
-                    record.numerics, record.units = message.numerics, message.units
+                case Measured():
+                    record.numerics = message.numerics
                     record.numerics_class = to_hex(numerics_class(message.numerics))
+                case Ready():
+                    record.units = message.units
                     run.go()
                 case Stepped():
                     record.metrics[message.step] = message.metrics

@@ -39,7 +39,7 @@ from worker.sandbox.podman import chosen_sandbox
 from worker.sandbox.runner import Runner
 from worker.training.checkpoints import TakenCheckpoint
 from worker.training.failures import Failure, is_full
-from worker.training.messages import Checkpoint, Done, Failed, Ready, Stepped, Stopped
+from worker.training.messages import Checkpoint, Done, Failed, Measured, Ready, Stepped, Stopped
 
 UNITS_TOLERANCE = 1.01  # of what the Bid says; docs/protocol.md section 1
 POLL_SECONDS = 0.2
@@ -270,9 +270,10 @@ class Training(threading.Thread):
             if watch and not asked:
                 watch.check()
             match run.next_message(timeout=POLL_SECONDS):
+                case Measured() as measured:
+                    numerics = measured.numerics
                 case Ready() as ready:
                     _check_units(ready.units, job.bid.units)
-                    numerics = ready.numerics
                     self.pace = Pace(job.spec.checkpoint_every, time.monotonic(), run.first)
                     watch = self._watched(run, job)
                     self._log.info("training.ready", parameters=ready.parameters, units=ready.units)

@@ -252,7 +252,8 @@ class Runner:
                     return self._finish(message)
                 if isinstance(message, Checkpoint):
                     self._made = message.index
-                self._expect_message()
+                if not isinstance(message, messages.Measured):  # what comes next, the start's time is for
+                    self._expect_message()
                 if isinstance(message, messages.Ready):
                     self._due = None
                 self._pass_on(message)

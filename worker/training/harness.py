@@ -116,6 +116,8 @@ def _take_the_pipe() -> tuple[BinaryIO, Channel]:
 
 def run_job(config: HarnessConfig, commands: Commands, channel: Channel) -> messages.Stopped | messages.Done:
     pin(config.threads)
+    # Before anything of the recipe's is loaded, which could say what it likes in this process.
+    channel.send(messages.Measured(numerics=numerics(config.device)))
     if config.sibling_imports:
         sys.path.append(str(config.job_folder))
     data = {path: config.job_folder / path for path in config.files}
@@ -126,7 +128,7 @@ def run_job(config: HarnessConfig, commands: Commands, channel: Channel) -> mess
         return lambda: recipe(copy.deepcopy(config.config), dict(data))
 
     work = count_work(make(), config.seed, config.checkpoint_every)
-    channel.send(messages.Ready(**work._asdict(), numerics=numerics(config.device)))
+    channel.send(messages.Ready(**work._asdict()))
     commands.wait_for_go()
     step = config.start_step + (config.first - 1) * config.checkpoint_every
     if commands.stop:

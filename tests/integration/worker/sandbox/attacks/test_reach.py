@@ -13,7 +13,7 @@ from tests.support.attack_runs import LIMITS, as_anybody, attack, job
 from worker.sandbox import bubblewrap
 from worker.sandbox.gpus import Gpu
 from worker.sandbox.runner import Runner
-from worker.training.messages import Failed, Message, Ready
+from worker.training.messages import Failed, Measured, Message, Ready
 
 
 def reached(failed: Failed) -> list[str]:
@@ -60,6 +60,7 @@ def test_a_file_that_only_root_may_read_is_there_inside(tmp_path: Path) -> None:
     spec = job(tmp_path / "job", "Attack", {})
     (tmp_path / "job" / "recipe.py").chmod(0o600)
     with Runner(spec, tmp_path / "job", tmp_path / "work") as run:
+        assert isinstance(run.next_message(timeout=300), Measured)
         assert isinstance(run.next_message(timeout=300), Ready)
 
 
