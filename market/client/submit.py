@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from contracts.amounts import format_amount, parse_amount
 from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, JobSummary
 from contracts.api.client import MarketClient
-from contracts.api.grants import by_key, make_grant, public_key, publish_key
+from contracts.api.grants import by_key, granted_job_key, make_grant, public_key, publish_key
 from contracts.api.quotes import QuoteIn, QuoteOut
 from contracts.clocks import CHAIN_SECONDS
 from contracts.errors import UserError
@@ -305,7 +305,7 @@ def sign(
     job_key, files = new_job_key(), dict[str, FileRef]()
     if offer.earlier is not None:  # the state that it goes on from is sealed with that job's key
         job_key, files = (
-            job_keys.job_key(market, domain, offer.earlier, key, own, by_key(domain)),
+            granted_job_key(market, domain, offer.earlier, key, own, by_key(domain)),
             dict(offer.earlier.sealed_files),
         )
     for path, ref in offer.uploads.items():

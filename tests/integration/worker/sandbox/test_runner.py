@@ -122,9 +122,7 @@ def test_who_is_killed_from_outside_did_not_run_out_of_memory(tmp_path: Path, wh
     "line",
     [
         '{"type": "done"}',
-        pytest.param(
-            '{"type": "ready", "flops": 1, "units": 1, "parameters": 1}', marks=pytest.mark.long
-        ),
+        pytest.param('{"type": "ready", "flops": 1, "units": 1, "parameters": 1}', marks=pytest.mark.long),
         '{"type": "measured", "numerics": {"torch": "forged"}}',
         '{"type": "checkpoint", "index": 1, "step": 4, "path": "/etc/passwd", "metrics": {}, "seconds": 1, '
         '"trace_root": "0x' + "00" * 32 + '"}',

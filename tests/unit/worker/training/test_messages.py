@@ -31,7 +31,16 @@ def hear(*said: Any) -> list[Any]:
 def test_a_proper_conversation() -> None:
     second = CHECKPOINT | {"index": 2, "step": 8, "path": "checkpoint-00002.safetensors"}
     heard = hear(MEASURED, READY, step(1), step(4), CHECKPOINT, step(5), second, {"type": "done"})
-    assert [type(message) for message in heard] == [Measured, Ready, Stepped, Stepped, Checkpoint, Stepped, Checkpoint, Done]
+    assert [type(message) for message in heard] == [
+        Measured,
+        Ready,
+        Stepped,
+        Stepped,
+        Checkpoint,
+        Stepped,
+        Checkpoint,
+        Done,
+    ]
 
 
 @pytest.mark.parametrize(
