@@ -89,9 +89,12 @@ def reader(settings: Settings, client: MarketClient, job: JobOut, key: str | Non
 
 
 def own_key(settings: Settings, job: JobOut, key: str | None) -> str:
-    """Name of the key given, else of the job's client's or approver's if it is here, else of the settings'."""
-    parties = (job.bid.client, job.bid.effective_approver)
-    own = next((name for name, address in keys.list_keys().items() if address in parties), None)
+    """Name of the key given, else of the job's client's or approver's if it is here, or of one of its providers'; else
+    of the settings'.
+    """
+    known = {address: name for name, address in keys.list_keys().items()}
+    parties = (job.bid.client, job.bid.effective_approver, *(lease.provider for lease in job.leases))
+    own = next((known[address] for address in parties if address in known), None)
     return keys.choose(key or own or settings.key)
 
 

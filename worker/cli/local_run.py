@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contracts.commitment import checkpoint_root, next_tip, numerics_class, start_tip
+from contracts.commitment import numerics_class, start_tip
 from contracts.errors import UserError
 from contracts.job.spec import JobSpec
 from contracts.strict_json import write_json
@@ -114,24 +114,21 @@ def limits_for(spec: JobSpec) -> Limits:
 
 
 def _record_checkpoint(record: RunRecord, spec: JobSpec, taken: TakenCheckpoint, tip: bytes) -> bytes:
-    state = taken.state_root()
-    numerics = numerics_class(record.numerics)
-    root = checkpoint_root(spec.job_hash(), taken.index, taken.step, state, taken.trace_root, numerics)
-    tip = next_tip(tip, root)
-    record.state_root = to_hex(state)
+    made = taken.commit(spec.job_hash(), record.numerics, tip)
+    record.state_root = to_hex(made.state_root)
     record.checkpoints.append(
         {
             "index": taken.index,
             "step": taken.step,
-            "state_root": to_hex(state),
-            "trace_root": to_hex(taken.trace_root),
-            "root": to_hex(root),
-            "tip": to_hex(tip),
+            "state_root": to_hex(made.state_root),
+            "trace_root": to_hex(made.trace_root),
+            "root": to_hex(made.root),
+            "tip": to_hex(made.tip),
             "seconds": taken.seconds,
             "file": taken.path.name,
         }
     )
-    return tip
+    return made.tip
 
 
 def _hint(failed: Failed, work_folder: Path) -> str:

@@ -13,7 +13,6 @@ from contracts.api.client import MarketClient, Unreachable
 from contracts.api.problems import Problem
 from contracts.chain.errors import NODE_AWAY
 from contracts.chain.lookup import opened
-from contracts.commitment import checkpoint_root, next_tip, numerics_class
 from contracts.errors import UserError
 from contracts.finality import at_stake
 from contracts.job.file import hash_file
@@ -340,20 +339,16 @@ class Training(threading.Thread):
         return index is not None
 
     def _commit(self, taken: TakenCheckpoint, job: Job, numerics: dict[str, str | int]) -> None:
-        """Computes root and tip of a checkpoint, from its bytes where the recipe can't reach them any more."""
-        state_root = taken.state_root()
-        root = checkpoint_root(
-            job.spec.job_hash(), taken.index, taken.step, state_root, taken.trace_root, numerics_class(numerics)
-        )
-        tip = next_tip(from_hex(self._folder.tip(taken.index - 1)), root)
+        """From now on the checkpoint is made."""
+        made = taken.commit(job.spec.job_hash(), numerics, from_hex(self._folder.tip(taken.index - 1)))
         record = CheckpointRecord(
             index=taken.index,
             step=taken.step,
-            state_root=to_hex(state_root),
-            trace_root=to_hex(taken.trace_root),
+            state_root=to_hex(made.state_root),
+            trace_root=to_hex(made.trace_root),
             numerics=numerics,
-            root=to_hex(root),
-            tip=to_hex(tip),
+            root=to_hex(made.root),
+            tip=to_hex(made.tip),
             state=hash_file(taken.path),
             metrics=taken.metrics,
             seconds=taken.seconds,

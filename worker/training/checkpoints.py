@@ -1,10 +1,11 @@
 """Checkpoint files: their names, and what is committed to of them. Needs no torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from contracts.commitment import Tensor, trace_root
+from contracts.commitment import Tensor, checkpoint_root, next_tip, numerics_class, trace_root
 from contracts.statefile import check_state_file, file_state_root, mapped_tensors
 from worker.training.failures import Failure
 
@@ -44,6 +45,21 @@ class TakenCheckpoint:
 
     def trace(self) -> list[bytes]:
         return list(read_trace(self.trace_path))
+
+    def commit(self, job: bytes, numerics: Mapping[str, Any], before: bytes) -> "Commitment":
+        """What its maker signs for: of a job (its hash), after the tip `before`. From its bytes, where the recipe can't
+        reach them any more. Raises Failure("state").
+        """
+        state = self.state_root()
+        root = checkpoint_root(job, self.index, self.step, state, self.trace_root, numerics_class(numerics))
+        return Commitment(state, self.trace_root, root, next_tip(before, root))
+
+
+class Commitment(NamedTuple):
+    state_root: bytes
+    trace_root: bytes
+    root: bytes
+    tip: bytes
 
 
 def checkpoint_state_root(path: Path) -> bytes:
