@@ -14,6 +14,8 @@ from eth_utils.crypto import keccak
 
 from contracts import commitment
 from contracts.api.epochs import EpochHeader, LeftOut, LeftOutReason, epoch_root
+from contracts.audits.draw import Drawable, lease_secret, number_drawn, threshold
+from contracts.audits.draw import commitment as committed
 from contracts.audits.levels import CLOSED, SHIPPED
 from contracts.audits.verification import ThreadBounds
 from contracts.commitment import Tensor
@@ -311,9 +313,37 @@ def verification_vectors() -> dict[str, Any]:
     bounded = CLOSED.model_copy(
         update={"classes": tuple(sorted(to_hex(keccak(name)) for name in (b"one", b"two"))), "share_ppm": 25_001}
     ).model_copy(update={"threads": ThreadBounds(least=1, most=16), "unreproducible": "unaudited"})
-    return {
+    levels = {
         name: {"canonical": rfc8785.dumps(one.model_dump(mode="json")).decode(), "hash": one.hash()}
         for name, one in {**SHIPPED, "bounded": bounded}.items()
+    }
+    lease, tip, block = (to_hex(keccak(name)) for name in (b"lease", b"tip", b"block"))
+    key = keccak(b"gpumarket golden approver")
+    secret = lease_secret(key, DOMAIN, lease)
+    claim = Drawable(258, tip[:42])
+    return {
+        "levels": levels,
+        "draw": {
+            "key": key,
+            "domain": DOMAIN.model_dump(by_alias=True),
+            "lease": lease,
+            "secret": secret,
+            "commitment": committed(secret),
+            "n": claim.n,
+            "tip": claim.tip,
+            "block": block,
+            "number": to_hex(number_drawn(secret, lease, claim, block).to_bytes(32, "big")),
+            "thresholds": [
+                {"sharePpm": share, "approveEvery": every, "size": size, "below": threshold(share, every, size)}
+                for share, every, size in (
+                    (100_000, 4, 4),
+                    (100_000, 4, 1),
+                    (200_000, 6, 5),
+                    (1, 100, 99),
+                    (10**6, 2, 1),
+                )
+            ],
+        },
     }
 
 
