@@ -1,8 +1,8 @@
 """An approver's audit of one lease: what is due, from what has happened. Pure; a fold, so a restart forgets nothing.
 
 `Audit.apply` takes an event, `Audit.due` tells the actions that stand out. Whoever performs them reports it by an event
-(Asked, ApprovalSigned, ChallengeSent, Told), so an action is due until it is done, and once. Claims come in here when their
-bytes are there and hash to what was claimed: that check is the approver's, as before.
+(Asked, ApprovalSigned, ChallengeSent, Told), so an action is due until it is done, and once. Claims come in here when
+their bytes are there and hash to what was claimed: that check is the approver's, as before.
 
 - The first Claim of a checkpoint binds. Another one is refused, and stays evidence.
 - A batch is approved when all that was drawn of it is judged, and none of it before.

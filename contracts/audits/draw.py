@@ -1,7 +1,7 @@
 """Which checkpoints are replayed: drawn by a committed secret, batch by batch, so that anybody can check it. Pure.
 
 A batch is closed by `approve_every` Claims, or by the end of its lease. Nothing about it is told before: whoever claims
-does not know what will be looked at, and whoever draws can't draw_auditor, as its secret was fixed before the first Claim and
+does not know what will be looked at, and whoever draws can't choose, as its secret was fixed before the first Claim and
 the block came after the last one. All arithmetic is of integers: no two machines draw differently.
 """
 

@@ -93,17 +93,9 @@ class OnChain:
 
 
 Event = (
-    ClaimTaken
-    | BlockFinal
-    | NoMoreClaims
-    | Asked
-    | ReplayEnded
-    | TimeUp
-    | ApprovalSigned
-    | ChallengeSent
-    | Told
+    ClaimTaken | BlockFinal | NoMoreClaims | Asked | ReplayEnded | TimeUp | ApprovalSigned | ChallengeSent | Told
     | OnChain
-)
+)  # fmt: skip
 
 
 # ------------------------------------------------------------------ what is due
