@@ -21,6 +21,7 @@ from contracts.audits.verification import ThreadBounds
 from contracts.commitment import Tensor
 from contracts.job.early_stop import Stop
 from contracts.job.spec import FileRef, JobSpec, Resources
+from contracts.job.state_kinds import Kinds
 from contracts.orders import (
     AccessToken,
     Approval,
@@ -37,6 +38,7 @@ from contracts.orders import (
     Rules,
     SignedType,
 )
+from contracts.strict_json import canonical_json
 from contracts.terms import AccountWord, Nums, Parties, StateWord, Terms
 from contracts.types import from_hex, to_hex
 
@@ -44,6 +46,13 @@ HERE = Path(__file__).parent
 DOMAIN = Domain(chain_id=31337, verifying_contract="0x5FbDB2315678afecb367f032d93F642f64180aa3")
 CLIENT, PROVIDER, APPROVER, MATCHER = (
     Account.from_key(keccak(b"gpumarket golden " + name)) for name in (b"client", b"provider", b"approver", b"matcher")
+)
+
+# Of the checkpoints: none; numbers; names that RFC 8785 sorts in another order than UTF-8 does, and large integers.
+KINDS: tuple[Kinds, ...] = (
+    {},
+    {"optimizer.step": "int"},
+    {"\ufb03": "none", "\U0001f600": "none", "é": [2**64, -1, "1"], "\n\u0001": {"counter": ["b", "a"]}},
 )
 
 
@@ -141,7 +150,8 @@ def checkpoint_vectors(job: bytes) -> dict[str, Any]:
         digests = [
             commitment.step_digest(step, {"loss": 1.5 / step, "accuracy": 0.25}, bytes([step]) * 1024) for step in steps
         ]
-        state, trace = commitment.state_root(tensors), commitment.trace_root(digests)
+        kinds = KINDS[index - 1]
+        state, trace = commitment.state_root(tensors, kinds), commitment.trace_root(digests)
         root = commitment.checkpoint_root(job, index, 2 * index, state, trace, numerics_class)
         tip = commitment.next_tip(tip, root)
         checkpoints.append(
@@ -151,6 +161,7 @@ def checkpoint_vectors(job: bytes) -> dict[str, Any]:
                 "tensors": [
                     {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "data": bytes(t.data)} for t in tensors
                 ],
+                "kinds": canonical_json(kinds).decode(),
                 "steps": [
                     {
                         "step": s,

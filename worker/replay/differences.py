@@ -8,7 +8,8 @@ import numpy as np
 
 from contracts.api.bodies import CheckpointRecord
 from contracts.commitment import DTYPE_BITS, Tensor
-from contracts.statefile import mapped_tensors
+from contracts.job.state_kinds import Kind, in_order
+from contracts.statefile import mapped_state
 from worker.replay.findings import ReplayDifference, Rerun, TensorDifference
 
 PIECE = 1 << 22  # bytes of two tensors that are compared at once
@@ -28,7 +29,8 @@ def find_difference(
     return ReplayDifference(
         step=first_unlike_step(record, mine.trace, claimed_trace),
         tensors=tuple(tensors or ()),
-        of_tensors=None if tensors is None else len(mapped_tensors(state)),
+        of_tensors=None if tensors is None else len(mapped_state(state)[0]),
+        kinds={} if claimed_state is None else unlike_kinds(claimed_state, state),
         metrics={name: pair for name, pair in metrics.items() if pair[0] != pair[1]},
     )
 
@@ -42,7 +44,7 @@ def first_unlike_step(record: CheckpointRecord, mine: Sequence[bytes], claimed: 
 
 def unlike_tensors(claimed: Path, mine: Path) -> list[TensorDifference]:
     """Of two states' files, by the names' UTF-8 bytes. Raises ValueError if one is no state."""
-    first, second = ({tensor.name: tensor for tensor in mapped_tensors(path)} for path in (claimed, mine))
+    first, second = ({tensor.name: tensor for tensor in mapped_state(path)[0]} for path in (claimed, mine))
     found = []
     for name in sorted(first.keys() | second.keys(), key=str.encode):
         theirs, ours = first.get(name), second.get(name)
@@ -52,6 +54,13 @@ def unlike_tensors(claimed: Path, mine: Path) -> list[TensorDifference]:
         if unlike := _unlike_elements(theirs, ours, elements):
             found.append(TensorDifference(name, shown.dtype, shown.shape, elements, unlike))
     return found
+
+
+def unlike_kinds(claimed: Path, mine: Path) -> dict[str, tuple[Kind | None, Kind | None]]:
+    """The kinds of entries that are not the same in two states' files, by name. Raises as unlike_tensors does."""
+    theirs, ours = (mapped_state(path)[1] for path in (claimed, mine))
+    pairs = {name: (theirs.get(name), ours.get(name)) for name in in_order(theirs.keys() | ours.keys())}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _unlike_elements(theirs: Tensor | None, ours: Tensor | None, elements: int) -> int:

@@ -1,11 +1,14 @@
 """What a replay found, as values. `as_json` of each is what `gpumarket replay -o json` prints; docs/replay.md."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 from contracts.api.bodies import CheckpointOut, CheckpointRecord
 from contracts.commitment import numerics_class
 from contracts.errors import UserError
+from contracts.job.state_kinds import Kind
 from contracts.types import to_hex
 
 Mode = Literal["validate", "verify"]
@@ -69,6 +72,7 @@ class ReplayDifference:
     tensors: tuple[TensorDifference, ...]  # at the checkpoint, by name; none if its state is equal, or not to be had
     of_tensors: int | None  # how many the state has; None: the claimed state could not be had
     metrics: dict[str, tuple[float | None, float | None]]  # claimed, replayed; of the checkpoint's last step
+    kinds: Mapping[str, tuple[Kind | None, Kind | None]] = field(default_factory=dict)  # claimed, replayed; by entry
 
     def sentence(self) -> str:
         told = []
@@ -80,7 +84,13 @@ class ReplayDifference:
                 f"{len(self.tensors)} of the state's {self.of_tensors} tensors differ, the first is {first.name!r:.200}"
                 f" ({first.unlike:,} of {first.elements:,} elements)"
             )
-        elif self.of_tensors is not None:
+        if self.kinds:
+            name, (theirs, ours) = next(iter(self.kinds.items()))
+            told.append(
+                f"{len(self.kinds)} of its entries are of another kind, the first is {name!r:.200} "
+                f"({_kind(ours)}, claimed was {_kind(theirs)})"
+            )
+        if not self.tensors and not self.kinds and self.of_tensors is not None:
             told.append("the state is equal, its steps are not")
         told += [f"{name} is {mine!r}, claimed was {theirs!r}" for name, (theirs, mine) in self.metrics.items()]
         return "; ".join(told)
@@ -91,8 +101,16 @@ class ReplayDifference:
             "tensors": [one.as_json() for one in self.tensors[:MOST_NAMED]],
             "tensors_unlike": None if self.of_tensors is None else len(self.tensors),
             "tensors_in_all": self.of_tensors,
+            "kinds": {
+                name: {"claimed": theirs, "replayed": ours}
+                for name, (theirs, ours) in islice(self.kinds.items(), MOST_NAMED)
+            },
             "metrics": {name: {"claimed": theirs, "replayed": mine} for name, (theirs, mine) in self.metrics.items()},
         }
+
+
+def _kind(kind: Kind | None) -> str:
+    return "none of its own" if kind is None else f"{kind!r:.100}"
 
 
 @dataclass(frozen=True)
