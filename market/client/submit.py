@@ -11,9 +11,10 @@ from nacl.public import PrivateKey
 from pydantic import ValidationError
 
 from contracts.amounts import format_amount, parse_amount
-from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, JobSummary
+from contracts.api.bodies import BidIn, JobOut, JobStatus, JobSummary
 from contracts.api.client import MarketClient
 from contracts.api.grants import by_key, granted_job_key, make_grant, public_key, publish_key
+from contracts.api.info import Info
 from contracts.api.quotes import QuoteIn, QuoteOut
 from contracts.clocks import CHAIN_SECONDS
 from contracts.errors import UserError

@@ -6,9 +6,9 @@ from functools import cached_property
 from itertools import chain as joined
 
 from contracts.api import receipts
-from contracts.api.bodies import Info
 from contracts.api.client import MarketClient
 from contracts.api.epochs import EpochOut
+from contracts.api.info import Info
 from contracts.chain.client import Chain
 from contracts.chain.events import EpochPublished
 from contracts.chain.follower import read_events

@@ -7,8 +7,9 @@ from eth_account.signers.local import LocalAccount
 
 from contracts.amounts import parse_amount
 from contracts.api import receipts
-from contracts.api.bodies import AskIn, Info
+from contracts.api.bodies import AskIn
 from contracts.api.client import MarketClient
+from contracts.api.info import Info
 from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
 from contracts.clocks import REPORT_SECONDS, check_clocks

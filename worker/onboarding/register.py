@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from contracts.api.bodies import HOST, AskResources, Info
+from contracts.api.bodies import HOST, AskResources
+from contracts.api.info import Info
 from contracts.api.rule_sets import RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.deposits import deposit_steps

@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from contracts.api.bodies import Info
+from contracts.api.info import Info
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
 from contracts.cli.jobs import JobId, MarketUrl

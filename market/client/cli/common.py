@@ -12,8 +12,9 @@ from rich.live import Live
 from rich.table import Column, Table
 
 from contracts.amounts import format_amount
-from contracts.api.bodies import Info, JobOut, JobStatus, JobSummary, LeaseSummary
+from contracts.api.bodies import JobOut, JobStatus, JobSummary, LeaseSummary
 from contracts.api.client import MarketClient, Unreachable
+from contracts.api.info import Info
 from contracts.chain.client import Chain, connect
 from contracts.cli.jobs import chosen_job
 from contracts.cli.output import Output, PlainConsole, console, one_line, print_whole, tokens, whole

@@ -9,8 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
 from contracts.amounts import parse_amount
-from contracts.api.bodies import Info
 from contracts.api.client import MarketClient
+from contracts.api.info import Info
 from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.quotes import QuoteIn
 from contracts.cli.jobs import MarketUrl
