@@ -8,6 +8,7 @@ approver's own replay counts as two voices: it need not trust a stranger.
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal
 
 OWN = "own"  # the approver's own machine, in place of an auditor's address
@@ -64,7 +65,7 @@ class Case:
     def is_waiting(self) -> bool:
         return any(auditor not in self.answers for auditor in self.asked)
 
-    @property
+    @cached_property
     def words(self) -> dict[str, str]:
         """By auditor, the root that it found."""
         return {
@@ -81,7 +82,7 @@ class Case:
             found[root] += 2 if auditor == OWN else 1
         return found
 
-    @property
+    @cached_property
     def truth(self) -> str | None:
         """The root that this case has come to; None while it is open, or where it came to none."""
         voices, words = self.voices, self.words
@@ -91,7 +92,7 @@ class Case:
         enough = SURE if self.time_is_up else SETTLED
         return root if most >= enough and all(other < most for _, other in others) else None
 
-    @property
+    @cached_property
     def ruling(self) -> Ruling:
         truth = self.truth
         if truth is not None:
