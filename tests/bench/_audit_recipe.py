@@ -50,7 +50,7 @@ def train(
 @lru_cache(maxsize=1 << 16)
 def root_of(made: Made, n: int) -> bytes:
     tensors = [Tensor("w", "U8", (32,), made.state)]
-    return checkpoint_root(JOB, n, n * EVERY, state_root(tensors), made.trace, CLASS)
+    return checkpoint_root(JOB, n, n * EVERY, state_root(tensors, {}), made.trace, CLASS)
 
 
 @dataclass(frozen=True)
