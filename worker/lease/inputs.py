@@ -16,6 +16,7 @@ from contracts.orders import Bid
 from contracts.statefile import check_state_file, file_state_root
 from contracts.types import ZERO_TIP, from_hex, to_hex
 from worker.lease.folder import Job, LeaseFolder
+from worker.sandbox.disguise import make_timeless
 from worker.training.checkpoints import checkpoint_state_root
 from worker.training.failures import Failure
 
@@ -53,6 +54,8 @@ def fetch_files(
                     _fetch_sealed(market, name, ref, target, job, job_key)
                 else:
                     market.get_blob(ref, target, job=job)
+                # A recipe shall not learn from its files when or by whom they were fetched.
+                make_timeless(target)
             except OSError as error:  # such as a file where another path needs a folder
                 raise UserError(f"the job's file {name!r} can't be written: {error}") from error
 
