@@ -15,9 +15,9 @@ import rfc8785
 from eth_abi.abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
-from contracts.strict_json import read_json, write_json
+from contracts.strict_json import canonical_json, read_json, without_twins, write_json
 
-LEAF_BYTES = 1024
+LEAF_BYTES = 4096
 SAMPLES = 256
 BLOCK = 1 << 14  # hashes of a tree that are held at once
 # What a state may be: somebody who has never seen it must be able to check it in seconds.
@@ -34,8 +34,8 @@ DTYPE_BITS = (
     | {"F4": 4}
 )
 
-_LEAF, _NODE, _HEADER, _STATE, _STEP, _TRACE = (bytes([tag]) for tag in range(6))
-_CHECKPOINT_TAG = keccak(b"gpumarket checkpoint 1")
+_LEAF, _NODE, _HEADER, _STATE, _STEP, _TRACE, _KINDS = (bytes([tag]) for tag in range(7))
+_CHECKPOINT_TAG = keccak(b"gpumarket checkpoint 2")
 
 
 class Tensor(NamedTuple):
@@ -92,8 +92,13 @@ def tensor_header(tensor: Tensor) -> bytes:
     )
 
 
-def state_root(tensors: Iterable[Tensor]) -> bytes:
-    """The 32-byte commitment to a whole training state, in whatever order its tensors come.
+def kinds_hash(kinds: Mapping[str, Any]) -> bytes:
+    """Hash of what a state's entries were (contracts/job/state_kinds.py), whatever text they were read from."""
+    return _sha(_KINDS, canonical_json(kinds))
+
+
+def state_root(tensors: Iterable[Tensor], kinds: Mapping[str, Any]) -> bytes:
+    """The 32-byte commitment to a whole training state, in whatever order its tensors come, and to their kinds.
 
     Raises ValueError if two tensors share a name.
     """
@@ -104,7 +109,7 @@ def state_root(tensors: Iterable[Tensor]) -> bytes:
             raise ValueError(f"two tensors are named {tensor.name!r}; names in a state must be unique")
         headers[key] = tensor_header(tensor)
     ordered = [headers[key] for key in sorted(headers)]
-    return _sha(_STATE, struct.pack(">I", len(ordered)), merkle_root(ordered))
+    return _sha(_STATE, struct.pack(">I", len(ordered)), merkle_root(ordered), kinds_hash(kinds))
 
 
 def tensors_from_safetensors(data: bytes | bytearray | memoryview | mmap.mmap) -> list[Tensor]:
@@ -127,7 +132,7 @@ def state_from_safetensors(
     if length > MAX_HEADER:
         raise ValueError(f"not a safetensors file of a state: its header has {length} bytes, more than {MAX_HEADER}")
     try:
-        header = read_json(str(view[8 : 8 + length], "utf-8"), pairs=_without_twins)
+        header = read_json(str(view[8 : 8 + length], "utf-8"), pairs=without_twins)
         _check_metadata(metadata := header.pop("__metadata__", {}))
         if len(header) > MAX_TENSORS:
             raise ValueError(f"it has {len(header)} tensors, more than {MAX_TENSORS}")
@@ -184,13 +189,6 @@ def check_state_size(shapes: Mapping[str, Sequence[int]], metadata_bytes: int = 
             f"names, shapes and kinds of the state's {len(shapes)} tensors take {size} bytes; "
             f"a checkpoint has room for {MAX_HEADER}"
         )
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("two entries have the same name")
-    return found
 
 
 def sample_positions(seed: int, step: int, total_elements: int) -> list[int]:

@@ -9,15 +9,17 @@ import tomllib
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from contracts.audits.levels import BY_HASH, SHIPPED
+from contracts.audits.verification import Verification
 from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS, Finality
 from contracts.orders import Rules
-from contracts.strict_json import write_json
+from contracts.strict_json import read_json, write_json
 from contracts.types import Address, Uint256
 
 CONFIG_NAME = "config.toml"
@@ -35,6 +37,10 @@ def home() -> Path:
     """The directory of keys, intents and config.toml: $GPUMARKET_HOME, else ~/.gpumarket. It may not exist yet."""
     given = os.environ.get("GPUMARKET_HOME")
     return Path(given).expanduser() if given else Path.home() / ".gpumarket"
+
+
+def _json_text(value: Any) -> Any:
+    return read_json(value) if isinstance(value, str) else value
 
 
 class Settings(BaseModel):
@@ -63,7 +69,39 @@ class Settings(BaseModel):
     gas_alarm_transactions: int = Field(
         default=50, ge=0, description="Warn when an account's gas money is left for fewer transactions than this"
     )
-    rules: dict[str, Rules] = Field(default_factory=dict, description="Rule-sets that orders can name")
+    rules: dict[str, Rules] = Field(
+        default_factory=dict,
+        description="Rule-sets that orders can name; `level` of a shipped level may stand for `verification`",
+    )
+    verifications: dict[str, Annotated[Verification, BeforeValidator(_json_text)]] = Field(
+        default_factory=dict,
+        description="By rule-set, the JSON whose hash is its `verification`, as a text; of one that doesn't ship",
+    )
+
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _levels_are_hashes(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: _with_hash(name, rules) for name, rules in given.items()}
+
+    @field_validator("verifications")
+    @classmethod
+    def _are_those_of_the_rules(cls, given: dict[str, Verification], info: ValidationInfo) -> dict[str, Verification]:
+        for name, verification in given.items():
+            rules = info.data.get("rules", {}).get(name)
+            if rules is None:
+                raise ValueError(f"there is a JSON for {name!r}, and no rule-set of that name: name both alike")
+            if verification.hash() != rules.verification:
+                raise ValueError(
+                    f"the JSON of {name!r} hashes to {verification.hash()}, and its rules have the verification "
+                    f"{rules.verification}: correct one of them"
+                )
+        return given
+
+    def verification_of(self, name: str) -> Verification | None:
+        """The JSON that a rule-set commits to; None if it is not known."""
+        return self.verifications.get(name) or BY_HASH.get(self.rule_set(name).verification)
 
     @property
     def finality(self) -> Finality:
@@ -91,6 +129,18 @@ class Settings(BaseModel):
         if name not in known:
             raise UserError(f"no rule-set is named '{name}'", f"there are: {', '.join(sorted(known))}")
         return known[name]
+
+
+def _with_hash(name: str, rules: Any) -> Any:
+    """A rule-set whose `level` has become its `verification`."""
+    if not isinstance(rules, dict) or "level" not in rules:
+        return rules
+    level = rules["level"]
+    if "verification" in rules:
+        raise ValueError(f"rules.{name} has a level and a verification; leave one out")
+    if level not in SHIPPED:
+        raise ValueError(f"rules.{name} has the level {level!r}; there are: {', '.join(SHIPPED)}")
+    return {key: value for key, value in rules.items() if key != "level"} | {"verification": SHIPPED[level].hash()}
 
 
 class FileSettings(BaseSettings):
@@ -176,8 +226,12 @@ def load_settings(**explicit: Any) -> Settings:
 def write_config(path: Path, settings: Settings, comment: str) -> None:
     """Writes the settings that are not None as TOML, atomically; `comment` becomes the first line."""
     values = settings.model_dump(mode="json", exclude_none=True)
-    rules = values.pop("rules")
+    rules, verifications = values.pop("rules"), settings.verifications
+    del values["verifications"]
     lines = [f"# {comment}", *_assignments(values)]
+    if verifications:
+        texts = {name: write_json(one.model_dump(mode="json")) for name, one in verifications.items()}
+        lines += ["", "[verifications]", *_assignments(texts)]
     for name, fields in rules.items():
         lines += ["", f"[rules.{name}]", *_assignments(fields)]
     path.parent.mkdir(parents=True, exist_ok=True)

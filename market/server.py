@@ -79,7 +79,8 @@ def remember_rules(context: Context) -> None:
     with context.db.session() as session:
         known = known_rules(session)
         for rules in context.rules.values():
-            if rules.hash not in known or known[rules.hash].name != rules.name:
+            before = known.get(rules.hash)
+            if before is None or (before.name, before.verification) != (rules.name, rules.verification):
                 context.accept(session, "rules", rules)
         context.rules_by_hash = known_rules(session)
 

@@ -8,7 +8,6 @@ from typing import Annotated, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.commitment import canonical_hash
-from contracts.finality import Finality
 from contracts.job.provider_wants import Wants
 from contracts.job.spec import (
     MAX_FILES,
@@ -51,7 +50,6 @@ from contracts.types import (
     Uint40,
     Uint64,
     Uint96,
-    Uint256,
     WholeNumber,
     to_hex,
 )
@@ -70,36 +68,6 @@ class Page(Body, Generic[T]):
 
     items: list[T]
     next: str | None = None
-
-
-# ------------------------------------------------------------------ the market
-
-
-class RuleSet(Body):
-    name: str
-    hash: Bytes32
-    rules: Rules
-    description: str = ""
-
-
-class Info(Body):
-    """What a client, worker or approver must know of a market before it signs anything."""
-
-    version: str
-    chain_id: Uint256
-    escrow: Address
-    token: Address
-    token_symbol: str
-    token_decimals: int
-    epoch_log: Address
-    matcher: Address
-    approver: Address | None = Field(description="an approver that this market's operator recommends")
-    fee: Uint64 = Field(description="per accepted checkpoint, on top of the price")
-    rules: list[RuleSet]
-    epoch_seconds: Finite
-    finality: Finality = Field(description="when this market counts a lease's last change as final")
-    max_blob_bytes: int
-    block: int = Field(description="newest block that the market has followed")
 
 
 # ------------------------------------------------------------------ orders

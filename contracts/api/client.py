@@ -34,7 +34,6 @@ from contracts.api.bodies import (
     BidIn,
     CheckpointOut,
     EncryptionKeyIn,
-    Info,
     JobOut,
     JobSummary,
     KeyGrantIn,
@@ -46,9 +45,11 @@ from contracts.api.bodies import (
     ReportOut,
 )
 from contracts.api.epochs import ClassPrice, EpochAsk, EpochBid, EpochOut
+from contracts.api.info import Info
 from contracts.api.lists import ListReader, misfit
 from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.problems import Code, Problem
+from contracts.api.protocol import INFO, Spoken
 from contracts.api.quotes import QuoteIn, QuoteOut
 from contracts.api.throttle import Throttle
 from contracts.errors import UserError
@@ -97,11 +98,10 @@ class MarketClient:
         except (ValueError, ImportError, httpx2.InvalidURL) as error:
             message = f"a proxy that the environment names can't be used: {error}"
             raise UserError(message, "look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY") from error
-        self._timeout = timeout
-        self._attempts = attempts
+        self._timeout, self._attempts = timeout, attempts
         self.signer = signer
         self.clock_ahead: float | None = None  # seconds that this machine's is before the market's, by its last answer
-        self.lists = ListReader()
+        self.lists, self._spoken = ListReader(), Spoken(f"the market at {self.url}")
         self._uploads, self._downloads = uploads, downloads  # of blobs
 
     @property
@@ -122,6 +122,7 @@ class MarketClient:
 
     def _request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
         response = self._send(method, path, **kwargs)
+        self._spoken.check(response, lambda: self._send("GET", INFO))
         raise_problem(response, self._proxy)
         if foreign := foreign_content(response, self._proxy):
             raise UserError(*foreign)
@@ -183,7 +184,7 @@ class MarketClient:
     # ------------------------------------------------------------- reads
 
     def info(self) -> Info:
-        return self._get(Info, "/v1/info")
+        return self._get(Info, INFO)
 
     def account(self, address: str) -> AccountOut:
         return self._get(AccountOut, f"/v1/accounts/{address}")

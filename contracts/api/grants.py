@@ -4,16 +4,18 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
 
-from contracts.api.bodies import CheckpointRecord, EncryptionKeyIn, KeyGrantIn
+from contracts.api.access import Signer
+from contracts.api.bodies import CheckpointRecord, EncryptionKeyIn, JobOut, KeyGrantIn, ReportOut
 from contracts.api.client import MarketClient
 from contracts.errors import UserError
-from contracts.job.sealing import NotOpened, open_file, open_key, seal_key
+from contracts.job.sealing import NotOpened, is_sealed_text, open_file, open_key, open_text, seal_key
 from contracts.job.spec import FileRef
 from contracts.orders import Domain, EncryptionKey, KeyGrant, SignedType
 from contracts.types import from_hex, to_hex
@@ -27,6 +29,24 @@ log = structlog.get_logger()
 
 # (message, signer, signature) -> whether it is that. For contract wallets it takes a chain.
 Check = Callable[[SignedType, str, str], bool]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What it takes to read a job's checkpoints and logs."""
+
+    signer: Signer
+    job_key: bytes | None  # of a sealed job
+
+    def opened(self, report: ReportOut) -> ReportOut:
+        """With its text in plain; one that does not open says why."""
+        if report.text is None or self.job_key is None or not is_sealed_text(report.text):
+            return report
+        try:
+            text = open_text(report.text, self.job_key)
+        except NotOpened as error:
+            text = f"({error.message})"
+        return report.model_copy(update={"text": text})
 
 
 def by_key(domain: Domain) -> Check:
@@ -118,6 +138,23 @@ def find_grant(
             if job_key is not None:
                 return body, job_key
     return None
+
+
+def granted_job_key(
+    market: MarketClient, domain: Domain, job: JobOut, reader: LocalAccount, own: PrivateKey, is_signed: Check
+) -> bytes:
+    """The key of a sealed job. Raises UserError if it was not granted to this reader, whose key then is registered."""
+    if job.bid.digest(domain) != job.id:
+        raise UserError(f"the market's Bid is not that of job {job.id}")
+    parties = [job.bid.client, job.bid.effective_approver]
+    found = find_grant(market, job.id, reader.address, own, parties, is_signed)
+    if found is None:
+        publish_key(market, domain, reader, own)
+        raise UserError(
+            f"job {job.id} is sealed, and nobody has given its key to {reader.address} and this encryption key",
+            f"The encryption key is registered now. Its client can: gpumarket job grant {job.id[:12]} {reader.address}",
+        )
+    return found[1]
 
 
 def get_state(market: MarketClient, record: CheckpointRecord, target: Path, *, job: str, job_key: bytes | None) -> Path:

@@ -77,8 +77,17 @@ def connect(settings: Settings) -> "Chain":
     chain = Chain(w3, settings)
     try:
         held = chain.escrow.functions.token().call()
+        _, name, version, *_ = chain.escrow.functions.eip712Domain().call()
     except (BadFunctionCallOutput, ContractLogicError) as error:
         raise UserError(f"the contract at {settings.escrow} is not a gpumarket escrow") from error
+    ours = chain.domain.as_dict()
+    if (name, version) != (ours["name"], ours["version"]):
+        raise UserError(
+            f"the escrow {settings.escrow} is of version {version[:40]!r} of {name[:40]!r}, this program signs for "
+            f"version {ours['version']!r} of {ours['name']!r}",
+            f"set GPUMARKET_ESCROW to one of version {ours['version']}; for leases that live on that one, use the "
+            "gpumarket that was made for it",
+        )
     if held != settings.token:
         raise UserError(
             f"the escrow {settings.escrow} holds the token {held}, but the settings say {settings.token}",

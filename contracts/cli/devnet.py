@@ -24,7 +24,7 @@ def devnet(
     fast: Annotated[bool, typer.Option("--fast", help="Windows and timeouts of seconds, to watch them pass.")] = False,
     window: Annotated[int | None, typer.Option(help="Acceptance window of the rule-sets, seconds.", min=1)] = None,
     checkpoint_timeout: Annotated[
-        int | None, typer.Option(help="Longest silence under 'audited', seconds.", min=1)
+        int | None, typer.Option(help="Longest silence, but for 'interruptible', seconds.", min=1)
     ] = None,
     interruptible_timeout: Annotated[
         int | None, typer.Option(help="Longest silence under 'interruptible', seconds.", min=1)

@@ -30,6 +30,7 @@ SUMMARIES = {
     "offer": "See what machines are on offer, and their prices.",
     "provider": "Offer this machine's GPUs and train.",
     "recipe": "Check and measure a training program.",
+    "replay": "Train a claimed checkpoint again, and compare it.",
     "epoch": "Look into a market's clearings, and verify them.",
     "reconcile": "Compare the books with the chain.",
 }

@@ -12,14 +12,14 @@ Of what holds others, named by the names on the way: list, tuple, size (torch.Si
 (OrderedDict), counter (Counter). If the keys of a dict are not text in order, its kind is the list of them, and
 {"ordered": KEYS} or {"counter": KEYS} of the other two. Kinds are metadata of a checkpoint's file, hence a stranger's
 word: they are checked against the tensors that they are about. What passes is loaded to a state that becomes the same
-file again; docs/protocol.md section 3.
+file again: one meaning has one form, and so one root; docs/protocol.md section 3.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from contracts.commitment import Tensor
-from contracts.strict_json import read_json, write_json
+from contracts.strict_json import canonical_json, read_json, without_twins
 
 Keys = list[str | int]
 Kind = str | Keys | dict[str, Keys]
@@ -42,26 +42,34 @@ _PIECE = 1 << 20  # bytes of two tensors that are compared at once
 
 def kinds_as_json(kinds: Kinds) -> str:
     """One text for one state, whatever order it was made in. Raises ValueError if it is too long."""
-    text = write_json(kinds, compact=True)
+    text = canonical_json(kinds)
     if len(text) > MAX_KINDS:
         raise ValueError(
             f"{len(kinds)} entries of the state are no plain tensors, and their kinds take {len(text)} bytes; "
             f"at most {MAX_KINDS} are kept"
         )
-    return text
+    return text.decode()
 
 
 def kinds_from_json(text: str) -> dict[str, Kind]:
     """Raises ValueError unless it is of the form that kinds have; whether they fit the tensors, `check_kinds` says."""
-    if len(text) > MAX_KINDS:
-        raise ValueError(f"kinds of {len(text)} bytes are too long")
-    found = read_json(text)
+    if (size := len(text.encode())) > MAX_KINDS:
+        raise ValueError(f"kinds of {size} bytes are too long")
+    found = read_json(text, pairs=without_twins)
     if not isinstance(found, dict):
         raise ValueError("kinds are a mapping of names")
     for name, kind in found.items():
         if not isinstance(kind, str) and not _are_keys(kind) and not (_is_dict(kind) and _are_keys(keys_of(kind))):
             raise ValueError(f"{name[:80]!r} has the kind {str(kind)[:80]!r}")
     return found
+
+
+def kinds_in(metadata: Mapping[str, str]) -> dict[str, Kind]:
+    """Of a safetensors file with this metadata; none if it tells none. Raises ValueError as kinds_from_json does."""
+    try:
+        return kinds_from_json(metadata.get(METADATA, "{}"))
+    except ValueError as error:
+        raise ValueError(f"the state contradicts itself: its kinds can't be read: {error}") from error
 
 
 def _are_keys(keys: Any) -> bool:
@@ -79,8 +87,13 @@ def keys_of(kind: Kind | None) -> Keys | None:
     return kind if isinstance(kind, list) else None
 
 
-def check_state_form(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> None:
-    """Whether a safetensors file with these tensors and metadata is a state that somebody else can load.
+def in_order(names: Iterable[str]) -> list[str]:
+    """Ascending by UTF-8 bytes: the order of a state's tensors, and of a dict's keys unless its kind lists them."""
+    return sorted(names, key=str.encode)
+
+
+def check_state_form(tensors: Iterable[Tensor], kinds: Kinds) -> None:
+    """Whether these tensors and kinds are a state that somebody else can load, in the one form that it has.
 
     Raises ValueError saying what is wrong with it.
     """
@@ -89,7 +102,7 @@ def check_state_form(tensors: Iterable[Tensor], metadata: Mapping[str, str]) -> 
         for tensor in named.values():
             if tensor.dtype in NOT_STORED:
                 raise ValueError(f"{tensor.name[:100]!r} has the dtype {tensor.dtype}, which states have as U8")
-        check_kinds(kinds_from_json(metadata.get(METADATA, "{}")), named)
+        check_kinds(kinds, named)
     except ValueError as error:
         raise ValueError(f"the state contradicts itself: {error}") from error
 
@@ -149,6 +162,10 @@ def _check_node(node: Any, name: str, kinds: Kinds, left: dict[str, Kind], tenso
     if (keys := keys_of(kind)) is not None:
         if sorted(map(str, keys)) != sorted(node):
             raise ValueError(f"{name[:100]!r} has other keys than its kind says")
+        if all(isinstance(key, str) for key in keys) and keys == in_order(map(str, keys)):
+            raise ValueError(f"{name[:100]!r} has a list of its keys, which are text in order: they need none")
+    elif kind == "dict" and (node or not name):
+        raise ValueError(f"{name[:100]!r} is called a dict, which what holds entries is without that")
     elif kind in HOLDERS:
         places = {str(place): f"{name}{SEPARATOR}{place}" for place in range(len(node))}
         if not name or node.keys() != places.keys() or (kind == "size" and not _are_sizes(places, node, kinds)):
@@ -169,8 +186,9 @@ def _fits(kind: Kind, tensor: Tensor, kinds: Kinds, tensors: Mapping[str, Tensor
     if not isinstance(kind, str):
         return False
     if kind.startswith("="):
-        twin = tensors.get(kind[1:])
-        return twin is not None and kind[1:] not in kinds and _same(tensor, twin)
+        twin = tensors.get(kind[1:])  # the first of those in one memory, which no empty ones are in
+        is_first = twin is not None and twin.name.encode() < tensor.name.encode() and len(tensor.data) > 0
+        return twin is not None and is_first and kind[1:] not in kinds and _same(tensor, twin)
     name, colon, dtype = kind.partition(":")
     if name in ("tensor", "array", "scalar") and (colon or name != "tensor"):
         shape = _shape_as(dtype, tensor) if colon else tensor.shape

@@ -145,7 +145,7 @@ contract GoldenTest is Test {
             bytes32[] memory roots = new bytes32[](1);
             roots[0] = keccak256(
                 abi.encode(
-                    keccak256("gpumarket checkpoint 1"),
+                    keccak256("gpumarket checkpoint 2"),
                     job,
                     vm.parseJsonUint(checkpoints, _at(i, ".index")),
                     vm.parseJsonUint(checkpoints, _at(i, ".step")),

@@ -1,4 +1,4 @@
-"""Around every request: an id, one log line, a limit on the body, and no traceback to the client."""
+"""Around every request: an id, the protocol, one log line, a limit on the body, and no traceback to the client."""
 
 import time
 from collections import Counter
@@ -10,6 +10,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.api.problems import Code, Problem
+from contracts.api.protocol import HEADER as SPOKEN
+from contracts.api.protocol import PROTOCOL
 from contracts.chain.asking.hurry import Gate, hurried
 from market.api.errors import internal, problem_response
 from market.api.rate_limits import network_of
@@ -44,7 +46,8 @@ class RequestLog:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer["status"] = message["status"]
-                MutableHeaders(scope=message)[HEADER] = id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER], headers[SPOKEN] = id, str(PROTOCOL)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request=id), hurried(self._gate):

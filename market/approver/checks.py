@@ -62,11 +62,11 @@ def problem_with_stop(stop: Stop, before: Sequence[Mapping[str, float]], metrics
 def problem_with_state(path: Path, record: CheckpointRecord) -> str | None:
     """Why a checkpoint's file is not what its record commits to, or can't be loaded; None if nothing is wrong."""
     try:
-        tensors, metadata = mapped_state(path)
-        root = to_hex(commitment.state_root(tensors))
+        tensors, kinds = mapped_state(path)
+        root = to_hex(commitment.state_root(tensors, kinds))
         if root != record.state_root:
             return f"the file's state root is {root}, not {record.state_root}"
-        check_state_form(tensors, metadata)
+        check_state_form(tensors, kinds)
     except ValueError as error:
         return str(error)
     return None

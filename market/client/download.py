@@ -8,6 +8,7 @@ from contracts import commitment
 from contracts.api.bodies import CheckpointOut, JobOut
 from contracts.api.client import MarketClient
 from contracts.api.grants import get_state
+from contracts.api.records import tip_after
 from contracts.chain.client import Chain
 from contracts.chain.lookup import accepted_tips, opened
 from contracts.errors import UserError
@@ -36,25 +37,14 @@ def accepted_chain(market: MarketClient, job: JobOut) -> list[CheckpointOut]:
     tip = commitment.start_tip(from_hex(job.bid.job), from_hex(job.bid.start_tip))
     chain: list[CheckpointOut] = []
     for index in range(1, job.accepted + 1):
-        follows = [one for one in by_index.get(index, []) if _follows(one, job, index, tip)]
+        follows = [
+            one for one in by_index.get(index, []) if tip_after(one.checkpoint, job.spec, tip) == one.checkpoint.tip
+        ]
         if not follows:
             raise Unverified(f"no record of checkpoint {index} follows from tip {to_hex(tip)}")
         chain.append(follows[-1])
         tip = from_hex(follows[-1].checkpoint.tip)
     return chain
-
-
-def _follows(reported: CheckpointOut, job: JobOut, index: int, before: bytes) -> bool:
-    record = reported.checkpoint
-    root = commitment.checkpoint_root(
-        job.spec.job_hash(),
-        index,
-        job.spec.step_of(index),
-        from_hex(record.state_root),
-        from_hex(record.trace_root),
-        commitment.numerics_class(record.numerics),
-    )
-    return to_hex(commitment.next_tip(before, root)) == record.tip
 
 
 def check_against_chain(chain: Chain, job: JobOut, records: list[CheckpointOut], watch: Watch = nobody) -> None:

@@ -11,9 +11,10 @@ from nacl.public import PrivateKey
 from pydantic import ValidationError
 
 from contracts.amounts import format_amount, parse_amount
-from contracts.api.bodies import BidIn, Info, JobOut, JobStatus, JobSummary
+from contracts.api.bodies import BidIn, JobOut, JobStatus, JobSummary
 from contracts.api.client import MarketClient
-from contracts.api.grants import by_key, make_grant, public_key, publish_key
+from contracts.api.grants import by_key, granted_job_key, make_grant, public_key, publish_key
+from contracts.api.info import Info
 from contracts.api.quotes import QuoteIn, QuoteOut
 from contracts.clocks import CHAIN_SECONDS
 from contracts.errors import UserError
@@ -178,6 +179,8 @@ def _info(market: MarketClient, domain: Domain) -> Info:
             f"{domain.verifying_contract} on chain {domain.chain_id}",
             "Signing for another escrow would bind other money: use that market's settings, or another market.",
         )
+    for rule_set in info.rules:
+        rule_set.check()
     return info
 
 
@@ -303,7 +306,7 @@ def sign(
     job_key, files = new_job_key(), dict[str, FileRef]()
     if offer.earlier is not None:  # the state that it goes on from is sealed with that job's key
         job_key, files = (
-            job_keys.job_key(market, domain, offer.earlier, key, own, by_key(domain)),
+            granted_job_key(market, domain, offer.earlier, key, own, by_key(domain)),
             dict(offer.earlier.sealed_files),
         )
     for path, ref in offer.uploads.items():

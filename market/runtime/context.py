@@ -11,7 +11,9 @@ from typing import Any
 
 from sqlmodel import Session
 
-from contracts.api.bodies import Info, RuleSet
+from contracts.api.info import Info
+from contracts.api.protocol import PROTOCOL
+from contracts.api.rule_sets import RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
 from contracts.chain.signatures import SignatureChecks
@@ -125,6 +127,7 @@ class Context:
         chain, settings = self.chain, self.settings
         return Info(
             version=version("gpumarket"),
+            protocol=PROTOCOL,
             chain_id=chain.domain.chain_id,
             escrow=chain.domain.verifying_contract,
             token=chain.settings.require("token"),

@@ -16,8 +16,8 @@ from contracts.api.bodies import (
     ProgressIn,
     RejectionIn,
     ReportIn,
-    RuleSet,
 )
+from contracts.api.rule_sets import RuleSet
 from contracts.orders import Domain
 from market.store import apply_epochs, replaced_claims
 from market.store.journal import Kind, Message
@@ -54,7 +54,12 @@ def apply(session: Session, domain: Domain, message: Message) -> Any:
 def _rules(session: Session, domain: Domain, message: Message) -> RuleSetRow:
     rules = RuleSet.model_validate(message.body)
     return session.merge(
-        RuleSetRow(hash=rules.hash, name=rules.name, rules=rules.rules.model_dump(mode="json", by_alias=True))
+        RuleSetRow(
+            hash=rules.hash,
+            name=rules.name,
+            rules=rules.rules.model_dump(mode="json", by_alias=True),
+            verification=None if rules.verification is None else rules.verification.model_dump(mode="json"),
+        )
     )
 
 

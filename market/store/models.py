@@ -81,6 +81,7 @@ class RuleSetRow(SQLModel, table=True):
     hash: str = Field(primary_key=True, sa_type=HASH)
     name: str = Field(sa_type=String(100))
     rules: dict[str, Any] = Field(sa_type=DOCUMENT)
+    verification: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_DOCUMENT)  # as published
 
 
 # ------------------------------------------------------------------ the chain

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from contracts.api import receipts
-from contracts.api.bodies import Info
 from contracts.api.client import MarketClient
 from contracts.api.epochs import EpochOut
+from contracts.api.info import Info
 from contracts.chain.client import Chain
 from contracts.chain.events import EpochPublished
 from contracts.chain.follower import read_events

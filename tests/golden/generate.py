@@ -8,14 +8,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import rfc8785
 from eth_account import Account
 from eth_utils.crypto import keccak
 
 from contracts import commitment
 from contracts.api.epochs import EpochHeader, LeftOut, LeftOutReason, epoch_root
+from contracts.audits.draw import Drawable, lease_secret, number_drawn, threshold
+from contracts.audits.draw import commitment as committed
+from contracts.audits.levels import CLOSED, SHIPPED
+from contracts.audits.verification import ThreadBounds
 from contracts.commitment import Tensor
 from contracts.job.early_stop import Stop
 from contracts.job.spec import FileRef, JobSpec, Resources
+from contracts.job.state_kinds import Kinds
 from contracts.orders import (
     AccessToken,
     Approval,
@@ -32,6 +38,7 @@ from contracts.orders import (
     Rules,
     SignedType,
 )
+from contracts.strict_json import canonical_json
 from contracts.terms import AccountWord, Nums, Parties, StateWord, Terms
 from contracts.types import from_hex, to_hex
 
@@ -39,6 +46,13 @@ HERE = Path(__file__).parent
 DOMAIN = Domain(chain_id=31337, verifying_contract="0x5FbDB2315678afecb367f032d93F642f64180aa3")
 CLIENT, PROVIDER, APPROVER, MATCHER = (
     Account.from_key(keccak(b"gpumarket golden " + name)) for name in (b"client", b"provider", b"approver", b"matcher")
+)
+
+# Of the checkpoints: none; numbers; names that RFC 8785 sorts in another order than UTF-8 does, and large integers.
+KINDS: tuple[Kinds, ...] = (
+    {},
+    {"optimizer.step": "int"},
+    {"\ufb03": "none", "\U0001f600": "none", "é": [2**64, -1, "1"], "\n\u0001": {"counter": ["b", "a"]}},
 )
 
 
@@ -136,7 +150,8 @@ def checkpoint_vectors(job: bytes) -> dict[str, Any]:
         digests = [
             commitment.step_digest(step, {"loss": 1.5 / step, "accuracy": 0.25}, bytes([step]) * 1024) for step in steps
         ]
-        state, trace = commitment.state_root(tensors), commitment.trace_root(digests)
+        kinds = KINDS[index - 1]
+        state, trace = commitment.state_root(tensors, kinds), commitment.trace_root(digests)
         root = commitment.checkpoint_root(job, index, 2 * index, state, trace, numerics_class)
         tip = commitment.next_tip(tip, root)
         checkpoints.append(
@@ -146,6 +161,7 @@ def checkpoint_vectors(job: bytes) -> dict[str, Any]:
                 "tensors": [
                     {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "data": bytes(t.data)} for t in tensors
                 ],
+                "kinds": canonical_json(kinds).decode(),
                 "steps": [
                     {
                         "step": s,
@@ -303,6 +319,45 @@ def epoch_vectors(orders: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def verification_vectors() -> dict[str, Any]:
+    """The shipped levels, and one that uses every field."""
+    bounded = CLOSED.model_copy(
+        update={"classes": tuple(sorted(to_hex(keccak(name)) for name in (b"one", b"two"))), "share_ppm": 25_001}
+    ).model_copy(update={"threads": ThreadBounds(least=1, most=16), "unreproducible": "unaudited"})
+    levels = {
+        name: {"canonical": rfc8785.dumps(one.model_dump(mode="json")).decode(), "hash": one.hash()}
+        for name, one in {**SHIPPED, "bounded": bounded}.items()
+    }
+    lease, tip, block = (to_hex(keccak(name)) for name in (b"lease", b"tip", b"block"))
+    key = keccak(b"gpumarket golden approver")
+    secret = lease_secret(key, DOMAIN, lease)
+    claim = Drawable(258, tip[:42])
+    return {
+        "levels": levels,
+        "draw": {
+            "key": key,
+            "domain": DOMAIN.model_dump(by_alias=True),
+            "lease": lease,
+            "secret": secret,
+            "commitment": committed(secret),
+            "n": claim.n,
+            "tip": claim.tip,
+            "block": block,
+            "number": to_hex(number_drawn(secret, lease, claim, block).to_bytes(32, "big")),
+            "thresholds": [
+                {"sharePpm": share, "approveEvery": every, "size": size, "below": threshold(share, every, size)}
+                for share, every, size in (
+                    (100_000, 4, 4),
+                    (100_000, 4, 1),
+                    (200_000, 6, 5),
+                    (1, 100, 99),
+                    (10**6, 2, 1),
+                )
+            ],
+        },
+    }
+
+
 def vectors() -> dict[str, str]:
     """File name -> content."""
     job = job_vectors()
@@ -313,6 +368,7 @@ def vectors() -> dict[str, str]:
         "checkpoints.json": checkpoints,
         "orders.json": orders,
         "epoch.json": epoch_vectors(orders),
+        "verification.json": verification_vectors(),
     }
     return {name: json.dumps(texts(value), indent=1, ensure_ascii=False) + "\n" for name, value in files.items()}
 

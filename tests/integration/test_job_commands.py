@@ -44,7 +44,7 @@ def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     monkeypatch.setenv("GPUMARKET_PASSWORD", PASSWORD)
     monkeypatch.setenv("COLUMNS", "200")
-    rules = chain.settings.rule_set("audited").model_copy(
+    rules = chain.settings.rule_set("unchecked").model_copy(
         update={"checkpoint_timeout": 360, "window": 3, "arbiter_fee": 1}
     )
     matcher, approver = funded(2)

@@ -15,17 +15,16 @@ from typer.testing import CliRunner
 
 from contracts.api.access import Signer
 from contracts.api.bodies import BidIn, EncryptionKeyIn, JobOut, JobStatus
-from contracts.api.grants import find_grant, fresh_key, make_grant, public_key
+from contracts.api.grants import find_grant, fresh_key, granted_job_key, make_grant, public_key
 from contracts.chain.client import Chain, connect
 from contracts.chain.sending.sender import Sender
+from contracts.cli.jobs import checker
 from contracts.errors import UserError
 from contracts.job.sealing import new_job_key
 from contracts.job.spec import JobSpec
 from contracts.orders import Bid, Domain, EncryptionKey, new_account
 from contracts.types import to_hex
 from contracts.wallet import encryption_keys, keys
-from market.client import job_keys
-from market.client.cli.common import checker
 from market.client.cli.job import app
 from market.client.job_keys import put_sealed
 from market.maintenance.reconcile import reconcile
@@ -55,7 +54,7 @@ def stage(chain: Chain, people: list[LocalAccount], tmp_path: Path, monkeypatch:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(encryption_keys, "OPSLIMIT", 1 << 15)
     monkeypatch.setattr(encryption_keys, "MEMLIMIT", 1 << 24)
-    rules = chain.settings.rule_set("audited").model_copy(
+    rules = chain.settings.rule_set("unchecked").model_copy(
         update={"checkpoint_timeout": TIMEOUT, "window": 2, "arbiter_fee": 1}
     )
     matcher, approver, client, provider, _ = people
@@ -277,7 +276,7 @@ def test_a_contract_wallet_has_a_sealed_job(stage: Stage, tmp_path: Path) -> Non
     assert stage.chain.account(wallet).free == 19 * TOKEN
     found = find_grant(market, job.id, wallet, own, [wallet], is_signed)
     assert found is not None and found[1] == job_key
-    assert job_keys.job_key(market, domain, job, auditor, auditors, is_signed) == job_key
+    assert granted_job_key(market, domain, job, auditor, auditors, is_signed) == job_key
 
 
 def test_a_provider_without_the_key_gives_up_and_one_with_it_fails_in_secret(

@@ -23,8 +23,9 @@ from contracts.api.bodies import (
     ProgressIn,
     RejectionIn,
     ReportIn,
-    RuleSet,
 )
+from contracts.api.rule_sets import RuleSet
+from contracts.audits.levels import BY_HASH
 from contracts.finality import Finality
 from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Approval, Ask, Bid, Claim, Domain, Rejection, Report, Rules, SignedType
@@ -98,7 +99,7 @@ class FakeSender:
 
 
 def rule_set(name: str, rules: Rules) -> RuleSet:
-    return RuleSet(name=name, hash=rules.struct_hash(), rules=rules)
+    return RuleSet(name=name, hash=rules.struct_hash(), rules=rules, verification=BY_HASH.get(rules.verification))
 
 
 def make_context(folder: Path, chain: Any, matcher: str, rules: dict[str, Rules], **settings: Any) -> Context:

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.api.problems import Code, Problem
+from contracts.audits.levels import UNCHECKED
 from contracts.orders import Domain, Rules, new_account
 from contracts.terms import AccountWord
 from contracts.types import ZERO_HASH
@@ -48,7 +49,7 @@ RULES = Rules(
     arbiter_timeout=30,
     checkpoint_timeout=20,
     window=4,
-    verification="0x" + "22" * 32,
+    verification=UNCHECKED.hash(),
 )
 
 
@@ -142,7 +143,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     chain = FakeChain(DOMAIN)
     (tmp_path / "market.sqlite3").write_bytes(blank_database())
     matcher = new_account()
-    context = make_context(tmp_path, chain, matcher.address, {"audited": RULES}, max_blob_bytes=100_000)
+    context = make_context(tmp_path, chain, matcher.address, {"unchecked": RULES}, max_blob_bytes=100_000)
     context.sender = FakeSender(matcher)  # type: ignore[assignment]
     with context.db.session() as session:
         session.add(ChainBlock(number=1, hash=ZERO_HASH, parent=ZERO_HASH, timestamp=1))

@@ -131,7 +131,7 @@ def stage(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database
     try:
         assert context.caught_up.wait(300)
         with MarketClient(server.url) as api:
-            rules = devnet.settings.rules["audited"]
+            rules = devnet.settings.rules["unchecked"]
             assert context.sender is not None
             yield Stage(server, api, chain, context.sender, client, provider, rules, tmp_path)
     finally:

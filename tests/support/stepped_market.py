@@ -21,6 +21,7 @@ from contracts.chain.follower import Follower
 from contracts.chain.reliability import records
 from contracts.chain.sending.sender import Sender
 from contracts.orders import Rules
+from contracts.statefile import read_state
 from contracts.terms import StateWord, Terms
 from contracts.types import to_hex
 from market.api.app import create_app
@@ -59,7 +60,7 @@ class Lives:
     def __init__(self, chain: Chain, folder: Path, people: list[LocalAccount], rules: Rules, database_url: str) -> None:
         matcher, approver, self.client, *self.providers = people
         self.chain, self.rules, self.folder, self.approver_key = chain, rules, folder, approver
-        self.context = make_context(folder, chain, matcher.address, {"audited": rules}, database_url=database_url)
+        self.context = make_context(folder, chain, matcher.address, {"unchecked": rules}, database_url=database_url)
         self.context.sender = Sender(chain, matcher)
         self.clearing = Clearing(self.context)
         self.context.caught_up.clear()
@@ -119,7 +120,7 @@ class Lives:
         """A checkpoint with a real safetensors file, uploaded."""
         state = safetensors_bytes({"weight": (index + 100 * len(changes)).to_bytes(8, "little")})
         upload(self.context, lease.provider, state)
-        root = to_hex(commitment.state_root(commitment.tensors_from_safetensors(state)))
+        root = to_hex(commitment.state_root(*read_state(state)))
         return make_record(lease.bid.job, index, before, state, **({"state_root": root} | changes))
 
     def report(self, lease: LeaseOut, index: int, before: str, **changes: Any) -> CheckpointRecord:

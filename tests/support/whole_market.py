@@ -277,7 +277,7 @@ def stage_of(
     stages: list[Stage] = []
 
     def make(*, timeout: int = 360, window: int = 3) -> Stage:
-        rules = chain.settings.rule_set("audited").model_copy(
+        rules = chain.settings.rule_set("unchecked").model_copy(
             update={"checkpoint_timeout": timeout, "window": window, "arbiter_fee": 1}
         )
         matcher, approver = funded(2)

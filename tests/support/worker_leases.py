@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from contracts import commitment
 from contracts.api.bodies import AskResources, CheckpointOut, CheckpointRecord, LeaseOut, LeaseState
+from contracts.audits.levels import UNCHECKED
 from contracts.job.file import hash_file
 from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Bid, Claim, Domain, Rules, new_account
@@ -31,7 +32,7 @@ RULES = Rules(
     arbiter_timeout=30,
     checkpoint_timeout=100,
     window=10,
-    verification=ZERO_HASH,
+    verification=UNCHECKED.hash(),
 )
 CHAIN: Any = SimpleNamespace(  # without contract wallets
     domain=DOMAIN, w3=SimpleNamespace(to_checksum_address=str, eth=SimpleNamespace(get_code=lambda address: b""))
@@ -236,7 +237,7 @@ OFFER = ProviderSettings(
     price_per_hour=800_000,
     units_per_hour=2**63,
     max_stake=100,
-    rules_name="audited",
+    rules_name="unchecked",
     rules=RULES,
     resources=AskResources(
         device='A "quoted" GPU', gpus=1, vram_mb=24_000, memory_mb=8_000, environments=("torch-2.13",), sandbox="none"

@@ -7,8 +7,9 @@ from eth_account.signers.local import LocalAccount
 
 from contracts.amounts import parse_amount
 from contracts.api import receipts
-from contracts.api.bodies import AskIn, Info
+from contracts.api.bodies import AskIn
 from contracts.api.client import MarketClient
+from contracts.api.info import Info
 from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
 from contracts.clocks import REPORT_SECONDS, check_clocks
@@ -49,7 +50,9 @@ def make_ask(
 
 
 def check_market_terms(info: Info, chain: Chain, settings: ProviderSettings) -> None:
-    """Raises UserError if the market works with another escrow, or no longer has the rules that were agreed to."""
+    """Raises UserError if the market works with another escrow, no longer has the rules that were agreed to, or shows
+    another level of proof for them.
+    """
     here = (chain.domain.chain_id, chain.domain.verifying_contract)
     if (info.chain_id, info.escrow) != here:
         raise UserError(
@@ -57,12 +60,14 @@ def check_market_terms(info: Info, chain: Chain, settings: ProviderSettings) -> 
             f"the settings name {here[1]} on chain {here[0]}",
             "set GPUMARKET_CHAIN_ID, GPUMARKET_ESCROW and GPUMARKET_TOKEN to the deployment you want to use",
         )
-    if settings.rules.struct_hash() not in {one.hash for one in info.rules}:
+    agreed = next((one for one in info.rules if one.hash == settings.rules.struct_hash()), None)
+    if agreed is None:
         names = ", ".join(one.name for one in info.rules)
         raise UserError(
             f"the market no longer has the rules '{settings.rules_name}' that this provider agreed to",
             f"it has: {names}. Look at them, and register anew with --rules NAME",
         )
+    agreed.check()
 
 
 def gas_today(chain: Chain, money: MoneyRules) -> GasPrice:

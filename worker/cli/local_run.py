@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contracts.commitment import checkpoint_root, next_tip, numerics_class, start_tip
+from contracts.commitment import numerics_class, start_tip
 from contracts.errors import UserError
 from contracts.job.spec import JobSpec
 from contracts.strict_json import write_json
@@ -14,7 +14,7 @@ from worker.sandbox.limits import Limits
 from worker.sandbox.runner import Runner
 from worker.training.checkpoints import TakenCheckpoint
 from worker.training.failures import Failure
-from worker.training.messages import Checkpoint, Failed, Message, Ready, Stepped
+from worker.training.messages import Checkpoint, Failed, Measured, Message, Ready, Stepped
 
 
 @dataclass
@@ -67,9 +67,11 @@ def train_locally(
     with runner as run:
         for message in run.messages():
             match message:
-                case Ready():
-                    record.numerics, record.units = message.numerics, message.units
+                case Measured():
+                    record.numerics = message.numerics
                     record.numerics_class = to_hex(numerics_class(message.numerics))
+                case Ready():
+                    record.units = message.units
                     run.go()
                 case Stepped():
                     record.metrics[message.step] = message.metrics
@@ -112,24 +114,21 @@ def limits_for(spec: JobSpec) -> Limits:
 
 
 def _record_checkpoint(record: RunRecord, spec: JobSpec, taken: TakenCheckpoint, tip: bytes) -> bytes:
-    state = taken.state_root()
-    numerics = numerics_class(record.numerics)
-    root = checkpoint_root(spec.job_hash(), taken.index, taken.step, state, taken.trace_root, numerics)
-    tip = next_tip(tip, root)
-    record.state_root = to_hex(state)
+    made = taken.commit(spec.job_hash(), record.numerics, tip)
+    record.state_root = to_hex(made.state_root)
     record.checkpoints.append(
         {
             "index": taken.index,
             "step": taken.step,
-            "state_root": to_hex(state),
-            "trace_root": to_hex(taken.trace_root),
-            "root": to_hex(root),
-            "tip": to_hex(tip),
+            "state_root": to_hex(made.state_root),
+            "trace_root": to_hex(made.trace_root),
+            "root": to_hex(made.root),
+            "tip": to_hex(made.tip),
             "seconds": taken.seconds,
             "file": taken.path.name,
         }
     )
-    return tip
+    return made.tip
 
 
 def _hint(failed: Failed, work_folder: Path) -> str:

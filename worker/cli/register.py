@@ -12,8 +12,9 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from contracts.amounts import format_amount, parse_positive
-from contracts.api.bodies import AskResources, Info
+from contracts.api.bodies import AskResources
 from contracts.api.client import MarketClient
+from contracts.api.info import Info
 from contracts.chain.client import Chain, connect
 from contracts.chain.deposits import deposit_steps
 from contracts.chain.sending.fees import format_ether

@@ -1,19 +1,22 @@
 """What a lease needs on disk before it can train: the job's files, and the state to go on from. All of it verified."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from contracts.api.bodies import CheckpointRecord, CheckpointStatus
 from contracts.api.client import MarketClient
 from contracts.api.grants import get_sealed, get_state
-from contracts.commitment import checkpoint_root, next_tip, numerics_class, start_tip
+from contracts.api.records import tip_after
+from contracts.commitment import start_tip
 from contracts.errors import UserError
 from contracts.job.file import hash_file
 from contracts.job.sealing import sealed_size
 from contracts.job.spec import FileRef, JobSpec, check_path
+from contracts.orders import Bid
 from contracts.statefile import check_state_file, file_state_root
 from contracts.types import ZERO_TIP, from_hex, to_hex
 from worker.lease.folder import Job, LeaseFolder
+from worker.sandbox.disguise import make_timeless
 from worker.training.checkpoints import checkpoint_state_root
 from worker.training.failures import Failure
 
@@ -51,6 +54,8 @@ def fetch_files(
                     _fetch_sealed(market, name, ref, target, job, job_key)
                 else:
                     market.get_blob(ref, target, job=job)
+                # A recipe shall not learn from its files when or by whom they were fetched.
+                make_timeless(target)
             except OSError as error:  # such as a file where another path needs a folder
                 raise UserError(f"the job's file {name!r} can't be written: {error}") from error
 
@@ -83,7 +88,7 @@ def fetch_start_state(
     if file.base == 0 and job.bid.start_tip == ZERO_TIP:
         return
     if file.base == 0:
-        record = _record_of_earlier_job(market, job)
+        record = record_of_earlier_job(market, job.bid)
     else:
         records = [out.checkpoint for out in market.checkpoints(file.parties.bid)]
         before = {to_hex(start_tip(job.spec.job_hash(), from_hex(job.bid.start_tip)))} if file.base == 1 else set()
@@ -127,7 +132,7 @@ def find_record(
     """
     previous = [from_hex(one) for one in before]
     for record in records:
-        if record.index == index and tip in _tips(record, spec, previous):
+        if record.index == index and any(tip_after(record, spec, one) == tip for one in previous):
             return record
     raise NoStartState(
         f"the market has no checkpoint {index} that leads to tip {tip}, which is the chain's",
@@ -135,28 +140,16 @@ def find_record(
     )
 
 
-def _tips(record: CheckpointRecord, spec: JobSpec, before: Iterable[bytes]) -> Iterator[str]:
-    root = checkpoint_root(
-        spec.job_hash(),
-        record.index,
-        spec.step_of(record.index),
-        from_hex(record.state_root),
-        from_hex(record.trace_root),
-        numerics_class(record.numerics),
-    )
-    return (to_hex(next_tip(tip, root)) for tip in before)
-
-
-def _record_of_earlier_job(market: MarketClient, job: Job) -> CheckpointRecord:
-    """The checkpoint that a Bid with a startTip goes on from: of another job of the same client."""
-    for other in market.jobs(client=job.bid.client, tip=job.bid.start_tip):
+def record_of_earlier_job(market: MarketClient, bid: Bid) -> CheckpointRecord:
+    """The checkpoint that a Bid with a startTip goes on from: of another job of its client. Raises NoStartState."""
+    for other in market.jobs(client=bid.client, tip=bid.start_tip):
         records = [out.checkpoint for out in market.checkpoints(other.id)]
-        for last in (record for record in records if record.tip == job.bid.start_tip):
+        for last in (record for record in records if record.tip == bid.start_tip):
             spec = market.job(other.id).spec
             first = to_hex(start_tip(spec.job_hash(), from_hex(other.bid.start_tip)))
             before = {first} if last.index == 1 else {one.tip for one in records if one.index == last.index - 1}
             return find_record(records, spec, last.index, last.tip, before)
-    raise NoStartState(f"the Bid goes on from tip {job.bid.start_tip}, which no job of {job.bid.client} here has")
+    raise NoStartState(f"the Bid goes on from tip {bid.start_tip}, which no job of {bid.client} here has")
 
 
 def metrics_so_far(market: MarketClient, folder: LeaseFolder, spec: JobSpec) -> list[dict[str, float]]:

@@ -13,7 +13,6 @@ from contracts.api.client import MarketClient, Unreachable
 from contracts.api.problems import Problem
 from contracts.chain.errors import NODE_AWAY
 from contracts.chain.lookup import opened
-from contracts.commitment import checkpoint_root, next_tip, numerics_class
 from contracts.errors import UserError
 from contracts.finality import at_stake
 from contracts.job.file import hash_file
@@ -39,7 +38,7 @@ from worker.sandbox.podman import chosen_sandbox
 from worker.sandbox.runner import Runner
 from worker.training.checkpoints import TakenCheckpoint
 from worker.training.failures import Failure, is_full
-from worker.training.messages import Checkpoint, Done, Failed, Ready, Stepped, Stopped
+from worker.training.messages import Checkpoint, Done, Failed, Measured, Ready, Stepped, Stopped
 
 UNITS_TOLERANCE = 1.01  # of what the Bid says; docs/protocol.md section 1
 POLL_SECONDS = 0.2
@@ -270,9 +269,10 @@ class Training(threading.Thread):
             if watch and not asked:
                 watch.check()
             match run.next_message(timeout=POLL_SECONDS):
+                case Measured() as measured:
+                    numerics = measured.numerics
                 case Ready() as ready:
                     _check_units(ready.units, job.bid.units)
-                    numerics = ready.numerics
                     self.pace = Pace(job.spec.checkpoint_every, time.monotonic(), run.first)
                     watch = self._watched(run, job)
                     self._log.info("training.ready", parameters=ready.parameters, units=ready.units)
@@ -339,20 +339,16 @@ class Training(threading.Thread):
         return index is not None
 
     def _commit(self, taken: TakenCheckpoint, job: Job, numerics: dict[str, str | int]) -> None:
-        """Computes root and tip of a checkpoint, from its bytes where the recipe can't reach them any more."""
-        state_root = taken.state_root()
-        root = checkpoint_root(
-            job.spec.job_hash(), taken.index, taken.step, state_root, taken.trace_root, numerics_class(numerics)
-        )
-        tip = next_tip(from_hex(self._folder.tip(taken.index - 1)), root)
+        """From now on the checkpoint is made."""
+        made = taken.commit(job.spec.job_hash(), numerics, from_hex(self._folder.tip(taken.index - 1)))
         record = CheckpointRecord(
             index=taken.index,
             step=taken.step,
-            state_root=to_hex(state_root),
-            trace_root=to_hex(taken.trace_root),
+            state_root=to_hex(made.state_root),
+            trace_root=to_hex(made.trace_root),
             numerics=numerics,
-            root=to_hex(root),
-            tip=to_hex(tip),
+            root=to_hex(made.root),
+            tip=to_hex(made.tip),
             state=hash_file(taken.path),
             metrics=taken.metrics,
             seconds=taken.seconds,

@@ -5,7 +5,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from contracts.api.bodies import HOST, AskResources, Info, RuleSet
+from contracts.api.bodies import HOST, AskResources
+from contracts.api.info import Info
+from contracts.api.rule_sets import RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.deposits import deposit_steps
 from contracts.chain.sending.sender import Sender
@@ -34,8 +36,7 @@ def choose_rules(info: Info, name: str | None) -> RuleSet:
     if name is not None and name not in known:
         raise UserError(f"the market has no rules named '{name}'", f"it has: {', '.join(known)}")
     chosen = known[name] if name else info.rules[0]
-    if chosen.rules.struct_hash() != chosen.hash:
-        raise UserError(f"the market's rules '{chosen.name}' do not have the hash that it gives for them")
+    chosen.check()
     return chosen
 
 

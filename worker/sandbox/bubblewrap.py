@@ -14,51 +14,36 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 import psutil
 
-import contracts
-import gpumarket
-import worker
 from contracts.errors import UserError
 from contracts.types import MB
 from worker.recipes import SHIPPED
 from worker.sandbox import seccomp
 from worker.sandbox.cgroups import MemoryGroup, new_memory_group
-from worker.sandbox.gpus import Gpu, device_nodes, node_inside
-from worker.sandbox.limits import Limits, descendants
+from worker.sandbox.disguise import make_timeless
+from worker.sandbox.gpus import node_inside
+from worker.sandbox.limits import descendants
+from worker.sandbox.view import MASKS, OUTPUT, Program, View, argv_inside, variables_inside, view
 from worker.training.failures import Failure
 
 SandboxKind = Literal["bubblewrap", "podman", "none"]
 
-JOB, OUTPUT, STATE = Path("/job"), Path("/out"), Path("/start.safetensors")
 NOBODY = "65534"
 TMP_BYTES = 256 << 20  # of /tmp, and of /dev/shm
 END_SECONDS = 5.0
-SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64")
-SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
 FIRST_OWN_UID, OWN_UIDS = 0x7000_0000, 0x0FF0_0000  # which no system gives to its users
 HOW_TO_MEND: dict[SandboxKind, str] = {
     "bubblewrap": "install bubblewrap 0.8 or later (Debian, Ubuntu: apt install bubblewrap), and allow it user "
     "namespaces; docs/environments.md says how, and how to use podman instead",
     "podman": 'docs/environments.md says what podman needs; or set sandbox = "bubblewrap" in provider.toml',
 }
-
-
-@dataclass(frozen=True)
-class Program:
-    """What to run, and all that it may have of this machine."""
-
-    argv: Sequence[str]
-    variables: Mapping[str, str] = field(default_factory=dict)
-    read_only: Mapping[Path, Path] = field(default_factory=dict)  # paths inside, to files or folders outside
-    output: Path | None = None  # becomes OUTPUT, where the program starts
-    gpus: Sequence[Gpu] = ()
-    limits: Limits = field(default_factory=Limits)
 
 
 class Sandbox(Protocol):
@@ -112,6 +97,7 @@ class Bubblewrap(Bare):
     def __init__(self) -> None:
         self._group: MemoryGroup | None = None
         self._exceeded = False
+        self._staging: tempfile.TemporaryDirectory[str] | None = None
 
     def problem(self) -> str | None:
         return bubblewrap_problem()
@@ -120,8 +106,10 @@ class Bubblewrap(Bare):
         uid = own_uid() if os.geteuid() == 0 else None
         if uid is not None:
             program = given_to(uid, program)
+        self._staging = staging_folder(program)
+        seen = view(program, Path(self._staging.name))
         with filter_file() as (passed, options):
-            command = bubblewrap_command(program, options, uid=uid)
+            command = bubblewrap_command(program, seen, options, uid=uid)
             self._group = new_memory_group(program.limits.memory_mb * MB)
             if self._group is not None:
                 command = self._group.command(command)
@@ -138,6 +126,8 @@ class Bubblewrap(Bare):
         kill_tree(process)
         if self._group is not None:
             self._group.remove()
+        if self._staging is not None:
+            self._staging.cleanup()
 
 
 _runs = itertools.count()
@@ -153,6 +143,14 @@ def scratch_folder(output: Path) -> Path:
     return output.parent / "scratch"
 
 
+def staging_folder(program: Program) -> tempfile.TemporaryDirectory[str]:
+    """A folder for what a sandbox is built with; in the scratch folder, if the program has one."""
+    beside = program.output and scratch_folder(program.output)
+    if beside:
+        beside.mkdir(exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=beside)
+
+
 def given_to(uid: int, program: Program) -> Program:
     """The same program, with files that the user `uid` can read, and an output folder of its own."""
     if program.output is None:
@@ -165,7 +163,7 @@ def given_to(uid: int, program: Program) -> Program:
             copy = scratch_folder(program.output) / "readable" / inside.relative_to("/")
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(outside, copy)
-            copy.chmod(0o444)
+            make_timeless(copy)
             files[inside] = copy
     return replace(program, read_only=files)
 
@@ -211,59 +209,13 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(family, timeout=END_SECONDS)
 
 
-# What is seen inside
-
-
-@dataclass(frozen=True)
-class View:
-    """Files inside a sandbox, beside /proc, /dev, and the folders in memory."""
-
-    links: Mapping[Path, str]
-    read_only: Mapping[Path, Path]  # paths inside, to files or folders outside
-    output: Path | None
-    devices: Sequence[Path]
-
-    def again(self) -> "View":
-        """The same, seen from inside."""
-        return replace(
-            self,
-            read_only={path: path for path in self.read_only},
-            output=self.output and OUTPUT,
-            devices=[node_inside(node) for node in self.devices],
-        )
-
-
-def view(program: Program, *, host_python: bool = True) -> View:
-    """Programs and libraries, this Python, the packages that the training process imports, and the program's files.
-
-    Without `host_python` its files only.
-    """
-    links: dict[Path, str] = {}
-    files: dict[Path, Path] = {}
-    if host_python:
-        files[Path("/usr")] = Path("/usr")
-        for name in SYSTEM_LINKS:
-            path = Path("/", name)
-            if path.is_symlink():
-                links[path] = str(path.readlink())
-            elif path.is_dir():
-                files[path] = path
-        packages = [Path(module.__file__ or "").parent for module in (worker, contracts, gpumarket)]
-        there = [path for path in map(Path, SYSTEM_FILES) if path.exists()]
-        for path in [*there, Path(sys.base_prefix), Path(sys.prefix), *packages]:
-            if not any(path.is_relative_to(other) for other in files):
-                files[path] = path
-    if program.gpus:
-        files[Path("/sys")] = Path("/sys")  # the driver looks for its cards there
-    return View(links, files | dict(program.read_only), program.output, device_nodes(program.gpus))
-
-
 # Bubblewrap
 
 
-def bubblewrap_command(program: Program, options: Sequence[str] = (), *, uid: int | None = None) -> list[str]:
+def bubblewrap_command(
+    program: Program, seen: View, options: Sequence[str] = (), *, uid: int | None = None
+) -> list[str]:
     """The program inside a sandbox. `uid`: root starts it, and it shall be that user's."""
-    seen = view(program)
     inner = _inner(program, seen if uid is None else seen.again(), options)
     return inner if uid is None else _as_user(uid, seen, inner)
 
@@ -278,15 +230,19 @@ def _inner(program: Program, seen: View, options: Sequence[str]) -> list[str]:
         "--new-session",
     ]
     command += ["--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox", "--cap-drop", "ALL", "--clearenv"]
-    for name, value in program.variables.items():
+    for name, value in variables_inside(program).items():
         command += ["--setenv", name, value]
-    command += ["--proc", "/proc", "--remount-ro", "/proc", *_devices(seen), "--remount-ro", "/dev"]
+    command += ["--proc", "/proc", *_masks(seen), "--remount-ro", "/proc", *_devices(seen), "--remount-ro", "/dev"]
     for memory_folder in ("/tmp", "/dev/shm"):
         command += ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", memory_folder]
     command += _mounts(seen)  # after /tmp: this Python may be installed below it
     if seen.output is not None:
         command += ["--chdir", str(OUTPUT)]
-    return [*command, "--remount-ro", "/", *options, "--", *program.argv]
+    return [*command, "--remount-ro", "/", *options, "--", *argv_inside(program)]
+
+
+def _masks(seen: View) -> list[str]:
+    return [word for name, mask in seen.proc.items() for word in ("--ro-bind", str(seen.masks / mask), f"/proc/{name}")]
 
 
 def _devices(seen: View) -> list[str]:
@@ -315,10 +271,11 @@ def _as_user(uid: int, seen: View, inner: Sequence[str]) -> list[str]:
     for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
         command += ["--cap-add", capability]
     command += ["--perms", "1777", "--tmpfs", "/tmp"]  # where the inner bubblewrap works
-    for folder in sorted({folder for path in seen.read_only for folder in path.parents[:-1]}):
+    for folder in seen.folders():
         command += ["--perms", "0755", "--dir", str(folder)]  # bubblewrap would make them root's alone
     # Not a fresh /proc: root's would cover some of its files, and then the kernel allows the user none of its own.
-    command += ["--bind", "/proc", "/proc", *_devices(seen), *_mounts(seen), "--"]
+    command += ["--bind", "/proc", "/proc", "--ro-bind", str(seen.masks), str(MASKS)]
+    command += [*_devices(seen), *_mounts(seen), "--"]
     command += ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups"]
     return [*command, "--inh-caps=-all", "--bounding-set=-all", "--", *inner]
 

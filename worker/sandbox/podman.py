@@ -22,22 +22,20 @@ import psutil
 from contracts.strict_json import read_json
 from contracts.types import MB
 from worker.sandbox.bubblewrap import (
-    OUTPUT,
     TMP_BYTES,
     Bubblewrap,
-    Program,
     Sandbox,
     SandboxKind,
-    View,
     bubblewrap_problem,
     given_to,
     kill_tree,
     own_uid,
     popen,
-    scratch_folder,
-    view,
+    staging_folder,
 )
 from worker.sandbox.cgroups import identity
+from worker.sandbox.disguise import MOUNTABLE
+from worker.sandbox.view import OUTPUT, Program, View, argv_inside, variables_inside, view
 
 LABEL = "gpumarket.worker"  # of a container: which process looks after it
 # Where podman finds its storage and settings. It passes none of these on.
@@ -65,14 +63,12 @@ class Podman:
             program = given_to(uid, program)
         if self.image is not None:
             program = replace(program, argv=["python3", *program.argv[1:]])
-        seen = view(program, host_python=self.image is None)
-        beside = program.output and scratch_folder(program.output)
-        if beside:
-            beside.mkdir(exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(dir=beside)
+        self._folder = staging_folder(program)
         folder = Path(self._folder.name)
+        seen = view(program, folder, host_python=self.image is None)
         root = [str(self.image)]
         if self.image is None:
+            program = replace(program, argv=argv_inside(program), variables=variables_inside(program))
             make_root(folder / "root", seen)
             root = ["--rootfs", str(folder / "root")]
         self._name = f"gpumarket-{os.getpid()}-{secrets.token_hex(4)}"  # an agent may run several at once
@@ -123,6 +119,7 @@ def podman_command(program: Program, seen: View, root: Sequence[str], name: str,
         command += ["--env", f"{variable}={value}"]
     for inside, outside in seen.read_only.items():
         command += ["--mount", f"type=bind,source={outside},destination={inside},readonly"]
+    command += _masks(seen)
     if seen.output is not None:
         command += ["--mount", f"type=bind,source={seen.output},destination={OUTPUT}", "--workdir", str(OUTPUT)]
     for gpu in program.gpus:
@@ -131,11 +128,22 @@ def podman_command(program: Program, seen: View, root: Sequence[str], name: str,
     return [*command, *root, *filtered]
 
 
+def _masks(seen: View) -> list[str]:
+    """What the runtime lets us mount on is told otherwise; of the rest of the machine nothing is told."""
+    command: list[str] = []
+    hidden = [name for name in seen.proc if name not in MOUNTABLE and name not in ("sys", "1")]
+    for name in sorted(seen.proc.keys() & set(MOUNTABLE)):
+        command += ["--mount", f"type=bind,source={seen.masks / seen.proc[name]},destination=/proc/{name},readonly"]
+    hidden = sorted({*hidden, "sys/kernel/random/boot_id"})
+    return [*command, "--security-opt", "mask=" + ":".join(f"/proc/{name}" for name in hidden)]
+
+
 def make_root(folder: Path, seen: View) -> None:
     """An empty root file system with the places to mount on."""
     folder.mkdir()
     folder.chmod(0o755)
     for path, target in seen.links.items():
+        _in(folder, path).parent.mkdir(parents=True, exist_ok=True)
         _in(folder, path).symlink_to(target)
     for inside, outside in seen.read_only.items():
         place = _in(folder, inside)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from contracts.errors import UserError
 from worker.driver.nvml import GpuName
-from worker.sandbox.bubblewrap import Program, Sandbox
+from worker.sandbox.bubblewrap import Sandbox
 from worker.sandbox.gpus import granted, training_environment
+from worker.sandbox.view import Program
 from worker.training.environment import Device
 
 PROBE_SECONDS = 180.0  # the first use of a GPU after its driver was loaded may take a minute

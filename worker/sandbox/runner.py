@@ -18,14 +18,17 @@ import psutil
 from contracts.job.spec import JobSpec
 from worker.driver.nvml import GpuName
 from worker.sandbox import bubblewrap
-from worker.sandbox.bubblewrap import Program, Sandbox
+from worker.sandbox.bubblewrap import Sandbox
+from worker.sandbox.disguise import make_timeless
 from worker.sandbox.gpus import granted, training_environment
 from worker.sandbox.limits import MORE_MEMORY, Limits, check_usage, memory_exceeded, prefer_to_kill, silence
 from worker.sandbox.log import CappedLog
 from worker.sandbox.network import with_small_buffers
 from worker.sandbox.output import OutputFolder
+from worker.sandbox.view import JOB, OUTPUT, STATE, Program
 from worker.training import messages
 from worker.training.checkpoints import DIGEST_BYTES, TakenCheckpoint, check_trace, trace_name
+from worker.training.cpu import cpu_model
 from worker.training.environment import Device, check_environment
 from worker.training.failures import Failure, FailureKind
 from worker.training.messages import MAX_LINE, Checkpoint, Command, Conversation, Failed, HarnessConfig, Message
@@ -252,7 +255,11 @@ class Runner:
                     return self._finish(message)
                 if isinstance(message, Checkpoint):
                     self._made = message.index
-                self._expect_message()
+                if isinstance(message, messages.Measured):
+                    # The processor's name: inside, nobody is told it. What comes next, the start's time is for.
+                    message = messages.Measured(numerics=message.numerics | {"cpu": cpu_model()})
+                else:
+                    self._expect_message()
                 if isinstance(message, messages.Ready):
                     self._due = None
                 self._pass_on(message)
@@ -308,9 +315,11 @@ class Runner:
 
     def _program(self) -> Program:
         inside = self.sandbox != "none"
-        inputs = {bubblewrap.JOB / file: self._job_folder / file for file in self.spec.files} if inside else {}
+        make_timeless(self._output.path)
+        inputs = {JOB / file: self._job_folder / file for file in self.spec.files} if inside else {}
         if self._state is not None and inside:
-            inputs[bubblewrap.STATE] = self._state.resolve()
+            inputs[STATE] = self._state.resolve()
+            make_timeless(inputs[STATE])
         return Program(
             [sys.executable, "-m", "worker.training.harness"],
             training_environment(self._threads, self._gpus, "/tmp" if inside else str(self._output.path)),
@@ -318,14 +327,15 @@ class Runner:
             self._output.path,
             self._gpus,
             self.limits,
+            self._threads,
         )
 
     def _config(self) -> HarnessConfig:
         inside = self.sandbox != "none"
-        state = self._state and (bubblewrap.STATE if inside else self._state.resolve())
+        state = self._state and (STATE if inside else self._state.resolve())
         return HarnessConfig(
-            job_folder=bubblewrap.JOB if inside else self._job_folder,
-            output_folder=bubblewrap.OUTPUT if inside else self._output.path,
+            job_folder=JOB if inside else self._job_folder,
+            output_folder=OUTPUT if inside else self._output.path,
             state=state,
             recipe=self.spec.recipe,
             config=self.spec.config,

@@ -1,11 +1,13 @@
 """Checkpoint files: their names, and what is committed to of them. Needs no torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from contracts.commitment import Tensor, trace_root
-from contracts.statefile import check_state_file, file_state_root, mapped_tensors
+from contracts.commitment import Tensor, checkpoint_root, next_tip, numerics_class, trace_root
+from contracts.job.state_kinds import Kind, in_order
+from contracts.statefile import check_state_file, file_state_root, mapped_state
 from worker.training.failures import Failure
 
 DIGEST_BYTES = 32
@@ -45,6 +47,21 @@ class TakenCheckpoint:
     def trace(self) -> list[bytes]:
         return list(read_trace(self.trace_path))
 
+    def commit(self, job: bytes, numerics: Mapping[str, Any], before: bytes) -> "Commitment":
+        """What its maker signs for: of a job (its hash), after the tip `before`. From its bytes, where the recipe can't
+        reach them any more. Raises Failure("state").
+        """
+        state = self.state_root()
+        root = checkpoint_root(job, self.index, self.step, state, self.trace_root, numerics_class(numerics))
+        return Commitment(state, self.trace_root, root, next_tip(before, root))
+
+
+class Commitment(NamedTuple):
+    state_root: bytes
+    trace_root: bytes
+    root: bytes
+    tip: bytes
+
 
 def checkpoint_state_root(path: Path) -> bytes:
     """The commitment to the state in a safetensors file. Raises Failure("state")."""
@@ -57,19 +74,30 @@ def checkpoint_state_root(path: Path) -> bytes:
 def state_difference(one: Path, other: Path) -> str | None:
     """Which entries of two states' files differ, in words; None if they are equal bit for bit. Raises Failure."""
     try:
-        first, second = ({tensor.name: tensor for tensor in mapped_tensors(path)} for path in (one, other))
+        (first, kinds), (second, other_kinds) = (_by_name(path) for path in (one, other))
     except ValueError as error:
         raise Failure("state", f"{one.name} or {other.name}: {error}") from error
-    names = sorted(first.keys() | second.keys(), key=str.encode)
-    unlike = [name for name in names if not _same_tensor(first.get(name), second.get(name))]
+    names = in_order(first.keys() | second.keys() | kinds.keys() | other_kinds.keys())
+    unlike = [
+        name
+        for name in names
+        if kinds.get(name) != other_kinds.get(name) or not _same_tensor(first.get(name), second.get(name))
+    ]
     if not unlike:
         return None
     shown = ", ".join(repr(name)[:100] for name in unlike[:3]) + (", ..." if len(unlike) > 3 else "")
     return f"{len(unlike)} of {len(names)} entries differ: {shown}"
 
 
+def _by_name(path: Path) -> tuple[dict[str, Tensor], dict[str, Kind]]:
+    tensors, kinds = mapped_state(path)
+    return {tensor.name: tensor for tensor in tensors}, kinds
+
+
 def _same_tensor(one: Tensor | None, other: Tensor | None) -> bool:
-    if one is None or other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
+    if one is None or other is None:
+        return one is other
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
     pieces = ((bytes(part.data[at : at + PIECE]) for part in (one, other)) for at in range(0, len(one.data), PIECE))
     return all(piece == twin for piece, twin in pieces)

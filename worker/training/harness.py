@@ -36,6 +36,14 @@ MEMORY_WORDS = (
     "Cannot allocate memory",
 )
 EXPLAINED = ("recipe", "exception", "state")  # kinds that hold exceptions of the recipe
+# What a recipe has of the worker's limits that bind nobody else; the same wherever it runs.
+USUAL = (
+    (resource.RLIMIT_STACK, 8 << 20),
+    (resource.RLIMIT_MEMLOCK, 64 << 10),
+    (resource.RLIMIT_MSGQUEUE, 0),
+    (resource.RLIMIT_RTPRIO, 0),
+    (resource.RLIMIT_NICE, 0),
+)
 MAX_SIGNALS = 1024  # that wait, and timers: the kernel's memory
 
 
@@ -116,6 +124,8 @@ def _take_the_pipe() -> tuple[BinaryIO, Channel]:
 
 def run_job(config: HarnessConfig, commands: Commands, channel: Channel) -> messages.Stopped | messages.Done:
     pin(config.threads)
+    # Before anything of the recipe's is loaded, which could say what it likes in this process.
+    channel.send(messages.Measured(numerics=numerics(config.device)))
     if config.sibling_imports:
         sys.path.append(str(config.job_folder))
     data = {path: config.job_folder / path for path in config.files}
@@ -126,7 +136,7 @@ def run_job(config: HarnessConfig, commands: Commands, channel: Channel) -> mess
         return lambda: recipe(copy.deepcopy(config.config), dict(data))
 
     work = count_work(make(), config.seed, config.checkpoint_every)
-    channel.send(messages.Ready(**work._asdict(), numerics=numerics(config.device)))
+    channel.send(messages.Ready(**work._asdict()))
     commands.wait_for_go()
     step = config.start_step + (config.first - 1) * config.checkpoint_every
     if commands.stop:
@@ -171,6 +181,11 @@ def limit_resources(limits: ResourceLimits) -> None:
     """Limits this process and its children for good (only a privileged process could raise them again)."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_SIGPENDING, (MAX_SIGNALS, MAX_SIGNALS))
+    for kind, most in USUAL:
+        hard = resource.getrlimit(kind)[1]
+        lowered = most if hard == resource.RLIM_INFINITY else min(hard, most)
+        resource.setrlimit(kind, (lowered, lowered))
+    os.umask(0o022)
     for kind, value in (
         (resource.RLIMIT_DATA, limits.data),
         (resource.RLIMIT_FSIZE, limits.file_size),

@@ -71,14 +71,20 @@ class Command(Strict):
     index: int = 0  # of the checkpoint acknowledged
 
 
+class Measured(Strict):
+    """What decides the bits, said before the process has loaded anything of the recipe's."""
+
+    type: Literal["measured"] = "measured"
+    numerics: Annotated[
+        dict[str, str | int], AfterValidator(partial(check_json, what="numerics", most=MAX_NUMERICS))
+    ] = Field(max_length=64)
+
+
 class Ready(Strict):
     type: Literal["ready"] = "ready"
     flops: int = Field(gt=0, lt=2**63)  # of one step
     units: int = Field(gt=0, lt=2**63)  # of one checkpoint
     parameters: int = Field(ge=0, lt=2**63)
-    numerics: Annotated[
-        dict[str, str | int], AfterValidator(partial(check_json, what="numerics", most=MAX_NUMERICS))
-    ] = Field(max_length=64)
 
 
 class Stepped(Strict):
@@ -118,7 +124,7 @@ class Done(Strict):
     type: Literal["done"] = "done"
 
 
-Message = Ready | Stepped | Checkpoint | Failed | Stopped | Done
+Message = Measured | Ready | Stepped | Checkpoint | Failed | Stopped | Done
 Terminal = (Failed, Stopped, Done)
 _message: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
@@ -130,7 +136,7 @@ class Conversation:
         self._next_checkpoint, self._last, self._every = first, last, checkpoint_every
         self._start_step = start_step
         self._step = self._at(first - 1)
-        self._ready = False
+        self._measured = self._ready = False
 
     def hear(self, line: bytes) -> Message:
         try:
@@ -138,9 +144,13 @@ class Conversation:
         except ValidationError as error:
             reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
             raise _broken(f"a line that is no message ({reasons})") from error
-        if not self._ready and not isinstance(message, Ready | Failed):
+        if isinstance(message, Measured) == self._measured and not isinstance(message, Failed):
+            raise _broken("`measured` twice" if self._measured else f"`{message.type}` before `measured`")
+        if not self._ready and not isinstance(message, Measured | Ready | Failed):
             raise _broken(f"`{message.type}` before `ready`")
         match message:
+            case Measured():
+                self._measured = True
             case Ready():
                 if self._ready:
                     raise _broken("`ready` twice")

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from worker.training.cpu import cpu_model
 from worker.training.environment import CPU_LIBRARIES
 
 
@@ -23,7 +22,6 @@ def numerics(device: str = "cpu") -> dict[str, Any]:
         "libc": " ".join(platform.libc_ver()),
         "machine": platform.machine(),
         "device": device,
-        "cpu": cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "blas": _first(r"BLAS_INFO=(\w+)", build),

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,11 +16,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module) ->
     names = _parameter_names(optimizer, model)
     saved = optimizer.state_dict()
     state = {names[index]: entry for index, entry in saved["state"].items() if index in names}
-    older = _LEFT_OUT.get(optimizer, {})
-    groups = {
-        str(number): {key: value for key, value in _settings(group).items() if not _is(value, older.get((number, key)))}
-        for number, group in enumerate(saved["param_groups"])
-    }
+    groups = {str(number): _settings(group) for number, group in enumerate(saved["param_groups"])}
     whole = {"state": {name: state[name] for name in sorted(state, key=str.encode) if _holds(state[name])}}
     others = {key: value for key, value in saved["state"].items() if key not in names}
     return whole | {"groups": groups} | ({"others": others} if others else {})
@@ -35,13 +30,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Modul
     """
     indices = {name: index for index, name in _parameter_names(optimizer, model).items()}
     groups = optimizer.state_dict()["param_groups"]
-    older: dict[tuple[int, str], Any] = {}
     for number, group in enumerate(groups):
         saved = state["groups"][str(number)]
-        older |= {(number, key): group[key] for key in _settings(group) if key not in saved and _is_text(group[key])}
         device = next((one.device for one in optimizer.param_groups[number]["params"]), torch.device("cpu"))
         group.update({key: _like(group.get(key), value, device) for key, value in saved.items()})
-    _LEFT_OUT[optimizer] = older
     entries = {indices[name]: entry for name, entry in state.get("state", {}).items()} | dict(state.get("others", {}))
     torchs = {index: _for_torch(entry) for index, entry in entries.items()}
     optimizer.load_state_dict({"state": torchs, "param_groups": groups})
@@ -51,12 +43,9 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Modul
         key = parameters.get(index, index)
         loaded = optimizer.state[key]
         made = _as_saved(loaded, entry)
-        optimizer.state[key] = {**loaded, **made} if isinstance(loaded, dict) and type(entry) is dict else made
-
-
-# Of optimizers that have taken up a checkpoint from before texts in groups were saved: those that it lacks. As long as
-# they stay what the constructor made of them they are left out of the state, or it were another one than was saved.
-_LEFT_OUT: WeakKeyDictionary[torch.optim.Optimizer, dict[tuple[int, str], Any]] = WeakKeyDictionary()
+        optimizer.state[key] = (
+            {**made, **_lacking(loaded, made)} if isinstance(loaded, dict) and type(entry) is dict else made
+        )
 
 
 def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,12 +53,8 @@ def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key not in ("params", "param_names")}
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str | bytes)
-
-
-def _is(value: Any, older: Any) -> bool:
-    return _is_text(value) and _is_text(older) and bool(value == older)
+def _lacking(loaded: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in loaded.items() if key not in made}
 
 
 def _holds(entry: Any) -> bool:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import safetensors
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
@@ -30,12 +29,12 @@ from contracts.job.state_kinds import (
     SEPARATOR,
     Kind,
     check_kinds,
+    in_order,
     keys_of,
     kinds_as_json,
-    kinds_from_json,
     state_tree,
 )
-from contracts.statefile import mapped_tensors
+from contracts.statefile import mapped_state
 from contracts.strict_json import write_json
 from worker.training.failures import Failure, is_full
 from worker.training.kinds import (
@@ -93,7 +92,7 @@ def _walk(value: Any, name: str, kinds: dict[str, Kind] | None, depth: int = 0) 
                 tensor, kind = made(value), type(value).__name__
             case dict() if type(value) in MAPPINGS.values():
                 inner = _named(value, name)
-                kind = _kind_of_dict(value) if kinds is not None else ""
+                kind = _kind_of_dict(value, name) if kinds is not None else ""
             case list() | tuple() if type(value) in SEQUENCES.values():
                 inner = ((_join(name, str(place)), part) for place, part in enumerate(value))
                 kind = next(kind for kind, made in SEQUENCES.items() if made is type(value))
@@ -157,24 +156,20 @@ def _join(prefix: str, name: str) -> str:
     return joined
 
 
-def _kind_of_dict(mapping: Mapping[Any, Any]) -> Kind:
+def _kind_of_dict(mapping: Mapping[Any, Any], path: str) -> Kind:
     """Of a module's own state, an OrderedDict, neither that nor its order means a thing: files would be longer."""
     keys, modules = list(mapping), hasattr(mapping, "_metadata")
     name = next(name for name, made in MAPPINGS.items() if made is (dict if modules else type(mapping)))
-    usual = modules or (all(type(key) is str for key in keys) and keys == _in_order(keys))
+    usual = modules or (all(type(key) is str for key in keys) and keys == in_order(keys))
     if name == "dict":
-        return keys if not usual else "" if keys else name
+        return keys if not usual else "" if keys or not path else name
     return name if usual else {name: keys}
-
-
-def _in_order(keys: Iterable[str]) -> list[str]:
-    return sorted(keys, key=str.encode)
 
 
 def _same_memory(flat: Mapping[str, Tensor], kinds: dict[str, Kind]) -> None:
     """Marks tensors that are another one of the state, such as tied weights: a change of one changes both."""
     first: dict[tuple[Any, ...], str] = {}
-    for name in _in_order(flat):
+    for name in in_order(flat):
         tensor = flat[name]
         if name not in kinds and tensor.numel():
             memory = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
@@ -213,7 +208,7 @@ def _restore(node: Any, name: str, kinds: dict[str, Kind], flat: Mapping[str, Te
         return SEQUENCES[kind](parts[str(place)] for place in range(len(parts)))
     if kind not in ("", *MAPPINGS):
         raise ValueError(f"{name[:100]!r} is no {str(kind)[:40]!r}")
-    return MAPPINGS[kind or "dict"]({key: parts[key] for key in _in_order(parts)})
+    return MAPPINGS[kind or "dict"]({key: parts[key] for key in in_order(parts)})
 
 
 def _leaf(tensor: Tensor, kind: Kind, flat: Mapping[str, Tensor]) -> Any:
@@ -280,18 +275,16 @@ def _without_shared_memory(flat: Mapping[str, Tensor]) -> Iterable[tuple[str, Te
 def read_checkpoint(path: Path) -> FlatState:
     """The flat state in a safetensors file. Raises Failure("state")."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        kinds = kinds_from_json(metadata.get(METADATA, "{}"))
+        tensors, kinds = mapped_state(path)
         if kinds:
-            check_kinds(kinds, {tensor.name: tensor for tensor in mapped_tensors(path)})
+            check_kinds(kinds, {tensor.name: tensor for tensor in tensors})
         return FlatState(load_file(path), kinds=kinds)
     except (OSError, safetensors.SafetensorError, ValueError, KeyError) as error:
         raise Failure("state", f"can't read the checkpoint {path.name}: {error}", "fetch it again") from error
 
 
-def difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str | None:
-    """What tells two flat states apart, in words; None if they are equal bit for bit."""
+def difference(one: FlatState, other: FlatState) -> str | None:
+    """What tells two flat states apart, in words; None if they are equal bit for bit, and in kind."""
     if one.keys() != other.keys():
         return f"only one of them has {', '.join(sorted(one.keys() ^ other.keys())[:5])}"
     for name, tensor in one.items():
@@ -300,6 +293,11 @@ def difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str | 
             return f"{name}: {tensor.dtype}{list(tensor.shape)} against {twin.dtype}{list(twin.shape)}"
         if not torch.equal(as_bytes(tensor).cpu(), as_bytes(twin).cpu()):
             return f"{name} differs in value"
+    for name in in_order(one.kinds.keys() | other.kinds.keys()):
+        kinds = (one.kinds.get(name), other.kinds.get(name))
+        if kinds[0] != kinds[1]:
+            first, second = (str(kind or "of no kind")[:100] for kind in kinds)
+            return f"{name or 'its top'} is {first} against {second}"
     return None
 
 

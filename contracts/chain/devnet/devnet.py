@@ -18,14 +18,13 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from web3 import HTTPProvider, Web3
 
+from contracts.audits.levels import OFFERED_LEVELS, SHIPPED, UNCHECKED
 from contracts.chain.client import Bounds
 from contracts.chain.devnet.deployment import Deployment, deploy, find_deployment
-from contracts.commitment import canonical_hash
 from contracts.errors import UserError
 from contracts.orders import Rules
 from contracts.settings import CONFIG_NAME, Settings, read_config, write_config
 from contracts.strict_json import read_json, write_json
-from contracts.types import to_hex
 
 CHAIN_ID = 31337
 MNEMONIC = "test test test test test test test test test test test junk"
@@ -34,8 +33,6 @@ STATES = 1_000  # of so many blocks; how deep a reorganisation can be tried
 START_TIMEOUT = 20.0  # seconds
 # Seconds, as on any devnet: a deployment for real money would have bounds of minutes to days.
 BOUNDS = Bounds(1, 7 * 86_400, 1, 86_400, 1, 7 * 86_400)
-# What rules commit to as the level of proof: a replay must give the same bits.
-VERIFICATION: dict[str, Any] = {"level": "replay", "numerics": "same class", "recipes": "any", "tolerance": 0}
 CONFIG_COMMENT = "Written by `gpumarket devnet`, which replaces it at the next start."
 _RECORD = "devnet.json"
 
@@ -54,17 +51,22 @@ FAST = DevnetTiming(window=4, checkpoint_timeout=20, arbiter_timeout=30, interru
 
 
 def rule_sets(arbiter: str, timing: DevnetTiming, arbiter_fee: int = 1_000_000) -> dict[str, Rules]:
-    """`audited` for providers that stay, `interruptible` for those that may be away for long. Fee in token units."""
-    audited = Rules(
+    """One of each level that is offered, for providers that stay; and `interruptible`, unchecked, for those that may be
+    away for long. Fee in token units.
+    """
+    unchecked = Rules(
         arbiter=arbiter,
         arbiter_fee=arbiter_fee,
         arbiter_timeout=timing.arbiter_timeout,
         checkpoint_timeout=timing.checkpoint_timeout,
         window=timing.window,
-        verification=to_hex(canonical_hash(VERIFICATION)),
+        verification=UNCHECKED.hash(),
     )
-    patient = audited.model_copy(update={"checkpoint_timeout": timing.interruptible_timeout})
-    return {"audited": audited, "interruptible": patient}
+    levels = {
+        str(level): unchecked.model_copy(update={"verification": SHIPPED[level].hash()}) for level in OFFERED_LEVELS
+    }
+    patient = unchecked.model_copy(update={"checkpoint_timeout": timing.interruptible_timeout})
+    return levels | {"interruptible": patient}
 
 
 @cache

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter
 
-from contracts.api.bodies import AccountOut, Info
+from contracts.api.bodies import AccountOut
+from contracts.api.info import Info
 from market.api.dependencies import AddressPath, Market
 from market.services import accounts
 

@@ -8,12 +8,12 @@ from pydantic import ValidationError
 
 from contracts.api.bodies import AuditorIn
 from contracts.api.client import MarketClient
+from contracts.cli.jobs import JobId, MarketUrl, chosen_job
 from contracts.cli.output import Output, OutputOption, console
 from contracts.errors import UserError
 from contracts.orders import AuditorGrant, Domain
 from contracts.settings import load_settings
 from contracts.wallet import keys
-from market.client.cli.common import JobId, MarketUrl, chosen_job
 
 app = typer.Typer()
 

@@ -4,24 +4,16 @@ from typing import Any
 
 import typer
 
-from contracts.api.bodies import Info
+from contracts.api.info import Info
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
+from contracts.cli.jobs import JobId, MarketUrl
 from contracts.cli.output import Output, OutputOption, PlainConsole, marked, tokens
 from contracts.clocks import utc_text
 from contracts.strict_json import write_json
 from contracts.wallet import keys
 from market.client.cancellation import Cancellation, plan_cancellation
-from market.client.cli.common import (
-    ClientKey,
-    DryRun,
-    JobId,
-    MarketUrl,
-    Yes,
-    beside_json,
-    confirm,
-    own_job,
-)
+from market.client.cli.common import ClientKey, DryRun, Yes, beside_json, confirm, own_job
 
 app = typer.Typer()
 

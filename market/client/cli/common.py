@@ -1,12 +1,10 @@
 """What the `gpumarket job` commands share: options, finding a job, who may read it, tables."""
 
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache
 from typing import Annotated, NamedTuple
 
 import typer
@@ -14,35 +12,26 @@ from rich.live import Live
 from rich.table import Column, Table
 
 from contracts.amounts import format_amount
-from contracts.api.access import Signer
-from contracts.api.bodies import Info, JobOut, JobStatus, JobSummary, LeaseSummary
+from contracts.api.bodies import JobOut, JobStatus, JobSummary, LeaseSummary
 from contracts.api.client import MarketClient, Unreachable
-from contracts.api.grants import Check
+from contracts.api.info import Info
 from contracts.chain.client import Chain, connect
-from contracts.chain.signatures import is_signed_by
+from contracts.cli.jobs import chosen_job
 from contracts.cli.output import Output, PlainConsole, console, one_line, print_whole, tokens, whole
 from contracts.clocks import check_clocks
 from contracts.errors import UserError
-from contracts.orders import Domain, SignedType
 from contracts.program.progress_bar import watching
-from contracts.settings import Settings, load_settings
+from contracts.settings import load_settings
 from contracts.types import to_hex
 from contracts.wallet import keys
-from contracts.wallet.encryption_keys import unlock
-from market.client import job_keys
 from market.client.download import accepted_chain, check_against_chain
-from market.client.job_keys import Reading
 from market.client.replacing import OldBid, Reached
 
-ID, SHORT = 12, 10  # characters of an id that lines and tables show: enough to name it by; -o json has all
+SHORT = 10  # characters of an id that tables show; -o json has all
 ENDLESS = 1e9  # seconds, from which on a time is not told any more
-MOST_SHOWN = 10  # candidates
 
 ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
 
-JobId = Annotated[str, typer.Argument(help="The job's id, its first hex digits, or its name", show_default=False)]
-MarketUrl = Annotated[str | None, typer.Option("--market", help="URL of the market")]
-ReadingKey = Annotated[str | None, typer.Option("--key", help="Key that may read the job; default: its client's")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen; sign and send nothing")]
 NewPrice = Annotated[
@@ -124,88 +113,6 @@ def reached_on_chain(client: MarketClient, chain: Chain, job: JobOut, old: OldBi
         reached = old.look(watch)
         check_against_chain(chain, job, accepted_chain(client, job), watch)
     return reached
-
-
-def chosen_job(client: MarketClient, wanted: str) -> JobOut:
-    """The job that `wanted` is the id of, or the first digits of that, or the name. Raises UserError.
-
-    Of several with one name those of the keys here go before others.
-    """
-    if re.fullmatch("0x[0-9a-f]{1,64}", wanted.lower()) or re.fullmatch("[0-9a-f]{64}", wanted.lower()):
-        return find_job_by_prefix(client, wanted)
-    found = [job for job in client.jobs(name=wanted) if job.name == wanted]
-    found = [job for job in found if job.bid.client in keys.list_keys().values()] or found
-    if re.fullmatch("[0-9a-f]{1,64}", wanted.lower()):
-        by_id = _with_prefix(client, wanted.lower())
-        found += [job for job in by_id if job.id not in {one.id for one in found}]
-    if not found:
-        raise UserError(
-            f"no job has the name {wanted!r}, nor an id that starts so", "See `gpumarket job list`, or with --all."
-        )
-    return _only(client, found, f"have the name {wanted!r}, or an id that starts so")
-
-
-def find_job_by_prefix(client: MarketClient, prefix: str) -> JobOut:
-    """The job whose id starts with `prefix`. Raises UserError."""
-    digits = prefix.lower().removeprefix("0x")
-    if not re.fullmatch("[0-9a-f]{1,64}", digits):
-        raise UserError(f"{prefix!r} is not a job's id, nor its first hex digits", "See `gpumarket job list`.")
-    if len(digits) == 64:
-        return client.job(f"0x{digits}")
-    found = _with_prefix(client, digits)
-    if not found:
-        raise UserError(f"no job has an id that starts with {prefix!r}", "See `gpumarket job list`, or with --all.")
-    return _only(client, found, f"have an id that starts with {prefix!r}")
-
-
-def _with_prefix(client: MarketClient, digits: str) -> list[JobSummary]:
-    return [job for job in client.jobs(prefix=f"0x{digits}") if job.id.startswith(f"0x{digits}")]
-
-
-def _only(client: MarketClient, found: list[JobSummary], what: str) -> JobOut:
-    if len(found) == 1:
-        return client.job(found[0].id)
-    shown = [f"{job.id[:ID]} ({one_line(job.name)}, {job.status}, {job.received:%Y-%m-%d %H:%M})" for job in found]
-    more = f", and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
-    raise UserError(f"{len(found)} jobs {what}", f"Which one? {', '.join(shown[:MOST_SHOWN])}{more}")
-
-
-def reader(settings: Settings, client: MarketClient, job: JobOut, key: str | None) -> Reading:
-    """For what only some may read of a job: with the key named, else its client's or approver's if it is here.
-
-    `client` signs its requests with it from now on.
-    """
-    name, domain = own_key(settings, job, key), domain_of(settings)
-    if not job.spec.sealed:
-        reading = Reading(Signer(keys.load(name), domain), None)
-    else:
-        account, own = unlock(name)
-        reading = Reading(
-            Signer(account, domain), job_keys.job_key(client, domain, job, account, own, checker(settings))
-        )
-    client.signer = reading.signer
-    return reading
-
-
-def own_key(settings: Settings, job: JobOut, key: str | None) -> str:
-    """Name of the key given, else of the job's client's or approver's if it is here, else of the settings'."""
-    parties = (job.bid.client, job.bid.effective_approver)
-    own = next((name for name, address in keys.list_keys().items() if address in parties), None)
-    return keys.choose(key or own or settings.key)
-
-
-def checker(settings: Settings) -> Check:
-    """Of signatures. The chain is asked only about those that may be a contract wallet's."""
-    domain, chain = domain_of(settings), cache(lambda: connect(settings))
-
-    def is_signed(message: SignedType, signer: str, signature: str) -> bool:
-        return message.signer(domain, signature) == signer or is_signed_by(chain(), message, signer, signature)
-
-    return is_signed
-
-
-def domain_of(settings: Settings) -> Domain:
-    return Domain(chain_id=settings.require("chain_id"), verifying_contract=settings.require("escrow"))
 
 
 def watch_job(client: MarketClient, info: Info, job: JobOut) -> JobOut:

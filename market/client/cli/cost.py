@@ -5,10 +5,11 @@ from rich.table import Table
 
 from contracts.api.bodies import LeaseSummary
 from contracts.api.client import MarketClient
+from contracts.cli.jobs import JobId, MarketUrl, chosen_job
 from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
 from contracts.settings import load_settings
 from contracts.strict_json import write_json
-from market.client.cli.common import JobId, MarketUrl, chosen_job, status_of
+from market.client.cli.common import status_of
 
 app = typer.Typer()
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from contracts.cli.jobs import JobId, MarketUrl
 from contracts.cli.output import Output, OutputOption
 from contracts.errors import UserError
 from market.client import submit as submitting
@@ -11,8 +12,6 @@ from market.client.cli.common import (
     ENDED,
     ClientKey,
     DryRun,
-    JobId,
-    MarketUrl,
     NewPrice,
     Yes,
     own_job,

@@ -10,10 +10,11 @@ from rich.text import Text
 from contracts.api.bodies import JobOut, JobStatus, ReportOut
 from contracts.api.client import MarketClient, Unreachable
 from contracts.api.problems import Problem
+from contracts.cli.jobs import ID, JobId, MarketUrl, ReadingKey, chosen_job, reader
 from contracts.cli.output import Output, OutputOption, PlainConsole, console, one_line, say
 from contracts.errors import UserError
 from contracts.settings import load_settings
-from market.client.cli.common import ENDED, ID, JobId, MarketUrl, ReadingKey, chosen_job, progress_of, reader, status_of
+from market.client.cli.common import ENDED, progress_of, status_of
 
 POLL_SECONDS = 2.0
 NOT_DONE, TIMED_OUT = 3, 4  # exit codes

@@ -6,13 +6,12 @@ import typer
 from eth_utils.address import is_address, to_checksum_address
 
 from contracts.api.client import MarketClient
-from contracts.api.grants import fresh_key, make_grant
+from contracts.api.grants import fresh_key, granted_job_key, make_grant
+from contracts.cli.jobs import JobId, MarketUrl, checker, chosen_job, domain_of, own_key
 from contracts.cli.output import Output, OutputOption, console
 from contracts.errors import UserError
 from contracts.settings import load_settings
 from contracts.wallet.encryption_keys import unlock
-from market.client import job_keys
-from market.client.cli.common import JobId, MarketUrl, checker, chosen_job, domain_of, own_key
 
 app = typer.Typer()
 
@@ -45,7 +44,7 @@ def grant(
                 f"It does by `gpumarket job pull {found.id[:12]}`, and a provider by starting on the job.",
             )
         account, own = unlock(own_key(settings, found, key))
-        job_key = job_keys.job_key(client, domain, found, account, own, is_signed)
+        job_key = granted_job_key(client, domain, found, account, own, is_signed)
         body = client.post_grant(make_grant(domain, account, found.id, reader, reader_key, job_key))
     if output is Output.JSON:
         typer.echo(body.model_dump_json(by_alias=True, indent=2))

@@ -12,6 +12,7 @@ from rich.table import Table
 from contracts.api.bodies import JobStatus
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
+from contracts.cli.jobs import ID, JobId, MarketUrl, ReadingKey, chosen_job, reader
 from contracts.cli.output import Output, OutputOption, PlainConsole, console, one_line, print_whole
 from contracts.errors import UserError
 from contracts.orders import FAILURES
@@ -22,21 +23,7 @@ from contracts.wallet import keys
 from market.client import download as pulling
 from market.client import submit as submitting
 from market.client.cli import auditors, cancel, cost, extend, follow, grants, reprice
-from market.client.cli.common import (
-    ENDED,
-    ID,
-    SHORT,
-    JobId,
-    MarketUrl,
-    ReadingKey,
-    Yes,
-    chosen_job,
-    job_table,
-    list_table,
-    reader,
-    same_time,
-    watch_job,
-)
+from market.client.cli.common import ENDED, SHORT, Yes, job_table, list_table, same_time, watch_job
 from market.client.cli.hand_in import hand_in
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Submit training jobs, watch them, get checkpoints.")

@@ -9,10 +9,11 @@ from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
 from contracts.amounts import parse_amount
-from contracts.api.bodies import Info
 from contracts.api.client import MarketClient
+from contracts.api.info import Info
 from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.quotes import QuoteIn
+from contracts.cli.jobs import MarketUrl
 from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
 from contracts.errors import UserError
 from contracts.job.measured import SecondsBasis
@@ -21,7 +22,7 @@ from contracts.settings import load_settings
 from contracts.types import ZERO_ADDRESS
 from contracts.wallet import keys
 from market.client import submit as submitting
-from market.client.cli.common import MarketUrl, short_time
+from market.client.cli.common import short_time
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="See what machines are on offer, and their prices.")
 

@@ -12,6 +12,7 @@ from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.sending.fees import format_ether
 from contracts.chain.sending.sender import Sender
+from contracts.cli.jobs import JobId, MarketUrl
 from contracts.cli.output import Output, OutputOption, PlainConsole
 from contracts.errors import UserError
 from contracts.program.progress_bar import watching
@@ -21,8 +22,6 @@ from market.client.cli.cancel import explain_cancellation
 from market.client.cli.common import (
     ClientKey,
     DryRun,
-    JobId,
-    MarketUrl,
     NewPrice,
     Yes,
     beside_json,

@@ -2,7 +2,9 @@
 
 from sqlmodel import Session, select
 
-from contracts.api.bodies import RuleSet
+from contracts.api.rule_sets import RuleSet
+from contracts.audits.levels import BEFORE, OFFERED_LEVELS
+from contracts.audits.verification import Verification
 from contracts.chain.client import Chain
 from contracts.errors import UserError
 from contracts.orders import Rules
@@ -11,7 +13,7 @@ from market.store.models import RuleSetRow
 
 
 def offered_rules(chain: Chain, chain_settings: Settings) -> dict[str, RuleSet]:
-    """The rule-sets of config.toml. UserError if the escrow would refuse one."""
+    """The rule-sets of config.toml. UserError if the escrow would refuse one, or nobody could tell what it promises."""
     bounds = chain.bounds()
     found = {}
     for name, rules in chain_settings.require("rules").items():
@@ -30,14 +32,45 @@ def offered_rules(chain: Chain, chain_settings: Settings) -> dict[str, RuleSet]:
                     f"{what} of the rule-set '{name}' is {value} s; this escrow takes {lowest} to {highest}",
                     "correct it in config.toml",
                 )
+        verification = _promised(name, rules, chain_settings)
+        level = verification.level if verification else "unchecked"
         description = (
-            f"{rules.checkpoint_timeout} s from one checkpoint to the next, {rules.window} s to challenge one; "
-            f"the arbiter {rules.arbiter} takes {rules.arbiter_fee} (smallest units)"
+            f"{level}; {rules.checkpoint_timeout} s from one checkpoint to the next, {rules.window} s to challenge "
+            f"one; the arbiter {rules.arbiter} takes {rules.arbiter_fee} (smallest units)"
         )
-        found[name] = RuleSet(name=name, hash=rules.struct_hash(), rules=rules, description=description)
+        found[name] = RuleSet(
+            name=name, hash=rules.struct_hash(), rules=rules, description=description, verification=verification
+        )
     return found
+
+
+def _promised(name: str, rules: Rules, chain_settings: Settings) -> Verification | None:
+    """What a rule-set commits to; None for one of version 0.1, which promised nothing. Raises UserError."""
+    verification = chain_settings.verification_of(name)
+    if verification is None and rules.verification in BEFORE:
+        return None
+    if verification is None:
+        raise UserError(
+            f"the rule-set '{name}' commits to the verification {rules.verification}, and nobody knows its JSON",
+            f'put the JSON into config.toml as verifications.{name}, or write level = "{OFFERED_LEVELS[0]}" there '
+            "in place of verification",
+        )
+    if verification.level not in OFFERED_LEVELS:
+        raise UserError(
+            f"the rule-set '{name}' has the level '{verification.level}', and approvers of this version replay nothing",
+            f'offer what can be kept: level = "{OFFERED_LEVELS[0]}" in config.toml',
+        )
+    return verification
 
 
 def known_rules(session: Session) -> dict[str, RuleSet]:
     rows = session.exec(select(RuleSetRow)).all()
-    return {row.hash: RuleSet(name=row.name, hash=row.hash, rules=Rules.model_validate(row.rules)) for row in rows}
+    return {
+        row.hash: RuleSet(
+            name=row.name,
+            hash=row.hash,
+            rules=Rules.model_validate(row.rules),
+            verification=None if row.verification is None else Verification.model_validate(row.verification),
+        )
+        for row in rows
+    }

@@ -24,11 +24,11 @@ from scripts.lib.demo.parties import Failure, Stage
 ROOT = Path(__file__).resolve().parents[3]
 HOME = ROOT / ".demo"
 CLIENTS = {"alice": "digits", "bob": "chargpt"}
-RULES = {"digits": "audited", "chargpt": "interruptible"}
+RULES = {"digits": "unchecked", "chargpt": "interruptible"}
 PROVIDERS = {  # tokens per hour, rules
-    "hydro": ("0.60", "audited"),
+    "hydro": ("0.60", "unchecked"),
     "solar": ("0.75", "interruptible"),
-    "wind": ("0.90", "audited"),
+    "wind": ("0.90", "unchecked"),
 }
 PLAY_MONEY, DEPOSIT, STAKE = "500", "200", "100"  # tokens
 VICTIM_JOB = "alice"

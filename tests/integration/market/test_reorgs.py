@@ -28,7 +28,7 @@ STEPS = 30
 @pytest.fixture
 def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path, database_url: str) -> Iterator[Lives]:
     people = funded(2) + funded(3, free=1_000 * TOKEN)
-    with lives(chain, tmp_path, people, devnet.settings.rules["audited"], database_url) as made:
+    with lives(chain, tmp_path, people, devnet.settings.rules["unchecked"], database_url) as made:
         yield made
 
 

@@ -38,7 +38,7 @@ def test_a_market_does_not_start_on_a_wrong_chain(
 
 def test_rules_that_the_escrow_would_refuse(chain: Chain, devnet: Devnet, tmp_path: Path) -> None:
     settings = MarketSettings(database_url=f"sqlite:///{tmp_path}/market.sqlite3", blob_dir=tmp_path / "blobs")
-    lax = devnet.settings.rules["audited"].model_copy(update={"window": 0})
+    lax = devnet.settings.rules["unchecked"].model_copy(update={"window": 0})
     wrong = Settings(**{**dict(devnet.settings), "rules": {"lax": lax}})
     with pytest.raises(UserError, match="window of the rule-set 'lax' is 0 s; this escrow takes 1 to 86400"):
         open_context(settings, wrong)

@@ -6,9 +6,9 @@ from typing import Any
 from contracts.job.file import hash_file
 from contracts.job.spec import JobSpec
 
-TOY, SLOW, JUDGED, ATTACKS, RESUMING, KERNEL_MEMORY, AT_HOME, PRINTING = (
+TOY, SLOW, JUDGED, ATTACKS, RESUMING, KERNEL_MEMORY, AT_HOME, PRINTING, CURIOUS = (
     Path(__file__).with_name(f"{name}.py")
-    for name in ("toy", "slow", "judged", "attacks", "resuming", "kernel_memory", "at_home", "printing")
+    for name in ("toy", "slow", "judged", "attacks", "resuming", "kernel_memory", "at_home", "printing", "curious")
 )
 
 

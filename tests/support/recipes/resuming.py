@@ -137,6 +137,14 @@ class NumpyBest(Momentum):
 
     def load_state_dict(self, state):
         super().load_state_dict(state)
+        self.best = state["best"]
+
+
+class NumpyBestAsFloat(NumpyBest):
+    """Takes it up as a float, which it is not in a run without interruption."""
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
         self.best = state["best"].item()
 
 

@@ -202,11 +202,11 @@ def test_checkpoint_roots_and_tips() -> None:
         headers = []
         for t in sorted(c["tensors"], key=lambda t: t["name"].encode()):
             data, name, dtype = raw(t["data"]), t["name"].encode(), t["dtype"].encode()
-            leaves = [sha(b"\0", data[i : i + 1024]) for i in range(0, len(data), 1024)]
+            leaves = [sha(b"\0", data[i : i + 4096]) for i in range(0, len(data), 4096)]
             header = len(name).to_bytes(2, "big") + name + bytes([len(dtype)]) + dtype + bytes([len(t["shape"])])
             header += b"".join(int(d).to_bytes(8, "big") for d in t["shape"]) + len(data).to_bytes(8, "big")
             headers.append(sha(b"\2", header, plain_merkle(leaves)))
-        state = sha(b"\3", len(headers).to_bytes(4, "big"), plain_merkle(headers))
+        state = sha(b"\3", len(headers).to_bytes(4, "big"), plain_merkle(headers), sha(b"\6", c["kinds"].encode()))
         digests = [raw(d) for d in c["stepDigests"]]
         trace = sha(b"\5", len(digests).to_bytes(4, "big"), plain_merkle(digests))
         assert (state, trace) == (raw(c["stateRoot"]), raw(c["traceRoot"]))
@@ -214,7 +214,7 @@ def test_checkpoint_roots_and_tips() -> None:
             encode(
                 ["bytes32", "bytes32", "uint256", "uint256", "bytes32", "bytes32", "bytes32"],
                 [
-                    keccak(b"gpumarket checkpoint 1"), raw(golden["job"]), int(c["index"]), int(c["step"]), state,
+                    keccak(b"gpumarket checkpoint 2"), raw(golden["job"]), int(c["index"]), int(c["step"]), state,
                     trace, raw(golden["numericsClass"]),
                 ],
             )
@@ -227,8 +227,8 @@ def test_checkpoint_roots_and_tips() -> None:
 def test_state_root_commits_to_everything_but_the_order() -> None:
     a = Tensor("a", "F32", (2,), bytes(8))
     b = Tensor("b", "F32", (1, 2), bytes(8))
-    root = commitment.state_root([a, b])
-    assert commitment.state_root([b, a]) == root
+    root = commitment.state_root([a, b], {"a": "array", "c": "none"})
+    assert commitment.state_root([b, a], {"c": "none", "a": "array"}) == root
     changed = [
         [a._replace(name="c"), b],
         [a._replace(dtype="I32"), b],
@@ -237,10 +237,11 @@ def test_state_root_commits_to_everything_but_the_order() -> None:
         [a],
         [a, b, Tensor("c", "F32", (0,), b"")],
     ]
-    roots = {commitment.state_root(tensors) for tensors in changed}
-    assert len(roots) == len(changed) and root not in roots
+    roots = {commitment.state_root(tensors, {"a": "array", "c": "none"}) for tensors in changed}
+    roots |= {commitment.state_root([a, b], kinds) for kinds in ({}, {"a": "array"}, {"b": "array", "c": "none"})}
+    assert len(roots) == len(changed) + 3 and root not in roots
     with pytest.raises(ValueError, match="two tensors are named 'a'"):
-        commitment.state_root([a, a])
+        commitment.state_root([a, a], {})
 
 
 def safetensors_file(header: Any, content: bytes = b"") -> bytes:
@@ -258,7 +259,7 @@ def test_a_safetensors_file_is_read_as_its_library_reads_it() -> None:
     data = save(arrays, metadata={"made": "here"})
     found = {tensor.name: tensor for tensor in commitment.tensors_from_safetensors(memoryview(data))}
     library = {name: Tensor(name, one["dtype"], tuple(one["shape"]), one["data"]) for name, one in deserialize(data)}
-    assert commitment.state_root(found.values()) == commitment.state_root(library.values())
+    assert commitment.state_root(found.values(), {}) == commitment.state_root(library.values(), {})
     assert bytes(found["a/b"].data) == arrays["a/b"].tobytes() and found["é"].shape == ()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.audits.levels import OPEN, UNCHECKED
 from contracts.errors import UserError
 from contracts.orders import Rules
 from contracts.settings import Settings, home, load_settings, write_config
@@ -80,10 +81,57 @@ def test_a_value_that_is_needed(config: Path) -> None:
 
 
 def test_rule_sets(config: Path) -> None:
-    settings = load_settings(rules={"audited": RULES})
-    assert settings.rule_set("audited") == RULES
+    settings = load_settings(rules={"unchecked": RULES})
+    assert settings.rule_set("unchecked") == RULES
     with pytest.raises(UserError, match="no rule-set is named 'x'") as caught:
         settings.rule_set("x")
-    assert caught.value.hint == "there are: audited"
+    assert caught.value.hint == "there are: unchecked"
     with pytest.raises(UserError, match="the setting 'rules' is missing"):
-        load_settings().rule_set("audited")
+        load_settings().rule_set("unchecked")
+
+
+OWN = OPEN.model_copy(update={"share_ppm": 300_000})
+FIELDS = "\n".join(
+    f'{name} = "{value}"' for name, value in RULES.model_dump(mode="json").items() if name != "verification"
+)
+
+
+def test_a_level_stands_for_its_hash(config: Path) -> None:
+    config.write_text(f'[rules.a]\n{FIELDS}\nlevel = "unchecked"\n')
+    settings = load_settings()
+    assert settings.rules["a"].verification == UNCHECKED.hash()
+    assert settings.verification_of("a") == UNCHECKED
+    assert load_settings(rules={"b": RULES}).verification_of("b") is None  # nobody knows what hashes to that
+
+
+def test_a_json_of_ones_own_is_kept(config: Path) -> None:
+    rules = {"own": RULES.model_copy(update={"verification": OWN.hash()})}
+    settings = Settings(rules=rules, verifications={"own": OWN})
+    write_config(config, settings, "for a test")
+    assert load_settings().model_dump() == settings.model_dump()
+    assert load_settings().verification_of("own") == OWN
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            f'[rules.a]\n{FIELDS}\nlevel = "audited"\n',
+            r"rules\.a has the level 'audited'; there are: open, closed, unch",
+        ),
+        (f'[rules.a]\n{FIELDS}\nlevel = "open"\nverification = "0x00"\n', "a level and a verification; leave one out"),
+        ("[verifications]\nb = '{\"version\": 1}'\n", r"verifications\.b\.level' is wrong: Field required"),
+        ("[verifications]\nb = '{'\n", r"verifications\.b' is wrong"),
+    ],
+)
+def test_a_wrong_level(config: Path, text: str, problem: str) -> None:
+    config.write_text(text)
+    with pytest.raises(UserError, match=problem):
+        load_settings()
+
+
+def test_a_json_that_is_not_what_the_rules_commit_to(config: Path) -> None:
+    with pytest.raises(UserError, match=f"hashes to {OWN.hash()}, and its rules have the verification 0xabab"):
+        load_settings(rules={"own": RULES}, verifications={"own": OWN})
+    with pytest.raises(UserError, match="a JSON for 'other', and no rule-set of that name"):
+        load_settings(rules={"own": RULES}, verifications={"other": OWN})

@@ -13,6 +13,7 @@ import pytest
 
 from contracts.api.client import MarketClient, Unreachable
 from contracts.api.problems import Problem
+from contracts.api.protocol import HEADER, PROTOCOL, OtherProtocol
 from contracts.errors import UserError
 
 PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")
@@ -126,6 +127,42 @@ def test_what_is_no_market_is_told_as_what_it_is(stand_in: Stand, answer: Any, s
             call()  # type: ignore[no-untyped-call]
         assert f"{url} {said}" in caught.value.message
         assert hint in (caught.value.hint or "")
+
+
+OLD = json.dumps({"version": "0.1.0", "escrow": "0x" + "11" * 20, "items": [], "next": None})
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "says"),
+    [
+        (JSON, OLD, "speaks version 1 of the protocol, this program version 2"),
+        (JSON, OLD[:-1] + ', "protocol": 3}', "speaks version 3 of"),
+        (JSON | {HEADER: "4"}, OLD, "speaks version 4 of"),
+        (JSON | {HEADER: "4" * 5000}, OLD, "speaks version 1 of"),
+        (JSON | {HEADER: "\u00b2"}, OLD, "speaks version 1 of"),
+        (JSON, OLD[:-1] + ', "protocol": 1e9}', "does not fit this version"),
+        (JSON, "[" * 5000, "does not fit"),
+    ],
+)
+def test_a_market_of_another_protocol(stand_in: Stand, headers: dict[str, str], body: str, says: str) -> None:
+    market = MarketClient(stand_in(GET=(200, headers, body), POST=(422, headers, body)), attempts=1)
+    for _ in range(2):
+        with pytest.raises(UserError, match=says):
+            market.info()
+    if "speaks" in says:
+        with pytest.raises(OtherProtocol, match=says):
+            list(market.jobs())
+
+
+def test_who_tells_its_protocol_is_not_asked_for_it(stand_in: Stand) -> None:
+    """Nor is one behind a proxy that takes the header away asked twice."""
+    pages = json.dumps({"items": [], "next": None})
+    market = MarketClient(stand_in(GET=(200, JSON | {HEADER: str(PROTOCOL)}, pages)), attempts=1)
+    assert list(market.jobs()) == []
+    market = MarketClient(stand_in(GET=(200, JSON, OLD[:-1] + f', "protocol": {PROTOCOL}}}')), attempts=1)
+    with pytest.raises(UserError, match="does not fit"):  # a page it is none of
+        list(market.jobs())
 
 
 def test_a_limit_on_bodies_in_between(stand_in: Stand, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from sqlmodel import select
 
 from contracts.api.bodies import CheckpointRecord, LeaseOut, RejectionIn
 from contracts.chain.sending.sender import Sender
-from contracts.commitment import state_root, tensors_from_safetensors
+from contracts.commitment import state_root
 from contracts.errors import UserError
 from contracts.job.state_kinds import METADATA
+from contracts.statefile import read_state
 from contracts.types import to_hex
 from market.approver.memory import Signed
 from market.store.models import (
@@ -31,7 +32,7 @@ def test_a_state_that_nobody_could_load_is_rejected(market: Lives) -> None:
     bad = safetensors_bytes({"number": bytes(8)}, **{METADATA: '{"number": "float"}'})
     for state in (bad, good):
         upload(market.context, lease.provider, state)
-        root = to_hex(state_root(tensors_from_safetensors(state)))
+        root = to_hex(state_root(*read_state(state)))
         record = make_record(lease.bid.job, 1, lease.state.tip, state, state_root=root, trace_root=sha256(state))
         market.hand_in(lease, record)
         market.approver.approve_reported()

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from contracts import commitment
+from contracts.job.state_kinds import METADATA
+from contracts.statefile import read_state
 from contracts.types import ZERO_TIP, to_hex
 from market.approver.state_checks import SlowCheck, StateChecks
 from tests.support.market_parts import make_record
@@ -26,7 +28,7 @@ def checks() -> Iterator[StateChecks]:
 
 
 def record(state: bytes, **changes: Any) -> Any:
-    root = to_hex(commitment.state_root(commitment.tensors_from_safetensors(state)))
+    root = to_hex(commitment.state_root(*read_state(state)))
     return make_record(JOB, 1, ZERO_TIP, state, **({"state_root": root} | changes))
 
 
@@ -42,6 +44,12 @@ def test_the_answers_are_those_of_the_check(checks: StateChecks, tmp_path: Path)
     assert checks.problem(path, record(good)) is None
     wrong = checks.problem(path, record(good, state_root="0x" + "22" * 32))
     assert wrong is not None and "state root" in wrong
+    path.write_bytes(swapped := safetensors_bytes({"weight": bytes(5000)}, **{METADATA: '{"weight": "array"}'}))
+    wrong = checks.problem(path, record(good))
+    assert wrong is not None and "state root" in wrong and checks.problem(path, record(swapped)) is None
+    path.write_bytes(safetensors_bytes({"weight": bytes(5000)}, **{METADATA: '{"weight": "array", "weight": "str"}'}))
+    problem = checks.problem(path, record(good))
+    assert problem is not None and "its kinds can't be read: two entries have the same name" in problem
     path.write_bytes(b"not a state")
     assert checks.problem(path, record(good)) == "not a safetensors file: it has no header"
 

@@ -41,7 +41,7 @@ checkpoint_every: 4
 units: 1000
 max_price: "1"
 stake: "20"
-rules: audited
+rules: unchecked
 """
 
 

@@ -55,8 +55,8 @@ class People:
 
     def __post_init__(self) -> None:
         dice = self.dice
-        audited = self.chain.settings.rule_set("audited")
-        self.rules = [audited.model_copy(update={"arbiter_fee": fee, "checkpoint_timeout": WEEK}) for fee in (1, 7)]
+        unchecked = self.chain.settings.rule_set("unchecked")
+        self.rules = [unchecked.model_copy(update={"arbiter_fee": fee, "checkpoint_timeout": WEEK}) for fee in (1, 7)]
         # What a unit of work costs here: from many units for a token's smallest unit to the other way round.
         self.cost = 10 ** dice.uniform(-6, 3)
         self.dearest = dice.choice([1, 3, 6])  # checkpoint, a power of ten: where all are cheap, rounding decides

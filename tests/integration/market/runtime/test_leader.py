@@ -184,7 +184,7 @@ def test_another_goes_on_after_a_kill(
     matcher = keys.address("market")
     shutil.copytree(homes[0], homes[1])
     give_gas_money(chain, matcher)
-    people = People(chain, funded, matcher, devnet.settings.rules["audited"])
+    people = People(chain, funded, matcher, devnet.settings.rules["unchecked"])
     with postgresql.database("template0") as database_url:
         monkeypatch.setenv("GPUMARKET_MARKET_DATABASE_URL", database_url)
         monkeypatch.setenv("GPUMARKET_MARKET_BLOB_DIR", str(tmp_path / "blobs"))

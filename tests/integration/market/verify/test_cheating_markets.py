@@ -40,7 +40,7 @@ def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path) -> Iter
         pass_time(chain, behind)
     people = funded(2) + funded(4, free=100 * TOKEN)
     url = f"sqlite:///{tmp_path}/market.sqlite3"
-    with lives(chain, tmp_path, people, devnet.settings.rules["audited"], url) as made:
+    with lives(chain, tmp_path, people, devnet.settings.rules["unchecked"], url) as made:
         yield made
 
 

@@ -158,7 +158,7 @@ def test_an_honest_market(
         pass_time(chain, behind)
     matcher, approver = funded(2)
     first, second, *providers = funded(5, free=100 * TOKEN)
-    people, rules = [matcher, approver, first, *providers], devnet.settings.rules["audited"]
+    people, rules = [matcher, approver, first, *providers], devnet.settings.rules["unchecked"]
     with lives(chain, tmp_path, people, rules, f"sqlite:///{tmp_path}/market.sqlite3") as market:
         upload(market.context, second.address, RECIPE)
         story = Story(market, [first, second], random.Random(seed))

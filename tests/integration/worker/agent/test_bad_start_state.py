@@ -28,7 +28,7 @@ def test_a_state_that_nobody_can_load_is_not_the_recipes_failure(
 
     def spoil(folder: LeaseFolder, record: CheckpointRecord) -> None:
         path = folder.state_path(record.index)
-        save_file(load_file(path), path, {METADATA: '{"nothing": "int"}'})  # its root stays what it was
+        save_file(load_file(path), path, {METADATA: '{"nothing": "int"}'})
         add(folder, record.model_copy(update={"state": hash_file(path)}))
 
     with monkeypatch.context() as patch:

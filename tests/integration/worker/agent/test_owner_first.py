@@ -29,7 +29,7 @@ from worker.settings import SETTINGS_FILE, ProviderSettings, write_provider_sett
 @pytest.fixture
 def stage(chain: Chain, funded: Funded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
-    rules = chain.settings.rule_set("audited").model_copy(
+    rules = chain.settings.rule_set("unchecked").model_copy(
         update={"checkpoint_timeout": 360, "window": 3, "arbiter_fee": 1}
     )
     matcher, approver = funded(2)

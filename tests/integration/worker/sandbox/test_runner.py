@@ -16,7 +16,7 @@ from worker.sandbox import bubblewrap
 from worker.sandbox.limits import Limits
 from worker.sandbox.runner import Runner
 from worker.training.checkpoints import TakenCheckpoint
-from worker.training.messages import Checkpoint, Done, Failed, Message, Ready, Stepped, Stopped
+from worker.training.messages import Checkpoint, Done, Failed, Measured, Message, Ready, Stepped, Stopped
 
 LIMITS = Limits(memory_mb=800, disk_mb=64, processes=64, start_seconds=100, hang_seconds=30)
 
@@ -58,7 +58,7 @@ def test_a_job_killed_and_resumed_elsewhere_ends_in_the_same_state(tmp_path: Pat
     whole = Runner(spec, tmp_path / "job", tmp_path / "whole", step_interval=0)
     assert whole.sandbox == "bubblewrap"
     said, taken = train(whole)
-    assert isinstance(said[0], Ready) and said[0].numerics["threads"] == 1
+    assert isinstance(said[0], Measured) and said[0].numerics["threads"] == 1 and isinstance(said[1], Ready)
     steps = [message for message in said if isinstance(message, Stepped)]
     assert [message.step for message in steps] == list(range(1, 21))
     assert isinstance(said[-1], Done)
@@ -122,9 +122,8 @@ def test_who_is_killed_from_outside_did_not_run_out_of_memory(tmp_path: Path, wh
     "line",
     [
         '{"type": "done"}',
-        pytest.param(
-            '{"type": "ready", "flops": 1, "units": 1, "parameters": 1, "numerics": {}}', marks=pytest.mark.long
-        ),
+        pytest.param('{"type": "ready", "flops": 1, "units": 1, "parameters": 1}', marks=pytest.mark.long),
+        '{"type": "measured", "numerics": {"torch": "forged"}}',
         '{"type": "checkpoint", "index": 1, "step": 4, "path": "/etc/passwd", "metrics": {}, "seconds": 1, '
         '"trace_root": "0x' + "00" * 32 + '"}',
         "garbage",
@@ -168,7 +167,7 @@ def test_stop_before_go(tmp_path: Path) -> None:
     spec = toy_job(tmp_path / "job")
     with Runner(spec, tmp_path / "job", tmp_path / "work") as run:
         messages = run.messages()
-        assert isinstance(next(messages), Ready)
+        assert isinstance(next(messages), Measured) and isinstance(next(messages), Ready)
         run.stop()
         assert next(messages) == Stopped(step=0)
 

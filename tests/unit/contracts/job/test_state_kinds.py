@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from contracts.commitment import DTYPE_BITS, Tensor
-from contracts.job.state_kinds import MAX_DEPTH, MAX_KINDS, MAX_NAME, METADATA, NOT_STORED, check_state_form
+from contracts.job.state_kinds import MAX_DEPTH, MAX_KINDS, MAX_NAME, METADATA, NOT_STORED, check_state_form, kinds_in
 
 
 def tensor(name: str, dtype: str, *shape: int, data: bytes | None = None) -> Tensor:
@@ -44,7 +44,7 @@ TENSORS = [
 
 
 def check(kinds: object, tensors: list[Tensor] = TENSORS) -> None:
-    check_state_form(tensors, {METADATA: kinds if isinstance(kinds, str) else json.dumps(kinds)})
+    check_state_form(tensors, kinds_in({METADATA: kinds if isinstance(kinds, str) else json.dumps(kinds)}))
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def check(kinds: object, tensors: list[Tensor] = TENSORS) -> None:
         {"wide below": "int"}, {"x": "array"}, {"n": "scalar"}, {"on": "scalar"}, {"two": "array"},
         {"z": "array:complex128"}, {"z": "scalar:complex128"}, {"z": "tensor:complex128"},
         {"half": "tensor:complex32"}, {"text": "tensor:float8_e8m0fnu"}, {"square": "tensor:float4_e2m1fn_x2"},
-        {"x": "=y"}, {"m": "none"}, {"m/a": "none"}, {"m": "dict"}, {"m": "list"}, {"m": "tuple"}, {"m": "size"},
+        {"y": "=x"}, {"m": "none"}, {"m/a": "none"}, {"m": "dict"}, {"m": "list"}, {"m": "tuple"}, {"m": "size"},
         {"l": "list"}, {"l": "tuple"}, {"l": "size", "l/0": "int", "l/1": "int"}, {"l": ["1", "0"]}, {"l": [1, 0]},
-        {"l": "dict"}, {"l/2": "list", "l": "tuple"}, {"d": [1, "b"]}, {"d": ["b", "1"]},
+        {"l/2": "list", "l": "tuple"}, {"d": [1, "b"]}, {"d": ["b", "1"]},
         {"m": "ordered"}, {"m": "counter"}, {"d": "ordered"}, {"d": "counter"}, {"d": {"ordered": [1, "b"]}},
         {"d": {"counter": ["b", "1"]}}, {"m": "list", "m/0": {"counter": [7]}, "m/0/7": "none"},
         {"": "ordered"}, {"": "counter"},
@@ -146,4 +146,4 @@ def test_tensors_that_are_no_state_by_their_names_or_dtypes(tensors: list[Tensor
 
 def test_a_state_without_kinds_is_one_of_tensors() -> None:
     check_state_form(TENSORS, {})
-    check_state_form([], {"format": "pt"})
+    check_state_form([], kinds_in({"format": "pt"}))

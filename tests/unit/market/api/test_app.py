@@ -27,7 +27,7 @@ def test_info(world: World) -> None:
     info = world.api.info()
     assert info.chain_id == 31337
     assert info.matcher == world.context.matcher
-    assert [rules.name for rules in info.rules] == ["audited"]
+    assert [rules.name for rules in info.rules] == ["unchecked"]
     assert info.max_blob_bytes == 100_000
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
+from contracts.cli.jobs import find_job_by_prefix
 from contracts.errors import UserError
 from contracts.job.file import read_job, work_hash
 from contracts.orders import new_account
 from contracts.wallet import keys
 from market.client import submit
-from market.client.cli.common import client_key, find_job_by_prefix
+from market.client.cli.common import client_key
 from tests.support.market_parts import make_spec
 from tests.support.offline_market import DOMAIN, World
 

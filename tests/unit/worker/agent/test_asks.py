@@ -11,6 +11,7 @@ from contracts.api import receipts
 from contracts.api.bodies import ReceiptOut
 from contracts.errors import UserError
 from contracts.orders import Receipt, new_account
+from tests.support.market_parts import rule_set
 from tests.support.worker_leases import DOMAIN, OFFER, PROVIDER, RULES
 from worker.agent import asks
 from worker.agent.asks import BACK_OFF_SECONDS, CurrentAsk
@@ -50,7 +51,7 @@ class World:
         self.page = page
 
     def info(self) -> Any:
-        rules = [SimpleNamespace(name="audited", hash=one.rules.struct_hash()) for one in (OFFER, HOURLY)]
+        rules = [rule_set("unchecked", one.rules) for one in (OFFER, HOURLY)]
         return SimpleNamespace(
             matcher=MATCHER.address, chain_id=DOMAIN.chain_id, escrow=DOMAIN.verifying_contract, rules=rules
         )

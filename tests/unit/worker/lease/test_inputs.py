@@ -110,15 +110,27 @@ def test_a_blob_that_is_not_the_state_is_not_kept(states: Path, tmp_path: Path) 
 
 
 def test_a_state_that_nobody_can_load_is_the_files_fault(states: Path, tmp_path: Path) -> None:
-    """Its root is right: kinds are no part of it. Neither fetched nor found on disk it gets to the recipe."""
-    (record,) = make_chain(SPEC, 1, states)
-    file = states / "1"
+    """Its root is right. Neither fetched nor found on disk it gets to the recipe."""
+    file = write_state(states / "1", 1)
     save_file(load_file(file), file, {METADATA: '{"nothing": "int"}'})
+    record = make_record(SPEC, 1, to_hex(start_tip(SPEC.job_hash())), file)
     assert to_hex(file_state_root(file)) == record.state_root
-    forged = record.model_copy(update={"state": hash_file(file)})
     folder = lease_from(1, record.tip)
     for _ in range(2):
         with pytest.raises(BadStartState, match="nobody can go on from checkpoint 1: the state contradicts itself"):
+            fetch(BlobMarket([record], states), folder)
+        assert not folder.start_state.exists()
+        shutil.copy(file, folder.start_state)
+
+
+def test_a_state_whose_kinds_were_swapped_is_not_the_one_that_was_accepted(states: Path) -> None:
+    """Whoever passes it on could: a market, or a provider that uploads another file of the same tensors."""
+    (record,) = make_chain(SPEC, 1, states)
+    file, folder = states / "1", lease_from(1, record.tip)
+    save_file(load_file(file), file, {METADATA: '{"weights": "array"}'})
+    forged = record.model_copy(update={"state": hash_file(file)})
+    for _ in range(2):
+        with pytest.raises(BadStartState, match="checkpoint 1: it has root 0x"):
             fetch(BlobMarket([forged], states), folder)
         assert not folder.start_state.exists()
         shutil.copy(file, folder.start_state)

@@ -11,7 +11,7 @@ from worker.onboarding.prospects import Demand, Hour, power_cost
 
 def offer(price: int, device: str = "A", *, units: int = 100, free: bool = True) -> OfferOut:
     return OfferOut(
-        ask="0x" + "11" * 32, provider=PROVIDER.address, rules="audited", device=device, gpus=1, vram_mb=1,
+        ask="0x" + "11" * 32, provider=PROVIDER.address, rules="unchecked", device=device, gpus=1, vram_mb=1,
         memory_mb=1, environments=["torch-2.13"], region="", hosts=[], tier=0, units_per_hour=units,
         price_per_hour=price, max_stake=1, max_checkpoints=1, free=free, job=None,
     )  # fmt: skip

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from worker.sandbox import bubblewrap, podman
-from worker.sandbox.bubblewrap import Program
+from worker.sandbox import podman
 from worker.sandbox.gpus import Gpu
 from worker.sandbox.limits import Limits
+from worker.sandbox.view import Program, view
 
+MASKED = ("loadavg", "meminfo", "stat", "uptime")
 TWO = (Gpu(1, "GPU-b"), Gpu(3, "GPU-d"))
 
 
@@ -20,7 +21,9 @@ def after(command: list[str], option: str) -> list[str]:
 
 def test_podman_passes_on_the_granted_gpus_only(dev: Path, tmp_path: Path) -> None:
     def command(program: Program) -> list[str]:
-        seen = bubblewrap.view(program, host_python=False)
+        staging = tmp_path / str(len(program.gpus))
+        staging.mkdir()
+        seen = view(program, staging, host_python=False)
         return podman.podman_command(program, seen, ["image"], "name", uid=7)
 
     assert not [word for word in command(Program(["python"])) if "nvidia" in word or word == "--device"]
@@ -31,7 +34,7 @@ def test_podman_shuts_out_the_rest(tmp_path: Path) -> None:
     program = Program(
         ["python3", "-m", "worker.training.harness"], {"A": "b"}, output=tmp_path, limits=Limits(memory_mb=512)
     )
-    seen = bubblewrap.view(program, host_python=False)
+    seen = view(program, tmp_path, host_python=False)
     command = podman.podman_command(program, seen, ["registry/image:1"], "name", uid=7)
     assert (after(command, "--network"), after(command, "--cap-drop"), after(command, "--pull")) == (
         ["none"], ["all"], ["never"],
@@ -39,7 +42,10 @@ def test_podman_shuts_out_the_rest(tmp_path: Path) -> None:
     assert "--read-only" in command and "no-new-privileges" in after(command, "--security-opt")
     assert after(command, "--memory") == after(command, "--memory-swap") == ["512m"]
     assert (after(command, "--pids-limit"), after(command, "--user")) == (["256"], ["7:7"])
-    assert after(command, "--mount") == [f"type=bind,source={tmp_path},destination=/out"]
+    mounts = after(command, "--mount")
+    assert mounts[-1] == f"type=bind,source={tmp_path},destination=/out"
+    masks = {f"type=bind,source={tmp_path}/proc/{name},destination=/proc/{name},readonly" for name in MASKED}
+    assert masks <= set(mounts)
     image = command.index("registry/image:1")
     assert command[image + 1 :] == [
         "python3",

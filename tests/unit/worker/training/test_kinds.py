@@ -149,19 +149,62 @@ def test_the_same_state_is_the_same_file(tmp_path: Path) -> None:
     assert len({hashlib.sha256(path.read_bytes()).digest() for path in files}) == 1
 
 
-def test_kinds_are_not_in_the_root(tmp_path: Path) -> None:
-    """Roots of former checkpoints stay what they were."""
-    one, other = tmp_path / "one", tmp_path / "other"
-    state = {"n": 3, "x": torch.ones(2), "rate": 0.5, "on": True, "group": {}, "betas": (0.9, 0.99)}
-    write_checkpoint(one, flatten(state))
-    former = {
-        "n": torch.tensor(3), "x": torch.ones(2), "rate": torch.tensor(0.5, dtype=torch.float64),
-        "on": torch.tensor(True), "betas/0": torch.tensor(0.9, dtype=torch.float64),
-        "betas/1": torch.tensor(0.99, dtype=torch.float64),
-    }  # fmt: skip
-    save_file(former, other)
-    assert file_state_root(one) == file_state_root(other)
-    assert isinstance(unflatten(read_checkpoint(other))["n"], torch.Tensor)
+def test_states_that_differ_in_kind_only_have_other_roots(tmp_path: Path) -> None:
+    def saved(name: str, state: Any) -> tuple[bytes, Any]:
+        write_checkpoint(tmp_path / name, flatten(state))
+        return file_state_root(tmp_path / name), read_checkpoint(tmp_path / name)
+
+    weight, three = torch.ones(2), torch.tensor(3)
+    states: list[Any] = [
+        {"n": 3, "l": [three], "w": weight, "v": weight}, {"n": three, "l": [three], "w": weight, "v": weight},
+        {"n": np.int64(3), "l": [three], "w": weight, "v": weight}, {"n": 3, "l": (three,), "w": weight, "v": weight},
+        {"n": 3, "l": {0: three}, "w": weight, "v": weight}, {"n": 3, "l": {"0": three}, "w": weight, "v": weight},
+        {"n": 3, "l": [three], "w": weight, "v": weight, "m": None},
+        {"n": 3, "l": [three], "w": weight, "v": weight, "m": {}},
+        {"n": 3, "l": [three], "w": weight, "v": weight.clone()},
+        {"l": [three], "n": 3, "v": weight, "w": weight},
+        OrderedDict(l=[three], n=3, v=weight, w=weight),
+    ]  # fmt: skip
+    roots, flats = zip(*(saved(str(number), state) for number, state in enumerate(states)), strict=True)
+    assert len(set(roots)) == len(states)
+    for number, flat in enumerate(flats):  # and a load_state_dict that makes one of another is told so
+        assert [difference(flat, other) is None for other in flats] == [at == number for at in range(len(flats))]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"n": "int", "l": "tuple"}', '{"l":"tuple","n":"int"}', ' {\n"l"\t:"tuple","n":"int"}\n',
+        '{"\\u006c": "t\\u0075ple", "n": "int"}',
+    ],
+)  # fmt: skip
+def test_kinds_of_one_meaning_have_one_root_however_they_are_written(text: str, tmp_path: Path) -> None:
+    root = file_state_root(forged(tmp_path / "usual", {"l": "tuple", "n": "int"}))
+    path = forged(tmp_path / "other", text)
+    assert file_state_root(path) == root != file_state_root(forged(tmp_path / "none", {}))
+    check_state_file(path)
+
+
+def test_no_other_metadata_are_in_the_root(tmp_path: Path) -> None:
+    for number, metadata in enumerate(({}, {"format": "pt"}, {METADATA: "{}"}, {METADATA: " {} ", "more": "x" * 999})):
+        save_file({"x": torch.ones(2)}, tmp_path / str(number), metadata)
+    assert len({file_state_root(tmp_path / str(number)) for number in range(4)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"n": "int", "n": "scalar"}', "two entries have the same name"),
+        ('{"l": {"ordered": [0, 1], "ordered": [1, 0]}}', "two entries have the same name"),
+        ('{"n": "int", "l": NaN}', "NaN is not a number"), ('{"l": [NaN]}', "NaN is not a number"),
+        ('{"l": [1e999]}', "too large a number"), ('{"l": [1.0, 0]}', "has the kind"), ("null", "a mapping of names"),
+        ('{"n": "int"}' + " " * MAX_KINDS, "too long"), ('{"l": ["\\ud800", "1"]}', "is no text of Unicode"),
+        ('{"l": [' + "1" * 5000 + ', "0"]}', "Exceeds the limit"),
+    ],
+)  # fmt: skip
+def test_kinds_that_readers_could_take_otherwise_have_no_root(text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        file_state_root(forged(tmp_path / "forged", text))
 
 
 def forged(path: Path, kinds: object) -> Path:
@@ -191,6 +234,9 @@ def forged(path: Path, kinds: object) -> Path:
         {"n": "counter"}, {"n": {"counter": []}}, {"l": {"counter": ["0"]}}, {"l": {"ordered": ["0", "0"]}},
         {"l": {"default": ["0", "1"]}}, {"l": {"dict": ["0", "1"]}}, {"l": {}}, {"l": {"counter": "ordered"}},
         {"l": {"ordered": [0.5, 1]}}, {"l": {"counter": ["0", "1"], "ordered": ["0", "1"]}}, {"": {"counter": ["n"]}},
+        # One meaning has one form.
+        {"l": "dict"}, {"": "dict"}, {"l": ["0", "1"]}, {"l": {"counter": ["0", "1"]}}, {"": ["l", "n", "x", "y"]},
+        {"l/0": "=l/1"}, '{"n": "int", "n": "int"}',
     ],
 )  # fmt: skip
 def test_kinds_that_do_not_fit_are_refused(kinds: object, tmp_path: Path) -> None:
@@ -225,10 +271,11 @@ def test_what_passes_the_check_is_loaded_and_becomes_the_same_again(tmp_path: Pa
     names = [*tensors, "l", "m", "m/0", "l/2", ""]
     kinds = [
         "int", "bool", "float", "complex", "str", "bytes", "array", "scalar", "none", "dict", "list", "tuple", "size",
-        "=x", "=l/0", "tensor:complex128", "tensor:complex32", "tensor:float8_e8m0fnu", "array:complex128",
+        "=x", "=l/0", "=half", {"ordered": ["1", "0"]}, {"counter": ["0", "1"]}, "ordered",
+        "tensor:complex128", "tensor:complex32", "tensor:float8_e8m0fnu", "array:complex128",
         "scalar:complex128", ["0", "1"], ["1", "0"], [1, 0], ["0", "1", "2"], [],
     ]  # fmt: skip
-    for _ in range(1500):
+    for _ in range(2500):
         there = {name: tensor for name, tensor in tensors.items() if rng.random() < 0.7}
         made_up = {rng.choice(names): rng.choice(kinds) for _ in range(rng.randint(1, 3))}
         save_file(there, path, {METADATA: json.dumps(made_up)})
@@ -238,6 +285,7 @@ def test_what_passes_the_check_is_loaded_and_becomes_the_same_again(tmp_path: Pa
             continue
         saved, passed = read_checkpoint(path), passed + 1
         assert difference(flatten(unflatten(saved)), saved) is None, made_up
+        assert dict(flatten(unflatten(saved)).kinds) == dict(saved.kinds), made_up
     assert passed > 100
 
 

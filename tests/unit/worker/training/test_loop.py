@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import safetensors
 import torch
-from safetensors.torch import save_file
 
 from contracts.commitment import step_digest, trace_root
 from contracts.statefile import file_state_root
@@ -19,7 +18,7 @@ from worker.training.failures import Failure
 from worker.training.loop import CheckpointSaved, StepDone, checked_metrics, sample, start_recipe, train
 from worker.training.recipe import Recipe, load_recipe
 from worker.training.seeding import pin
-from worker.training.state import as_bytes, difference, read_checkpoint, write_checkpoint
+from worker.training.state import FlatState, as_bytes, difference, flatten, read_checkpoint, save_file, write_checkpoint
 from worker.training.work_units import count_work
 
 SEED = 7
@@ -79,6 +78,14 @@ def test_natural_ports_of_scripts_go_on_bit_for_bit(name: str, at: int, tmp_path
     assert [step.metrics for step in resumed] == [step.metrics for step in steps[4 * at :]]
     assert [saved.trace_root for saved in later] == [saved.trace_root for saved in checkpoints[at:]]
     assert difference(read_checkpoint(rest / checkpoint_name(5)), read_checkpoint(whole / checkpoint_name(5))) is None
+
+
+def test_what_comes_back_as_another_kind_is_told_before_it_trains(tmp_path: Path) -> None:
+    """It would train on, to states that have other roots than those of a run that was never resumed."""
+    _, (first, *_) = run(toy("NumpyBest", RESUMING), tmp_path)
+    with pytest.raises(Failure, match="is not what was saved: best is float against scalar") as caught:
+        run(toy("NumpyBestAsFloat", RESUMING), tmp_path, first=2, state=first.path)
+    assert caught.value.kind == "state"
 
 
 def test_what_a_state_may_not_hold_is_told_at_the_first_step(tmp_path: Path) -> None:
@@ -228,7 +235,7 @@ def test_a_disk_that_is_full_leaves_the_former_checkpoint_as_it_was(tmp_path: Pa
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.kind == "disk"
     assert [path.name for path in tmp_path.iterdir()] == ["1.safetensors"]
-    assert difference(read_checkpoint(first), {"a": torch.zeros(3)}) is None
+    assert difference(read_checkpoint(first), flatten({"a": torch.zeros(3)})) is None
 
 
 def test_a_checkpoint_waits_for_room_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +245,7 @@ def test_a_checkpoint_waits_for_room_on_a_full_disk(tmp_path: Path, monkeypatch:
     ]
     waited: list[float] = []
 
-    def save_when_there_is_room(flat: dict[str, torch.Tensor], path: Path) -> None:
+    def save_when_there_is_room(flat: FlatState, path: Path) -> None:
         if full:
             path.write_bytes(b"a part of it")
             raise full.pop()

@@ -9,9 +9,10 @@ import pytest
 from worker.sandbox.log import CappedLog
 from worker.training.failures import Failure
 from worker.training.harness import failed
-from worker.training.messages import Checkpoint, Conversation, Done, Ready, Stepped
+from worker.training.messages import Checkpoint, Conversation, Done, Measured, Ready, Stepped
 
-READY = {"type": "ready", "flops": 10, "units": 1, "parameters": 5, "numerics": {"torch": "2.13.0"}}
+MEASURED = {"type": "measured", "numerics": {"torch": "2.13.0"}}
+READY = {"type": "ready", "flops": 10, "units": 1, "parameters": 5}
 CHECKPOINT = {
     "type": "checkpoint", "index": 1, "step": 4, "path": "checkpoint-00001.safetensors",
     "metrics": {"loss": 0.5}, "trace_root": "0x" + "ab" * 32, "seconds": 1.0,
@@ -29,8 +30,17 @@ def hear(*said: Any) -> list[Any]:
 
 def test_a_proper_conversation() -> None:
     second = CHECKPOINT | {"index": 2, "step": 8, "path": "checkpoint-00002.safetensors"}
-    heard = hear(READY, step(1), step(4), CHECKPOINT, step(5), second, {"type": "done"})
-    assert [type(message) for message in heard] == [Ready, Stepped, Stepped, Checkpoint, Stepped, Checkpoint, Done]
+    heard = hear(MEASURED, READY, step(1), step(4), CHECKPOINT, step(5), second, {"type": "done"})
+    assert [type(message) for message in heard] == [
+        Measured,
+        Ready,
+        Stepped,
+        Stepped,
+        Checkpoint,
+        Stepped,
+        Checkpoint,
+        Done,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -41,9 +51,8 @@ def test_a_proper_conversation() -> None:
         [READY | {"units": 0}],
         [READY | {"units": -1}],
         [READY | {"more": 1}],
-        [READY | {"numerics": {"a": [1]}}],
-        [READY | {"numerics": {str(n): 1 for n in range(100)}}],
-        [READY | {"numerics": {"torch": 10**4000}}],  # which no canonical JSON can hold
+        [READY | {"numerics": {}}],
+        [READY, MEASURED],  # what a recipe says of its numerics comes too late
         [step(1)],
         [CHECKPOINT],
         [{"type": "done"}],
@@ -67,8 +76,24 @@ def test_a_proper_conversation() -> None:
 )
 def test_anything_else_is_a_failure(said: list[Any]) -> None:
     with pytest.raises(Failure, match="the training process sent") as caught:
-        hear(*said)
+        hear(MEASURED, *said)
     assert caught.value.kind == "protocol"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        MEASURED | {"numerics": {"a": [1]}},
+        MEASURED | {"numerics": {str(n): 1 for n in range(100)}},
+        MEASURED | {"numerics": {"torch": 10**4000}},  # which no canonical JSON can hold
+        READY,
+        step(1),
+        {"type": "done"},
+    ],
+)
+def test_first_of_all_a_process_says_its_numerics(said: Any) -> None:
+    with pytest.raises(Failure, match="the training process sent"):
+        hear(said)
 
 
 @pytest.mark.parametrize(

@@ -192,13 +192,13 @@ def saved_by_a_former_version(saved: dict[str, Any]) -> dict[str, Any]:
     return saved | {"groups": {number: numbers(group) for number, group in saved["groups"].items()}}
 
 
-@pytest.mark.parametrize("texts", [False, True])
-def test_a_former_versions_checkpoint_is_taken_up_and_becomes_the_same_state(texts: bool, tmp_path: Path) -> None:
+def test_a_former_versions_checkpoint_is_taken_up(tmp_path: Path) -> None:
+    """As weights to start from, by the door's functions."""
     one, two = model(), model()
 
     def made(module: nn.Module) -> torch.optim.Optimizer:
         optimizer = torch.optim.Adafactor(module.parameters(), lr=0.01)
-        optimizer.param_groups[0].update({"name": "all", "kinds": b"x"} if texts else {})
+        optimizer.param_groups[0].update({"name": "all", "kinds": b"x"})
         return optimizer
 
     optimizer, other = made(one), made(two)
@@ -208,13 +208,10 @@ def test_a_former_versions_checkpoint_is_taken_up_and_becomes_the_same_state(tex
     two.load_state_dict(one.state_dict())
     load_optimizer_state(other, two, unflatten(read_checkpoint(path)))
     assert other.param_groups[0]["eps"] == (None, 1e-3)
-    assert difference(flatten(optimizer_state(other, two)), read_checkpoint(path)) is None
     train(one, optimizer, 3)
     train(two, other, 3)
     assert difference(flatten(one.state_dict()), flatten(two.state_dict())) is None
-    if texts:
-        other.param_groups[0]["name"] = "late"  # which only a step can have done
-        assert optimizer_state(other, two)["groups"]["0"]["name"] == "late"
+    assert optimizer_state(other, two)["groups"]["0"]["name"] == "all"
 
 
 def test_what_a_group_holds_that_no_state_can_is_named() -> None:

@@ -1,7 +1,6 @@
 """Loading a recipe: every mistake has its sentence. Seeds. The shipped recipes."""
 
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +79,7 @@ def test_every_generator_is_a_function_of_seed_and_step() -> None:
 
 def test_numerics_are_strings_and_integers() -> None:
     facts = numerics()
-    assert facts["torch"] == torch.__version__ and facts["cpu"]
+    assert facts["torch"] == torch.__version__ and facts["cpu_capability"]
     assert all(isinstance(value, str | int) for value in facts.values())
 
 
@@ -111,14 +110,6 @@ def test_only_shipped_or_trusted_recipes_run_without_a_sandbox(tmp_path: Path, m
     with pytest.raises(UserError, match=r"recipe\.py needs a sandbox to run in, and bubblewrap is not") as caught:
         bubblewrap.sandbox_for(strange, trusted=False)
     assert "apt install bubblewrap" in str(caught.value.hint)
-
-
-def test_a_python_below_tmp_is_there_in_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sandbox has a /tmp of its own; what is bound below it must come after that."""
-    monkeypatch.setattr(sys, "prefix", "/tmp/checkout/.venv")
-    command = bubblewrap.bubblewrap_command(bubblewrap.Program(["python"]))
-    own_tmp = max(at for at, word in enumerate(command) if word == "/tmp")
-    assert command.index("/tmp/checkout/.venv") > own_tmp
 
 
 def test_units_are_written_and_all_else_left() -> None:

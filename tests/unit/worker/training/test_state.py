@@ -1,6 +1,6 @@
 """Training state: names, optimizers, files."""
 
-from collections import ChainMap, defaultdict
+from collections import ChainMap, OrderedDict, defaultdict
 from decimal import Decimal
 from enum import IntEnum, StrEnum
 from pathlib import Path
@@ -133,11 +133,13 @@ def test_tied_weights_can_be_saved(tmp_path: Path) -> None:
 
 
 def test_difference_says_what_differs() -> None:
-    one = {"a": torch.tensor([0.0])}
-    assert difference(one, {"b": torch.zeros(1)}) == "only one of them has a, b"
-    assert difference(one, {"a": torch.tensor([-0.0])}) == "a differs in value"
-    assert difference(one, {"a": torch.zeros(2)}) == "a: torch.float32[1] against torch.float32[2]"
-    nan = {"a": torch.tensor([float("nan")])}
+    one = flatten({"a": torch.tensor([0.0])})
+    assert difference(one, flatten({"b": torch.zeros(1)})) == "only one of them has a, b"
+    assert difference(one, flatten({"a": torch.tensor([-0.0])})) == "a differs in value"
+    assert difference(one, flatten({"a": torch.zeros(2)})) == "a: torch.float32[1] against torch.float32[2]"
+    assert difference(one, flatten({"a": np.zeros(1, np.float32)})) == "a is of no kind against array"
+    assert difference(flatten(OrderedDict(a=1)), flatten({"a": 1})) == "its top is ordered against of no kind"
+    nan = flatten({"a": torch.tensor([float("nan")])})
     assert difference(nan, nan) is None
 
 

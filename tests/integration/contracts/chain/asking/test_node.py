@@ -109,7 +109,7 @@ def test_asked_too_often_by_json_rpc(devnet: Devnet, limited_node: LimitedNode) 
     )
     wallet = limited.escrow.address  # any contract
     with pytest.raises(NodeRefused, match="15/second request limit reached"):
-        is_signed_by(limited, devnet.settings.rules["audited"], wallet, "0x" + "11" * 65)
+        is_signed_by(limited, devnet.settings.rules["unchecked"], wallet, "0x" + "11" * 65)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_contracts_error_that_nobody_can_read(devnet: Devnet, limited_node: Li
     limited = connect_through(limited_node, devnet)
     for data in ("0x556f1830", "0x556f1830" + "ff" * 64, "0x4e487b71" + "99" * 32, "0x08c379a0" + "ff" * 64, "zz"):
         limited_node.spoil("eth_call", {"error": {"code": 3, "message": "execution reverted", "data": data}})
-        assert not is_signed_by(limited, devnet.settings.rules["audited"], limited.escrow.address, "0x" + "11" * 65)
+        assert not is_signed_by(limited, devnet.settings.rules["unchecked"], limited.escrow.address, "0x" + "11" * 65)
         with pytest.raises(EscrowError):
             limited.dry_run(limited.withdraw(limited.escrow.address, 5), limited.escrow.address)
 

@@ -13,7 +13,8 @@ from tests.support.attack_runs import LIMITS, as_anybody, attack, job
 from worker.sandbox import bubblewrap
 from worker.sandbox.gpus import Gpu
 from worker.sandbox.runner import Runner
-from worker.training.messages import Failed, Message, Ready
+from worker.sandbox.view import Program
+from worker.training.messages import Failed, Measured, Message, Ready
 
 
 def reached(failed: Failed) -> list[str]:
@@ -60,6 +61,7 @@ def test_a_file_that_only_root_may_read_is_there_inside(tmp_path: Path) -> None:
     spec = job(tmp_path / "job", "Attack", {})
     (tmp_path / "job" / "recipe.py").chmod(0o600)
     with Runner(spec, tmp_path / "job", tmp_path / "work") as run:
+        assert isinstance(run.next_message(timeout=300), Measured)
         assert isinstance(run.next_message(timeout=300), Ready)
 
 
@@ -71,6 +73,8 @@ def test_gpus_that_are_not_granted_are_not_there(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("worker.sandbox.gpus.DEV", dev)
     look = [sys.executable, "-S", "-c", "import os; print(sorted(n for n in os.listdir('/dev') if 'nvidia' in n))"]
     for gpus, expected in (((), []), ((Gpu(1, "GPU-b"),), ["nvidia-uvm", "nvidia1", "nvidiactl"])):
-        process = bubblewrap.Bubblewrap().start(bubblewrap.Program(look, gpus=gpus))
+        sandbox = bubblewrap.Bubblewrap()
+        process = sandbox.start(Program(look, gpus=gpus))
         said, log = process.communicate(timeout=300)
+        sandbox.end(process)
         assert said.decode().strip() == str(expected), log

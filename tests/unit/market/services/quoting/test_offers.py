@@ -25,7 +25,7 @@ def test_what_a_machine_is(world: World) -> None:
     provider = post(world, GPU, price_per_hour=7_200 * TOKEN, max_checkpoints=3)
     [one] = offers(world)
     assert (one.provider, one.rules, one.device, one.gpus, one.vram_mb, one.memory_mb, one.region, one.tier) == (
-        provider.address, "audited", GPU.device, 1, 24_000, 8_000, "eu-de", 0
+        provider.address, "unchecked", GPU.device, 1, 24_000, 8_000, "eu-de", 0
     )  # fmt: skip
     assert (one.units_per_hour, one.price_per_hour, one.max_stake, one.max_checkpoints) == (
         3_600_000_000, 7_200 * TOKEN, 50 * TOKEN, 3
@@ -45,7 +45,7 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"regions": ["eu-de", "us"]}, "fast gpu"),
     ({"min_tier": 1}, ""),
     ({"environment": "torch-2.13"}, "cheap fast gpu"),
-    ({"rules": "audited"}, "cheap fast gpu"),
+    ({"rules": "unchecked"}, "cheap fast gpu"),
     ({"min_units_per_hour": 3_600_000_001}, "fast"),
     ({"max_price_per_hour": 3_600 * TOKEN}, "cheap"),
     ({"free": True}, "cheap gpu"),

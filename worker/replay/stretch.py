@@ -1,0 +1,143 @@
+"""Trains one stretch again, as the lease that is questioned did: same sandbox, same loop, the claim's threads."""
+
+import resource
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from contracts.api.bodies import CheckpointOut
+from contracts.commitment import numerics_class
+from contracts.job.spec import JobSpec
+from contracts.program.progress_bar import Watch, nobody
+from contracts.types import from_hex
+from worker.driver.nvml import GpuName
+from worker.replay.findings import NotHere, Rerun, unlike_numerics
+from worker.sandbox.limits import Limits
+from worker.sandbox.podman import chosen_sandbox
+from worker.sandbox.runner import Runner
+from worker.settings import DISK_MB
+from worker.training.checkpoints import TakenCheckpoint
+from worker.training.environment import Device
+from worker.training.failures import Failure
+from worker.training.messages import Checkpoint, Done, Failed, Measured, Ready, Stepped, Stopped
+
+MOST_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What this machine gives for a replay."""
+
+    gpus: tuple[GpuName, ...] = ()
+    sandbox: Literal["bubblewrap", "podman"] = "bubblewrap"
+    image: str | None = None  # for podman
+    trusted: bool = False
+    disk_mb: int = DISK_MB
+    hosts: tuple[str, ...] = ()  # that files of the web may be fetched from
+    any_class: bool = False  # train even where the numerics class is another, and a difference says nothing
+    watch: Watch = field(default=nobody)
+
+
+def rerun(
+    spec: JobSpec, claim: CheckpointOut, before: str, state: Path | None, folder: Path, options: ReplayOptions
+) -> tuple[Rerun, TakenCheckpoint]:
+    """Trains from `state` (None: the recipe's own start, after the tip `before`) to the claimed checkpoint.
+
+    `folder` has the job's files in `job`; what is made lies in `work`. Raises NotHere, and Failure if the recipe does
+    not come to its checkpoint.
+    """
+    record = claim.checkpoint
+    device, threads = _device(record.numerics), _threads(record.numerics)
+    began, ended_before = time.monotonic(), _cpu_seconds(resource.RUSAGE_CHILDREN)
+    try:
+        runner = Runner(
+            spec,
+            folder / "job",
+            folder / "work",
+            first=record.index,
+            last=record.index,
+            state=state,
+            threads=threads,
+            device=device,
+            gpus=options.gpus,
+            limits=Limits(memory_mb=spec.resources.memory_mb or Limits().memory_mb, disk_mb=options.disk_mb),
+            runtime=chosen_sandbox(options.sandbox, options.image),
+            trusted=options.trusted,
+            keep_log=not spec.sealed,
+        )
+    except Failure as failure:  # no environment, no GPU, no sandbox
+        raise NotHere(failure.message, failure.hint) from failure
+    taken: TakenCheckpoint | None = None
+    numerics: dict[str, Any] = {}
+    started, used = began, 0.0  # processor seconds, before the first step
+    options.watch("starting the recipe")
+    with runner as run:
+        for message in run.messages():
+            match message:
+                case Measured():
+                    numerics = message.numerics
+                    _check_class(claim, numerics, options)
+                case Ready():
+                    started = time.monotonic()
+                    # Of what runs, and of those of its children that have ended.
+                    used = sum(sum(one.cpu_times()[:4]) for one in run.processes())
+                    used += _cpu_seconds(resource.RUSAGE_SELF)
+                    run.go()
+                case Stepped():
+                    done = message.step - (record.step - spec.checkpoint_every)
+                    options.watch("steps replayed", done, spec.checkpoint_every)
+                case Checkpoint():
+                    taken = run.take(message)
+                case Failed():
+                    raise message.failure()
+                case Done() | Stopped():
+                    break
+    assert taken is not None  # a conversation without it is no conversation
+    made = taken.commit(spec.job_hash(), numerics, from_hex(before))
+    cpu = _cpu_seconds(resource.RUSAGE_SELF) + _cpu_seconds(resource.RUSAGE_CHILDREN) - ended_before
+    result = Rerun(
+        state_root=made.state_root,
+        trace_root=made.trace_root,
+        root=made.root,
+        tip=made.tip,
+        numerics=numerics,
+        metrics=taken.metrics,
+        trace=tuple(taken.trace()),
+        sandbox=runner.sandbox,
+        start_seconds=started - began,
+        seconds=time.monotonic() - started,
+        cpu_seconds=cpu - used,
+    )
+    return result, taken
+
+
+def _check_class(claim: CheckpointOut, here: dict[str, Any], options: ReplayOptions) -> None:
+    there = claim.checkpoint.numerics
+    if options.any_class or numerics_class(here) == numerics_class(there):
+        return
+    unlike = "; ".join(unlike_numerics(claim.checkpoint, here))
+    raise NotHere(
+        f"this machine's numerics class is another than the claim's: {unlike}",
+        "bits are promised within one class only; --any-class tries it all the same",
+    )
+
+
+def _device(numerics: dict[str, Any]) -> Device:
+    device = numerics.get("device")
+    if device not in ("cpu", "cuda"):
+        raise NotHere(f"the claim was made on the device {device!r:.40}", "this program knows cpu and cuda")
+    return "cuda" if device == "cuda" else "cpu"
+
+
+def _threads(numerics: dict[str, Any]) -> int:
+    threads = numerics.get("threads")
+    if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+        raise NotHere(f"the claim was made with {threads!r:.40} threads", f"a replay takes 1 to {MOST_THREADS}")
+    return threads
+
+
+def _cpu_seconds(whose: int) -> float:
+    """Of this process, or of those of its children that have ended."""
+    used = resource.getrusage(whose)
+    return used.ru_utime + used.ru_stime
