@@ -91,6 +91,9 @@ class AskResources(Body):
         exclude_if=lambda hosts: not hosts,
         description="from which jobs' files are fetched",
     )
+    numerics: Bytes32 | None = Field(
+        default=None, exclude_if=lambda numerics: numerics is None, description="class of the machine's bits, if told"
+    )
     wants: Wants = Field(default_factory=Wants, description="leases that the provider would give back at once")
 
     def hash(self) -> str:

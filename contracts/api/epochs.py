@@ -145,6 +145,7 @@ class TradeClassOut(Body):
     region: str
     tier: int
     hosts: list[str] = Field(description="sorted")
+    numerics: Bytes32 | None = Field(default=None, exclude_if=lambda numerics: numerics is None)
     wants: Wants
     units_per_hour: Uint64
     stake: Uint96

@@ -68,6 +68,7 @@ class OfferOut(Body):
     environments: list[str]
     region: str
     hosts: list[str] = Field(description="from which jobs' files are fetched")
+    numerics: Bytes32 | None = Field(description="class of the machine's bits, if told")
     tier: int = Field(description="the provider's reliability")
     units_per_hour: Uint64
     price_per_hour: Uint96

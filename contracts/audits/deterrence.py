@@ -87,3 +87,16 @@ def replay_cost(verification: Verification, checkpoints: int, price: int) -> int
     """What the buyer pays for replays of a lease, expected, in token units, rounded up; `price` of one replay."""
     cost = expected_replays(verification, checkpoints) * price
     return -(-cost.numerator // cost.denominator)
+
+
+def described(verification: Verification | None) -> str:
+    """What a level promises, what it costs, and what deters there. Without a JSON nothing is promised."""
+    if verification is None or verification.level == "unchecked":
+        return "unchecked: bytes and hashes are looked at, nothing is trained again, so that no stake deters"
+    share = f"{verification.share_ppm / PPM:.4%}".rstrip("0%").rstrip(".") + " %"
+    what = "listed recipes convict" if verification.level == "closed" else "what differs voids the lease"
+    return (
+        f"{verification.level}: {share} of the checkpoints are replayed, for about {share} more, and "
+        f"{verification.approve_every} approved together; {what}. A stake of {float(stake_prices(verification)):g} "
+        "prices and the arbiter's fee deters"
+    )

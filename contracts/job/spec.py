@@ -25,7 +25,7 @@ from pydantic import (
 
 from contracts.errors import UserError
 from contracts.job.early_stop import Stop
-from contracts.types import Bytes32, Finite, TrueOrFalse, WholeNumber
+from contracts.types import Address, Bytes32, Finite, TrueOrFalse, WholeNumber
 
 MAX_FILES = 1000
 MAX_NAMES = 50  # of devices, regions, hosts that one order lists
@@ -121,6 +121,9 @@ VramMb = Annotated[WholeNumber, Field(ge=0, le=10_000_000)]
 MemoryMb = Annotated[WholeNumber, Field(ge=0, le=100_000_000)]
 
 
+Providers = Annotated[tuple[Address, ...], BeforeValidator(_listed)]
+
+
 def check_url(url: str) -> str:
     """An address that agents may fetch a file from: https, or http from this very machine. ValueError otherwise."""
     try:
@@ -188,6 +191,17 @@ class Resources(BaseModel):
     )  # any of; empty: all
     tier: WholeNumber = Field(default=0, ge=0, le=MAX_TIER, exclude_if=_is_nothing)  # of the provider, at least
     units_per_hour: WholeNumber = Field(default=0, ge=0, lt=1 << 53, exclude_if=_is_nothing)  # at least
+    providers: Providers = Field(default=(), max_length=MAX_NAMES, exclude_if=_is_nothing)  # any of; empty: all
+    not_providers: Providers = Field(default=(), max_length=MAX_NAMES, exclude_if=_is_nothing)  # none of
+    numerics: Annotated[tuple[Bytes32, ...], BeforeValidator(_listed)] = Field(
+        default=(), max_length=MAX_NAMES, exclude_if=_is_nothing
+    )  # any of these classes, as the Ask's resources tell the machine's; empty: all
+
+    @model_validator(mode="after")
+    def _leaves_somebody(self) -> "Resources":
+        if both := [one for one in self.providers if one in self.not_providers]:
+            raise ValueError(f"{both[0]} is among providers and not_providers; leave it out of one")
+        return self
 
 
 class JobSpec(BaseModel):

@@ -33,6 +33,7 @@ class Needs:
     tier: int = 0  # of the provider's reliability, at least
     hosts: frozenset[str] = frozenset()  # that files are fetched from
     units_per_hour: int = 0  # at least
+    numerics: frozenset[str] = frozenset()  # classes of bits; empty: any
 
     @property
     def size(self) -> int:
@@ -58,11 +59,12 @@ class Lot:
     tier: int = 0
     hosts: frozenset[str] = frozenset()
     wants: Wants = EVERYTHING
+    numerics: str = ""  # class of the machine's bits; "": not told
 
     def __hash__(self) -> int:
         """Of nearly all that makes a lot: an object of Wants takes longer than the rest."""
         wants = self.wants.min_pay, self.wants.allow_clients, self.wants.deny_clients
-        machine = self.device, self.gpus, self.vram_mb, self.memory_mb, self.region, self.tier
+        machine = self.device, self.gpus, self.vram_mb, self.memory_mb, self.region, self.tier, self.numerics
         return hash((self.rules, self.environments, self.hosts, machine, wants))
 
     @property
@@ -89,11 +91,23 @@ class BidOffer:
     recipe: str = ""  # SHA-256 of its file
     avoid: frozenset[str] = frozenset()  # providers that let this job down; only if there is no other
     given_back_by: frozenset[str] = frozenset()  # providers that found more work in it than it signs: never again
+    providers: frozenset[str] = frozenset()  # that the client names: no others; empty: any
+    not_providers: frozenset[str] = frozenset()  # that the client names: never
     timeout: int | None = None  # seconds that the rules give for a checkpoint
     left: int | None = None  # seconds to the job's deadline
 
     def __post_init__(self) -> None:
         _check_positive("units", self.units, self.id)
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """Providers that can't have it."""
+        return self.given_back_by | self.not_providers
+
+    @property
+    def told_apart(self) -> frozenset[str]:
+        """Providers that are not like any other to it."""
+        return self.avoid | self.refused | self.providers
 
     @property
     def lowest_speed(self) -> int:
@@ -152,12 +166,14 @@ class Reason(StrEnum):
     REGION = "no machine is in a region that the job wants"
     TIER = "no fitting provider is as reliable as the job wants"
     HOSTS = "no fitting machine fetches files from the hosts that the job's files are at"
+    NUMERICS = "no fitting machine is of a numerics class that the job wants"
     STAKE = "no fitting provider is ready to lock the stake that this bid wants"
     SPEED = (
         "every fitting machine is too slow for the time that the rules give for a checkpoint, or for what the job asks"
     )
     DEADLINE = "every fitting machine is too slow to be done by the job's deadline"
     WANTED = "every fitting provider refuses this client or this recipe, or wants longer leases"
+    PROVIDERS = "every fitting machine is of a provider that the job does not want"
     UNITS = "every fitting provider gave it back: its steps take more than the work that it signs"
     RANGE = "every fitting ask takes more per hour than the auction can count with"
     PRICE = "every fitting ask is above this bid's price"
@@ -183,7 +199,7 @@ class TradeClass:
     stake: int
     min_work: int = 0  # work units that a lease must have for the provider's least pay, at its own price
     max_checkpoints: int = 0  # of a lease; told where min_work is
-    provider: str = ""  # told where a bid avoids it, or was given back by it
+    provider: str = ""  # told where a bid tells it apart: avoids, names or refuses it
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def rounded(lot: Lot) -> Lot:
     memory = round_down(lot.memory_mb, MEMORY_BITS)
     return Lot(
         lot.rules, lot.environments, lot.device, lot.gpus, lot.vram_mb, memory, lot.region, lot.tier, lot.hosts,
-        lot.wants,
+        lot.wants, lot.numerics,
     )  # fmt: skip
 
 
@@ -78,6 +78,7 @@ LOT_BOUNDS = (
     Bound(Reason.REGION, lambda needs: needs.regions, lambda lot: lot.region, _is_one_of),
     Bound(Reason.TIER, lambda needs: needs.tier, lambda lot: lot.tier, ge),
     Bound(Reason.HOSTS, lambda needs: needs.hosts, lambda lot: lot.hosts, ge),
+    Bound(Reason.NUMERICS, lambda needs: needs.numerics, lambda lot: lot.numerics, _is_one_of),
 )
 
 
@@ -112,11 +113,17 @@ def obstacle(bid: BidOffer, ask: AskOffer, tick: int) -> Reason | None:
         (Reason.SPEED, offered.units_per_hour >= bid.lowest_speed),
         (Reason.DEADLINE, offered.units_per_hour >= bid.deadline_speed),
         (Reason.WANTED, _is_wanted(bid, offered)),
+        (Reason.PROVIDERS, is_named(bid, ask.provider)),
         (Reason.UNITS, ask.provider not in bid.given_back_by),
         (Reason.RANGE, cost(ask, tick) <= MAX_VALUE),
         (Reason.PRICE, hourly(bid, offered.units_per_hour, tick) >= cost(ask, tick)),
     ]
     return next((reason for reason, kept in keeps if not kept), None)
+
+
+def is_named(bid: BidOffer, provider: str) -> bool:
+    """Whether a job may go to the provider, by those that its client names."""
+    return provider not in bid.not_providers and _is_one_of(provider, bid.providers)
 
 
 def _is_wanted(bid: BidOffer, offered: TradeClass) -> bool:

@@ -82,6 +82,8 @@ class Fitting:
         """The classes that the bid may trade in, whatever they cost."""
         speed = max(bid.lowest_speed, bid.deadline_speed)
         found = self._suiting.fitting(bid.needs) & self._by_speed.kept(speed) & self._by_stake.kept(bid.stake)
+        if bid.providers:
+            found &= self._of(bid.providers)
         return found if not found & self._special else self._without_unwanted(bid, found)
 
     def grouped(self, classes: Ints, ends: Ints) -> Ints:
@@ -110,13 +112,18 @@ class Fitting:
             found &= kept
             if not found:
                 return unkept
-        return Reason.UNITS if self._wanted(bid, found) else Reason.WANTED
+        found = self._wanted(bid, found)
+        if not found:
+            return Reason.WANTED
+        if bid.providers:
+            found &= self._of(bid.providers)
+        return Reason.UNITS if found & ~self._of(bid.not_providers) else Reason.PROVIDERS
 
     def _without_unwanted(self, bid: BidOffer, found: int) -> int:
-        """Without providers that do not want the lease or gave it back, and those that let the job down, if it can pay
+        """Without providers that do not want the lease or can't have it, and those that let the job down, if it can pay
         others.
         """
-        found = self._wanted(bid, found) & ~self._of(bid.given_back_by)
+        found = self._wanted(bid, found) & ~self._of(bid.refused)
         others = found & ~self._of(bid.avoid)
         if others != found and any(self._affordable(bid, n) for n in numbers(others).tolist()):
             return others

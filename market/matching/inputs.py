@@ -56,6 +56,7 @@ def job_offer(
         tier=wanted.tier,
         hosts=frozenset(spec.hosts),
         units_per_hour=wanted.units_per_hour,
+        numerics=frozenset(wanted.numerics),
     )
     return BidOffer(
         id="",
@@ -67,6 +68,8 @@ def job_offer(
         stake=0,
         rest=spec.checkpoints,
         recipe=spec.files[spec.recipe_path].sha256,
+        providers=frozenset(wanted.providers),
+        not_providers=frozenset(wanted.not_providers),
         timeout=timeout,
         left=None if now is None or spec.deadline_time is None else spec.deadline_time - now,
     )
@@ -139,6 +142,7 @@ def to_published(trade_class: TradeClass) -> TradeClassOut:
         region=lot.region,
         tier=lot.tier,
         hosts=sorted(lot.hosts),
+        numerics=lot.numerics or None,
         wants=lot.wants,
         units_per_hour=trade_class.units_per_hour,
         stake=trade_class.stake,
@@ -166,4 +170,5 @@ def _lot(machine: AskResources | TradeClassOut, rules: str, tier: int) -> Lot:
         tier=tier,
         hosts=frozenset(machine.hosts),
         wants=machine.wants,
+        numerics=machine.numerics or "",
     )

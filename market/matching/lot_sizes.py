@@ -42,8 +42,8 @@ def _by_size(slots: Iterable[Slot]) -> dict[Size, list[Slot]]:
 
 
 def _by_class(bids: Sequence[BidOffer], slots: Sequence[Slot]) -> dict[TradeClass, list[Slot]]:
-    """A provider that some bid avoids, or was given back by, has classes of its own."""
-    avoided = {provider for bid in bids for provider in bid.avoid | bid.given_back_by}
+    """A provider that some bid tells apart has classes of its own."""
+    apart = {provider for bid in bids for provider in bid.told_apart}
     lots: dict[int, Lot] = {}  # rounded, by the identity of an ask's, since many share one
     same: dict[Lot, Lot] = {}
     found: dict[tuple[object, ...], list[Slot]] = {}  # by numbers: to hash a lot for each slot takes long
@@ -53,7 +53,7 @@ def _by_class(bids: Sequence[BidOffer], slots: Sequence[Slot]) -> dict[TradeClas
         if (lot := lots.get(id(ask.lot))) is None:
             lot = rounded(ask.lot)
             lot = lots[id(ask.lot)] = same.setdefault(lot, lot)
-        provider = ask.provider if ask.provider in avoided else ""
+        provider = ask.provider if ask.provider in apart else ""
         limits = class_bounds(ask, slot.stake)
         key = (id(lot), limits, provider)
         if (members := found.get(key)) is None:

@@ -112,7 +112,19 @@ def job_vectors() -> dict[str, Any]:
     choosy = spec.model_copy(
         update={"resources": Resources(gpus=1, regions=("eu-de", "us"), tier=2, units_per_hour=30_000_000_000)}
     )
+    named = spec.model_copy(
+        update={
+            "resources": Resources(
+                providers=(PROVIDER.address,), not_providers=(CLIENT.address,), numerics=(to_hex(keccak(b"class")),)
+            )
+        }
+    )
     return {
+        "named": {
+            "spec": named.model_dump(mode="json"),
+            "canonical": named.canonical().decode(),
+            "job": named.job_hash(),
+        },
         "spec": spec.model_dump(mode="json"),
         "canonical": spec.canonical().decode(),
         "job": spec.job_hash(),

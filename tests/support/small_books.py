@@ -59,19 +59,22 @@ def markets(orders: int = 6) -> st.SearchStrategy[Book]:
             {
                 "rules": st.sampled_from(RULES), "tier": st.integers(0, 1), "memory_mb": st.sampled_from([0, 500]),
                 "regions": st.sampled_from([frozenset(), frozenset({"eu"})]),
+                "numerics": st.sampled_from([frozenset(), frozenset(), frozenset({"avx2"})]),
             }
         ),
         client=st.sampled_from(PARTIES), units=st.integers(1, 5000), limit=st.integers(1, 420), fee=st.integers(0, 20),
         stake=st.integers(1, 150), rest=st.integers(1, 20), timeout=st.sampled_from([None, 600]),
         avoid=st.sampled_from([frozenset(), frozenset(), frozenset(PARTIES[3:4])]),
         given_back_by=st.sampled_from([frozenset(), frozenset(), frozenset(PARTIES[4:5])]),
+        providers=st.sampled_from([frozenset(), frozenset(), frozenset(PARTIES[2:5])]),
+        not_providers=st.sampled_from([frozenset(), frozenset(), frozenset(PARTIES[3:4])]),
     )  # fmt: skip
     asks = st.builds(
         dict,
         lot=st.fixed_dictionaries(
             {
                 "rules": st.sampled_from(RULES), "tier": st.integers(0, 1), "memory_mb": st.sampled_from([400, 1024]),
-                "region": st.sampled_from(["", "eu"]),
+                "region": st.sampled_from(["", "eu"]), "numerics": st.sampled_from(["", "avx2"]),
                 "wants": st.sampled_from([Wants(), Wants(), Wants(min_pay=300), Wants(deny_clients=(PARTIES[1],))]),
             }
         ),
@@ -94,8 +97,9 @@ def markets(orders: int = 6) -> st.SearchStrategy[Book]:
 
 def rich(market: Book) -> Book:
     """Parties of their own for all orders, who can pay for all: what the auction does without its admission."""
+    nobody = dict.fromkeys(("avoid", "given_back_by", "providers", "not_providers"), frozenset[str]())
     bids = tuple(
-        replace(bid, client=f"client{n}", avoid=frozenset(), given_back_by=frozenset())
+        replace(bid, client=f"client{n}", **nobody)  # type: ignore[arg-type]
         for n, bid in enumerate(market.bids)
     )
     asks = tuple(replace(ask, provider=f"provider{n}", max_active=1) for n, ask in enumerate(market.asks))

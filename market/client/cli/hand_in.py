@@ -11,6 +11,7 @@ from contracts.amounts import format_amount
 from contracts.api import receipts
 from contracts.api.access import Signer
 from contracts.api.client import MarketClient
+from contracts.audits.deterrence import described
 from contracts.chain.client import Chain
 from contracts.cli.output import Output, PlainConsole, console, marked, print_whole, tokens
 from contracts.clocks import utc_text
@@ -96,6 +97,13 @@ def hand_in(
         )
 
 
+def _audits(offer: submitting.Submission) -> str:
+    """By the rules that are signed, whatever the market says of them."""
+    rules = next(one for one in offer.info.rules if one.hash == offer.quote.bid.rules)
+    told, cost = described(rules.verification), tokens(offer.quote.audit.replay_cost, offer.info)
+    return told if rules.level == "unchecked" else f"{told}; replays: about {cost}"
+
+
 def quote_table(offer: submitting.Submission) -> Table:
     quote, bid, amount = offer.quote, offer.quote.bid, partial(tokens, info=offer.info)
     deadline = f" (its deadline is {offer.spec.deadline})" if offer.spec.deadline else ""
@@ -120,6 +128,7 @@ def quote_table(offer: submitting.Submission) -> Table:
     table.add_row("at most", f"{amount(quote.highest_cost)}, {amount(bid.max_price)} per checkpoint")
     table.add_row("leases open until", f"{utc_text(bid.valid_until)}{deadline}")
     table.add_row("provider's stake", amount(bid.stake))
+    table.add_row("audits", _audits(offer))
     table.add_row("approver", bid.effective_approver)
     if offer.spec.sealed:
         table.add_row("sealed", "files, checkpoints and logs; you, the approver and providers have the key")

@@ -13,8 +13,9 @@ from contracts.api.client import MarketClient
 from contracts.api.info import Info
 from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.quotes import QuoteIn
+from contracts.audits.deterrence import described
 from contracts.cli.jobs import MarketUrl
-from contracts.cli.output import Output, OutputOption, console, print_whole, tokens
+from contracts.cli.output import Output, OutputOption, console, marked, print_whole, tokens
 from contracts.errors import UserError
 from contracts.job.measured import SecondsBasis
 from contracts.job.spec import MAX_TIER, first_problem
@@ -100,6 +101,9 @@ def list_offers(
     print_whole(console, offer_table(shown, info))
     if asked and any(one.job and one.job.likely for one in shown):
         console.print("* the machine that the auction would give the job, if nothing else comes in.")
+    for rule_set in info.rules:
+        if rule_set.name in {one.rules for one in shown}:
+            console.print(marked("Rules {}: {}.", rule_set.name, described(rule_set.verification)), soft_wrap=True)
     bases = {one.job.seconds_basis for one in shown if one.job}
     for basis, mark in MARKS.items():
         if basis in bases:

@@ -111,24 +111,29 @@ class _Shop:
             for (slower, stake), numbers in alike.items():
                 fits = suiting & (self.stake.column >= stake)
                 fits[:slower] = False
+                singly = numbers
                 if not (fits & self.special).any():
-                    found.setdefault(np.packbits(fits).tobytes(), []).extend(numbers)
-                    continue
-                for number in numbers:
+                    singly = [number for number in numbers if bids[number].providers]
+                    others = [number for number in numbers if not bids[number].providers]
+                    if others:
+                        found.setdefault(np.packbits(fits).tobytes(), []).extend(others)
+                for number in singly:
                     shelf = np.packbits(self._without_refusing(bids[number], number, fits)).tobytes()
                     found.setdefault(shelf, []).append(number)
         return found
 
     def _suiting(self, needs: Needs) -> Flags:
-        asked = needs.environment, needs.hosts, needs.devices, needs.vram_mb if needs.gpus else 0, needs.regions
+        vram = needs.vram_mb if needs.gpus else 0
+        asked = needs.environment, needs.hosts, needs.devices, vram, needs.regions, needs.numerics
         if asked not in self.suiting:
             self.suiting[asked] = self.sort.flags(
                 needs.environment in environments
-                and (needs.gpus == 0 or needs.vram_mb <= vram_mb)
+                and vram <= vram_mb
                 and (device in needs.devices or not needs.devices)
                 and (region in needs.regions or not needs.regions)
+                and (numerics in needs.numerics or not needs.numerics)
                 and hosts.issuperset(needs.hosts)
-                for environments, hosts, device, vram_mb, region in self.sort.all
+                for environments, hosts, device, vram_mb, region, numerics in self.sort.all
             )
         found: Flags = self.sort.column(self.suiting[asked]) & (
             self.memory.column >= self.memory.place(needs.memory_mb)
@@ -136,8 +141,8 @@ class _Shop:
         return found & (self.tier.column >= self.tier.place(needs.tier))
 
     def _without_refusing(self, bid: BidOffer, number: int, fits: Flags) -> Flags:
-        """Without providers that would not take the bid, or gave it back; those that it avoids, only if it can't pay
-        any other.
+        """Without providers that would not take the bid, gave it back, or are not those that its client names; those
+        that it avoids, only if it can't pay any other.
         """
         welcome = self.welcoming.get((bid.client, bid.recipe))
         if welcome is None:
@@ -150,7 +155,9 @@ class _Shop:
             )
         enough = self.work.flags(not work or bid.units * min(bid.rest, most) >= work for work, most in self.work.all)
         takes: Flags = fits & self.lists.column(welcome) & self.work.column(enough)
-        takes &= ~np.isin(self.provider, list(bid.given_back_by))
+        takes &= ~np.isin(self.provider, [*bid.given_back_by, *bid.not_providers])
+        if bid.providers:
+            takes &= np.isin(self.provider, list(bid.providers))
         others: Flags = takes & ~np.isin(self.provider, list(bid.avoid))
         left = np.flatnonzero(others)
         pay = self.pay(np.array([number]), left)
@@ -189,7 +196,7 @@ class _Sorts:
 
 
 def _sort(lot: Lot) -> tuple[Any, ...]:
-    return lot.environments, lot.hosts, lot.device, lot.vram_mb, lot.region
+    return lot.environments, lot.hosts, lot.device, lot.vram_mb, lot.region, lot.numerics
 
 
 def _lists(wants: Wants) -> tuple[Any, ...]:

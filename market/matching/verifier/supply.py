@@ -69,7 +69,7 @@ class Stock:
             (size, provider)
             for size, crowd in crowds.items()
             for bid in crowd
-            for provider in (*bid.avoid, *bid.given_back_by)
+            for provider in (*bid.avoid, *bid.given_back_by, *bid.providers, *bid.not_providers)
         }
         for provider, own in groupby(sorted(book.asks, key=attrgetter("provider")), attrgetter("provider")):
             mine = list(own)
@@ -147,13 +147,14 @@ def _sort(lot: Lot) -> tuple[object, ...]:
         lot.region,
         lot.tier,
         lists,
+        lot.numerics,
     )
 
 
 def _with_leading_memory(lot: Lot) -> Lot:
     return Lot(
         lot.rules, lot.environments, lot.device, lot.gpus, lot.vram_mb, _leading(lot.memory_mb, 4), lot.region,
-        lot.tier, lot.hosts, lot.wants,
+        lot.tier, lot.hosts, lot.wants, lot.numerics,
     )  # fmt: skip
 
 

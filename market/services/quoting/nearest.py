@@ -77,12 +77,14 @@ class _Told:
             Reason.REGION: lambda: f"is in {lot.region or 'a region not told'}; the job wants {some(needs.regions)}",
             Reason.TIER: lambda: f"is of tier {lot.tier}; the job wants {needs.tier}",
             Reason.HOSTS: lambda: f"fetches from {some(lot.hosts) or 'no host'}; files are at {some(needs.hosts)}",
+            Reason.NUMERICS: lambda: f"has {lot.numerics or 'no'} numerics class; the job wants {some(needs.numerics)}",
             Reason.STAKE: lambda: f"locks {tokens(ask.max_stake)} at most; the job wants {tokens(bid.stake)}",
             Reason.SPEED: lambda: f"does {ask.units_per_hour:,} work units an hour; {bid.lowest_speed:,} are needed",
             Reason.DEADLINE: lambda: (
                 f"does {ask.units_per_hour:,} work units an hour; the deadline needs {bid.deadline_speed:,}"
             ),
             Reason.WANTED: lambda: "refuses this client, this recipe, or so little pay for a lease",
+            Reason.PROVIDERS: lambda: "is of a provider that the job does not name, or does not want",
             Reason.UNITS: lambda: "gave it back: its steps take more than the signed work; see `gpumarket job reprice`",
             Reason.RANGE: lambda: f"takes {tokens(ask.price_per_hour)} an hour, more than the auction can count with",
             Reason.PRICE: lambda: (

@@ -189,6 +189,7 @@ def _out(context: Context, ask: AskOffer, is_free: bool, job: _Job | None) -> Of
         environments=sorted(lot.environments),
         region=lot.region,
         hosts=sorted(lot.hosts),
+        numerics=lot.numerics or None,
         tier=lot.tier,
         units_per_hour=ask.units_per_hour,
         price_per_hour=ask.price_per_hour,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from contracts.api.problems import Code, Problem
 from contracts.api.quotes import QuoteIn
 from contracts.api.rule_sets import RuleSet
+from contracts.audits.deterrence import default_stake
 from contracts.errors import UserError
 from contracts.job.measured import MeasuredOn
 from contracts.terms import AccountWord
@@ -21,7 +22,7 @@ from market.services import admission
 from market.services.quoting.durations import Duration, expected_duration, recorded_seconds
 
 ROOM = (5, 4)  # of a usual limit: prices move while a job waits
-STAKE_PRICES = 10
+STAKE_PRICES = 10  # where nothing is replayed
 AT_ANY_PRICE = (Reason.RANGE, Reason.PRICE)  # what alone keeps a bid of nothing from a machine that could do the job
 MOST_ORDERS = 2_000  # with more, a new Bid is tried alone: those that wait were refused at the prices of today
 
@@ -91,8 +92,8 @@ def pricing(offers: Offers, body: QuoteIn) -> Pricing:
         bid = replace(bid, limit=max(0, body.max_price - bid.fee))
     elif fitting:
         bid = replace(bid, limit=_usual_limit(fitting, body.units, by_tick))
-    usual = STAKE_PRICES * (bid.limit + bid.fee) + rules.rules.arbiter_fee
-    bid = replace(bid, stake=usual if body.stake is None else body.stake)
+    usual = _usual_stake(rules, bid.limit + bid.fee) if body.stake is None else body.stake
+    bid = replace(bid, stake=usual)
     in_the_way = [(ask, obstacle(bid, ask, by_tick)) for ask in fitting]
     limits = [lowest_limit(ask, bid.units, by_tick) + bid.fee for ask, why in in_the_way if why in (None, Reason.PRICE)]
     matching = [ask for ask, why in in_the_way if why is None]
@@ -108,6 +109,13 @@ def pricing(offers: Offers, body: QuoteIn) -> Pricing:
         recorded = recorded_seconds(session, body)
     lowest = min(limits, default=None)
     return Pricing(seen, rules, bid, fitting, matching, lowest, match, reason, body.measured_on, recorded)
+
+
+def _usual_stake(rules: RuleSet, max_price: int) -> int:
+    """What deters, where somebody looks."""
+    if rules.verification is None or rules.level == "unchecked":
+        return STAKE_PRICES * max_price + rules.rules.arbiter_fee
+    return default_stake(rules.verification, max_price, rules.rules.arbiter_fee)
 
 
 def _usual_limit(asks: Iterable[AskOffer], units: int, tick: int) -> int:

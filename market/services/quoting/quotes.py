@@ -4,7 +4,11 @@ from collections.abc import Sequence
 
 from contracts.amounts import MAX_AMOUNT
 from contracts.api.problems import Code, Problem
-from contracts.api.quotes import QuoteIn, QuoteOut
+from contracts.api.quotes import AuditQuote, QuoteIn, QuoteOut
+from contracts.api.rule_sets import RuleSet
+from contracts.audits.deterrence import default_stake, deters, replay_cost
+from contracts.audits.levels import UNCHECKED
+from contracts.audits.verification import PPM
 from contracts.job.spec import JobSpec
 from contracts.orders import Bid
 from contracts.types import ZERO_ADDRESS, to_hex
@@ -42,6 +46,7 @@ def quote(offers: Offers, body: QuoteIn) -> QuoteOut:
         highest_cost=highest_cost,
         free=account.free,
         missing=missing,
+        audit=_audit(priced.rules, bid),
         bid=bid,
         typed_data=bid.typed_data(context.chain.domain),
         warnings=_waits(context, body.spec, priced) + _warnings(context, bid, priced, missing),
@@ -118,8 +123,10 @@ def _nearest(context: Context, priced: Pricing, asks: Sequence[AskOffer]) -> lis
 
 def _warnings(context: Context, bid: Bid, priced: Pricing, missing: int) -> list[str]:
     found, rules, amount = [], priced.rules.rules, context.chain.format_amount
+    if told := _undeterring(context, bid, priced.rules):
+        found.append(told)
     share = _replays_needed(bid, rules.arbiter_fee)
-    if share > MAX_REPLAYS:
+    if priced.rules.level == "unchecked" and share > MAX_REPLAYS:
         found.append(
             f"a stake of {amount(bid.stake)} deters cheating only if more than {share:.0%} of the "
             f"checkpoints are replayed; {STAKE_PRICES} prices more than the arbiter's fee of "
@@ -132,6 +139,32 @@ def _warnings(context: Context, bid: Bid, priced: Pricing, missing: int) -> list
     if missing:
         found.append(f"deposit {amount(missing)} more before you post the Bid")
     return found
+
+
+def _audit(rules: RuleSet, bid: Bid) -> AuditQuote:
+    verification = rules.verification or UNCHECKED
+    is_audited = verification.level != "unchecked"
+    return AuditQuote(
+        level=verification.level,
+        share_ppm=verification.share_ppm,
+        approve_every=verification.approve_every,
+        replay_cost=replay_cost(verification, bid.checkpoints, bid.max_price),
+        deterring_stake=default_stake(verification, bid.max_price, rules.rules.arbiter_fee) if is_audited else None,
+    )
+
+
+def _undeterring(context: Context, bid: Bid, rules: RuleSet) -> str | None:
+    """Where somebody looks, but a lie would pay all the same."""
+    verification, fee, amount = rules.verification, rules.rules.arbiter_fee, context.chain.format_amount
+    if verification is None or verification.level == "unchecked":
+        return None
+    if deters(verification, bid.stake, bid.max_price, fee):
+        return None
+    enough = default_stake(verification, bid.max_price, fee)
+    return (
+        f"a stake of {amount(bid.stake)} does not deter: of the checkpoints {verification.share_ppm / PPM:.4g} are "
+        f"replayed, so lying pays at this max_price; {amount(enough)} is enough"
+    )
 
 
 def _replays_needed(bid: Bid, arbiter_fee: int) -> float:

@@ -378,7 +378,7 @@ def test_seeds_and_samples() -> None:
     assert commitment.sample_positions(42, 1, 0) == []
 
 
-@pytest.mark.parametrize("part", [None, "more", "sealed", "choosy"])
+@pytest.mark.parametrize("part", [None, "more", "sealed", "choosy", "named"])
 def test_job_hash(part: str | None) -> None:
     golden = load("job.json")
     golden = golden[part] if part else golden

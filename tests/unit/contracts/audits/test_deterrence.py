@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from contracts.audits.deterrence import (
     OWN_SHARE,
     default_stake,
+    described,
     deterring_penalty,
     deters,
     expected_replays,
@@ -109,3 +110,14 @@ def test_nothing_seen() -> None:
 
 def test_the_widest_batch_is_counted_in_no_time() -> None:
     assert deterring_penalty(1, MAX_APPROVE_EVERY) > 0
+
+
+def test_what_a_level_is_in_words() -> None:
+    assert described(OPEN) == (
+        "open: 20 % of the checkpoints are replayed, for about 20 % more, and 6 approved together; what differs voids "
+        "the lease. A stake of 5 prices and the arbiter's fee deters"
+    )
+    assert "closed: 10 %" in described(CLOSED) and "A stake of 13.5 prices" in described(CLOSED)
+    assert "0.25 % of the checkpoints" in described(OPEN.model_copy(update={"share_ppm": 2_500}))
+    assert "100 % of the checkpoints" in described(OPEN.model_copy(update={"share_ppm": PPM}))
+    assert described(None) == described(UNCHECKED)

@@ -176,3 +176,27 @@ def test_truth_on_the_wire_is_true_or_false(field: str, given: Any) -> None:
     body = {"environment": "torch-2.13", "recipe": "r.py:R", "seed": 1, "steps": 4, "checkpoint_every": 1}
     with pytest.raises(ValidationError, match="Input should be a valid boolean"):
         JobSpec.model_validate(body | {"files": {"r.py": {"sha256": "0x" + "11" * 32, "size": 5}}, field: given})
+
+
+ADDRESS, CLASS = "0x5FbDB2315678afecb367f032d93F642f64180aa3", "0x" + "ab" * 32
+
+
+def test_providers_and_numerics_are_left_out_where_unused() -> None:
+    assert not {"providers", "not_providers", "numerics"} & set(Resources().model_dump(mode="json"))
+    used = Resources(providers=(ADDRESS,), not_providers=("0x" + "11" * 20,), numerics=(CLASS,))
+    assert Resources.model_validate(used.model_dump(mode="json")) == used
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"providers": ADDRESS}, "is not a list, such as"),
+        ({"providers": ["0x12"]}, "expected an address .*'0x12'"),
+        ({"not_providers": [ADDRESS] * 51}, "at most 50"),
+        ({"numerics": ["avx2"]}, "64 hex digits, got 'avx2'"),
+        ({"providers": [ADDRESS], "not_providers": [ADDRESS]}, f"{ADDRESS} is among providers and not_providers"),
+    ],
+)
+def test_wrong_providers_and_numerics(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        Resources.model_validate(wrong)

@@ -232,6 +232,7 @@ def gain(bid: BidOffer, ask: AskOffer) -> int:
         and bid.needs.tier <= ask.lot.tier
         and bid.needs.memory_mb <= memory
         and (not bid.needs.regions or ask.lot.region in bid.needs.regions)
+        and (not bid.needs.numerics or ask.lot.numerics in bid.needs.numerics)
         and bid.stake <= stake
         and (bid.timeout is None or bid.units * 3600 <= speed * bid.timeout)
         and (not ask.lot.wants.min_pay or bid.units * min(bid.rest, ask.max_checkpoints) >= least_work)

@@ -27,10 +27,13 @@ MISSES: list[tuple[Reason, BidOffer, AskOffer]] = [
     (Reason.REGION, bid_offer(1, {"regions": frozenset({"eu"})}), ask_offer(1, {"region": "us"})),
     (Reason.TIER, bid_offer(1, {"tier": 2}), ask_offer(1, {"tier": 1})),
     (Reason.HOSTS, bid_offer(1, {"hosts": frozenset({"a.example"})}), ask_offer(1)),
+    (Reason.NUMERICS, bid_offer(1, {"numerics": frozenset({"avx2"})}), ask_offer(1, {"numerics": "avx512"})),
     (Reason.STAKE, bid_offer(1, stake=101), ask_offer(1)),
     (Reason.SPEED, bid_offer(1, timeout=73), ask_offer(1)),
     (Reason.DEADLINE, bid_offer(1, left=4 * 73), ask_offer(1)),
     (Reason.WANTED, bid_offer(1), ask_offer(1, {"wants": Wants(deny_clients=(PARTIES[0],))})),
+    (Reason.PROVIDERS, bid_offer(1, providers=frozenset(PARTIES[2:4])), ask_offer(1)),
+    (Reason.PROVIDERS, bid_offer(1, not_providers=frozenset(PARTIES[4:])), ask_offer(1)),
     (Reason.UNITS, bid_offer(1, given_back_by=frozenset(PARTIES[4:])), ask_offer(1)),
     (Reason.RANGE, bid_offer(1, limit=MUCH), ask_offer(1, price_per_hour=MAX_VALUE + 1)),
     (Reason.PRICE, bid_offer(1, limit=61), ask_offer(1)),
@@ -71,7 +74,7 @@ def fitting(bid: BidOffer, ask: AskOffer, other: AskOffer) -> AskOffer:
     lot: dict[str, Any] = {
         "environments": frozenset({needs.environment}), "vram_mb": max(ask.lot.vram_mb, 16_000), "memory_mb": 4096,
         "device": next(iter(needs.devices), "cpu"), "region": next(iter(needs.regions), ""), "tier": 3,
-        "hosts": needs.hosts, "wants": Wants(),
+        "hosts": needs.hosts, "wants": Wants(), "numerics": next(iter(needs.numerics), ""),
     }  # fmt: skip
     return replace(other, lot=replace(other.lot, **lot), max_stake=500, units_per_hour=98_304, price_per_hour=3000)
 

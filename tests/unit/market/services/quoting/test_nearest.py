@@ -12,6 +12,7 @@ from tests.support.machines_on_offer import GPU, TOKEN, post, quote_in
 from tests.support.market_parts import CPU, make_spec
 from tests.support.offline_market import World
 
+STRANGER = "0x00000000000000000000000000000000000000AA"
 SHORT: list[tuple[dict[str, Any], str]] = [
     ({"resources": {"gpus": 2}}, "sells 1 GPUs at once; the job wants 2"),
     ({"environment": "torch-9.9"}, "has torch-2.13; the job wants torch-9.9"),
@@ -20,6 +21,8 @@ SHORT: list[tuple[dict[str, Any], str]] = [
     ({"resources": {"gpus": 1, "devices": ["NVIDIA H100"]}}, f"has '{GPU.device}'; the job wants NVIDIA H100"),
     ({"resources": {"regions": ["us", "eu-fr"]}}, "is in a region not told; the job wants eu-fr, us"),
     ({"resources": {"tier": 2}}, "is of tier 0; the job wants 2"),
+    ({"resources": {"numerics": ["0x" + "ab" * 32]}}, f"has no numerics class; the job wants 0x{'ab' * 32}"),
+    ({"resources": {"providers": [STRANGER]}}, "is of a provider that the job does not name, or does not want"),
     (
         {"resources": {"units_per_hour": 3_700_000_000}},
         "does 3,600,000,000 work units an hour; 3,700,000,000 are needed",

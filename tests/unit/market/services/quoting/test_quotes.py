@@ -7,11 +7,14 @@ import pytest
 from contracts.api.bodies import BidIn
 from contracts.api.problems import Code
 from contracts.api.quotes import QuoteIn
+from contracts.audits.levels import CLOSED, OPEN
+from contracts.audits.verification import Verification
 from contracts.orders import Bid
 from market.store.models import BidRow
 from tests.support.market_parts import (
     make_bid,
     make_spec,
+    rule_set,
     signed_bid,
 )
 from tests.support.offline_market import DOMAIN, RULES, World
@@ -86,3 +89,30 @@ def test_the_bid_model_is_the_signed_one(world: World) -> None:
     response = world.api._http.post("/v1/bids", json=body)
     assert response.json()["detail"].startswith("bid.discount: there is no such field; known are: approver,")
     assert Bid.model_validate(body["bid"] | {"maxPrice": "2000000"} if body["bid"].pop("discount") else {}) == bid
+
+
+@pytest.mark.parametrize(
+    ("level", "prices", "replays"), [(OPEN, 5, 1_137_833), (CLOSED, 13.5, 400_000)], ids=["open", "closed"]
+)
+def test_under_audited_rules_the_stake_deters(world: World, level: Verification, prices: float, replays: int) -> None:
+    rules = RULES.model_copy(update={"verification": level.hash()})
+    world.context.rules["audited"] = rule_set("audited", rules)
+    asked = {"rules": "audited", "max_price": 1_000_000, "approver": OTHER}
+    out = world.api.quote(quote_in(world, **asked))
+    assert out.bid.stake == out.audit.deterring_stake == prices * 1_000_000 + RULES.arbiter_fee
+    assert (out.audit.level, out.audit.share_ppm, out.audit.approve_every) == (
+        level.level, level.share_ppm, level.approve_every,
+    )  # fmt: skip
+    assert out.audit.replay_cost == replays  # of four checkpoints; the short batch of the open lease is drawn denser
+    assert not [told for told in out.warnings if "deter" in told]
+    less = world.api.quote(quote_in(world, **asked, stake=4_000_000))
+    (told,) = (told for told in less.warnings if "does not deter" in told)
+    assert told.startswith(f"a stake of 4 tUSD does not deter: of the checkpoints {level.share_ppm / 1e6} are replayed")
+    assert told.endswith(f"{out.bid.stake / 1_000_000:g} tUSD is enough")
+
+
+def test_unchecked_rules_say_so(world: World) -> None:
+    out = world.api.quote(quote_in(world, max_price=2_000_000))
+    assert out.audit.model_dump() == {
+        "level": "unchecked", "share_ppm": 0, "approve_every": 1, "replay_cost": 0, "deterring_stake": None,
+    }  # fmt: skip
