@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from contracts.audits.levels import OPEN, UNCHECKED
 from contracts.cli.jobs import find_job_by_prefix
 from contracts.errors import UserError
 from contracts.job.file import read_job, work_hash
@@ -110,3 +111,15 @@ def test_what_is_no_jobs_id(prefix: str) -> None:
     nobody_is_asked: Any = None
     with pytest.raises(UserError, match="is not a job's id"):
         find_job_by_prefix(nobody_is_asked, prefix)
+
+
+def test_a_market_that_shows_another_level_than_is_signed(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = world.api.info()
+    assert info.rules[0].verification == UNCHECKED
+    lying = [one.model_copy(update={"verification": OPEN}) for one in info.rules]
+    monkeypatch.setattr(world.api, "info", lambda: info.model_copy(update={"rules": lying}))
+    with pytest.raises(UserError, match=f"commit to the verification {UNCHECKED.hash()}.*{OPEN.hash()}") as caught:
+        prepare(world, tmp_path)
+    assert str(caught.value.hint).startswith("Sign nothing there")

@@ -9,12 +9,13 @@ from structlog.testing import capture_logs
 
 from contracts.api import receipts
 from contracts.api.bodies import ReceiptOut
+from contracts.audits.levels import OPEN
 from contracts.errors import UserError
 from contracts.orders import Receipt, new_account
 from tests.support.market_parts import rule_set
 from tests.support.worker_leases import DOMAIN, OFFER, PROVIDER, RULES
 from worker.agent import asks
-from worker.agent.asks import BACK_OFF_SECONDS, CurrentAsk
+from worker.agent.asks import BACK_OFF_SECONDS, CurrentAsk, check_market_terms
 from worker.lease.folder import Store
 from worker.settings import MoneyRules
 
@@ -224,3 +225,11 @@ def test_no_ask_while_the_markets_clock_is_another(world: World) -> None:
     world.clock, world.seconds = world.seconds + 100, world.seconds + 100
     ask.renew()
     assert len(world.posted) == 1
+
+
+def test_a_market_that_shows_another_level_than_was_agreed_to(world: World) -> None:
+    info = world.info()
+    check_market_terms(info, world, HOURLY)
+    info.rules = [one.model_copy(update={"verification": OPEN}) for one in info.rules]
+    with pytest.raises(UserError, match=f"the JSON that it shows for it is one with the hash {OPEN.hash()}"):
+        check_market_terms(info, world, HOURLY)
