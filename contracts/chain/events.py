@@ -171,6 +171,11 @@ def _layouts() -> dict[bytes, _Layout]:
     return found
 
 
+def topic_of(kind: type[Event]) -> str:
+    """By which logs of this event are searched for."""
+    return next(to_hex(topic) for topic, layout in _layouts().items() if layout.name == kind.__name__)
+
+
 def decode(log: Mapping[str, Any], timestamp: int) -> Event | None:
     """The event of a log of the escrow or the epoch log; None if it is none of theirs.
 

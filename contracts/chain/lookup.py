@@ -3,23 +3,28 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, cast
 
-from eth_utils.crypto import keccak
 from web3.types import FilterParams
 
 from contracts.api.bodies import LeaseOut
 from contracts.chain.client import Chain
-from contracts.chain.events import Approved, Challenged, Claimed, Closed, Event, Opened, Resolved, Settled, decode
+from contracts.chain.events import (
+    Approved,
+    Challenged,
+    Claimed,
+    Closed,
+    Event,
+    Opened,
+    Resolved,
+    Settled,
+    decode,
+    topic_of,
+)
+from contracts.chain.ledger import Verdict
 from contracts.commitment import next_tip
 from contracts.errors import UserError
 from contracts.program.progress_bar import Watch, nobody
 from contracts.types import from_hex, to_hex
 
-_OPENED_TOPIC = to_hex(
-    keccak(
-        b"Opened(bytes32,address,address,bytes32,uint256,bytes20,"
-        b"(bytes32,bytes32,bytes32,bytes32,address,address,address,uint96))"
-    )
-)
 LEASES_AT_ONCE = 100  # that a question for logs names: nodes limit those too, most to a thousand
 
 
@@ -40,7 +45,7 @@ def opened(chain: Chain, lease: str, near: int | None = None, watch: Watch = nob
     `near`: the block that somebody says it was in; looked at first, so that the others need not be.
     """
     first, newest = chain.settings.deploy_block, int(chain.w3.eth.block_number)
-    which = _filter(chain, _OPENED_TOPIC, lease)
+    which = _filter(chain, topic_of(Opened), lease)
     places = [(first, newest)] if near is None or not first <= near <= newest else [(near, near), (first, newest)]
     for start, end in places:
         for found in chain.logs.ranges(which, start, end, watch):
@@ -54,7 +59,7 @@ def opened_by(
     chain: Chain, provider: str, first_block: int, last_block: int, watch: Watch = nobody
 ) -> Iterator[OpenedRange]:
     """The events of all leases that this provider got in the given blocks, both included, range by range."""
-    which = _filter(chain, _OPENED_TOPIC, None, _topic(provider))
+    which = _filter(chain, topic_of(Opened), None, _topic(provider))
     for found in chain.logs.ranges(which, first_block, last_block, watch):
         times = {log["blockHash"]: 0 for log in found.logs}
         for block in times:
@@ -68,7 +73,7 @@ def opened_for(chain: Chain, client: str, first_block: int, last_block: int, wat
 
     Their timestamps are left out (0).
     """
-    logs = chain.logs.logs(_filter(chain, _OPENED_TOPIC, None, None, _topic(client)), first_block, last_block, watch)
+    logs = chain.logs.logs(_filter(chain, topic_of(Opened), None, None, _topic(client)), first_block, last_block, watch)
     return [event for event in (decode(log, 0) for log in logs) if isinstance(event, Opened)]
 
 
@@ -105,30 +110,48 @@ def accepted_tips(chain: Chain, opening: Opened, watch: Watch = nobody) -> dict[
     The newest accepted one is always among them. After an Approval those claimed before it are not: an approver may
     have accepted others in their place.
     """
+    found = tips_on_chain(opening, lease_events(chain, opening.lease, opening.at.block, watch))
+    state = chain.state(opening.lease)
+    accepted = max(found.accepted, state.synced(opening.terms.nums, chain.now()).accepted)
+    return {n: known for n, known in found.tips.items() if n <= accepted}
+
+
+class TipsOnChain(NamedTuple):
+    """Index -> tip, of what is accepted and of what is pending; `accepted`: as far as events alone tell."""
+
+    tips: dict[int, str]
+    accepted: int
+
+
+def tips_on_chain(opening: Opened, events: Iterable[Event]) -> TipsOnChain:
+    """What a lease's events, in the chain's order, say of the tips of its checkpoints. Pure."""
     accepted = opening.terms.nums.start
     tips, claimed = {accepted: opening.tip}, dict[int, str]()
-    tip = before_challenge = opening.tip
-    for event in lease_events(chain, opening.lease, opening.at.block, watch):
+    tip, set_aside = opening.tip, None  # where the next claim follows on; and, in a dispute, where what is pending ends
+    for event in events:
         match event:
             case Claimed():
                 for n, root in enumerate(event.roots, event.n - len(event.roots) + 1):
                     tip = to_hex(next_tip(from_hex(tip), from_hex(root)))
                     claimed[n] = tip
             case Approved():
-                accepted, tip = max(accepted, event.n), event.tip
-                tips[event.n] = tip
-                claimed.clear()
+                accepted = max(accepted, event.n)
+                tips[event.n] = event.tip
+                # In a dispute it may be of fewer than are claimed: the others stay pending on top of it.
+                claimed = {n: known for n, known in claimed.items() if n > event.n}
+                if not claimed and set_aside is not None:
+                    set_aside = event.tip
+                if not claimed or set_aside is not None:
+                    tip = event.tip
             case Settled():
                 accepted = max(accepted, event.n)
             case Closed():
                 accepted = max(accepted, event.accepted)
             case Challenged():
-                before_challenge, tip = tip, event.accepted_tip
-            case Resolved(verdict=1):
-                tip = before_challenge
-    state = chain.state(opening.lease)
-    accepted = max(accepted, state.synced(opening.terms.nums, chain.now()).accepted)
-    return {n: known for n, known in (claimed | tips).items() if n <= accepted}
+                set_aside, tip = tip, event.accepted_tip
+            case Resolved(verdict=Verdict.TRUE | Verdict.WITHDRAWN) if set_aside is not None:
+                tip, set_aside = set_aside, None
+    return TipsOnChain(claimed | tips, accepted)
 
 
 def verify_lease(chain: Chain, lease: LeaseOut, event: Opened) -> None:

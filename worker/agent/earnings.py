@@ -10,7 +10,8 @@ from hexbytes import HexBytes
 from web3.exceptions import BlockNotFound, Web3RPCError
 
 from contracts.chain.client import Chain
-from contracts.chain.events import Approved, Closed, Event, Opened, Settled
+from contracts.chain.events import Approved, Closed, Event, Opened, Resolved, Settled
+from contracts.chain.ledger import Verdict
 from contracts.chain.lookup import events_by_lease, opened_by
 from contracts.finality import KEPT_BLOCKS
 from contracts.program.progress_bar import Watch, nobody
@@ -51,13 +52,16 @@ class Payment:
 
 def payments(opening: Opened, events: Iterable[Event]) -> list[Payment]:
     """The events of a lease that moved its provider's money, in order. Pure."""
-    found, settled = [], opening.terms.nums.start
+    found, settled, stake_lost = [], opening.terms.nums.start, False
     for event in events:
         match event:
+            case Resolved(verdict=Verdict.FALSE | Verdict.VOID):
+                stake_lost = True
+                continue
             case Approved(n=n) | Settled(n=n):
                 reached, penalty = max(settled, n), 0
             case Closed(accepted=accepted, penalty=lost):
-                reached, penalty = max(settled, accepted), lost
+                reached, penalty = max(settled, accepted), opening.terms.parties.stake if stake_lost else lost
             case _:
                 continue
         if reached > settled or penalty:

@@ -7,7 +7,8 @@ import structlog
 from web3.contract.contract import ContractFunction
 
 from contracts.chain.errors import NODE_AWAY, EscrowError
-from contracts.chain.events import Approved, Closed, Settled
+from contracts.chain.events import Approved, Closed, Resolved, Settled
+from contracts.chain.ledger import Verdict
 from contracts.chain.lookup import lease_events
 from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS, at_stake
@@ -148,7 +149,7 @@ class Settlement:
     def _finish(self, now: float) -> Action:
         """The escrow has no such lease any more: its events say how it came out."""
         file = self._folder.file
-        reached, penalty, ended = file.nums.start, 0, None
+        reached, penalty, ended, stake_lost = file.nums.start, 0, None, False
         # It may have been opened again, further down, since it was found.
         first = max(self._chain.settings.deploy_block, file.opened_block - KEPT_BLOCKS)
         for event in lease_events(self._chain, self._folder.lease, first):
@@ -156,8 +157,11 @@ class Settlement:
                 case Approved(n=n) | Settled(n=n):
                     reached = max(reached, n)
                     ended = event.at.block if n == file.nums.end else ended
+                case Resolved(verdict=verdict):
+                    stake_lost = verdict in (Verdict.FALSE, Verdict.VOID)
                 case Closed(accepted=accepted, penalty=lost):
-                    reached, penalty, ended = max(reached, accepted), lost, event.at.block
+                    penalty = file.parties.stake if stake_lost else lost
+                    reached, ended = max(reached, accepted), event.at.block
         done = self._missing_for_long(now) if ended is None else self._is_final(ended)
         if not done:
             return Action.WAIT
