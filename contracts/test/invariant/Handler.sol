@@ -98,7 +98,7 @@ contract Handler is OpenMoves, Checks {
         bytes32 parties = _hash(terms.parties);
         if (!signed) {
             uint16 n = uint16(l.claimed + roots.length);
-            bytes memory input = abi.encodeCall(IEscrow.claim, (terms.provider, terms.nums, parties, n, tip, roots));
+            bytes memory input = abi.encodeCall(IEscrow.claim, (terms.provider, terms.nums, terms.askPrice, parties, n, tip, roots));
             _call(terms.provider, input, ok, "claim");
             return;
         }
@@ -106,7 +106,7 @@ contract Handler is OpenMoves, Checks {
         bytes memory signature = _sign(terms.provider, digest);
         _call(
             address(this),
-            abi.encodeCall(IEscrow.claimSigned, (terms.provider, terms.nums, parties, roots, signature)),
+            abi.encodeCall(IEscrow.claimSigned, (terms.provider, terms.nums, terms.askPrice, parties, roots, signature)),
             ok,
             "claimSigned"
         );

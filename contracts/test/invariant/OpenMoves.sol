@@ -36,6 +36,7 @@ abstract contract OpenMoves is Model {
         item.price = uint96(1 + _part(numbers, 5) % 100);
         item.prevProvider = l.terms.provider;
         item.prevNums = l.terms.nums;
+        item.prevAskPrice = l.terms.askPrice;
         item.prevPrev = l.terms.parties.prev;
         bool ok = _open(item, _actor(who, 0), numbers, l.accepted, l.acceptedTip);
         if (!ok) return;

@@ -12,7 +12,7 @@ contract ScriptedArbiter is IArbiter {
         EatsGas,
         AnswersShort,
         AnswersLong,
-        AnswersThree,
+        AnswersFive,
         AnswersDirty
     }
 
@@ -56,7 +56,7 @@ contract ScriptedArbiter is IArbiter {
         uint256 size = 32;
         if (m == Mood.AnswersShort) size = 31;
         if (m == Mood.AnswersLong) size = 20_000;
-        if (m == Mood.AnswersThree) answer = 3;
+        if (m == Mood.AnswersFive) answer = 5;
         if (m == Mood.AnswersDirty) answer |= 1 << 8;
         assembly ("memory-safe") {
             let p := mload(0x40)
