@@ -38,7 +38,7 @@ contract ScriptedArbiter is IArbiter {
         escrow.withdraw(to, amount);
     }
 
-    function open(Question calldata question) external virtual {
+    function open(Question calldata question) public virtual {
         require(!refuses, "not this one");
         _last = question;
         ++asked;
@@ -66,6 +66,28 @@ contract ScriptedArbiter is IArbiter {
     }
 }
 
+/// @notice Calls whoever was named, once, within `open`.
+contract RestlessArbiter is ScriptedArbiter {
+    address private _target;
+    bytes private _input;
+
+    /// @param target 0: nobody
+    function callBack(address target, bytes calldata input) external {
+        (_target, _input) = (target, input);
+    }
+
+    function open(Question calldata question) public override {
+        super.open(question);
+        address target = _target;
+        if (target == address(0)) return;
+        delete _target;
+        (bool ok, bytes memory output) = target.call(_input);
+        assembly ("memory-safe") {
+            if iszero(ok) { revert(add(output, 0x20), mload(output)) }
+        }
+    }
+}
+
 /// @notice Rules on a question within `open`, and has it resolved there and then.
 contract HastyArbiter is ScriptedArbiter {
     IEscrow public immutable escrow;
@@ -83,7 +105,7 @@ contract HastyArbiter is ScriptedArbiter {
         opinion = opinion_;
     }
 
-    function open(Question calldata question) external override {
+    function open(Question calldata question) public override {
         this.rule(question.id, opinion);
         escrow.resolve(terms, rules);
     }

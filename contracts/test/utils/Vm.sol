@@ -10,6 +10,7 @@ interface Vm {
     }
 
     function recordLogs() external;
+    function pauseGasMetering() external;
     function getRecordedLogs() external returns (Log[] memory);
     function addr(uint256 privateKey) external pure returns (address);
     function sign(uint256 privateKey, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
