@@ -35,10 +35,10 @@ class SignedMatch(NamedTuple):
             self.price,
             prev.provider if prev else ZERO_ADDRESS,
             prev.nums.pack() if prev else 0,
-            prev.nums.ask_price if prev else 0,
             from_hex(prev.parties.prev) if prev else bytes(32),
             from_hex(self.bid_signature),
             from_hex(self.ask_signature),
+            prev.nums.ask_price if prev else 0,
         )
 
 

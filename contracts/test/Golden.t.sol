@@ -103,6 +103,7 @@ contract GoldenTest is Test {
             _uint(".lease.fee")
         );
         terms.nums = Nums.unwrap(nums);
+        terms.askPrice = uint96(_uint(".lease.ask_price"));
         Parties memory parties = terms.parties;
         parties.bid = _bytes32(".lease.parties.bid");
         parties.job = _bytes32(".lease.parties.job");

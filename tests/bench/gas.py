@@ -19,7 +19,7 @@ from eth_utils.crypto import keccak
 from web3 import HTTPProvider, Web3
 
 from contracts.chain.calls import SignedMatch
-from contracts.orders import Approval, Ask, Bid, Domain, Rules, SignedType
+from contracts.orders import Approval, Ask, Bid, Claim, Domain, Rules, SignedType
 from contracts.terms import Nums, Parties, Terms
 from contracts.types import ZERO_HASH, from_hex, to_hex
 from tests.support import ROOT, free_port
@@ -167,6 +167,18 @@ class Market:
         """`collect`, `end` or `close`."""
         return self.chain.send(sender, self.chain.escrow, name, lease.terms.abi())
 
+    def challenge_signed(self, lease: Lease, n: int) -> int:
+        """Of the provider's signed Claim of the first n, nothing being pending."""
+        claim = Claim(lease=lease.terms.lease, n=n, tip=to_hex(tip(lease, n)))
+        roots = [root(lease, i) for i in range(1, n + 1)]
+        signature = from_hex(sign(claim, self.chain.domain, lease.provider))
+        args = lease.terms.abi(), words(self.chain.rules), tip(lease, 0), [], roots, n, 0, signature
+        return self.chain.send(self.challenger, self.chain.escrow, "challengeSigned", *args)
+
+    def redeem_challenged(self, lease: Lease, n: int) -> int:
+        args = self.approval(lease, n), words(self.chain.rules), []
+        return self.chain.send(lease.provider, self.chain.escrow, "redeemChallenged", *args)
+
     def challenge(self, lease: Lease, k: int) -> int:
         args = (lease.terms.abi(), words(self.chain.rules), tip(lease, k - 1), [root(lease, k)], k, 0)
         return self.chain.send(self.challenger, self.chain.escrow, "challenge", *args)
@@ -274,11 +286,15 @@ def _calls(market: Market) -> dict[str, int]:
 def _disputes(market: Market) -> dict[str, int]:
     client, provider = market.pair(1)
     gas = {}
-    for name, verdict in ("resolve_true", 1), ("resolve_false", 2):
+    verdicts = ("resolve_true", 1), ("resolve_false", 2), ("resolve_void", 3), ("resolve_unreproducible", 4)
+    for name, verdict in verdicts:
         lease, _ = market.open(client, provider, 20)
         market.claim(lease, 1)
         gas["challenge"] = market.challenge(lease, 1)
         gas[name] = market.resolve(lease, verdict)
+    lease, _ = market.open(client, provider, 20)
+    gas["challenge_signed"] = market.challenge_signed(lease, 1)
+    gas["redeem_challenged"] = market.redeem_challenged(lease, 1)
     return gas
 
 

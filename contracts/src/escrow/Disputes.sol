@@ -62,14 +62,14 @@ abstract contract Disputes is EIP712, Leases {
         uint16 k,
         uint8 ground
     ) external {
-        bytes32 lease = terms.id();
-        State s = _states[lease];
-        if (!s.isLive()) revert Escrow_WrongPhase(lease, s.status());
-        if (!s.isPending()) revert Escrow_NothingPending(lease);
+        Question memory question = _question(terms, k, ground);
+        State s = _states[question.lease];
+        if (!s.isLive()) revert Escrow_WrongPhase(question.lease, s.status());
+        if (!s.isPending()) revert Escrow_NothingPending(question.lease);
         _requireInWindow(terms, s);
 
         _requirePending(s, acceptedTip, s.tip(), roots);
-        _challenge(terms, rules, lease, s, acceptedTip, roots, k, ground, 0);
+        _challenge(terms, rules, s, acceptedTip, roots, question, 0);
     }
 
     /// @inheritdoc IEscrow
@@ -83,19 +83,43 @@ abstract contract Disputes is EIP712, Leases {
         uint8 ground,
         bytes calldata signature
     ) external {
-        bytes32 lease = terms.id();
-        State s = _states[lease].sync(terms.unpacked().window());
-        if (!s.isLive()) revert Escrow_WrongPhase(lease, s.status());
+        Question memory question = _question(terms, k, ground);
+        State s = _states[question.lease].sync(terms.unpacked().window());
+        if (!s.isLive()) revert Escrow_WrongPhase(question.lease, s.status());
         if (s.isIn(Phase.Closing)) _requireInWindow(terms, s);
 
         _requirePending(s, acceptedTip, s.tip(), pending);
+        bytes20 tip = _signedTip(terms, question.lease, s, acceptedTip, roots, signature);
+        _challenge(terms, rules, s, acceptedTip, roots, question, tip);
+    }
+
+    /// @dev All of it but the stretch.
+    function _question(Terms calldata terms, uint16 k, uint8 ground) private view returns (Question memory question) {
+        if (ground > 1) revert Escrow_BadIndex(ground, 0, 1);
+        question.lease = terms.id();
+        question.job = terms.parties.job;
+        question.rules = terms.parties.rules;
+        question.provider = terms.provider;
+        question.challenger = msg.sender;
+        question.k = k;
+        question.ground = ground;
+    }
+
+    /// @return tip that the provider signed for these roots
+    function _signedTip(
+        Terms calldata terms,
+        bytes32 lease,
+        State s,
+        bytes20 acceptedTip,
+        bytes32[] calldata roots,
+        bytes calldata signature
+    ) private view returns (bytes20 tip) {
         uint256 n = s.accepted() + roots.length;
         if (n > terms.unpacked().end()) revert Escrow_BadIndex(n, s.accepted() + 1, terms.unpacked().end());
-        bytes20 tip = acceptedTip.extend(roots);
+        tip = acceptedTip.extend(roots);
         if (!SignatureLib.isValid(terms.provider, hashClaim(lease, uint16(n), tip), signature)) {
             revert Escrow_BadSignature(terms.provider);
         }
-        _challenge(terms, rules, lease, s, acceptedTip, roots, k, ground, tip);
     }
 
     function _requireInWindow(Terms calldata terms, State s) private view {
@@ -116,54 +140,60 @@ abstract contract Disputes is EIP712, Leases {
     function _challenge(
         Terms calldata terms,
         Rules calldata rules,
-        bytes32 lease,
         State s,
         bytes20 acceptedTip,
         bytes32[] calldata roots,
-        uint16 k,
-        uint8 ground,
+        Question memory question,
         bytes20 signedTip
     ) private {
         Rules memory agreed = _agreed(terms, rules);
-        uint256 accepted = s.accepted();
-        if (ground > 1) revert Escrow_BadIndex(ground, 0, 1);
-        if (k <= accepted || k > accepted + roots.length) revert Escrow_BadIndex(k, accepted + 1, accepted + roots.length);
+        uint256 bond = agreed.arbiterFee + _atRisk(terms, s, roots.length);
+        _ask(s.accepted(), acceptedTip, roots, question);
+        _debit(msg.sender, bond);
+        Dispute storage d = _disputes[question.lease];
+        (d.challenger, d.bond) = (msg.sender, uint96(bond));
+        (d.claimedTip, d.number, d.k, d.ground) = (s.tip(), ++_disputeCount, uint16(question.k), question.ground);
+        if (signedTip != 0) d.signedTip = signedTip;
+        question.id = _disputeId(question.lease, d);
+        if (s.isIn(Phase.Closing)) s = s.with(StateLib.FROM_CLOSING);
+        _states[question.lease] = s.withPhase(Phase.Challenged).withTip(acceptedTip).withTimeNow();
+        _emitChallenged(question, acceptedTip, signedTip, bond, agreed);
 
-        Question memory question;
-        question.lease = lease;
-        question.job = terms.parties.job;
-        question.rules = terms.parties.rules;
-        question.provider = terms.provider;
-        question.challenger = msg.sender;
-        question.k = k;
-        question.ground = ground;
+        IArbiter(agreed.arbiter).open(question);
+    }
+
+    /// @dev Adds the stretch.
+    function _ask(uint256 accepted, bytes20 acceptedTip, bytes32[] calldata roots, Question memory question)
+        private
+        pure
+    {
+        uint256 k = question.k;
+        if (k <= accepted || k > accepted + roots.length) revert Escrow_BadIndex(k, accepted + 1, accepted + roots.length);
         question.before = acceptedTip.extend(roots[:k - accepted - 1]);
         question.claimed = roots[k - accepted - 1];
+    }
 
-        uint256 bond = agreed.arbiterFee + _atRisk(terms, s, roots.length);
-        _debit(msg.sender, bond);
-        Dispute storage d = _disputes[lease];
-        (d.challenger, d.bond) = (msg.sender, uint96(bond));
-        (d.claimedTip, d.number, d.k, d.ground) = (s.tip(), ++_disputeCount, k, ground);
-        if (signedTip != 0) d.signedTip = signedTip;
-        question.id = _disputeId(lease, d);
-        if (s.isIn(Phase.Closing)) s = s.with(StateLib.FROM_CLOSING);
-        _states[lease] = s.withPhase(Phase.Challenged).withTip(acceptedTip).withTimeNow();
+    /// @dev On its own for builds without via-IR, whose stack is short.
+    function _emitChallenged(
+        Question memory question,
+        bytes20 acceptedTip,
+        bytes20 signedTip,
+        uint256 bond,
+        Rules memory agreed
+    ) private {
         emit Challenged(
-            lease,
+            question.lease,
             question.id,
             msg.sender,
-            k,
+            uint16(question.k),
             acceptedTip,
             question.claimed,
-            ground,
+            question.ground,
             signedTip,
             bond,
             agreed.arbiter,
             agreed.arbiterFee
         );
-
-        IArbiter(agreed.arbiter).open(question);
     }
 
     /// @dev What a challenge can cost the provider, and its maker if it is wrong. A false claim costs no gas to sign: a

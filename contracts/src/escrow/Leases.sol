@@ -30,21 +30,31 @@ abstract contract Leases is Balances {
         Nums nums = terms.unpacked();
         uint256 n = s.accepted();
         uint256 rest = nums.end() - n;
+        uint256 toClient = stakeToClient;
+        unchecked {
+            // Sums and products can't overflow: counts have 16 bits, prices 96, fees 64, stakes 96.
+            toClient += rest * (nums.price() + nums.fee());
+        }
         bool continuable = !s.has(StateLib.BY_CLIENT) && (rest != 0 || s.has(StateLib.MORE));
         if (continuable) _states[lease] = s.asClosed();
         else _states[lease] = State.wrap(0);
 
         _pay(terms, n - s.settled(), toProvider, s.isActive());
-        _credit(terms.parties.client, rest * (nums.price() + nums.fee()) + stakeToClient);
+        _credit(terms.parties.client, toClient);
         if (rest != 0 || continuable) emit Closed(lease, uint16(n), stakeToClient, continuable);
     }
 
     /// @dev Pays `count` checkpoints, and the provider `extra` in the same write.
     function _pay(Terms calldata terms, uint256 count, uint256 extra, bool deactivate) internal {
         Nums nums = terms.unpacked();
-        Account provider = _accounts[terms.provider].credit(nums.price() * count + extra);
+        unchecked {
+            // As above; a stake and a bond have 97 bits.
+            extra += nums.price() * count;
+            count *= nums.fee();
+        }
+        Account provider = _accounts[terms.provider].credit(extra);
         _accounts[terms.provider] = deactivate ? provider.deactivate() : provider;
-        _credit(terms.parties.feeTo, nums.fee() * count);
+        _credit(terms.parties.feeTo, count);
     }
 
     /// @inheritdoc IEscrow

@@ -19,12 +19,9 @@ abstract contract Openings is EIP712, Leases {
 
     /// @dev Rules as `_open` needs them, made once for all items of a batch.
     struct CheckedRules {
+        Rules rules;
         bytes32 hash;
         bool inBounds;
-        uint256 arbiterFee;
-        uint256 window;
-        uint256 checkpointTimeout;
-        Rules rules;
         /// Whether `RulesUsed` has told them.
         bool told;
     }
@@ -83,9 +80,10 @@ abstract contract Openings is EIP712, Leases {
         o.domain = _domainSeparatorV4();
         reasons = new Reason[](items.length);
         for (uint256 i; i < items.length; ++i) {
-            uint256 index = items[i].rules;
+            Match calldata item = items[i];
+            uint256 index = item.rules;
             Reason reason = Reason.RulesDiffer;
-            if (index < rules.length) (reason,) = _open(checked[index], items[i], o);
+            if (index < rules.length) (reason,) = _open(checked[index], item, o);
             if (reason != Reason.Ok) {
                 reasons[i] = reason;
                 emit Skipped(i, reason);
@@ -94,17 +92,13 @@ abstract contract Openings is EIP712, Leases {
     }
 
     function _checkRules(Rules calldata source) private view returns (CheckedRules memory checked) {
-        Rules memory rules;
+        Rules memory rules = checked.rules;
         source.copyTo(rules);
         checked.hash = rules.hash();
         checked.inBounds = rules.arbiter != address(0) && rules.checkpointTimeout >= _minCheckpointTimeout
             && rules.checkpointTimeout <= _maxCheckpointTimeout && rules.window >= _minWindow
             && rules.window <= _maxWindow && rules.arbiterTimeout >= _minArbiterTimeout
             && rules.arbiterTimeout <= _maxArbiterTimeout;
-        checked.arbiterFee = rules.arbiterFee;
-        checked.window = rules.window;
-        checked.checkpointTimeout = rules.checkpointTimeout;
-        checked.rules = rules;
     }
 
     /// @dev Refuses with a Reason and no effect. Checks stand in the order of the enum, cheap ones before signatures.
@@ -116,9 +110,6 @@ abstract contract Openings is EIP712, Leases {
         Ask memory ask = o.ask;
         item.bid.copyTo(bid);
         item.ask.copyTo(ask);
-        // Left out of calldata, where each word costs; what was signed holds it.
-        if (bid.rules == 0) bid.rules = rules.hash;
-        if (ask.rules == 0) ask.rules = rules.hash;
         reason = _checkTerms(rules, bid, ask);
         if (reason != Reason.Ok) return (reason, 0);
 
@@ -153,10 +144,12 @@ abstract contract Openings is EIP712, Leases {
         if (!SignatureLib.isValid(bid.client, parties.bid, item.bidSignature)) return (Reason.BidSignatureInvalid, 0);
         if (!SignatureLib.isValid(ask.provider, o.askId, item.askSignature)) return (Reason.AskSignatureInvalid, 0);
 
-        Nums nums = NumsLib.pack(start, o.end, rules.window, rules.checkpointTimeout, o.price, bid.fee);
-        // Cut by hand: `id` hashes the word as it stands, and a build without via-IR would not cut it here.
-        address provider = address(uint160(uint256(uint160(ask.provider))));
-        lease = TermsLib.id(provider, Nums.unwrap(nums), o.askPrice, parties.hashMemory());
+        Nums nums = _pack(rules.rules, o, start);
+        {
+            // Cut by hand: `id` hashes the word as it stands, and a build without via-IR would not cut it here.
+            address provider = address(uint160(uint256(uint160(ask.provider))));
+            lease = TermsLib.id(provider, Nums.unwrap(nums), o.askPrice, parties.hashMemory());
+        }
         if (!first) _states[parties.prev] = State.wrap(0);
         _states[lease] = StateLib.start(start, o.tip, o.end < bid.checkpoints);
         // In this order: if both are one account, the provider's word holds both changes.
@@ -166,19 +159,44 @@ abstract contract Openings is EIP712, Leases {
             rules.told = true;
             emit RulesUsed(rules.hash, rules.rules);
         }
-        emit Opened(lease, ask.provider, bid.client, o.askId, Nums.unwrap(nums), o.askPrice, o.tip, parties);
+        _emitOpened(lease, nums, o);
+    }
+
+    /// @dev The event by hand: Solidity would clean each word of the parties again, which the lease's id has hashed as
+    /// they are.
+    function _emitOpened(bytes32 lease, Nums nums, Opening memory o) private {
+        bytes32 topic = Opened.selector;
+        (bytes32 ask, uint256 askPrice, bytes32 tip) = (o.askId, o.askPrice, bytes32(o.tip));
+        (uint256 provider, uint256 client) = (uint160(o.ask.provider), uint160(o.bid.client));
+        Parties memory parties = o.parties;
+        assembly ("memory-safe") {
+            let p := mload(0x40)
+            mstore(p, ask)
+            mstore(add(p, 0x20), nums)
+            mstore(add(p, 0x40), askPrice)
+            mstore(add(p, 0x60), tip)
+            mcopy(add(p, 0x80), parties, 0x100)
+            log4(p, 0x180, topic, lease, provider, client)
+        }
     }
 
     function _checkTerms(CheckedRules memory rules, Bid memory bid, Ask memory ask) private view returns (Reason) {
-        if (bid.rules != rules.hash || ask.rules != rules.hash) return Reason.RulesDiffer;
+        bytes32 hash = rules.hash;
+        // Left out of calldata, where each word costs; what was signed holds it.
+        if (bid.rules == 0) bid.rules = hash;
+        else if (bid.rules != hash) return Reason.RulesDiffer;
+        if (ask.rules == 0) ask.rules = hash;
+        else if (ask.rules != hash) return Reason.RulesDiffer;
         if (!rules.inBounds) return Reason.RulesOutOfBounds;
+        address bidMatcher = bid.matcher;
+        address askMatcher = ask.matcher;
         if (
-            (bid.matcher != address(0) && bid.matcher != msg.sender)
-                || (ask.matcher != address(0) && ask.matcher != msg.sender)
+            (bidMatcher != msg.sender && bidMatcher != address(0))
+                || (askMatcher != msg.sender && askMatcher != address(0))
         ) return Reason.MatcherNotAllowed;
         if (
             bid.checkpoints == 0 || bid.units == 0 || bid.maxPrice == 0 || bid.stake == 0
-                || (bid.fee != 0 && bid.matcher == address(0)) || uint8(bid.nonce) >= AccountLib.NONCES
+                || (bidMatcher == address(0) && bid.fee != 0) || uint8(bid.nonce) >= AccountLib.NONCES
         ) return Reason.BidTermsInvalid;
         if (
             ask.pricePerHour == 0 || ask.unitsPerHour == 0 || ask.maxStake == 0 || ask.maxActive == 0
@@ -196,7 +214,7 @@ abstract contract Openings is EIP712, Leases {
     {
         unchecked {
             if (bid.stake > ask.maxStake) return Reason.StakeAboveMax;
-            if (bid.stake < rules.arbiterFee) return Reason.StakeBelowArbiterFee;
+            if (bid.stake < rules.rules.arbiterFee) return Reason.StakeBelowArbiterFee;
             // Rounded up; it fits in 96 bits if the price does not lie below it.
             uint256 askPrice = (uint256(ask.pricePerHour) * bid.units + ask.unitsPerHour - 1) / ask.unitsPerHour;
             if (o.price < askPrice) return Reason.PriceBelowAsk;
@@ -204,6 +222,10 @@ abstract contract Openings is EIP712, Leases {
             o.askPrice = uint96(askPrice);
             return Reason.Ok;
         }
+    }
+
+    function _pack(Rules memory rules, Opening memory o, uint256 start) private pure returns (Nums) {
+        return NumsLib.pack(start, o.end, rules.window, rules.checkpointTimeout, o.price, o.bid.fee);
     }
 
     function _setParties(Parties memory parties, Bid memory bid) private pure {

@@ -58,11 +58,12 @@ struct Match {
     uint96 price;
     address prevProvider;
     uint256 prevNums;
-    uint96 prevAskPrice;
     /// The `prev` of the lease that this one continues.
     bytes32 prevPrev;
     bytes bidSignature;
     bytes askSignature;
+    /// Last, where it gives `open` a low selector: those are tried in order.
+    uint96 prevAskPrice;
 }
 
 struct Parties {

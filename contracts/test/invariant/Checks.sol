@@ -53,20 +53,19 @@ abstract contract Checks is Model {
         assertLe(accepted, claimed, "accepted <= claimed");
         assertLe(claimed, _lastIndex(l.terms.nums), "claimed <= end");
         assertEq(t, l.t, "t");
-        bytes20 expected = l.phase == Phase.Challenged ? l.acceptedTip : l.claimedTip;
-        assertEq(bytes32(tip), bytes32(expected), "tip");
+        bool disputed = l.phase == Phase.Challenged;
+        assertEq(bytes32(tip), bytes32(disputed ? l.acceptedTip : l.claimedTip), "tip");
+        assertEq(bytes32(_extended(l.acceptedTip, l.pending)), bytes32(l.claimedTip), "what is pending can be challenged");
+        (bytes32 dispute, address challenger, uint96 bond, bytes20 claimedTip) = escrow.dispute(_id(l.terms));
+        assertEq(dispute != 0, disputed, "a dispute while challenged, and no other time");
+        assertEq(bond, disputed ? l.bond : 0, "bond");
+        if (disputed) assertEq(challenger, l.challenger, "challenger");
+        if (disputed) assertEq(bytes32(claimedTip), bytes32(l.claimedTip), "claimed tip");
     }
 
     function _status(Lease storage l) private view returns (uint256) {
         return uint8(l.phase) | (l.fromClosing ? FROM_CLOSING : 0) | (l.byClient ? BY_CLIENT : 0) | (l.late ? LATE : 0)
             | (l.more ? MORE : 0) | (l.claimedInClosing ? CLAIMED_IN_CLOSING : 0);
-    }
-
-    /// @notice 5 and 7: balances are what the protocol's table gives.
-    function checkBalances() public view {
-        for (uint256 i; i < accounts.length; ++i) {
-            assertEq(_free(accounts[i]), balances[accounts[i]], "free");
-        }
     }
 
     /// @notice 9

@@ -8,9 +8,11 @@ import {Test} from "../utils/Test.sol";
 import {Handler} from "./Handler.sol";
 
 /* The invariants of docs/protocol.md section 5, by number:
- * 1, 4, 7, 9  after each move, by the handler's checks
- * 3, 5, 6, 7  within each move: the handler models what it may do, and fails where the escrow does otherwise
- * 2, 8        at the end of each game: anybody takes all leases to their ends, all withdraw, nothing is left
+ * 1, 4, 9     between moves, by the handler's checks
+ * 3, 5, 6, 7  within each move: the handler models what it may do, and all balances, and fails where the escrow does
+ *             otherwise
+ * 2, 8        at the end of each game: anybody takes all leases to their ends, all withdraw, nothing is left but what was
+ *             burnt
  */
 abstract contract Game is Test {
     Escrow internal escrow;
@@ -20,7 +22,7 @@ abstract contract Game is Test {
     function setUp() external {
         vm.warp(1_800_000_000);
         token = new DevToken();
-        escrow = new Escrow(token, Bounds(1, 1000, 1, 1000, 1, 1000));
+        escrow = new Escrow(token, Bounds(1, 1000, 1, 1000, 1, 9999));
         handler = new Handler(escrow, token);
     }
 
@@ -33,7 +35,8 @@ abstract contract Game is Test {
 
     function _finish() internal {
         handler.finish();
-        assertEq(token.balanceOf(address(escrow)), handler.donated(), "left");
+        uint256 burnt = handler.balances(address(0));
+        assertEq(token.balanceOf(address(escrow)), handler.donated() + burnt, "left");
     }
 }
 
@@ -66,12 +69,78 @@ contract Invariants is Game {
 
 /// @notice The same game in one call: faster, so longer, and with moves drawn evenly.
 contract RandomGames is Game {
-    uint256 private constant MOVES = 150;
+    struct Expected {
+        string what;
+        uint256 least;
+    }
 
-    /// forge-config: default.fuzz.runs = 128
+    uint256 private constant MOVES = 200;
+    uint256 private constant GAMES = 30;
+    Expected[] private _expected;
+
+    /// forge-config: default.fuzz.runs = 96
     function testFuzz_Game(uint256 seed) external {
+        _play(seed, MOVES);
+        _finish();
+    }
+
+    /// @dev Games that never came to one of these would say nothing of it.
+    function test_GamesReachEachMove() external {
+        vm.pauseGasMetering();
+        _expected.push(Expected("opened", 132));
+        _expected.push(Expected("continued", 13));
+        _expected.push(Expected("opened with oneself", 47));
+        _expected.push(Expected("opened for the wallet", 24));
+        _expected.push(Expected("opened by the wallet", 21));
+        _expected.push(Expected("opened in batches", 46));
+        _expected.push(Expected("refused in batches", 99));
+        _expected.push(Expected("claimed", 94));
+        _expected.push(Expected("redeemed", 36));
+        _expected.push(Expected("redeemed the last", 5));
+        _expected.push(Expected("redeemed in batches", 30));
+        _expected.push(Expected("refused to redeem in batches", 90));
+        _expected.push(Expected("collected", 1));
+        _expected.push(Expected("collected while challenged", 1));
+        _expected.push(Expected("ended", 20));
+        _expected.push(Expected("ended while closing", 1));
+        _expected.push(Expected("ended while challenged", 5));
+        _expected.push(Expected("given up", 3));
+        _expected.push(Expected("closed", 9));
+        _expected.push(Expected("closed late, at less than the price", 2));
+        _expected.push(Expected("challenged", 47));
+        _expected.push(Expected("challenged a signed one", 20));
+        _expected.push(Expected("challenged a signed one above a pending one", 12));
+        _expected.push(Expected("challenged itself", 27));
+        _expected.push(Expected("bounded a bond", 20));
+        _expected.push(Expected("called back", 37));
+        _expected.push(Expected("approved below the disputed", 2));
+        _expected.push(Expected("approved below the claimed", 2));
+        _expected.push(Expected("withdrawn", 33));
+        _expected.push(Expected("silent", 3));
+        _expected.push(Expected("true", 5));
+        _expected.push(Expected("false", 6));
+        _expected.push(Expected("void", 7));
+        _expected.push(Expected("unreproducible", 6));
+        uint256[] memory reached = new uint256[](_expected.length);
+        for (uint256 game; game < GAMES; ++game) {
+            if (game != 0) this.setUp();
+            _play(game, MOVES);
+            for (uint256 i; i < reached.length; ++i) {
+                reached[i] += handler.calls(_expected[i].what);
+            }
+            _finish();
+        }
+        string memory seldom;
+        for (uint256 i; i < reached.length; ++i) {
+            if (reached[i] >= _expected[i].least) continue;
+            seldom = string.concat(seldom, _expected[i].what, ": ", vm.toString(reached[i]), "; ");
+        }
+        assertEq(bytes(seldom).length, 0, seldom);
+    }
+
+    function _play(uint256 seed, uint256 count) private {
         bytes4[] memory moves = handler.moves();
-        for (uint256 i; i < MOVES; ++i) {
+        for (uint256 i; i < count; ++i) {
             seed = uint256(keccak256(abi.encode(seed)));
             // Each move takes up to three numbers.
             bytes memory numbers = abi.encode(
@@ -83,7 +152,6 @@ contract RandomGames is Game {
             if (i % 10 == 0) _check();
         }
         _check();
-        _finish();
     }
 
     function _fail(bytes memory output) private pure {

@@ -27,6 +27,67 @@ contract OrdersTest is Test {
         assertEq(this.copyAndHash(ask), expected, "of a copy");
     }
 
+    /// @dev A type hash stands before a struct for a moment: what was there comes back, and what follows stays.
+    function testFuzz_WhatIsBeforeAndBehind(Rules memory rules, Bid memory bid, Ask memory ask, bytes32 word)
+        external
+        pure
+    {
+        bytes32[3] memory pointers;
+        uint256[3] memory sizes = [uint256(6), 13, 12];
+        for (uint256 i; i < 3; ++i) {
+            uint256 size = sizes[i];
+            bytes32 from;
+            assembly ("memory-safe") {
+                from := add(mload(0x40), 0x20)
+                mstore(sub(from, 0x20), word)
+                mstore(0x40, add(from, mul(0x20, add(size, 1))))
+                mstore(add(from, mul(0x20, size)), word)
+            }
+            pointers[i] = from;
+        }
+        bytes32 expected = keccak256(abi.encode(OrderLib.RULES_TYPEHASH, rules));
+        _copy(abi.encode(rules), pointers[0]);
+        Rules memory movedRules;
+        bytes32 place = pointers[0];
+        assembly ("memory-safe") {
+            movedRules := place
+        }
+        assertEq(OrderLib.hash(movedRules), expected, "rules");
+
+        expected = keccak256(abi.encode(OrderLib.BID_TYPEHASH, bid));
+        _copy(abi.encode(bid), pointers[1]);
+        place = pointers[1];
+        assembly ("memory-safe") {
+            bid := place
+        }
+        assertEq(OrderLib.hash(bid), expected, "Bid");
+
+        expected = keccak256(abi.encode(OrderLib.ASK_TYPEHASH, ask));
+        _copy(abi.encode(ask), pointers[2]);
+        place = pointers[2];
+        assembly ("memory-safe") {
+            ask := place
+        }
+        assertEq(OrderLib.hash(ask), expected, "Ask");
+
+        for (uint256 i; i < 3; ++i) {
+            assertEq(_wordAt(pointers[i], -1), word, "before");
+            assertEq(_wordAt(pointers[i], int256(sizes[i])), word, "behind");
+        }
+    }
+
+    function _copy(bytes memory words, bytes32 to) private pure {
+        assembly ("memory-safe") {
+            mcopy(to, add(words, 0x20), mload(words))
+        }
+    }
+
+    function _wordAt(bytes32 from, int256 index) private pure returns (bytes32 word) {
+        assembly ("memory-safe") {
+            word := mload(add(from, mul(index, 0x20)))
+        }
+    }
+
     function testFuzz_Tip(bytes20 tip, bytes32[] calldata roots) external pure {
         bytes20 expected = tip;
         for (uint256 i; i < roots.length; ++i) {

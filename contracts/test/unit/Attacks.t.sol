@@ -46,9 +46,9 @@ contract AttacksTest is EscrowTest {
             if (askBits[i] != 0) _soil(ask, i, type(uint256).max << askBits[i]);
         }
         _soil(bid, 5, type(uint96).max); // startTip is left aligned
-        bytes32 bidId = _digest(OrderLib.BID_TYPEHASH, bid);
+        bytes32 bidId = _digestOf(OrderLib.BID_TYPEHASH, bid);
         item.bidSignature = _sign(client, bidId);
-        item.askSignature = _sign(provider, _digest(OrderLib.ASK_TYPEHASH, ask));
+        item.askSignature = _sign(provider, _digestOf(OrderLib.ASK_TYPEHASH, ask));
         bytes memory input = abi.encodeCall(IEscrow.open, (rules, item));
         _put(input, ITEM_PLACE, bytes.concat(bid, ask));
 
@@ -78,7 +78,7 @@ contract AttacksTest is EscrowTest {
         Terms memory terms = _terms(item, 0);
         _claim(terms, 1, 1);
 
-        uint256 place = 4 + 10 * 32; // behind the selector and the terms
+        uint256 place = 4 + 11 * 32; // behind the selector and the terms
         input = abi.encodeCall(IEscrow.challenge, (terms, rules, _tip(0), _roots(1, 1), 1, 0));
         _put(input, place, words);
         _send(challenger, input);
@@ -134,6 +134,10 @@ contract AttacksTest is EscrowTest {
             thief.deposit(20);
             bytes memory input = back ? abi.encodeCall(Thief.withdraw, (10)) : abi.encodeCall(Thief.deposit, (10));
             hooked.callBack(address(thief), input, early);
+            // What arrives at a deposit is measured, so nothing else may move meanwhile.
+            if (depositing) {
+                vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_ReceivedOther.selector, back ? 10 : 30, 20));
+            }
             if (depositing) thief.deposit(20);
             else thief.withdraw(10);
             uint256 his = _freeIn(other, address(thief));
@@ -141,6 +145,58 @@ contract AttacksTest is EscrowTest {
             assertEq(hooked.balanceOf(address(other)), his + 100, "held");
             assertEq(hooked.balanceOf(address(thief)) + his, 50, "thief");
         }
+    }
+
+    /// @dev Whoever convicts itself, to have the challenger's part too, pays four fifths of the stake all the same.
+    function testFuzz_SelfChallenge(uint96 stake, uint96 fee, uint8 verdict, bool signed) external {
+        fee = uint96(bound(fee, 0, 100e6));
+        stake = uint96(bound(stake, fee == 0 ? 1 : fee, 200e6));
+        rules.arbiterFee = fee;
+        Match memory item = _match(_bid(), _ask());
+        (item.bid.stake, item.ask.maxStake) = (stake, stake);
+        _resign(item);
+        Terms memory terms = _open(item);
+        bytes memory signature = _signedClaim(terms, 1, _tip(1));
+        if (!signed) _claim(terms, 1, 1);
+        vm.prank(provider);
+        if (signed) escrow.challengeSigned(terms, rules, _tip(0), _roots(1, 0), _roots(1, 1), 1, 0, signature);
+        else escrow.challenge(terms, rules, _tip(0), _roots(1, 1), 1, 0);
+        _resolve(terms, 2 + verdict % 2);
+        uint256 lost = FUNDS - _free(provider);
+        assertTrue(5 * lost >= 4 * uint256(stake - fee) + 5 * uint256(fee), "four fifths, and the fee");
+        if (verdict % 2 == 1) assertEq(lost, stake, "a void costs it all");
+    }
+
+    /// @dev What is burnt is held for nobody: no call of nobody's can be made, and no order of nobody's is valid.
+    function test_BurntTokensDoNotMove() external {
+        Terms memory terms = _opened();
+        _claim(terms, 1, 1);
+        _challenge(terms, 0, 1, 1);
+        _resolve(terms, 3);
+        uint256 burnt = STAKE - ARBITER_FEE;
+        assertEq(_free(address(0)), burnt, "burnt");
+        uint256 free = _free(client) + _free(provider) + _free(challenger) + _free(address(arbiter)) + _free(matcher);
+        assertEq(free + burnt, token.balanceOf(address(escrow)), "all are held");
+
+        bytes[3] memory signatures = [bytes(""), new bytes(64), new bytes(65)];
+        for (uint256 i; i < signatures.length; ++i) {
+            Match memory item = _match(_bid(uint40(i + 1)), _ask());
+            item.bid.client = address(0);
+            item.bidSignature = signatures[i];
+            _refused(item, Reason.BidSignatureInvalid);
+            Bid memory bid = _bid(uint40(i + 1));
+            bid.stake = ARBITER_FEE;
+            item = _match(bid, _ask());
+            item.ask.provider = address(0);
+            item.askSignature = signatures[i];
+            _refused(item, Reason.AskSignatureInvalid);
+        }
+        vm.expectRevert(IEscrow.Escrow_ZeroAddress.selector);
+        escrow.deposit(address(0), 1);
+        _end(terms, client);
+        terms = _open(_match(_bid(9), _ask()));
+        _redeem(terms, CHECKPOINTS);
+        assertEq(_free(address(0)), burnt, "it stays");
     }
 
     function _soil(bytes memory words, uint256 index, uint256 dirt) private pure {
@@ -156,12 +212,8 @@ contract AttacksTest is EscrowTest {
         }
     }
 
-    function _digest(bytes32 typeHash, bytes memory words) private view returns (bytes32) {
-        bytes32 domainType =
-            keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
-        bytes32 domain =
-            keccak256(abi.encode(domainType, keccak256("gpumarket"), keccak256("1"), block.chainid, escrow));
-        return keccak256(abi.encodePacked("\x19\x01", domain, keccak256(bytes.concat(typeHash, words))));
+    function _digestOf(bytes32 typeHash, bytes memory words) private view returns (bytes32) {
+        return _digest(keccak256(bytes.concat(typeHash, words)));
     }
 
     function _send(address sender, bytes memory input) private returns (bytes memory) {

@@ -6,7 +6,7 @@ import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.so
 import {Escrow} from "../../src/Escrow.sol";
 import {IEscrow} from "../../src/interfaces/IEscrow.sol";
 import {EscrowTest} from "../utils/EscrowTest.sol";
-import {PlainToken} from "../utils/Tokens.sol";
+import {BentToken, PlainToken} from "../utils/Tokens.sol";
 
 /* deposit
  * ├── account is the zero address: reverts
@@ -14,6 +14,7 @@ import {PlainToken} from "../utils/Tokens.sol";
  * ├── amount has more than 96 bits: reverts
  * ├── the escrow would hold more than 96 bits: reverts
  * ├── the token refuses: reverts
+ * ├── less or more arrives than was asked for: reverts
  * └── else: the tokens move, the account named is credited
  *
  * depositWithPermit
@@ -26,6 +27,7 @@ import {PlainToken} from "../utils/Tokens.sol";
  * withdraw
  * ├── to is the zero address: reverts
  * ├── amount is 0: reverts
+ * ├── to is the escrow: reverts
  * ├── amount is above the free balance: reverts
  * └── else: the caller is debited, the tokens move
  *
@@ -76,6 +78,23 @@ contract BalancesTest is EscrowTest {
         escrow.deposit(stranger, 5);
     }
 
+    function test_Deposit_RevertWhen_AnotherAmountArrives() external {
+        BentToken bent = new BentToken();
+        Escrow other = new Escrow(bent, _bounds());
+        bent.mint(address(this), 1_000);
+        bent.approve(address(other), type(uint256).max);
+        other.deposit(client, 100);
+        for (uint256 arriving = 99; arriving <= 101; arriving += 2) {
+            bent.setArriving(arriving);
+            vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_ReceivedOther.selector, arriving, 100));
+            other.deposit(client, 100);
+        }
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_ReceivedOther.selector, 101, 100));
+        other.depositWithPermit(client, 100, START_TIME, 27, 0, 0);
+        assertEq(_freeIn(other, client), 100, "client");
+        assertEq(bent.balanceOf(address(other)), 100, "held");
+    }
+
     function test_Deposit_CreditsTheAccountNamed() external {
         token.faucet(stranger, 7);
         vm.prank(stranger);
@@ -123,6 +142,12 @@ contract BalancesTest is EscrowTest {
         vm.expectRevert(IEscrow.Escrow_ZeroAddress.selector);
         vm.prank(client);
         escrow.withdraw(address(0), 1);
+    }
+
+    function test_Withdraw_RevertWhen_ToTheEscrow() external {
+        vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_NotAllowed.selector, address(escrow)));
+        vm.prank(client);
+        escrow.withdraw(address(escrow), 1);
     }
 
     function test_Withdraw_RevertWhen_AmountZero() external {

@@ -2,7 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {Question} from "../../src/interfaces/IArbiter.sol";
-import {IEscrow, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
+import {Bid, IEscrow, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
 import {HastyArbiter} from "../utils/Arbiters.sol";
 import {DisputeTest} from "../utils/LeaseTest.sol";
 
@@ -16,6 +16,7 @@ import {DisputeTest} from "../utils/LeaseTest.sol";
  * ├── k is not pending: reverts
  * ├── accepted tip and roots don't give the claimed tip: reverts
  * ├── the caller's free balance does not cover the bond: reverts
+ * │   └── which is, but for the fee, the price of all that is pending; of client and approver at most the stake
  * ├── the arbiter refuses, or is no contract: reverts
  * └── else
  *     ├── from Active: Challenged at the accepted tip, the bond is locked, the arbiter is asked
@@ -107,6 +108,30 @@ contract ChallengeTest is DisputeTest {
         _challenge(terms, 1, 3, 2);
     }
 
+    function test_BondOfTheLeasesOwn() external {
+        _useAnotherClient();
+        Bid memory bid = _bid();
+        bid.stake = 7e6; // between the prices of three and of four
+        _useLease(_open(_match(bid, _ask())));
+        _fund(approver, FUNDS);
+        _assertBond(bid, client, 3, 6e6);
+        _assertBond(bid, client, 4, 7e6);
+        _assertBond(bid, approver, 4, 7e6);
+        _assertBond(bid, approver, 1, 2e6);
+        _assertBond(bid, challenger, 4, 8e6);
+        _assertBond(bid, provider, 4, 8e6);
+    }
+
+    /// All its money is in the lease, but for fee and stake.
+    function test_ClientNeedsNoPriceAgain() external {
+        _redeem(terms, 3);
+        _claim(terms, 4, CHECKPOINTS);
+        _withdraw(client, _free(client) - ARBITER_FEE - 3 * PRICE);
+        vm.prank(client);
+        escrow.challenge(terms, rules, _tip(3), _roots(4, CHECKPOINTS), 4, 0);
+        assertEq(_free(client), 0, "client");
+    }
+
     function test_RevertWhen_ArbiterRefuses() external {
         arbiter.setRefuses(true);
         vm.expectRevert("not this one");
@@ -124,9 +149,11 @@ contract ChallengeTest is DisputeTest {
 
     function test_FromActive() external {
         vm.warp(START_TIME + 60);
-        bytes32 id = _disputeId(1);
+        bytes32 id = _disputeId(1, _tip(3), 2, 1);
         vm.expectEmit(address(escrow));
-        emit IEscrow.Challenged(lease, id, challenger, 2, _tip(1), _root(2), 1, BOND);
+        emit IEscrow.Challenged(
+            lease, id, challenger, 2, _tip(1), _root(2), 1, 0, BOND, address(arbiter), ARBITER_FEE
+        );
         vm.prank(challenger);
         escrow.challenge(terms, rules, _tip(1), _roots(2, 3), 2, 1);
 
@@ -148,7 +175,7 @@ contract ChallengeTest is DisputeTest {
     function test_RootInTheMiddle() external {
         _claim(terms, 4, CHECKPOINTS);
         _challenge(terms, 1, CHECKPOINTS, 4);
-        _assertAsked(_disputeId(1), 4, 0);
+        _assertAsked(_disputeId(1, _tip(CHECKPOINTS), 4, 0), 4, 0);
     }
 
     function test_ArbiterCallsBack() external {
@@ -167,6 +194,23 @@ contract ChallengeTest is DisputeTest {
         vm.prank(provider);
         escrow.challenge(terms, rules, _tip(1), _roots(2, 3), 3, 0);
         assertEq(_free(provider), free - BOND, "provider");
+    }
+
+    /// @dev What the caller is asked for a challenge of `count` pending roots, above the fee; and of as many signed ones.
+    function _assertBond(Bid memory bid, address who, uint16 count, uint256 expected) private {
+        bytes memory signature = _signedClaim(terms, count, _tip(count));
+        vm.prank(who);
+        escrow.challengeSigned(terms, rules, _tip(0), _roots(1, 0), _roots(1, count), 1, 0, signature);
+        (,, uint96 bond,) = escrow.dispute(lease);
+        assertEq(bond, ARBITER_FEE + expected, "bond for signed ones");
+        _resolve(terms, 1);
+        _claim(terms, 1, count);
+        vm.prank(who);
+        escrow.challenge(terms, rules, _tip(0), _roots(1, count), 1, 0);
+        (,, bond,) = escrow.dispute(lease);
+        assertEq(bond, ARBITER_FEE + expected, "bond");
+        _resolve(terms, 2);
+        _useLease(_openFrom(_continue(bid, _ask(), terms), 0));
     }
 
     function _openedUnder(address otherArbiter) private returns (Terms memory) {

@@ -49,7 +49,7 @@ contract ClaimTest is LeaseTest {
     function test_RevertWhen_NotProvider() external {
         vm.expectRevert(abi.encodeWithSelector(IEscrow.Escrow_NotAllowed.selector, stranger));
         vm.prank(stranger);
-        escrow.claim(provider, terms.nums, _hash(terms.parties), 1, _tip(1), _roots(1, 1));
+        escrow.claim(provider, terms.nums, terms.askPrice, _hash(terms.parties), 1, _tip(1), _roots(1, 1));
     }
 
     function test_RevertWhen_NoRoots() external {
@@ -207,6 +207,7 @@ contract ClaimTest is LeaseTest {
     }
 
     function _claimSigned(uint256 from, uint256 to, bytes memory signature) private {
-        escrow.claimSigned(terms.provider, terms.nums, _hash(terms.parties), _roots(from, to), signature);
+        bytes32 parties = _hash(terms.parties);
+        escrow.claimSigned(terms.provider, terms.nums, terms.askPrice, parties, _roots(from, to), signature);
     }
 }

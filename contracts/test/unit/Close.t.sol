@@ -12,7 +12,8 @@ import {LeaseTest} from "../utils/LeaseTest.sol";
  *     ├── something accepted and unpaid: paid first
  *     ├── a claim was pending: accepted now, late is forgiven
  *     ├── all is accepted: completes, even if late
- *     ├── late and no progress: min(price, stake) of the stake goes to the client
+ *     ├── late and no progress: min(askPrice, stake) of the stake goes to the client
+ *     │   └── client and matcher made the price as high as they liked: as little all the same
  *     └── the client ended it: the slot is freed
  */
 contract CloseTest is LeaseTest {
@@ -112,6 +113,21 @@ contract CloseTest is LeaseTest {
         emit IEscrow.Closed(lease, 1, PRICE, true);
         escrow.close(terms);
         _assertPaid(1, PRICE);
+    }
+
+    function test_LateAtAPriceThatTheProviderDidNotName() external {
+        _useAnotherClient();
+        Match memory item = _match(_bid(), _ask());
+        item.price = 50e6;
+        (item.bid.maxPrice, item.bid.checkpoints) = (50e6 + FEE, 1);
+        _resign(item);
+        _useLease(_open(item));
+        assertEq(terms.askPrice, PRICE, "what the Ask wants");
+        vm.warp(START_TIME + TIMEOUT);
+        _end(terms, client);
+        _closeAfterWindow(terms);
+        assertEq(_free(client), FUNDS + PRICE, "not the whole stake");
+        assertEq(_free(provider), FUNDS - STAKE - PRICE, "provider");
     }
 
     function test_LateWithASmallStake() external {

@@ -46,7 +46,7 @@ contract ConstructorTest is EscrowTest {
         assertEq(keccak256(abi.encode(escrow.bounds())), keccak256(abi.encode(_bounds())), "bounds");
         (, string memory name, string memory version, uint256 chainId, address verifier,,) = escrow.eip712Domain();
         assertEq(keccak256(bytes(name)), keccak256("gpumarket"), "name");
-        assertEq(keccak256(bytes(version)), keccak256("1"), "version");
+        assertEq(keccak256(bytes(version)), keccak256("2"), "version");
         assertEq(chainId, block.chainid, "chain id");
         assertEq(verifier, address(escrow), "verifying contract");
     }

@@ -5,7 +5,7 @@ import {IEscrow, Terms} from "../../src/interfaces/IEscrow.sol";
 import {LeaseTest} from "../utils/LeaseTest.sol";
 
 /* end
- * ├── the lease is unknown, Closing or Challenged: reverts
+ * ├── the lease is unknown: reverts
  * ├── Active
  * │   ├── by the provider: Closing
  * │   ├── by the client: Closing, noted
@@ -15,6 +15,10 @@ import {LeaseTest} from "../utils/LeaseTest.sol";
  * │   │   └── else: Closing, late
  * │   ├── late, whoever calls
  * │   └── not late while a claim is pending, nor by a provider within its time
+ * ├── Closing, Challenged
+ * │   ├── by the client: noted, the clock goes on, and nothing follows the lease
+ * │   ├── by the client again: reverts
+ * │   └── by anyone else: reverts
  * └── Closed
  *     ├── by the client: the slot is freed
  *     └── by anyone else: reverts
@@ -27,17 +31,124 @@ contract EndTest is LeaseTest {
         _end(other, client);
     }
 
-    function test_RevertWhen_Closing() external {
-        _end(terms, provider);
-        _expectWrongPhase(lease, CLOSING);
-        _end(terms, client);
+    function test_Unknown_RevertWhen_ByClient() external {
+        Terms memory other = terms;
+        other.nums ^= 1;
+        _expectWrongPhase(_id(other), 0);
+        _end(other, client);
     }
 
-    function test_RevertWhen_Challenged() external {
+    function test_Closing_RevertWhen_ByAnyoneElse() external {
+        _end(terms, provider);
+        _expectWrongPhase(lease, CLOSING);
+        _end(terms, provider);
+        vm.warp(START_TIME + TIMEOUT);
+        _expectWrongPhase(lease, CLOSING);
+        _end(terms, stranger);
+    }
+
+    function test_Closing_ByClient() external {
+        _end(terms, provider);
+        vm.warp(START_TIME + WINDOW - 1);
+        vm.expectEmit(address(escrow));
+        emit IEscrow.Ended(lease, client, CLOSING | BY_CLIENT);
+        _end(terms, client);
+        _assertState(lease, CLOSING | BY_CLIENT, 0, 0, 0, bytes20(JOB));
+        _assertTime(lease, START_TIME);
+        assertEq(_active(provider), 0, "active, once less");
+        _expectWrongPhase(lease, CLOSING | BY_CLIENT);
+        _end(terms, client);
+        vm.warp(START_TIME + WINDOW);
+        escrow.close(terms);
+        _assertGone(lease);
+        _assertPaid(0, 0);
+    }
+
+    function test_Closing_ByClient_Late() external {
+        vm.warp(START_TIME + TIMEOUT);
+        _end(terms, stranger);
+        _end(terms, client);
+        _assertState(lease, CLOSING | LATE | BY_CLIENT, 0, 0, 0, bytes20(JOB));
+        _closeAfterWindow(terms);
+        _assertPaid(0, PRICE);
+    }
+
+    /// What a passed window accepted is so all the same.
+    function test_Closing_ByClient_AfterTheWindow() external {
+        vm.warp(START_TIME + TIMEOUT);
+        _end(terms, stranger);
+        _claim(terms, 1, 1);
+        vm.warp(START_TIME + TIMEOUT + WINDOW);
+        _end(terms, client);
+        _assertState(lease, CLOSING | BY_CLIENT | CLAIMED_IN_CLOSING, 0, 1, 1, _tip(1));
+        escrow.close(terms);
+        _assertGone(lease);
+        _assertPaid(1, 0);
+    }
+
+    function test_Challenged_RevertWhen_ByAnyoneElse() external {
         _claim(terms, 1, 1);
         _challenge(terms, 0, 1, 1);
+        vm.warp(START_TIME + TIMEOUT);
         _expectWrongPhase(lease, CHALLENGED);
+        _end(terms, provider);
+        _expectWrongPhase(lease, CHALLENGED);
+        _end(terms, stranger);
+    }
+
+    function test_Challenged_ByClient() external {
+        _claim(terms, 1, 1);
+        _challenge(terms, 0, 1, 1);
+        vm.warp(START_TIME + 10);
+        vm.expectEmit(address(escrow));
+        emit IEscrow.Ended(lease, client, CHALLENGED | BY_CLIENT);
         _end(terms, client);
+        _assertState(lease, CHALLENGED | BY_CLIENT, 0, 0, 1, bytes20(JOB));
+        _assertTime(lease, START_TIME);
+        assertEq(_active(provider), 1, "active");
+        _expectWrongPhase(lease, CHALLENGED | BY_CLIENT);
+        _end(terms, client);
+        _resolve(terms, 2);
+        _assertGone(lease);
+    }
+
+    /// The lease goes on, and the client still ends it, if the provider does not; nothing follows it.
+    function test_Challenged_ByClient_VerdictTrue() external {
+        _claim(terms, 1, 1);
+        _challenge(terms, 0, 1, 1);
+        _end(terms, client);
+        _resolve(terms, 1);
+        _assertState(lease, ACTIVE | BY_CLIENT, 0, 0, 1, _tip(1));
+        _end(terms, provider);
+        _assertState(lease, CLOSING | BY_CLIENT, 0, 0, 1, _tip(1));
+        assertEq(_active(provider), 0, "active");
+        _expectWrongPhase(lease, CLOSING | BY_CLIENT);
+        _end(terms, client);
+        _closeAfterWindow(terms);
+        _assertGone(lease);
+    }
+
+    function test_Challenged_ByClient_VerdictTrueAndComplete() external {
+        _useAnotherClient();
+        _useLease(_openedFor(2));
+        _claim(terms, 1, 1);
+        _challenge(terms, 0, 1, 1);
+        _end(terms, client);
+        _resolve(terms, 1);
+        _end(terms, client);
+        _assertState(lease, CLOSING | BY_CLIENT | MORE, 0, 0, 1, _tip(1));
+        _redeem(terms, 2);
+        _assertGone(lease);
+    }
+
+    function test_Challenged_ByClient_Silent() external {
+        _end(terms, provider);
+        _claim(terms, 1, 1);
+        _challenge(terms, 0, 1, 1);
+        _end(terms, client);
+        _assertState(lease, CHALLENGED | FROM_CLOSING | BY_CLIENT | CLAIMED_IN_CLOSING, 0, 0, 1, bytes20(JOB));
+        _resolve(terms, 0);
+        _assertGone(lease);
     }
 
     function test_ByProvider() external {

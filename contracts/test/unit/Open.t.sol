@@ -3,11 +3,13 @@ pragma solidity ^0.8.28;
 
 import {Ask, Bid, IEscrow, Match, Reason, Terms} from "../../src/interfaces/IEscrow.sol";
 import {Wallet} from "../utils/Wallets.sol";
+import {Vm} from "../utils/Vm.sol";
 import {EscrowTest} from "../utils/EscrowTest.sol";
 
 /* open
  * ├── the item names rules with another index than 0: RulesDiffer
  * ├── the Bid's or the Ask's rules are others: RulesDiffer
+ * ├── they are left out, and others are signed: BidSignatureInvalid, AskSignatureInvalid
  * ├── the arbiter is 0, or a time is out of the deployment's bounds: RulesOutOfBounds
  * ├── the Bid or the Ask names another matcher: MatcherNotAllowed
  * ├── the Bid has a 0, a fee without a matcher, or a nonce bit from 112 up: BidTermsInvalid
@@ -27,7 +29,9 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  * ├── the Bid is not signed by the client: BidSignatureInvalid
  * ├── the Ask is not signed by the provider: AskSignatureInvalid
  * └── else
- *     ├── the state, both accounts and the event are as the protocol says
+ *     ├── the state, both accounts and the events are as the protocol says
+ *     ├── the orders' rules may be left out
+ *     ├── what the Ask wants is rounded up
  *     ├── the chain of tips starts at startTip, if that is not 0
  *     ├── the client approves, if the Bid names no approver
  *     ├── the lease ends at maxCheckpoints, and notes that there is more
@@ -58,6 +62,42 @@ contract OpenTest is EscrowTest {
     function test_AskRulesDiffer() external {
         item.ask.rules = keccak256("others");
         _refused(Reason.RulesDiffer);
+    }
+
+    function test_RulesLeftOut() external {
+        Terms memory terms = _terms(item, 0);
+        item.bid.rules = item.ask.rules = 0;
+        vm.prank(matcher);
+        assertEq(escrow.open(rules, item), _id(terms), "the lease that the signed rules give");
+    }
+
+    function test_RulesLeftOutOfOne() external {
+        item.bid.rules = 0;
+        item.ask.rules = keccak256("others");
+        _refusedAsSigned(Reason.RulesDiffer);
+        item.ask.rules = _ask().rules;
+        _open(_match(_bid(1), _ask()));
+        vm.prank(matcher);
+        escrow.open(rules, item);
+        assertEq(_active(provider), 2, "both");
+    }
+
+    /// What is signed names rules: no others fit, and none at all are none.
+    function test_RulesLeftOutOfWhatIsSigned() external {
+        item.bid.rules = 0;
+        _resignItem();
+        _refusedAsSigned(Reason.BidSignatureInvalid);
+        item.bid.rules = _bid().rules;
+        _resignItem();
+        item.ask.rules = 0;
+        rules.window += 1;
+        item.bid.rules = 0;
+        _refusedAsSigned(Reason.BidSignatureInvalid);
+        rules.window -= 1;
+        item.ask.rules = 0;
+        item.bid = _bid();
+        _resignItem();
+        _refusedAsSigned(Reason.AskSignatureInvalid);
     }
 
     function test_ArbiterZero() external {
@@ -307,7 +347,9 @@ contract OpenTest is EscrowTest {
         bytes32 lease = _id(terms);
         bytes32 askId = escrow.hashAsk(item.ask);
         vm.expectEmit(address(escrow));
-        emit IEscrow.Opened(lease, provider, client, askId, terms.nums, bytes20(JOB), terms.parties);
+        emit IEscrow.RulesUsed(terms.parties.rules, rules);
+        vm.expectEmit(address(escrow));
+        emit IEscrow.Opened(lease, provider, client, askId, terms.nums, PRICE, bytes20(JOB), terms.parties);
         vm.prank(matcher);
         bytes32 got = escrow.open(rules, item);
 
@@ -321,6 +363,27 @@ contract OpenTest is EscrowTest {
         assertEq(_active(client), 0, "client's active");
         (,,, uint112 used) = escrow.account(client);
         assertEq(used, 1, "nonce");
+    }
+
+    /// Word for word: the event is not made by Solidity.
+    function test_OpenedEvent() external {
+        item.bid.startTip = bytes20(keccak256("an earlier job's tip"));
+        (item.bid.units, item.ask.unitsPerHour, item.ask.pricePerHour) = (3, 2, 7);
+        _resignItem();
+        Terms memory terms = _terms(item, 0);
+        assertEq(terms.askPrice, 11, "10.5, rounded up");
+        bytes32 askId = escrow.hashAsk(item.ask);
+        vm.recordLogs();
+        _open(item);
+        Vm.Log memory log = vm.getRecordedLogs()[1];
+        assertEq(log.emitter, address(escrow), "emitter");
+        assertEq(log.topics.length, 4, "topics");
+        assertEq(log.topics[0], IEscrow.Opened.selector, "topic");
+        assertEq(log.topics[1], _id(terms), "lease");
+        assertEq(log.topics[2], bytes32(uint256(uint160(provider))), "provider");
+        assertEq(log.topics[3], bytes32(uint256(uint160(client))), "client");
+        bytes memory expected = abi.encode(askId, terms.nums, terms.askPrice, item.bid.startTip, terms.parties);
+        assertEq(keccak256(log.data), keccak256(expected), "data");
     }
 
     function test_StartTip() external {

@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {Bid, IEscrow, Match, Reason, Rules, Terms} from "../../src/interfaces/IEscrow.sol";
+import {Vm} from "../utils/Vm.sol";
 import {Wallet} from "../utils/Wallets.sol";
 import {EscrowTest} from "../utils/EscrowTest.sol";
 
@@ -9,6 +10,8 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  * ├── no items: nothing
  * ├── an item names rules that are not there: skipped with RulesDiffer
  * ├── items under different rules: all open
+ * ├── rules are told once, before the first that is opened under them; not if none is
+ * ├── items without rules of their own: open under those of their index
  * ├── one item can't be opened: skipped with its Reason and an event, the others open
  * ├── the same match twice: the second is BidUsed
  * ├── the same continuation twice: the second is PrevNotContinuable
@@ -45,6 +48,69 @@ contract OpenBatchTest is EscrowTest {
         assertEq(reasons[0], Reason.Ok, "first");
         assertEq(reasons[1], Reason.Ok, "second");
         _assertState(_id(_terms(items[1], 0)), ACTIVE, 0, 0, 0, bytes20(JOB)); // whose window is 2 hours
+    }
+
+    function test_RulesAreToldOnce() external {
+        Match[] memory items = _matches(5);
+        Rules[] memory all = new Rules[](3);
+        all[0] = rules;
+        rules.window = 2 hours;
+        all[1] = rules;
+        rules.window = 3 hours;
+        all[2] = rules;
+        for (uint256 i; i < items.length; ++i) {
+            items[i].rules = i == 4 ? 2 : i % 2;
+            items[i].bid.rules = items[i].ask.rules = escrow.hashRules(all[items[i].rules]);
+            items[i].ask.maxActive = 100;
+            if (i == 0 || i == 4) items[i].price = PRICE - 1;
+            _resign(items[i]);
+        }
+        vm.recordLogs();
+        vm.prank(matcher);
+        escrow.openBatch(all, items);
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        bytes32[7] memory topics = [
+            IEscrow.Skipped.selector,
+            IEscrow.RulesUsed.selector,
+            IEscrow.Opened.selector,
+            IEscrow.RulesUsed.selector,
+            IEscrow.Opened.selector,
+            IEscrow.Opened.selector,
+            IEscrow.Skipped.selector
+        ];
+        assertEq(logs.length, topics.length, "logs");
+        for (uint256 i; i < topics.length; ++i) {
+            assertEq(logs[i].topics[0], topics[i], "topic");
+        }
+        assertEq(logs[1].topics[1], escrow.hashRules(all[1]), "the second rules' hash");
+        assertEq(keccak256(logs[1].data), keccak256(abi.encode(all[1])), "the second rules");
+        assertEq(logs[3].topics[1], escrow.hashRules(all[0]), "the first rules' hash");
+        assertEq(keccak256(logs[3].data), keccak256(abi.encode(all[0])), "the first rules");
+    }
+
+    function test_RulesLeftOut() external {
+        Match[] memory items = _matches(2);
+        Rules[] memory all = new Rules[](2);
+        all[0] = rules;
+        rules.window = 2 hours;
+        all[1] = rules;
+        (items[1].rules, items[1].bid.rules, items[1].ask.rules) =
+            (1, escrow.hashRules(rules), escrow.hashRules(rules));
+        _resign(items[1]);
+        bytes32 lease = _id(_terms(items[1], 0));
+        items[0].ask.maxActive = 3;
+        _resign(items[0]);
+        items[0].bid.rules = items[0].ask.rules = items[1].bid.rules = items[1].ask.rules = 0;
+        vm.prank(matcher);
+        Reason[] memory reasons = escrow.openBatch(all, items);
+        assertEq(reasons[0], Reason.Ok, "first");
+        assertEq(reasons[1], Reason.Ok, "second");
+        _assertState(lease, ACTIVE, 0, 0, 0, bytes20(JOB));
+        // Under another index, what was signed is not this.
+        items[0].bid.nonce = 5;
+        items[0].rules = 1;
+        vm.prank(matcher);
+        assertEq(escrow.openBatch(all, items)[0], Reason.BidSignatureInvalid, "others");
     }
 
     function test_SkipsOne() external {

@@ -16,7 +16,7 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  * ├── open by anyone but the escrow: reverts
  * ├── rule
  * │   ├── by anyone but the operator: reverts
- * │   ├── neither 1 nor 2: reverts
+ * │   ├── none of 1 to 4: reverts
  * │   ├── of a question never asked: reverts
  * │   ├── of one that is ruled: reverts
  * │   └── else: the verdict stands, and the escrow applies it
@@ -68,7 +68,7 @@ contract PeripheryTest is EscrowTest {
     }
 
     function test_OperatorArbiter_RevertWhen_VerdictUnknown() external {
-        for (uint8 verdict; verdict <= 3; verdict += 3) {
+        for (uint8 verdict; verdict <= 5; verdict += 5) {
             vm.expectRevert(abi.encodeWithSelector(OperatorArbiter.OperatorArbiter_BadVerdict.selector, verdict));
             vm.prank(operator);
             operated.rule(0, verdict);

@@ -19,8 +19,15 @@ import {DisputeTest} from "../utils/LeaseTest.sol";
  * │   ├── the client had ended it: the slot is freed
  * │   ├── what was accepted before is paid
  * │   └── client and challenger are one: gets both parts
+ * ├── verdict void
+ * │   ├── as if false, but nobody gains: bond back, fee to the arbiter, the rest of the stake is burnt
+ * │   ├── from Closing, or what was accepted before: as if false
+ * │   └── the stake is just the arbiter's fee: nothing is burnt
+ * ├── verdict unreproducible
+ * │   ├── Closed, the pending claim is void, the stake goes back, fee to the arbiter, rest of the bond back
+ * │   └── from Closing, or what was accepted before: likewise
  * ├── silence, the arbiter's time has passed: Closed, fee to the challenger, rest of the bond and stake to the provider
- * ├── the arbiter reverts, eats its gas, answers too short, or with anything but 1 and 2: is silent
+ * ├── the arbiter reverts, eats its gas, answers too short, or with anything but 1 to 4: is silent
  * ├── the arbiter answers too long: is heard
  * ├── a verdict after the time: counts
  * └── a second dispute has another id
@@ -181,6 +188,92 @@ contract ResolveTest is DisputeTest {
         assertEq(_free(challenger), before + COST + STAKE - ARBITER_FEE, "bond, reward, refund and stake");
     }
 
+    function test_Void() external {
+        _challenge(terms, 1, 3, 2);
+        bytes32 id = _dispute(terms);
+        arbiter.rule(id, 3);
+        vm.expectEmit(address(escrow));
+        emit IEscrow.Resolved(lease, id, 3);
+        vm.expectEmit(address(escrow));
+        emit IEscrow.Closed(lease, 1, 0, true);
+        escrow.resolve(terms, rules);
+        _assertState(lease, CLOSED, 1, 1, 1, _tip(1));
+        _assertDispute(0, address(0), 0, 0);
+        assertEq(_free(challenger), FUNDS, "challenger");
+        assertEq(_free(address(arbiter)), ARBITER_FEE, "arbiter");
+        assertEq(_free(provider), FUNDS - STAKE + PRICE, "provider");
+        assertEq(_free(client), FUNDS - PRICE - FEE, "client");
+        assertEq(_free(matcher), FEE, "matcher");
+        assertEq(_free(address(0)), STAKE - ARBITER_FEE, "burnt");
+        assertEq(_active(provider), 0, "active");
+    }
+
+    function test_Void_FromClosing() external {
+        vm.warp(START_TIME + WINDOW);
+        _end(terms, client);
+        _claim(terms, 4, 5);
+        _challenge(terms, 3, 5, 5);
+        _resolve(terms, 3);
+        _assertGone(lease);
+        assertEq(_free(provider), FUNDS - STAKE + 3 * PRICE, "provider");
+        assertEq(_free(client), FUNDS - 3 * uint256(PRICE + FEE), "client");
+        assertEq(_free(address(0)), STAKE - ARBITER_FEE, "burnt");
+        assertEq(_active(provider), 0, "active");
+    }
+
+    function test_Void_NothingToBurn() external {
+        _useAnotherClient();
+        Match memory item = _match(_bid(), _ask());
+        item.bid.stake = ARBITER_FEE;
+        _resign(item);
+        terms = _open(item);
+        _claim(terms, 1, 1);
+        _challenge(terms, 0, 1, 1);
+        _resolve(terms, 3);
+        assertEq(_free(address(0)), 0, "burnt");
+        assertEq(_free(address(arbiter)), ARBITER_FEE, "arbiter");
+        assertEq(_free(client), FUNDS, "client");
+    }
+
+    function test_Void_OneForAll() external {
+        client = challenger;
+        provider = challenger;
+        terms = _open(_match(_bid(), _ask()));
+        _claim(terms, 1, 1);
+        uint256 before = _free(challenger);
+        _challenge(terms, 0, 1, 1);
+        _resolve(terms, 3);
+        assertEq(_free(challenger), before + COST, "the lock only");
+        assertEq(_active(challenger), 0, "active");
+    }
+
+    function test_Unreproducible() external {
+        _challenge(terms, 1, 3, 2);
+        bytes32 id = _dispute(terms);
+        arbiter.rule(id, 4);
+        vm.expectEmit(address(escrow));
+        emit IEscrow.Resolved(lease, id, 4);
+        vm.expectEmit(address(escrow));
+        emit IEscrow.Closed(lease, 1, 0, true);
+        escrow.resolve(terms, rules);
+        _assertState(lease, CLOSED, 1, 1, 1, _tip(1));
+        _assertDispute(0, address(0), 0, 0);
+        assertEq(_free(challenger), FUNDS - ARBITER_FEE, "challenger");
+        assertEq(_free(address(arbiter)), ARBITER_FEE, "arbiter");
+        assertEq(_free(address(0)), 0, "burnt");
+        _assertPaid(1, 0);
+    }
+
+    function test_Unreproducible_FromClosing() external {
+        vm.warp(START_TIME + WINDOW);
+        _end(terms, provider);
+        _claim(terms, 4, 5);
+        _challenge(terms, 3, 5, 5);
+        _resolve(terms, 4);
+        _assertState(lease, CLOSED, 3, 3, 3, _tip(3));
+        _assertPaid(3, 0);
+    }
+
     function test_Silent() external {
         uint256 free = _free(provider);
         _challenge(terms, 1, 3, 2);
@@ -207,7 +300,7 @@ contract ResolveTest is DisputeTest {
             ScriptedArbiter.Mood.Reverts,
             ScriptedArbiter.Mood.EatsGas,
             ScriptedArbiter.Mood.AnswersShort,
-            ScriptedArbiter.Mood.AnswersThree,
+            ScriptedArbiter.Mood.AnswersFive,
             ScriptedArbiter.Mood.AnswersDirty
         ];
         for (uint256 i; i < moods.length; ++i) {
@@ -239,7 +332,7 @@ contract ResolveTest is DisputeTest {
         _resolve(terms, 1);
         _challenge(terms, 1, 3, 2);
         bytes32 id = _dispute(terms);
-        assertEq(id, _disputeId(2), "id");
+        assertEq(id, _disputeId(2, _tip(3), 2, 0), "id");
         vm.expectRevert(
             abi.encodeWithSelector(IEscrow.Escrow_NoVerdict.selector, id, block.timestamp + ARBITER_TIMEOUT)
         );

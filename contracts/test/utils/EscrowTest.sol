@@ -34,6 +34,10 @@ abstract contract EscrowTest is Protocol {
     uint256 internal constant COST = uint256(PRICE + FEE) * CHECKPOINTS;
     uint256 internal constant FUNDS = 1_000e6;
     bytes32 internal constant JOB = keccak256("job");
+    bytes32 private constant DOMAIN_TYPEHASH =
+        keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
+    bytes32 private constant CLAIM_TYPEHASH = keccak256("Claim(bytes32 lease,uint16 n,bytes20 tip)");
+    bytes32 private constant APPROVAL_TYPEHASH = keccak256("Approval(bytes32 lease,uint16 n,bytes20 tip,bool last)");
 
     DevToken internal token;
     Escrow internal escrow;
@@ -119,6 +123,14 @@ abstract contract EscrowTest is Protocol {
         return compact(v, r, s);
     }
 
+    /// @dev EIP-712's, without a call that a cheatcode could take for the one it waits for.
+    function _digest(bytes32 structHash) internal view returns (bytes32) {
+        bytes32 domain = keccak256(
+            abi.encode(DOMAIN_TYPEHASH, keccak256("gpumarket"), keccak256("2"), block.chainid, address(escrow))
+        );
+        return keccak256(abi.encodePacked(hex"1901", domain, structHash));
+    }
+
     function _withdraw(address owner, uint256 amount) internal {
         vm.prank(owner);
         escrow.withdraw(owner, amount);
@@ -190,6 +202,7 @@ abstract contract EscrowTest is Protocol {
         item = _match(bid, ask);
         item.prevProvider = prev.provider;
         item.prevNums = prev.nums;
+        item.prevAskPrice = prev.askPrice;
         item.prevPrev = prev.parties.prev;
     }
 
@@ -251,7 +264,12 @@ abstract contract EscrowTest is Protocol {
 
     function _claim(Terms memory terms, uint16 n, bytes20 tip, bytes32[] memory roots) internal {
         vm.prank(terms.provider);
-        escrow.claim(terms.provider, terms.nums, _hash(terms.parties), n, tip, roots);
+        escrow.claim(terms.provider, terms.nums, terms.askPrice, _hash(terms.parties), n, tip, roots);
+    }
+
+    /// @return signature of the provider's Claim that leads to `tip` at n
+    function _signedClaim(Terms memory terms, uint16 n, bytes20 tip) internal view returns (bytes memory) {
+        return _sign(terms.provider, _digest(keccak256(abi.encode(CLAIM_TYPEHASH, _id(terms), n, tip))));
     }
 
     function _approval(Terms memory terms, uint16 n, bool last) internal view returns (Redemption memory item) {
@@ -261,7 +279,15 @@ abstract contract EscrowTest is Protocol {
     }
 
     function _resign(Redemption memory item) internal view {
-        item.signature = _sign(item.terms.parties.approver, escrow.hashApproval(_id(item.terms), item.approval));
+        Approval memory a = item.approval;
+        bytes32 hash = keccak256(abi.encode(APPROVAL_TYPEHASH, _id(item.terms), a.n, a.tip, a.last));
+        item.signature = _sign(item.terms.parties.approver, _digest(hash));
+    }
+
+    /// @dev While the lease is Challenged, all of `pending` being pending.
+    function _redeemChallenged(Redemption memory item, bytes32[] memory pending) internal {
+        vm.prank(stranger);
+        escrow.redeemChallenged(item, rules, pending);
     }
 
     function _redeem(Terms memory terms, uint16 n) internal {

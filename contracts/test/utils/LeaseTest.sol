@@ -47,8 +47,9 @@ abstract contract DisputeTest is LeaseTest {
         _claim(terms, 2, 3);
     }
 
-    function _disputeId(uint256 number) internal view returns (bytes32) {
-        return keccak256(abi.encode(block.chainid, address(escrow), number));
+    /// @param tip where the questioned roots lead to
+    function _disputeId(uint256 number, bytes20 tip, uint16 k, uint8 ground) internal view returns (bytes32) {
+        return keccak256(abi.encode(block.chainid, address(escrow), number, lease, tip, k, ground));
     }
 
     function _assertDispute(bytes32 id, address who, uint256 bond, bytes20 claimedTip) internal view {

@@ -31,6 +31,9 @@ abstract contract Protocol is Test {
         terms.nums = uint256(
             bytes32(abi.encodePacked(uint16(start), uint16(end), r.window, r.checkpointTimeout, item.price, bid.fee))
         );
+        // Rounded up; where that has more than 96 bits, no price is enough.
+        uint256 units = item.ask.unitsPerHour;
+        terms.askPrice = uint96((uint256(item.ask.pricePerHour) * bid.units + units - 1) / units);
         Parties memory parties = terms.parties;
         parties.bid = bidId;
         parties.job = bid.job;
@@ -42,12 +45,14 @@ abstract contract Protocol is Test {
         if (item.prevProvider != address(0)) {
             // The previous lease had the same parties, but for its own prev.
             parties.prev = item.prevPrev;
-            parties.prev = keccak256(abi.encode(item.prevProvider, item.prevNums, _hash(parties)));
+            parties.prev = keccak256(
+                abi.encode(item.prevProvider, item.prevNums, item.prevAskPrice, _hash(parties))
+            );
         }
     }
 
     function _id(Terms memory terms) internal pure returns (bytes32) {
-        return keccak256(abi.encode(terms.provider, terms.nums, _hash(terms.parties)));
+        return keccak256(abi.encode(terms.provider, terms.nums, terms.askPrice, _hash(terms.parties)));
     }
 
     function _hash(Parties memory parties) internal pure returns (bytes32) {

@@ -10,6 +10,19 @@ contract PlainToken is ERC20("plain", "PLAIN") {
     }
 }
 
+/// @notice A token that brings another amount than was asked for, once told which.
+contract BentToken is PlainToken {
+    uint256 private _arriving;
+
+    function setArriving(uint256 amount) external {
+        _arriving = amount;
+    }
+
+    function _update(address from, address to, uint256 amount) internal override {
+        super._update(from, to, from == address(0) || _arriving == 0 ? amount : _arriving);
+    }
+}
+
 /// @notice A token that calls whoever was named, once, in the middle of a transfer: before balances move, or after.
 contract HookedToken is PlainToken {
     address private _target;
