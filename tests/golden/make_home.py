@@ -1,4 +1,6 @@
-"""Makes home_of_0_1.tar.xz: what a whole market leaves on disk when its power goes. It was made by commit 8996ce0.
+"""Makes home_of_2.tar.xz: what a whole market leaves on disk when its power goes.
+
+home_of_0_1.tar.xz, of protocol 1, was made by this file of commit 8996ce0.
 
     python tests/golden/make_home.py [FILE]
 
@@ -41,7 +43,7 @@ from pathlib import Path
 from typing import Any
 
 GPUMARKET = Path(sys.executable).with_name("gpumarket")
-ARCHIVE = Path(__file__).with_name("home_of_0_1.tar.xz")
+OF_PROTOCOL_1, OF_PROTOCOL_2 = (Path(__file__).with_name(f"home_of_{name}.tar.xz") for name in ("0_1", "2"))
 PASSWORD = "for tests"
 YEARS = 9 * 365 * 86_400  # from when the jobs are submitted to when they are trained, by the chain
 CHECKPOINT_TIMEOUT = 300
@@ -99,7 +101,7 @@ steps: {steps}
 checkpoint_every: 4
 max_price: {max_price} per checkpoint
 stake: 20
-rules: audited
+rules: unchecked
 sealed: {sealed}
 valid_for: 315360000
 """
@@ -343,7 +345,7 @@ def submit(place: Place, name: str, *, steps: int, max_price: str, pause: float 
 def register(place: Place, price: int) -> None:
     """For so many tokens an hour, in which there are 3600 checkpoints of one unit."""
     place.run(
-        "provider", "register", "--key", "rig", "--price", str(price), "--stake", "100", "--rules", "audited",
+        "provider", "register", "--key", "rig", "--price", str(price), "--stake", "100", "--rules", "unchecked",
         "--memory", "4096", "--units-per-hour", "3600", "--yes",
     )  # fmt: skip
 
@@ -382,7 +384,7 @@ def pack(place: Place, archive: Path) -> None:
             file.add(place.folder / name, name, filter=anybody)
 
 
-def unpack(folder: Path, archive: Path = ARCHIVE) -> tuple[Place, dict[str, Any]]:
+def unpack(folder: Path, archive: Path) -> tuple[Place, dict[str, Any]]:
     """The place, with nothing running there yet, and its facts."""
     with tarfile.open(archive) as file:
         file.extractall(folder, filter="data")
@@ -391,7 +393,7 @@ def unpack(folder: Path, archive: Path = ARCHIVE) -> tuple[Place, dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("archive", type=Path, nargs="?", default=ARCHIVE)
+    parser.add_argument("archive", type=Path, nargs="?", default=OF_PROTOCOL_2)
     archive = parser.parse_args().archive
     with tempfile.TemporaryDirectory() as folder, Place(Path(folder)) as place:
         make(place)

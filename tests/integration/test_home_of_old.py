@@ -1,7 +1,8 @@
-"""What an earlier version left on disk goes on under this one: database, journal, agent, approver, keys, chain.
+"""What an earlier version left on disk under this one: it goes on, or it is told that it can't, and is left alone.
 
-The archive was made by the code of commit 8996ce0, and make_home.py tells what is in it. All that is done here a user
-could do: install the new version, start everything again.
+Protocol 2 has another escrow, so what lives on one of protocol 1 goes on with a program of that version only. The
+archives were made as make_home.py tells. All that is done here a user could do: install the new version, start
+everything again.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.golden.make_home import Place, unpack
+from tests.golden.make_home import OF_PROTOCOL_1, OF_PROTOCOL_2, Place, unpack
 
 JOBS = {"whole": ("done", 2), "sealed": ("done", 1), "halfway": ("running", 2)}  # status, accepted checkpoints
 
@@ -20,7 +21,7 @@ JOBS = {"whole": ("done", 2), "sealed": ("done", 1), "halfway": ("running", 2)} 
 @pytest.fixture
 def old(tmp_path: Path) -> Iterator[tuple[Place, dict[str, str]]]:
     """The place with its chain and its market running, at new ports; and its jobs."""
-    place, facts = unpack(tmp_path)
+    place, facts = unpack(tmp_path, OF_PROTOCOL_2)
     with place:
         place.start_chain()
         move(place.home / "config.toml", facts["rpc_url"], place.rpc_url)
@@ -28,6 +29,31 @@ def old(tmp_path: Path) -> Iterator[tuple[Place, dict[str, str]]]:
         for file in ("config.toml", "provider/rig/provider.toml"):
             move(place.home / file, facts["market_url"], place.market_url)
         yield place, facts["jobs"]
+
+
+@pytest.mark.long
+def test_a_home_of_protocol_1_is_told_and_left_alone(tmp_path: Path) -> None:
+    place, facts = unpack(tmp_path, OF_PROTOCOL_1)
+    with place:
+        place.start_chain()
+        move(place.home / "config.toml", facts["rpc_url"], place.rpc_url)
+        before = contents(place.home)
+        for command in (
+            ("market", "serve", "--port", "0"),
+            ("provider", "start", "--key", "rig"),
+            ("approver", "start", "--key", "approver"),
+            ("wallet", "withdraw", "1", "--key", "me", "--yes"),
+        ):
+            with pytest.raises(AssertionError, match="is of version '1' of 'gpumarket', this program signs for"):
+                place.run(*command)
+        assert contents(place.home) == before
+        assert place.run("wallet", "address", "me").startswith("0x")
+
+
+def contents(home: Path) -> dict[str, bytes]:
+    """What is worth anything: not logs and locks."""
+    kept = (path for path in home.rglob("*") if path.is_file() and path.suffix not in (".log", ".lock"))
+    return {str(path.relative_to(home)): path.read_bytes() for path in kept}
 
 
 def move(file: Path, before: str, now: str) -> None:
