@@ -42,7 +42,7 @@ def test_a_home_of_protocol_1_is_told_and_left_alone(tmp_path: Path) -> None:
             ("market", "serve", "--port", "0"),
             ("provider", "start", "--key", "rig"),
             ("approver", "start", "--key", "approver"),
-            ("wallet", "withdraw", "1", "--key", "me", "--yes"),
+            ("wallet", "withdraw", "1", "--key", "me"),
         ):
             with pytest.raises(AssertionError, match="is of version '1' of 'gpumarket', this program signs for"):
                 place.run(*command)
