@@ -224,6 +224,11 @@ def numerics_class(numerics: Mapping[str, Any]) -> bytes:
     return canonical_hash(dict(numerics))
 
 
+def machine_class(numerics: Mapping[str, Any]) -> bytes:
+    """Id of what of that is the machine's, whatever number of threads it trains with."""
+    return canonical_hash({name: value for name, value in numerics.items() if name != "threads"})
+
+
 def checkpoint_root(
     job: bytes, index: int, step: int, state_root: bytes, trace_root: bytes, numerics_class: bytes
 ) -> bytes:

@@ -92,7 +92,9 @@ class AskResources(Body):
         description="from which jobs' files are fetched",
     )
     numerics: Bytes32 | None = Field(
-        default=None, exclude_if=lambda numerics: numerics is None, description="class of the machine's bits, if told"
+        default=None,
+        exclude_if=lambda numerics: numerics is None,
+        description="the machine's numerics class, threads left out: whose replays of its work are equal bit for bit",
     )
     wants: Wants = Field(default_factory=Wants, description="leases that the provider would give back at once")
 

@@ -9,10 +9,10 @@ import {Account} from "../src/libraries/AccountLib.sol";
 import {SignatureLib} from "../src/libraries/SignatureLib.sol";
 import {State} from "../src/libraries/StateLib.sol";
 import {NumsLib, Nums, TipLib} from "../src/libraries/TermsLib.sol";
-import {Test} from "./utils/Test.sol";
+import {Deploy} from "./utils/Deploy.sol";
 
 /// @notice The vectors in tests/golden, which the Python tests read too.
-contract GoldenTest is Test {
+contract GoldenTest is Deploy {
     string private orders = vm.readFile("tests/golden/orders.json");
     string private checkpoints = vm.readFile("tests/golden/checkpoints.json");
     Escrow private escrow;
@@ -23,7 +23,7 @@ contract GoldenTest is Test {
         vm.chainId(_uint(".domain.chainId"));
         Bounds memory any = Bounds(1, 1, 1, 1, 1, 1);
         address place = _address(".domain.verifyingContract");
-        vm.etch(place, address(new Escrow(IERC20(place), any)).code);
+        vm.etch(place, address(_newEscrow(IERC20(place), any)).code);
         escrow = Escrow(place);
     }
 

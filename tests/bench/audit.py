@@ -1,8 +1,12 @@
-"""Audits: what they find, what a lie brings, and what they cost. The figures are told in `_audit_lives`."""
+"""Audits: what they find, what a lie brings, and what they cost.
 
-from tests.bench import report
-from tests.bench._audit_lives import figures
+Each part has its figures in a module of its own, which tells them: `_replay_cost`, `_audit_lives`.
+"""
+
+from itertools import chain
+
+from tests.bench import _audit_lives, _replay_cost, report
 
 
 def main(json: bool) -> None:
-    report(figures(), json)
+    report(chain(_replay_cost.figures(), _audit_lives.figures()), json)

@@ -33,6 +33,7 @@ from worker.cli.status import status_report, status_tables
 from worker.lease.folder import Store
 from worker.machine.hardware import probe
 from worker.machine.presence import FLEET
+from worker.onboarding.register import with_numerics_of_now
 from worker.settings import read_provider_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Offer this machine's GPUs and train.")
@@ -80,7 +81,7 @@ def _run_fleet(lots: list[str], options: list[str]) -> None:
 def _run_agent(key: str | None, once: bool) -> None:
     config = load_settings(key=key)
     name = keys.choose(config.key)
-    settings, chain = read_provider_settings(name), connect(config)
+    settings, chain = with_numerics_of_now(name, read_provider_settings(name)), connect(config)
     structlog.get_logger().info("agent.gas", a_lease=gas_of_an_hour(chain, settings))
     agent = Agent(name, settings, chain, *unlock(name), once=once)
     _heed_signals(agent, lambda: None)

@@ -210,7 +210,7 @@ def _describe_machine(
         machine, environments, region, gpus, options.memory_mb, hosts=hosts, runtime=runtime
     )
     check_memory(resources.memory_mb)
-    return machine, gpus, resources
+    return machine, gpus, resources.model_copy(update={"numerics": registration.machine_numerics(runtime, gpus)})
 
 
 def _measure(options: RegisterOptions, gpus: tuple[GpuName, ...]) -> tuple[int, list[str]]:
@@ -279,6 +279,8 @@ def _carry_out(planned: Registration, yes: bool) -> Path:
         ask_to_go_on()
     if planned.need.deposit:
         registration.deposit_stake(Sender(planned.chain, keys.load(planned.key)), planned.need.deposit)
+    decided_by = registration.what_decides_numerics(planned.settings)
+    Store(planned.key).write_state(**{registration.DECIDED_BY: decided_by})
     return write_provider_settings(planned.key, planned.settings)
 
 

@@ -1,9 +1,12 @@
 """What `gpumarket provider register` finds out and does: rules, hardware, speed, stake."""
 
+import platform
 import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import structlog
 
 from contracts.api.bodies import HOST, AskResources
 from contracts.api.info import Info
@@ -11,14 +14,23 @@ from contracts.api.rule_sets import RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.deposits import deposit_steps
 from contracts.chain.sending.sender import Sender
+from contracts.commitment import canonical_hash, machine_class
 from contracts.errors import UserError
+from contracts.types import to_hex
 from contracts.wallet import keys
 from worker.driver.nvml import GpuName
-from worker.machine.hardware import Machine, Processor, Throughput, measure_throughput
-from worker.sandbox.bubblewrap import Bubblewrap, Sandbox
-from worker.training.environment import Device, environment_id
+from worker.lease.folder import Store
+from worker.machine.hardware import Machine, Processor, Throughput, measure_throughput, probe
+from worker.sandbox.bubblewrap import Bare, Bubblewrap, Sandbox
+from worker.sandbox.podman import chosen_sandbox
+from worker.sandbox.probe import measured_numerics
+from worker.settings import ProviderSettings, write_provider_settings
+from worker.training.environment import Device, environment_id, installed
 
 DEFAULT_KEY = "provider"
+DECIDED_BY = "numerics_of"  # in agent.json: what the class was measured of
+
+log = structlog.get_logger()
 
 
 class Needed(NamedTuple):
@@ -139,6 +151,38 @@ def describe(
         region=region,
         hosts=hosts,
     )
+
+
+def machine_numerics(runtime: Sandbox, gpus: Sequence[GpuName]) -> str:
+    """The class of what this machine's training comes to, threads left out. Raises Failure("machine")."""
+    sandbox = Bare() if runtime.problem() else runtime
+    return to_hex(machine_class(measured_numerics(sandbox, "cuda" if gpus else "cpu", gpus)))
+
+
+def what_decides_numerics(settings: ProviderSettings) -> str:
+    """Another one if the class may have changed since: hardware, driver, packages, or the sandbox's image."""
+    facts = {"machine": probe().hash().hex(), "packages": installed(), "libc": " ".join(platform.libc_ver())}
+    return to_hex(canonical_hash(facts | {"sandbox": settings.sandbox, "image": settings.image or ""}))
+
+
+def with_numerics_of_now(key: str, settings: ProviderSettings) -> ProviderSettings:
+    """The settings, with another class than was registered if another is measured; then they are written, too.
+
+    As after an upgrade of torch. Settings that tell none, of a registration long ago, stay so.
+    """
+    told, here = settings.resources.numerics, what_decides_numerics(settings)
+    if told is None or Store(key).read_state().get(DECIDED_BY) == here:
+        return settings
+    gpus = settings.gpu_names if settings.device == "cuda" else ()
+    now = machine_numerics(chosen_sandbox(settings.sandbox, settings.image), gpus)
+    Store(key).write_state(**{DECIDED_BY: here})
+    if now == told:
+        return settings
+    log.warning("agent.numerics_changed", before=told, now=now)
+    resources = settings.resources.model_copy(update={"numerics": now})
+    settings = settings.model_copy(update={"resources": resources})
+    write_provider_settings(key, settings)
+    return settings
 
 
 def measured(

@@ -29,6 +29,7 @@ from worker.agent.sweep import stake_needed
 from worker.driver.nvml import GpuHealth, NoAnswer, named, read_gpus
 from worker.machine.hardware import measure_throughput
 from worker.machine.troubles import environment_trouble, judge_sold
+from worker.onboarding.repeats import REPEATED_STEPS, train_twice
 from worker.sandbox.bubblewrap import HOW_TO_MEND
 from worker.sandbox.leaks import sandbox_leaks
 from worker.sandbox.podman import chosen_sandbox
@@ -76,6 +77,7 @@ class Selftest:
             "clock": self._clock,
             "gas money": self._gas_money,
             "stake": self._stake,
+            "repeats": self._repeats,
             "speed": self._speed,
         }
         for name, check in checks.items():
@@ -139,6 +141,16 @@ class Selftest:
         if self._settings.device == "cpu":
             return Finding("gpu", "skip", f"none is offered: this lot trains on the CPU ({cpu})")
         return judge_gpus(list(gpus or ()), self._settings)
+
+    def _repeats(self) -> Finding:
+        if not self._measure_seconds:
+            return Finding("repeats", "skip", "not tried: nothing is measured")
+        part = "the CPU" if self._settings.device == "cpu" else "the GPU"
+        if unlike := train_twice(self._settings):
+            found = f"{part} does not repeat itself: of the same steps, trained twice, step {unlike.step} differs: "
+            mend = "look for memory that fails, heat and overclocking; replays would make liars of you: offer nothing"
+            return Finding("repeats", "fail", found + unlike.what, mend)
+        return Finding("repeats", "ok", f"{REPEATED_STEPS} steps on {part}, trained twice: the same bit for bit")
 
     def _speed(self) -> Finding:
         if not self._measure_seconds:

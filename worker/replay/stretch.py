@@ -1,10 +1,12 @@
 """Trains one stretch again, as the lease that is questioned did: same sandbox, same loop, the claim's threads."""
 
-import resource
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import psutil
 
 from contracts.api.bodies import CheckpointOut
 from contracts.commitment import numerics_class
@@ -49,7 +51,7 @@ def rerun(
     """
     record = claim.checkpoint
     device, threads = _device(record.numerics), _threads(record.numerics)
-    began, ended_before = time.monotonic(), _cpu_seconds(resource.RUSAGE_CHILDREN)
+    began, sandbox_cpu = time.monotonic(), 0.0
     try:
         runner = Runner(
             spec,
@@ -70,19 +72,18 @@ def rerun(
         raise NotHere(failure.message, failure.hint) from failure
     taken: TakenCheckpoint | None = None
     numerics: dict[str, Any] = {}
-    started, used = began, 0.0  # processor seconds, before the first step
+    started, cpu_before = began, 0.0  # processor seconds, before the first step
     options.watch("starting the recipe")
     with runner as run:
         for message in run.messages():
+            sandbox_cpu = max(sandbox_cpu, _cpu_seconds(run))  # which nobody tells once the process has ended
             match message:
                 case Measured():
                     numerics = message.numerics
                     _check_class(claim, numerics, options)
                 case Ready():
                     started = time.monotonic()
-                    # Of what runs, and of those of its children that have ended.
-                    used = sum(sum(one.cpu_times()[:4]) for one in run.processes())
-                    used += _cpu_seconds(resource.RUSAGE_SELF)
+                    cpu_before = _cpu_seconds(run) + time.process_time()
                     run.go()
                 case Stepped():
                     done = message.step - (record.step - spec.checkpoint_every)
@@ -95,7 +96,6 @@ def rerun(
                     break
     assert taken is not None  # a conversation without it is no conversation
     made = taken.commit(spec.job_hash(), numerics, from_hex(before))
-    cpu = _cpu_seconds(resource.RUSAGE_SELF) + _cpu_seconds(resource.RUSAGE_CHILDREN) - ended_before
     result = Rerun(
         state_root=made.state_root,
         trace_root=made.trace_root,
@@ -107,7 +107,7 @@ def rerun(
         sandbox=runner.sandbox,
         start_seconds=started - began,
         seconds=time.monotonic() - started,
-        cpu_seconds=cpu - used,
+        cpu_seconds=sandbox_cpu + time.process_time() - cpu_before,
     )
     return result, taken
 
@@ -137,7 +137,10 @@ def _threads(numerics: dict[str, Any]) -> int:
     return threads
 
 
-def _cpu_seconds(whose: int) -> float:
-    """Of this process, or of those of its children that have ended."""
-    used = resource.getrusage(whose)
-    return used.ru_utime + used.ru_stime
+def _cpu_seconds(run: Runner) -> float:
+    """Of a run's processes, and of those of their children that have ended."""
+    used = 0.0
+    for process in run.processes():
+        with suppress(psutil.Error):  # it has ended
+            used += sum(process.cpu_times()[:4])
+    return used

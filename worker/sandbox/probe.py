@@ -4,19 +4,55 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from contracts.errors import UserError
+from contracts.strict_json import read_json
 from worker.driver.nvml import GpuName
 from worker.sandbox.bubblewrap import Sandbox
 from worker.sandbox.gpus import granted, training_environment
 from worker.sandbox.view import Program
+from worker.training.cpu import with_processor
 from worker.training.environment import Device
+from worker.training.failures import Failure
 
 PROBE_SECONDS = 180.0  # the first use of a GPU after its driver was loaded may take a minute
 PROGRAMS: dict[Device, str] = {
     "cpu": "import worker.training.harness",
     "cuda": "import worker.training.harness, torch; x = torch.ones(64, device='cuda'); assert float(x @ x) == 64",
 }
+
+
+NUMERICS = """
+import sys
+from contracts.strict_json import write_json
+from worker.training.numerics import numerics
+from worker.training.seeding import pin
+pin(1)
+print(write_json(numerics(sys.argv[1])))
+"""
+
+
+def measured_numerics(runtime: Sandbox, device: Device, gpus: Sequence[GpuName] = ()) -> dict[str, Any]:
+    """What decides the bits here, as a run of one thread in this sandbox says it. Raises Failure("machine")."""
+    process = None
+    try:
+        cards = granted(gpus) if device == "cuda" else ()
+        argv = [sys.executable, "-c", NUMERICS, device]
+        process = runtime.start(Program(argv, training_environment(1, cards, "/tmp"), gpus=cards))
+        said, complaint = process.communicate(timeout=PROBE_SECONDS)
+        told = read_json(said) if process.returncode == 0 else None
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise Failure("machine", f"this machine's numerics class can't be measured: {error}") from error
+    finally:
+        if process is not None:
+            with contextlib.suppress(OSError):
+                runtime.end(process)
+    if not isinstance(told, dict):
+        raise Failure(
+            "machine", f"this machine's numerics class can't be measured: {complaint.decode(errors='replace')[-500:]}"
+        )
+    return with_processor(told)
 
 
 def compute_problem(runtime: Sandbox, device: Device, gpus: Sequence[GpuName] = ()) -> str | None:

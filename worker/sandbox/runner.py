@@ -28,7 +28,7 @@ from worker.sandbox.output import OutputFolder
 from worker.sandbox.view import JOB, OUTPUT, STATE, Program
 from worker.training import messages
 from worker.training.checkpoints import DIGEST_BYTES, TakenCheckpoint, check_trace, trace_name
-from worker.training.cpu import cpu_model
+from worker.training.cpu import with_processor
 from worker.training.environment import Device, check_environment
 from worker.training.failures import Failure, FailureKind
 from worker.training.messages import MAX_LINE, Checkpoint, Command, Conversation, Failed, HarnessConfig, Message
@@ -257,7 +257,7 @@ class Runner:
                     self._made = message.index
                 if isinstance(message, messages.Measured):
                     # The processor's name: inside, nobody is told it. What comes next, the start's time is for.
-                    message = messages.Measured(numerics=message.numerics | {"cpu": cpu_model()})
+                    message = messages.Measured(numerics=with_processor(message.numerics))
                 else:
                     self._expect_message()
                 if isinstance(message, messages.Ready):

@@ -2,7 +2,14 @@
 
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+
+def with_processor(numerics: Mapping[str, Any]) -> dict[str, Any]:
+    """What a process in a sandbox says of its numerics, with what it can't know there. Called outside."""
+    return {**numerics, "cpu": cpu_model()}
 
 
 def cpu_model() -> str:

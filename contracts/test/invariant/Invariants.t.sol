@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 import {Escrow} from "../../src/Escrow.sol";
 import {Bounds} from "../../src/interfaces/IEscrow.sol";
 import {DevToken} from "../../src/periphery/DevToken.sol";
-import {Test} from "../utils/Test.sol";
+import {Deploy} from "../utils/Deploy.sol";
 import {Handler} from "./Handler.sol";
 
 /* The invariants of docs/protocol.md section 5, by number:
@@ -14,15 +14,15 @@ import {Handler} from "./Handler.sol";
  * 2, 8        at the end of each game: anybody takes all leases to their ends, all withdraw, nothing is left but what was
  *             burnt
  */
-abstract contract Game is Test {
+abstract contract Game is Deploy {
     Escrow internal escrow;
     DevToken internal token;
     Handler internal handler;
 
     function setUp() external {
         vm.warp(1_800_000_000);
-        token = new DevToken();
-        escrow = new Escrow(token, Bounds(1, 1000, 1, 1000, 1, 9999));
+        token = _newToken();
+        escrow = _newEscrow(token, Bounds(1, 1000, 1, 1000, 1, 9999));
         handler = new Handler(escrow, token);
     }
 

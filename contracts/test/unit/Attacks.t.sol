@@ -125,7 +125,7 @@ contract AttacksTest is EscrowTest {
         for (uint256 mode; mode < 8; ++mode) {
             (bool back, bool early, bool depositing) = (mode & 1 != 0, mode & 2 != 0, mode & 4 != 0);
             HookedToken hooked = new HookedToken();
-            Escrow other = new Escrow(hooked, _bounds());
+            Escrow other = _newEscrow(hooked, _bounds());
             hooked.mint(address(this), 100);
             hooked.approve(address(other), 100);
             other.deposit(client, 100);

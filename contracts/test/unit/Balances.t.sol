@@ -53,7 +53,7 @@ contract BalancesTest is EscrowTest {
 
     function test_Deposit_RevertWhen_EscrowHoldsAbove96Bits() external {
         PlainToken huge = new PlainToken();
-        Escrow rich = new Escrow(huge, _bounds());
+        Escrow rich = _newEscrow(huge, _bounds());
         huge.mint(address(this), 1 << 100);
         huge.approve(address(rich), type(uint256).max);
         rich.deposit(client, type(uint96).max);
@@ -64,7 +64,7 @@ contract BalancesTest is EscrowTest {
 
     function test_Deposit_RevertWhen_TokensSentUnaskedFillIt() external {
         PlainToken huge = new PlainToken();
-        Escrow rich = new Escrow(huge, _bounds());
+        Escrow rich = _newEscrow(huge, _bounds());
         huge.mint(address(rich), type(uint96).max);
         huge.mint(address(this), 1);
         huge.approve(address(rich), 1);
@@ -80,7 +80,7 @@ contract BalancesTest is EscrowTest {
 
     function test_Deposit_RevertWhen_AnotherAmountArrives() external {
         BentToken bent = new BentToken();
-        Escrow other = new Escrow(bent, _bounds());
+        Escrow other = _newEscrow(bent, _bounds());
         bent.mint(address(this), 1_000);
         bent.approve(address(other), type(uint256).max);
         other.deposit(client, 100);
@@ -129,7 +129,7 @@ contract BalancesTest is EscrowTest {
 
     function test_DepositWithPermit_TokenWithoutPermits() external {
         PlainToken plain = new PlainToken();
-        Escrow other = new Escrow(plain, _bounds());
+        Escrow other = _newEscrow(plain, _bounds());
         plain.mint(address(this), 10);
         plain.approve(address(other), 4);
         other.depositWithPermit(client, 4, START_TIME, 27, 0, 0);

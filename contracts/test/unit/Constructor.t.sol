@@ -3,7 +3,6 @@ pragma solidity ^0.8.28;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
-import {Escrow} from "../../src/Escrow.sol";
 import {Bounds, IEscrow} from "../../src/interfaces/IEscrow.sol";
 import {EscrowTest} from "../utils/EscrowTest.sol";
 
@@ -16,7 +15,7 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
 contract ConstructorTest is EscrowTest {
     function test_RevertWhen_TokenZero() external {
         vm.expectRevert(IEscrow.Escrow_ZeroAddress.selector);
-        new Escrow(IERC20(address(0)), _bounds());
+        _newEscrow(IERC20(address(0)), _bounds());
     }
 
     function test_RevertWhen_LowerBoundZero() external {
@@ -26,7 +25,7 @@ contract ConstructorTest is EscrowTest {
             if (i == 1) b.minWindow = 0;
             if (i == 2) b.minArbiterTimeout = 0;
             vm.expectRevert(IEscrow.Escrow_BoundsInvalid.selector);
-            new Escrow(token, b);
+            _newEscrow(token, b);
         }
     }
 
@@ -37,7 +36,7 @@ contract ConstructorTest is EscrowTest {
             if (i == 1) b.minWindow = b.maxWindow + 1;
             if (i == 2) b.minArbiterTimeout = b.maxArbiterTimeout + 1;
             vm.expectRevert(IEscrow.Escrow_BoundsInvalid.selector);
-            new Escrow(token, b);
+            _newEscrow(token, b);
         }
     }
 

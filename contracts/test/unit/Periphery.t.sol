@@ -25,14 +25,14 @@ import {EscrowTest} from "../utils/EscrowTest.sol";
  * DevToken.faucet: mints, up to the cap
  */
 contract PeripheryTest is EscrowTest {
-    EpochLog internal log = new EpochLog();
+    EpochLog internal log = _newEpochLog();
     OperatorArbiter internal operated;
     address internal operator;
 
     function setUp() public override {
         super.setUp();
         operator = _actor("operator");
-        operated = new OperatorArbiter(escrow, operator);
+        operated = _newOperatorArbiter(escrow, operator);
         rules.arbiter = address(operated);
     }
 

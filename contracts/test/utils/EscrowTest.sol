@@ -16,11 +16,12 @@ import {
 } from "../../src/interfaces/IEscrow.sol";
 import {DevToken} from "../../src/periphery/DevToken.sol";
 import {ScriptedArbiter} from "./Arbiters.sol";
+import {Deploy} from "./Deploy.sol";
 import {Protocol} from "./Protocol.sol";
 import {Wallet} from "./Wallets.sol";
 
 /// @notice An escrow with funded parties, orders that match, and every move as a function.
-abstract contract EscrowTest is Protocol {
+abstract contract EscrowTest is Protocol, Deploy {
     uint256 internal constant START_TIME = 1_800_000_000;
     uint32 internal constant WINDOW = 1 hours;
     uint32 internal constant TIMEOUT = 3 hours;
@@ -55,8 +56,8 @@ abstract contract EscrowTest is Protocol {
 
     function setUp() public virtual {
         vm.warp(START_TIME);
-        token = new DevToken();
-        escrow = new Escrow(token, _bounds());
+        token = _newToken();
+        escrow = _newEscrow(token, _bounds());
         arbiter = new ScriptedArbiter();
         client = _actor("client");
         provider = _actor("provider");

@@ -9,6 +9,7 @@ interface Vm {
         address emitter;
     }
 
+    function envOr(string calldata name, string calldata defaultValue) external view returns (string memory);
     function recordLogs() external;
     function pauseGasMetering() external;
     function getRecordedLogs() external returns (Log[] memory);

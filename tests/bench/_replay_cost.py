@@ -1,0 +1,60 @@
+"""What a replay costs, beside the training that it repeats: chargpt, on a market of separate processes.
+
+A pair is one lease, trained by an agent, and the replay of its middle checkpoint by the job's client, right after it.
+
+replay_over_training  processor time a step: of `gpumarket replay` from its first step to the roots, over the agent's
+                      and its sandbox's from the first step to the last Claim; the pairs' median. Both count checkpoint
+                      files and roots; the agent, uploads as well
+replay_start_s        of a replay: seconds from the sandbox's start until its first step begins, with the recipe's
+                      loading and a step to count its work; once a replay, however many steps it has
+"""
+
+import json
+import statistics
+from collections.abc import Iterator
+
+import psutil
+import yaml
+
+from tests.bench import Figure, training
+from tests.bench._market import Market, make_job, market
+
+CONFIG = {"width": 128, "layers": 4, "heads": 4, "context": 64, "batch_size": 8}
+PAIRS = 3
+CHECKPOINT_SECONDS = 12.0
+PROBE_STEPS = 20
+MIDDLE = 2  # of training.CHECKPOINTS
+
+
+def figures() -> Iterator[Figure]:
+    ratios, starts = [], []
+    with market() as opened:
+        folder = opened.stage.home / "chargpt"
+        make_job(opened, folder, config=CONFIG, checkpoint_every=PROBE_STEPS, checkpoints=1)
+        every = round(CHECKPOINT_SECONDS / (training.bare(folder, PROBE_STEPS).stretches / PROBE_STEPS))
+        agent = psutil.Process(opened.start_agent())
+        make_job(opened, folder, config=CONFIG, checkpoint_every=every, checkpoints=training.CHECKPOINTS)
+        for seed in range(PAIRS):
+            # By its seed each pair has checkpoints of its own: a market takes no file twice.
+            written = yaml.safe_load((folder / "job.yaml").read_text())
+            (folder / "job.yaml").write_text(yaml.safe_dump(written | {"seed": seed}))
+            before = {job.id for job in opened.api.jobs()}
+            trained = training.worker(opened, folder, agent)
+            (id,) = {job.id for job in opened.api.jobs()} - before
+            replayed = _replay(opened, id)
+            steps = every * training.CHECKPOINTS
+            ratios.append(replayed["cpu_seconds"] / replayed["steps"] / (trained.cpu_seconds / steps))
+            starts.append(replayed["start_seconds"])
+            yield f"replay_over_training_pair_{seed + 1}", ratios[-1], "times"
+    yield "replay_over_training", statistics.median(ratios), "times"
+    yield "replay_start_s", statistics.median(starts), "s"
+    yield "replay_steps", every, "steps"
+
+
+def _replay(opened: Market, job: str) -> dict[str, float]:
+    """What the replay says of itself."""
+    said = json.loads(opened.client.run("replay", job, str(MIDDLE), "-o", "json"))
+    if said["verdict"] != "equal":
+        raise RuntimeError(f"the replay is not equal: {said['why']}")
+    replayed: dict[str, float] = said["replayed"]
+    return replayed
