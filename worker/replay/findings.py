@@ -125,8 +125,9 @@ class Rerun:
     metrics: dict[str, float]  # of the last step
     trace: tuple[bytes, ...]  # a digest a step: show them to nobody before all have answered
     sandbox: str
-    start_seconds: float  # from the start of the process to its first step
-    seconds: float  # from there to the roots
+    start_seconds: float  # from the start of the process to the end of its first step
+    start_cpu_seconds: float  # processor time from when it was ready to train to there
+    seconds: float  # from the end of the first step to the roots
     cpu_seconds: float  # processor time of that
 
     def as_json(self) -> dict[str, Any]:
@@ -140,6 +141,7 @@ class Rerun:
             "steps": len(self.trace),
             "sandbox": self.sandbox,
             "start_seconds": round(self.start_seconds, 3),
+            "start_cpu_seconds": round(self.start_cpu_seconds, 3),
             "seconds": round(self.seconds, 3),
             "cpu_seconds": round(self.cpu_seconds, 3),
         }

@@ -4,7 +4,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import psutil
 
@@ -41,6 +41,24 @@ class ReplayOptions:
     watch: Watch = field(default=nobody)
 
 
+class Spent(NamedTuple):
+    """Up to some moment of a replay."""
+
+    at: float  # monotonic
+    cpu: float  # processor seconds: of this process, and of all in the sandbox
+    sandbox: float = 0.0  # of the latter alone
+
+    @classmethod
+    def now(cls, run: Runner, at_least: "Spent") -> "Spent":
+        """Of processes that have ended nobody tells any more what they had spent: it is what was seen last."""
+        sandbox = 0.0
+        for process in run.processes():
+            with suppress(psutil.Error):
+                sandbox += sum(process.cpu_times()[:4])
+        sandbox = max(sandbox, at_least.sandbox)
+        return cls(time.monotonic(), sandbox + time.process_time(), sandbox)
+
+
 def rerun(
     spec: JobSpec, claim: CheckpointOut, before: str, state: Path | None, folder: Path, options: ReplayOptions
 ) -> tuple[Rerun, TakenCheckpoint]:
@@ -51,7 +69,7 @@ def rerun(
     """
     record = claim.checkpoint
     device, threads = _device(record.numerics), _threads(record.numerics)
-    began, sandbox_cpu = time.monotonic(), 0.0
+    began = time.monotonic()
     try:
         runner = Runner(
             spec,
@@ -72,20 +90,20 @@ def rerun(
         raise NotHere(failure.message, failure.hint) from failure
     taken: TakenCheckpoint | None = None
     numerics: dict[str, Any] = {}
-    started, cpu_before = began, 0.0  # processor seconds, before the first step
+    ready = first = last = Spent(began, 0.0)  # before the first step, after it, and up to now
     options.watch("starting the recipe")
     with runner as run:
         for message in run.messages():
-            sandbox_cpu = max(sandbox_cpu, _cpu_seconds(run))  # which nobody tells once the process has ended
+            last = Spent.now(run, at_least=last)
             match message:
                 case Measured():
                     numerics = message.numerics
                     _check_class(claim, numerics, options)
                 case Ready():
-                    started = time.monotonic()
-                    cpu_before = _cpu_seconds(run) + time.process_time()
+                    ready = last
                     run.go()
                 case Stepped():
+                    first = last if first.cpu == 0 else first
                     done = message.step - (record.step - spec.checkpoint_every)
                     options.watch("steps replayed", done, spec.checkpoint_every)
                 case Checkpoint():
@@ -96,6 +114,7 @@ def rerun(
                     break
     assert taken is not None  # a conversation without it is no conversation
     made = taken.commit(spec.job_hash(), numerics, from_hex(before))
+    end = Spent.now(run, at_least=last)
     result = Rerun(
         state_root=made.state_root,
         trace_root=made.trace_root,
@@ -105,9 +124,10 @@ def rerun(
         metrics=taken.metrics,
         trace=tuple(taken.trace()),
         sandbox=runner.sandbox,
-        start_seconds=started - began,
-        seconds=time.monotonic() - started,
-        cpu_seconds=sandbox_cpu + time.process_time() - cpu_before,
+        start_seconds=first.at - began,
+        start_cpu_seconds=first.cpu - ready.cpu,
+        seconds=end.at - first.at,
+        cpu_seconds=end.cpu - first.cpu,
     )
     return result, taken
 
@@ -135,12 +155,3 @@ def _threads(numerics: dict[str, Any]) -> int:
     if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
         raise NotHere(f"the claim was made with {threads!r:.40} threads", f"a replay takes 1 to {MOST_THREADS}")
     return threads
-
-
-def _cpu_seconds(run: Runner) -> float:
-    """Of a run's processes, and of those of their children that have ended."""
-    used = 0.0
-    for process in run.processes():
-        with suppress(psutil.Error):  # it has ended
-            used += sum(process.cpu_times()[:4])
-    return used
