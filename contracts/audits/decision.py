@@ -202,7 +202,7 @@ class Audit:
             yield Challenge(n, tip, self.cases[n].truth or "")
 
     def _approvals(self) -> Iterable[Action]:
-        if self.rejected is not None or self.closed:
+        if self.closed:
             return
         reached, is_last = self.terms.start, False
         for batch in self.batches:

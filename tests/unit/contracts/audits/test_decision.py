@@ -225,6 +225,15 @@ def test_an_earlier_lie_that_is_found_later() -> None:
     assert (audit.rejected, audit.challenge_due) == (1, True)
 
 
+def test_what_was_judged_before_a_lie_is_approved() -> None:
+    audit = started(terms(every=2), 4)  # two batches, as of a provider that claims on chain at once
+    asked(audit, 1, a=EQUAL)
+    asked(audit, 3, b=differs(), c=differs(), d=differs())
+    assert not any(isinstance(action, Approve) for action in audit.due())
+    asked(audit, 2, e=EQUAL)
+    assert [action for action in audit.due() if isinstance(action, Approve)] == [Approve(2, tip(2), False)]
+
+
 def test_who_lied_against_an_honest_provider_is_accused() -> None:
     audit = started(terms(every=1), 1)
     asked(audit, 1, liar=differs("a lie"), b=EQUAL)
@@ -281,6 +290,15 @@ def test_an_answer_that_comes_late() -> None:
     assert held.rejected is None
     held.apply(ReplayEnded(1, "nobody asked", differs()))
     assert "nobody asked" not in held.cases[1].answers
+
+
+def test_a_late_word_about_what_was_approved_unaudited() -> None:
+    audit = started(terms(every=1), 1)
+    asked(audit, 1, a=Replayed("stalled"))
+    audit.apply(TimeUp(1))
+    audit.apply(ApprovalSigned(1, False))
+    audit.apply(ReplayEnded(1, "a", differs()))
+    assert audit.due() == [TellUnaudited(1)]  # nothing can be taken back, so nobody is alarmed
 
 
 def test_runs_that_all_differ() -> None:
