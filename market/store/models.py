@@ -1,7 +1,5 @@
-"""Tables of the market's database.
-
-The chain tables (`chain_*`, `lease`) show the chain and can be rebuilt from it at any time. All others hold
-what only the market was told: signed orders, claims, approvals, reports, and what it matched.
+"""Tables of the market's database. `chain_*` and `lease` show the chain, and can be rebuilt from it at any time. All
+others hold what only the market was told: signed orders, claims, approvals, reports, and what it matched.
 """
 
 from datetime import datetime
