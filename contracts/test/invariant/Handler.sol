@@ -19,35 +19,35 @@ contract Handler is OpenMoves, WorkMoves, DisputeMoves, Checks {
     /// @notice All that a game is made of; what moves leases on comes up more often.
     function moves() external pure returns (bytes4[] memory m) {
         m = new bytes4[](58);
-        uint256 at;
-        at = _add(m, at, this.warp.selector, 6);
-        at = _add(m, at, this.open.selector, 3);
-        at = _add(m, at, this.openMany.selector, 1);
-        at = _add(m, at, this.continueLease.selector, 3);
-        at = _add(m, at, this.claim.selector, 10);
-        at = _add(m, at, this.redeem.selector, 1);
-        at = _add(m, at, this.redeemMany.selector, 1);
-        at = _add(m, at, this.collect.selector, 2);
-        at = _add(m, at, this.end.selector, 3);
-        at = _add(m, at, this.close.selector, 3);
-        at = _add(m, at, this.challenge.selector, 5);
-        at = _add(m, at, this.challengeSigned.selector, 3);
-        at = _add(m, at, this.redeemChallenged.selector, 4);
-        at = _add(m, at, this.rule.selector, 5);
-        at = _add(m, at, this.resolve.selector, 3);
-        at = _add(m, at, this.deposit.selector, 1);
-        at = _add(m, at, this.withdraw.selector, 1);
-        at = _add(m, at, this.donate.selector, 1);
-        at = _add(m, at, this.raisePage.selector, 1);
-        at = _add(m, at, this.setMood.selector, 1);
-        assertEq(at, m.length, "moves");
+        uint256 count;
+        count = _add(m, count, this.warp.selector, 6);
+        count = _add(m, count, this.open.selector, 3);
+        count = _add(m, count, this.openMany.selector, 1);
+        count = _add(m, count, this.continueLease.selector, 3);
+        count = _add(m, count, this.claim.selector, 10);
+        count = _add(m, count, this.redeem.selector, 1);
+        count = _add(m, count, this.redeemMany.selector, 1);
+        count = _add(m, count, this.collect.selector, 2);
+        count = _add(m, count, this.end.selector, 3);
+        count = _add(m, count, this.close.selector, 3);
+        count = _add(m, count, this.challenge.selector, 5);
+        count = _add(m, count, this.challengeSigned.selector, 3);
+        count = _add(m, count, this.redeemChallenged.selector, 4);
+        count = _add(m, count, this.rule.selector, 5);
+        count = _add(m, count, this.resolve.selector, 3);
+        count = _add(m, count, this.deposit.selector, 1);
+        count = _add(m, count, this.withdraw.selector, 1);
+        count = _add(m, count, this.donate.selector, 1);
+        count = _add(m, count, this.raisePage.selector, 1);
+        count = _add(m, count, this.setMood.selector, 1);
+        assertEq(count, m.length, "moves");
     }
 
-    function _add(bytes4[] memory m, uint256 at, bytes4 selector, uint256 times) private pure returns (uint256) {
+    function _add(bytes4[] memory m, uint256 count, bytes4 selector, uint256 times) private pure returns (uint256) {
         for (uint256 i; i < times; ++i) {
-            m[at++] = selector;
+            m[count++] = selector;
         }
-        return at;
+        return count;
     }
 
     /// @inheritdoc DisputeMoves

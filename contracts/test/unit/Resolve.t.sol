@@ -22,7 +22,7 @@ import {DisputeTest} from "../utils/LeaseTest.sol";
  * ├── verdict void
  * │   ├── as if false, but nobody gains: bond back, fee to the arbiter, the rest of the stake is burnt
  * │   ├── from Closing, or what was accepted before: as if false
- * │   └── the stake is just the arbiter's fee: nothing is burnt
+ * │   └── the stake is just the arbiter's fee: nothing is burnt; there is no fee: all of it
  * ├── verdict unreproducible
  * │   ├── Closed, the pending claim is void, the stake goes back, fee to the arbiter, rest of the bond back
  * │   └── from Closing, or what was accepted before: likewise
@@ -232,6 +232,19 @@ contract ResolveTest is DisputeTest {
         _resolve(terms, 3);
         assertEq(_free(address(0)), 0, "burnt");
         assertEq(_free(address(arbiter)), ARBITER_FEE, "arbiter");
+        assertEq(_free(client), FUNDS, "client");
+    }
+
+    function test_Void_NoFee() external {
+        rules.arbiterFee = 0;
+        _useAnotherClient();
+        terms = _opened();
+        _claim(terms, 1, 1);
+        _challenge(terms, 0, 1, 1);
+        _resolve(terms, 3);
+        assertEq(_free(address(0)), STAKE, "burnt");
+        assertEq(_free(address(arbiter)), 0, "arbiter");
+        assertEq(_free(challenger), FUNDS, "challenger");
         assertEq(_free(client), FUNDS, "client");
     }
 
