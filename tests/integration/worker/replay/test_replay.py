@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from contracts.api.bodies import CheckpointStatus, JobStatus
+from contracts.api.bodies import BidIn, CheckpointStatus, JobStatus
 from contracts.cli import main
 from contracts.commitment import trace_root
 from contracts.types import to_hex
@@ -170,3 +170,21 @@ def test_a_replay_that_is_interrupted_leaves_nothing(
     assert (process.returncode, said) == (130, b"")
     assert list((tmp_path / "replays").glob("*")) == []
     assert next(stage.market.checkpoints(job)).status is CheckpointStatus.REPORTED
+
+
+@pytest.mark.long
+def test_a_job_that_goes_on_from_another_one(stage_of: StageOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first stretch begins with the state of the earlier job's last checkpoint."""
+    stage = stage_of()
+    with_key_of_client(stage, monkeypatch)
+    earlier = stage.job(stage.submit(checkpoints=1))
+    trained(stage, earlier.id)
+    (last,) = [one.checkpoint for one in stage.market.checkpoints(earlier.id)]
+    spec = earlier.spec.model_copy(update={"start_step": last.step})
+    changes = {"job": to_hex(spec.job_hash()), "start_tip": last.tip, "nonce": 1}
+    bid = earlier.bid.model_copy(update=changes)
+    signature = bid.sign(stage.chain.domain, stage.client)
+    later = stage.market.post_bid(BidIn(bid=bid, signature=signature, spec=spec)).id
+    trained(stage, later)
+    found = replay(later, 1)
+    assert (found["verdict"], found["first_step"], found["before"]) == ("equal", last.step + 1, last.tip)
