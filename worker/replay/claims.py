@@ -69,6 +69,11 @@ class Claims:
             Check("tips", follows, f"{'a' if follows else 'no'} chain of records leads to tip {record.tip}"),
         ]
 
+    def tip_before(self, claim: CheckpointOut) -> str | None:
+        """The tip that a claim follows on; None if no records lead to it."""
+        link = self._links.get((claim.checkpoint.index, claim.checkpoint.tip))
+        return link and link.before
+
     def before(self, claim: CheckpointOut) -> tuple[str, CheckpointRecord | None]:
         """The tip that a claim follows on, and the record of the state to go on from; None for the recipe's own start.
 

@@ -114,6 +114,7 @@ class Replayer:
         claim = self._claims.choose(index, tip)
         record, spec = claim.checkpoint, self._job.spec
         found = ReplayFindings(mode, claim, start_step=spec.step_of(record.index) - spec.checkpoint_every)
+        found.before = self._claims.tip_before(claim)
         found.checks += self._claims.check(claim, self._domain, self._is_signed)
         found.checks.append(_check_trace(record, trace, spec.checkpoint_every))
         return _concluded(found)

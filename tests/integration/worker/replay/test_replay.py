@@ -60,6 +60,7 @@ def test_an_honest_checkpoint_is_equal_and_a_lie_is_told(
     found = replay(honest, 2, "--trace", str(tmp_path / "trace"), "--keep", str(tmp_path / "kept"))
     record = records[1]
     assert (found["verdict"], found["first_step"], found["last_step"]) == ("equal", 5, 8)
+    assert found["before"] == records[0].tip
     for name in ("state_root", "trace_root", "root", "tip", "numerics", "metrics"):
         assert found["replayed"][name] == found["claimed"][name] == getattr(record, name), name
     digests = (tmp_path / "trace").read_bytes()
