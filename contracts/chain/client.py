@@ -47,8 +47,8 @@ class OpenDispute(NamedTuple):
     claimed_tip: str
 
 
-def connect(settings: Settings) -> "Chain":
-    """Checks that the node has the right chain, and contracts where the settings say. Raises UserError."""
+def open_node(settings: Settings) -> Web3:
+    """Checks that the node has the right chain. Raises UserError."""
     url = plain_address(settings.rpc_url)
     expected = settings.require("chain_id")
     try:
@@ -66,11 +66,18 @@ def connect(settings: Settings) -> "Chain":
             f"the node at {url} has chain id {found}, expected {expected}",
             "set GPUMARKET_RPC_URL to a node of that chain, or chain id and addresses to those of this one",
         )
+    return w3
+
+
+def connect(settings: Settings) -> "Chain":
+    """Checks that the node has the right chain, and contracts where the settings say. Raises UserError."""
+    w3 = open_node(settings)
     for name in ("escrow", "token"):
         address = settings.require(name)
         if not w3.eth.get_code(address):
             raise UserError(
-                f"there is no contract at {address} ({name}) on chain {found} at {url}",
+                f"there is no contract at {address} ({name}) on chain {settings.chain_id} at "
+                f"{plain_address(settings.rpc_url)}",
                 "a devnet that was started anew has nothing of the old one: start it with --state FILE to keep it; "
                 "elsewhere compare the address with the deployment's",
             )

@@ -23,6 +23,7 @@ GROUP = "gpumarket.commands"
 # Shown by --help, which must not import the commands. In the order in which a newcomer meets them.
 SUMMARIES = {
     "devnet": "Run a local chain with the contracts on it.",
+    "deploy": "Put the contracts on a chain.",
     "wallet": "Make and use encrypted keys.",
     "market": "Run a market, or look into one.",
     "approver": "Approve checkpoints for a client.",

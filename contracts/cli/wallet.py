@@ -130,7 +130,7 @@ def withdraw(
     chain, name = _open(key)
     wanted = parse_positive(amount, chain.decimals)
     address = keys.address(name)
-    target = _address(to) if to else address
+    target = parse_address(to) if to else address
     free = chain.account(address).free
     sender = Sender(chain, keys.load(name), allowed=lambda: not dry_run)
     intent = f"wallet withdraw {wanted} {target}"
@@ -249,7 +249,7 @@ def _show(rows: list[dict[str, str]], output: Output) -> None:
     print_whole(PlainConsole(file=sys.stdout), table)
 
 
-def _address(text: str) -> str:
+def parse_address(text: str) -> str:
     try:
         checked: str = TypeAdapter(Address).validate_python(text)
         return checked

@@ -18,6 +18,7 @@ from tests.support import ROOT
 SERVICES = {"approver start", "devnet", "market serve", "provider start"}
 FILES = {"provider systemd"}
 MONEY = {
+    "deploy",
     "wallet deposit", "wallet withdraw", "wallet faucet",
     "job submit", "job cancel", "job extend", "job reprice",
     "provider register", "provider withdraw", "provider sweep",
