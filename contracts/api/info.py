@@ -27,4 +27,6 @@ class Info(Body):
     epoch_seconds: Finite
     finality: Finality = Field(description="when this market counts a lease's last change as final")
     max_blob_bytes: int
+    draining: bool = Field(default=False, description="it takes no new orders and opens no leases any more")
+    successor: str | None = Field(default=None, description="address of the market that takes its place then")
     block: int = Field(description="newest block that the market has followed")

@@ -38,6 +38,7 @@ class Code(StrEnum):
     TOO_MANY_REQUESTS = "too_many_requests"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     REQUEST_IN_PROGRESS = "request_in_progress"
+    MARKET_DRAINING = "market_draining"
     MARKET_NOT_READY = "market_not_ready"
     STORAGE_FULL = "storage_full"
     INTERNAL = "internal"

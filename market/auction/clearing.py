@@ -28,6 +28,7 @@ from market.store.models import ChainBlock, ChainEvent, EpochRow, JournalRow
 log = structlog.get_logger()
 
 FORMER_KEY = "it was signed for a former key of this market, or for another one: cancel it, and submit it again"
+DRAINING = "this market opens no more leases"
 
 _Sight = tuple[int, str]  # the newest message, and the newest event of the chain
 
@@ -37,6 +38,9 @@ def run_clearing(context: Context, stop: threading.Event) -> None:
     clearing = Clearing(context)
 
     def timed(context: Context) -> None:
+        if context.settings.draining:
+            clearing.wind_up()
+            return
         if wait := clearing.pacing.wait():
             context.metrics.epochs_delayed.inc()
             stop.wait(wait)
@@ -108,6 +112,23 @@ class Clearing:
                 self._round = replace(before, seen=sight, seen_until=min(snapshot.settled_until, again))
                 return None
         return self._clear(stop or threading.Event())
+
+    def wind_up(self) -> None:
+        """In a market that drains: no epoch begins. Leases of one that was cleared before are opened, as its result is
+        public; and Bids that wait are told that they wait in vain. Raises UserError.
+        """
+        self.context.sending.settle()
+        self._go_on_from_former()
+        with self.context.db.reading() as session:
+            sight = _sight(session)
+            begins = session.exec(select(ChainBlock.number).limit(1)).first() is None
+            if begins or self._round.is_quiet(sight, self.context.now()):
+                return
+            snapshot = self._look(session)
+        successor = self.context.settings.successor
+        told = f"{DRAINING}: submit it at {successor}" if successor else DRAINING
+        self._wait_reasons.tell(dict.fromkeys(snapshot.bids, told))
+        self._round = replace(self._round, seen=sight, seen_until=NEVER)
 
     def _go_on_from_former(self) -> None:
         """What another process did, or this one in an earlier life, it may not have done to the end."""

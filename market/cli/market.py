@@ -81,6 +81,15 @@ def settings(home: Home = None, output: OutputOption = Output.TABLE) -> None:
 
 
 @app.command()
+def status(home: Home = None, output: OutputOption = Output.TABLE) -> None:
+    """Show what still lives here: leases, the money in them, and until when. The market may run, and may be away."""
+    use_home(home)
+    from market.cli.status import show_status
+
+    show_status(output)
+
+
+@app.command()
 def collect(
     home: Home = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and remove nothing.")] = False,

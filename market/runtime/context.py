@@ -141,6 +141,8 @@ class Context:
             epoch_seconds=settings.epoch_seconds,
             finality=chain.settings.finality,
             max_blob_bytes=settings.max_blob_bytes,
+            draining=settings.draining,
+            successor=settings.successor,
             block=self.head.number,
         )
 

@@ -80,6 +80,15 @@ class MarketSettings(OperatorSettings):
     recommended_approver: Address | None = Field(
         None, description="Approver that clients are recommended; default: the one in config.toml"
     )
+    draining: bool = Field(
+        False, description="Take no new orders and open no leases; go on with those that live, until none does"
+    )
+    successor: str | None = Field(
+        None,
+        pattern=r"^https?://[!-~]+$",
+        max_length=300,
+        description="Address of the market that takes this one's place, which is told to who brings an order",
+    )
 
 
 def load_market_settings(**explicit: Any) -> MarketSettings:

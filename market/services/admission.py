@@ -42,7 +42,27 @@ def check_storable(value: BaseModel, where: str) -> None:
         raise Problem(422, Code.VALIDATION_FAILED, str(error), "Send it without.") from error
 
 
+def check_takes_orders(context: Context) -> None:
+    """Raises a Problem in a market that drains."""
+    settings = context.settings
+    if settings.draining:
+        raise Problem(
+            410,
+            Code.MARKET_DRAINING,
+            f"this market takes no new orders and opens no leases: {_elsewhere(settings.successor)}",
+            "Go there; it may have another escrow: look at its /v1/info before you sign."
+            if settings.successor
+            else "Use another market. What lives here goes on to its end.",
+            **({"successor": settings.successor} if settings.successor else {}),
+        )
+
+
+def _elsewhere(successor: str | None) -> str:
+    return f"{successor} takes its place" if successor else "it closes when those that live are over"
+
+
 def check_market(context: Context, order: Order) -> None:
+    check_takes_orders(context)
     if order.matcher not in (ZERO_ADDRESS, context.matcher):
         raise Problem(
             422,

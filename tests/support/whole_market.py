@@ -65,7 +65,7 @@ class Stage:
         with patch.multiple(encryption_keys, OPSLIMIT=1 << 15, MEMLIMIT=1 << 24):
             self.encryption = encryption_keys.load_or_create(KEY, PASSWORD)  # the provider's
         self.approvers_encryption = PrivateKey.generate()
-        self._matcher = matcher
+        self.matcher = matcher
         self._stack = contextlib.ExitStack()
         self._ended = threading.Event()
         self._port = 0
@@ -107,7 +107,7 @@ class Stage:
             epoch_seconds=0.25,
             poll_seconds=0.2,
         )
-        context = open_context(settings, self.settings, Sender(self.chain, self._matcher))
+        context = open_context(settings, self.settings, Sender(self.chain, self.matcher))
         self.server = Server(context, works())
         self._port = int(self.server.url.rsplit(":", 1)[1])
         self._serving = threading.Thread(target=self.server.run, daemon=True)

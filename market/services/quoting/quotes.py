@@ -14,6 +14,7 @@ from contracts.orders import Bid
 from contracts.types import ZERO_ADDRESS, to_hex
 from market.matching import AskOffer
 from market.runtime.context import Context
+from market.services import admission
 from market.services.accounts import next_nonce
 from market.services.quoting.nearest import nearest_machine
 from market.services.quoting.offers import unknown_names
@@ -23,7 +24,9 @@ MAX_REPLAYS = 1 / 8  # of all checkpoints: what a client or its approver may wel
 
 
 def quote(offers: Offers, body: QuoteIn) -> QuoteOut:
-    context, priced = offers.context, pricing(offers, body)
+    context = offers.context
+    admission.check_takes_orders(context)
+    priced = pricing(offers, body)
     _check_terms(context, body, priced)
     account = context.account(body.client)
     bid = _bid(context, body, priced, next_nonce(context, body.client, account))
