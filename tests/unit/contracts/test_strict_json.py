@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import rfc8785
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import contracts
 from contracts.job.measured import MeasuredOn
-from contracts.strict_json import read_json, write_json
+from contracts.strict_json import canonical_json, read_json, write_json
 from contracts.types import Finite
 
 NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", '[1, {"a": [2e400]}]', "1" + "0" * 5000, "[" * 5000]
@@ -40,6 +41,26 @@ def test_what_is_no_number_is_not_written(value: Any) -> None:
 def test_a_finite_number_is_one(given: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Finite).validate_json(given)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"é": ["\n", "\u0000\u001f\u007f", '"\\/'], "b": {"2": 1, "10": -(2**53) + 1}, "": []},
+        {"\ufb03": 1, "\U0001f600": 2, "z": 3, "\u20ac": [2**53 - 1, {}]},  # UTF-16 sorts the second before the first
+        "x", 7, [],
+    ],
+)  # fmt: skip
+def test_the_canonical_form_is_that_of_rfc_8785(value: Any) -> None:
+    assert canonical_json(value) == rfc8785.dumps(value)
+
+
+def test_integers_beyond_a_double_are_in_full_in_it() -> None:
+    assert canonical_json([2**64 + 1, -(2**70)]) == b"[18446744073709551617,-1180591620717411303424]"
+    with pytest.raises(ValueError, match=r"ud800.* is no text of Unicode"):
+        canonical_json({"a": ["\ud800"]})
+    with pytest.raises(ValueError, match="is no text"):
+        canonical_json({"\ud800": 1})
 
 
 def _models() -> Iterator[type[BaseModel]]:
