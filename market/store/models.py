@@ -30,9 +30,8 @@ class AskRow(SQLModel, table=True):
     valid_until: int = Field(sa_type=BigInteger, index=True)
     received: datetime = Field(default_factory=now, sa_type=UtcTime)
     received_block: int = Field(default=0, sa_type=BigInteger)  # the newest that was followed then
-    receipt: dict[str, Any] | None = Field(
-        default=None, sa_type=MAYBE_DOCUMENT
-    )  # ReceiptOut; None: older than receipts
+    # ReceiptOut; None: older than receipts
+    receipt: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_DOCUMENT)
 
 
 class BidRow(SQLModel, table=True):

@@ -88,7 +88,9 @@ def test_a_devnet_may_have_a_token_of_its_own(deploys: Deploys, monkeypatch: pyt
     assert connect(load_settings()).symbol == done["token_symbol"] and done["token_decimals"] == 6
 
     def told(provider: Any, method: Any, parameters: Any) -> Any:
-        return {"result": "Geth/v1.16"} if method == "web3_clientVersion" else ask(provider, method, parameters)
+        if method != "web3_clientVersion":
+            return ask(provider, method, parameters)
+        return {"jsonrpc": "2.0", "id": 1, "result": "Geth/v1.16"}
 
     ask = NodeProvider.make_request
     monkeypatch.setattr(NodeProvider, "make_request", told)
