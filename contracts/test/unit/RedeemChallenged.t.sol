@@ -17,6 +17,7 @@ import {DisputeTest} from "../utils/LeaseTest.sol";
  * │   └── the disputed Claim was signed, n is beyond all that is pending: nothing is pending any more
  * ├── n is k or above: pays, the dispute is withdrawn: fee to the arbiter, rest of the bond to the challenger
  * │   ├── the rules are not the lease's: reverts
+ * │   ├── the arbiter has spoken, but nobody has applied it: likewise
  * │   ├── below what is claimed: the rest is pending, its window restarts, and it can be challenged
  * │   ├── at what is claimed or above: whatever its tip is, nothing is pending
  * │   └── the end: completes
@@ -180,6 +181,21 @@ contract RedeemChallengedTest is DisputeTest {
         // A whole window, in which the rest can be challenged: its past is the accepted one.
         vm.warp(START_TIME + 100 + WINDOW - 1);
         _challenge(terms, 2, 3, 3);
+    }
+
+    /// What the approver accepts is accepted, until somebody applies the verdict.
+    function test_AtK_TheArbiterHasSpoken() external {
+        for (uint8 verdict = 1; verdict <= 4; ++verdict) {
+            uint16 k = verdict + 1;
+            vm.prank(client);
+            escrow.challenge(terms, rules, _tip(k - 1), _roots(k, 3 > k ? 3 : k), k, 0);
+            arbiter.rule(_dispute(terms), verdict);
+            _redeemChallenged(_approval(terms, k, false), _roots(k, 3 > k ? 3 : k));
+            if (k >= 3) _claim(terms, k + 1, k + 1);
+        }
+        _assertState(lease, ACTIVE, 5, 5, 6, _tip(6));
+        assertEq(_free(client), FUNDS - COST - 4 * ARBITER_FEE, "client");
+        _assertPaidSoFar(5);
     }
 
     function test_AtK_RevertWhen_RulesDiffer() external {
