@@ -85,6 +85,7 @@ def rerun(
             runtime=chosen_sandbox(options.sandbox, options.image),
             trusted=options.trusted,
             keep_log=not spec.sealed,
+            ahead=0,  # so that it is there, to tell what it has spent, when its checkpoint is taken
         )
     except Failure as failure:  # no environment, no GPU, no sandbox
         raise NotHere(failure.message, failure.hint) from failure

@@ -157,9 +157,9 @@ def run_job(config: HarnessConfig, commands: Commands, channel: Channel) -> mess
         step = event.step
         if isinstance(event, CheckpointSaved):
             channel.send(_checkpoint(event))
+            commands.wait_for_ack(event.index - config.ahead)
             if event.index == config.last:
                 break
-            commands.wait_for_ack(event.index - config.ahead)
         else:
             at_boundary = (step - config.start_step) % config.checkpoint_every == 0
             if at_boundary or time.monotonic() - said >= config.step_interval:
