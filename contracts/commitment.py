@@ -132,7 +132,7 @@ def state_from_safetensors(
     if length > MAX_HEADER:
         raise ValueError(f"not a safetensors file of a state: its header has {length} bytes, more than {MAX_HEADER}")
     try:
-        header = read_json(str(view[8 : 8 + length], "utf-8"), pairs=without_twins)
+        header = read_json(str(view[8 : 8 + length], "utf-8"), pairs=without_twins, whole=_natural)
         _check_metadata(metadata := header.pop("__metadata__", {}))
         if len(header) > MAX_TENSORS:
             raise ValueError(f"it has {len(header)} tensors, more than {MAX_TENSORS}")
@@ -149,8 +149,17 @@ def state_from_safetensors(
     return found, metadata
 
 
+def _natural(text: str) -> int:
+    """-0 is none to safetensors, which has to load the file. Raises ValueError."""
+    if text.startswith("-"):
+        raise ValueError(f"{text[:80]} is no size or place of a tensor")
+    return int(text)
+
+
 def _tensor(name: str, content: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
     """One entry of a safetensors header. Raises ValueError or TypeError."""
+    if not isinstance(shape, list) or not isinstance(data_offsets, list):
+        raise ValueError(f"{name!r:.80} has the shape {shape!r:.80} at {data_offsets!r:.80}, of which one is no list")
     begin, end = data_offsets
     if len(name.encode()) > 0xFFFF or len(shape) > MAX_DIMENSIONS:  # first: the product of a long shape takes hours
         raise ValueError(f"the name {name!r:.80} or its shape is too long")

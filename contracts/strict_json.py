@@ -6,12 +6,17 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 
-def read_json(text: str | bytes, *, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """`pairs` makes an object of its entries. Raises ValueError: for what is not JSON, a number too large for a double,
-    or what is nested too deeply.
+def read_json(
+    text: str | bytes,
+    *,
+    pairs: Callable[[list[tuple[str, Any]]], Any] | None = None,
+    whole: Callable[[str], int] = int,
+) -> Any:
+    """`pairs` makes an object of its entries, `whole` a number of its digits. Raises ValueError: for what is not JSON,
+    a number too large for a double, or what is nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=pairs)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=whole, object_pairs_hook=pairs)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

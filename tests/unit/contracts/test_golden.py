@@ -311,6 +311,10 @@ EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
         ({"__metadata__": ["a"]}, b""),
         (json.dumps({"a": ENTRY}).encode("utf-16-le"), bytes(8)),
         ({"a": ENTRY | {"shape": [float("nan")]}}, bytes(8)),
+        ({"a": EMPTY | {"shape": "", "dtype": "F64", "data_offsets": [0, 8]}}, bytes(8)),  # as if it were []
+        ({"a": EMPTY | {"shape": {}, "dtype": "F64", "data_offsets": [0, 8]}}, bytes(8)),
+        (b'{"a": {"dtype": "F32", "shape": [-0], "data_offsets": [0, 0]}}', b""),
+        (b'{"a": {"dtype": "F32", "shape": [0], "data_offsets": [-0, 0]}}', b""),
     ],
 )  # fmt: skip
 def test_what_is_no_safetensors_file_is_refused(header: Any, content: bytes) -> None:
