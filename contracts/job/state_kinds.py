@@ -15,6 +15,7 @@ word: they are checked against the tensors that they are about. What passes is l
 file again: one meaning has one form, and so one root; docs/protocol.md section 3.
 """
 
+import codecs
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ METADATA = "gpumarket.kinds"  # its key; there is one, since safetensors writes 
 MAX_KINDS = 1 << 20  # bytes of all kinds as JSON
 SEPARATOR = "/"  # of the names on the way to an entry
 MAX_DEPTH = 64  # of dicts and lists in each other
+MAX_INT = 1 << 20  # bytes of an integer that is too large for I64
 MAX_NAME = 0xFFFF  # bytes; a commitment writes its length so
 HOLDERS = ("list", "tuple", "size")
 DICTS = ("ordered", "counter")  # that are not Python's plain one
@@ -200,7 +202,7 @@ def _fits(kind: Kind, tensor: Tensor, kinds: Kinds, tensors: Mapping[str, Tensor
         case "bool":
             return number == ("BOOL", ()) and _is_truth(tensor)
         case "int":
-            return number == ("I64", ()) or (text and _is_wide(bytes(tensor.data)))
+            return number == ("I64", ()) or (text and len(tensor.data) <= MAX_INT and _is_wide(bytes(tensor.data)))
         case "float":
             return number == ("F64", ())
         case "complex":
@@ -208,7 +210,7 @@ def _fits(kind: Kind, tensor: Tensor, kinds: Kinds, tensors: Mapping[str, Tensor
         case "bytes":
             return text
         case "str":
-            return text and _is_text(bytes(tensor.data))
+            return text and _is_text(tensor.data)
     return False
 
 
@@ -238,9 +240,13 @@ def _is_wide(data: bytes) -> bool:
     return not -(2**63) <= value < 2**63 and len(data) == value.bit_length() // 8 + 1
 
 
-def _is_text(data: bytes) -> bool:
+def _is_text(data: bytes | bytearray | memoryview) -> bool:
+    """Of any length: in pieces, as whoever checks a stranger's state has less memory than it may have bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogatepass")
     try:
-        data.decode("utf-8", "surrogatepass")
+        for at in range(0, len(data), _PIECE):
+            decoder.decode(bytes(data[at : at + _PIECE]))
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
     return True

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contracts.job.state_kinds import BYTES, PARTS, Kind
+from contracts.job.state_kinds import BYTES, MAX_INT, PARTS, Kind
 
 SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "size": torch.Size}
 MAPPINGS: dict[str, Any] = {"dict": dict, "ordered": OrderedDict, "counter": Counter}
@@ -76,7 +76,10 @@ def stored_int(value: int) -> Tensor:
     """I64; where that is too small, the bytes of its two's complement, the lowest first."""
     if -(2**63) <= value < 2**63:
         return torch.tensor(value, dtype=torch.int64, device="cpu")
-    return stored_bytes(value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
+    size = value.bit_length() // 8 + 1
+    if size > MAX_INT:
+        raise ValueError(f"an integer of {size} bytes; {MAX_INT} are the most")
+    return stored_bytes(value.to_bytes(size, "little", signed=True))
 
 
 def stored_bytes(data: bytes) -> Tensor:

@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from contracts.commitment import DTYPE_BITS, Tensor
-from contracts.job.state_kinds import MAX_DEPTH, MAX_KINDS, MAX_NAME, METADATA, NOT_STORED, check_state_form, kinds_in
+from contracts.job.state_kinds import (
+    MAX_DEPTH,
+    MAX_INT,
+    MAX_KINDS,
+    MAX_NAME,
+    METADATA,
+    NOT_STORED,
+    check_state_form,
+    kinds_in,
+)
 
 
 def tensor(name: str, dtype: str, *shape: int, data: bytes | None = None) -> Tensor:
@@ -147,3 +156,15 @@ def test_tensors_that_are_no_state_by_their_names_or_dtypes(tensors: list[Tensor
 def test_a_state_without_kinds_is_one_of_tensors() -> None:
     check_state_form(TENSORS, {})
     check_state_form([], kinds_in({"format": "pt"}))
+
+
+def test_a_text_is_checked_in_pieces_and_an_integer_has_an_end() -> None:
+    """Longer than the memory of whoever checks it they would end the check, and a state be neither good nor bad."""
+    letter = "ä".encode()
+    split = b"a" + letter * (1 << 20)  # a letter lies on each border of two pieces
+    check({"text": "str"}, [Tensor("text", "U8", (len(split),), split)])
+    with pytest.raises(ValueError, match="is no 'str'"):
+        check({"text": "str"}, [Tensor("text", "U8", (len(split) - 1,), split[:-1])])
+    check({"wide": "int"}, [Tensor("wide", "U8", (MAX_INT,), b"\1" * MAX_INT)])
+    with pytest.raises(ValueError, match="is no 'int'"):
+        check({"wide": "int"}, [Tensor("wide", "U8", (MAX_INT + 1,), b"\1" * (MAX_INT + 1))])
