@@ -52,11 +52,21 @@ def find_job_by_prefix(client: MarketClient, prefix: str) -> JobOut:
     if not re.fullmatch("[0-9a-f]{1,64}", digits):
         raise UserError(f"{prefix!r} is not a job's id, nor its first hex digits", "See `gpumarket job list`.")
     if len(digits) == 64:
-        return client.job(f"0x{digits}")
+        return _job(client, f"0x{digits}")
     found = _with_prefix(client, digits)
     if not found:
         raise UserError(f"no job has an id that starts with {prefix!r}", "See `gpumarket job list`, or with --all.")
     return _only(client, found, f"have an id that starts with {prefix!r}")
+
+
+def _job(client: MarketClient, id: str) -> JobOut:
+    found = client.job(id)
+    if found.id != id:
+        raise UserError(
+            f"{client.url} was asked for the job {id}, and gives {found.id}",
+            "The market lies, or is broken: ask another.",
+        )
+    return found
 
 
 def _with_prefix(client: MarketClient, digits: str) -> list[JobSummary]:
@@ -65,7 +75,7 @@ def _with_prefix(client: MarketClient, digits: str) -> list[JobSummary]:
 
 def _only(client: MarketClient, found: list[JobSummary], what: str) -> JobOut:
     if len(found) == 1:
-        return client.job(found[0].id)
+        return _job(client, found[0].id)
     shown = [f"{job.id[:ID]} ({one_line(job.name)}, {job.status}, {job.received:%Y-%m-%d %H:%M})" for job in found]
     more = f", and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
     raise UserError(f"{len(found)} jobs {what}", f"Which one? {', '.join(shown[:MOST_SHOWN])}{more}")

@@ -56,7 +56,7 @@ class Claims:
         """What can be told without any bytes: signature, numbers, root and tips."""
         job, record = self.job, claim.checkpoint
         spec, said = job.spec, claim.claim
-        ours = job.bid.digest(domain) == job.id and to_hex(spec.job_hash()) == job.bid.job
+        ours = job.bid.digest(domain) == job.id == claim.job and to_hex(spec.job_hash()) == job.bid.job
         names_it = (said.lease, said.n, said.tip) == (claim.lease, record.index, record.tip)
         signed = names_it and is_signed(said, claim.provider, claim.signature)
         step, root = spec.step_of(record.index), to_hex(root_of(record, spec))

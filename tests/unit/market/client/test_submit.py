@@ -123,3 +123,11 @@ def test_a_market_that_shows_another_level_than_is_signed(
     with pytest.raises(UserError, match=f"commit to the verification {UNCHECKED.hash()}.*{OPEN.hash()}") as caught:
         prepare(world, tmp_path)
     assert str(caught.value.hint).startswith("Sign nothing there")
+
+
+def test_a_market_that_gives_another_job_than_it_is_asked_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = world.api.post_bid(world.bid(spec=make_spec()))
+    assert find_job_by_prefix(world.api, job.id) == job
+    monkeypatch.setattr(world.api, "job", lambda id: job)
+    with pytest.raises(UserError, match=f"was asked for the job 0x{'ab' * 32}, and gives {job.id}"):
+        find_job_by_prefix(world.api, "0x" + "ab" * 32)
