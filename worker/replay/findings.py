@@ -206,5 +206,5 @@ def unlike_numerics(record: CheckpointRecord, here: dict[str, Any]) -> list[str]
     return [
         f"{name} {here.get(name, 'untold')!r} here, {theirs.get(name, 'untold')!r} there"
         for name in sorted(here.keys() | theirs.keys())
-        if here.get(name) != theirs.get(name)
+        if numerics_class({name: here.get(name)}) != numerics_class({name: theirs.get(name)})  # 1 is not true
     ]

@@ -153,6 +153,8 @@ def _device(numerics: dict[str, Any]) -> Device:
 
 def _threads(numerics: dict[str, Any]) -> int:
     threads = numerics.get("threads")
+    if isinstance(threads, float) and threads.is_integer():  # the same number in the JSON that is hashed
+        threads = int(threads)
     if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
         raise NotHere(f"the claim was made with {threads!r:.40} threads", f"a replay takes 1 to {MOST_THREADS}")
     return threads
