@@ -126,6 +126,7 @@ class Replayer:
         if record is None:
             return before, None
         path = self._folder / "start.safetensors"
+        self._check_room(f"the state of checkpoint {record.index}, to go on from, has", record.stored.size)
         self._options.watch("fetching the state to go on from")
         fetch = partial(fetch_state, self._market, record, path, job=self._job.id, job_key=self._job_key)
         self._had(f"the state of checkpoint {record.index}, to go on from,", fetch)
@@ -137,10 +138,12 @@ class Replayer:
         cache = Cache(self._folder / "fetched", options.hosts, options.disk_mb << 20)
         folder = self._folder / "job"
         folder.mkdir(parents=True, exist_ok=True)
+        self._check_room("the job's files have", sum(ref.size for ref in spec.files.values()))
         fetch = partial(fetch_files, self._market, cache.get, spec, folder, job=self._job.id, job_key=self._job_key)
         self._had("the job's files", fetch)
 
     def _claimed_state(self, record: CheckpointRecord, path: Path) -> None:
+        self._check_room(f"the state of checkpoint {record.index} has", record.stored.size)
         self._options.watch("fetching the claimed state")
         get_state(self._market, record, path, job=self._job.id, job_key=self._job_key)
 
@@ -152,6 +155,11 @@ class Replayer:
             return path if to_hex(file_state_root(path)) == record.state_root else None
         except (Withheld, Unreachable, ValueError):
             return None
+
+    def _check_room(self, what: str, size: int) -> None:
+        """A record may say any size, and who serves it any number of bytes. Raises Withheld."""
+        if size > self._options.disk_mb << 20:
+            raise Withheld(f"{what} {size >> 20} MB; {self._options.disk_mb} MB are allowed")
 
     def _had(self, what: str, fetch: Callable[[], T]) -> T:
         """Raises Withheld for what the market refuses, or is not what it should be."""
