@@ -25,6 +25,7 @@ from pydantic import (
 
 from contracts.errors import UserError
 from contracts.job.early_stop import Stop
+from contracts.strict_json import read_json
 from contracts.types import Address, Bytes32, Finite, TrueOrFalse, WholeNumber
 
 MAX_FILES = 1000
@@ -288,6 +289,14 @@ class JobSpec(BaseModel):
     @property
     def recipe_class(self) -> str:
         return self.recipe.partition(":")[2]
+
+    @property
+    def hashed_config(self) -> dict[str, Any]:
+        """`config` as the hash tells it: its keys in order, 1.0 as 1. Whoever serves a JobSpec may change the rest, and
+        a recipe that saw it would train to other bits.
+        """
+        found: dict[str, Any] = read_json(rfc8785.dumps(self.config))
+        return found
 
     def canonical(self) -> bytes:
         """RFC 8785 JSON of all fields."""

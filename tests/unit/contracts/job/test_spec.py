@@ -200,3 +200,21 @@ def test_providers_and_numerics_are_left_out_where_unused() -> None:
 def test_wrong_providers_and_numerics(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         Resources.model_validate(wrong)
+
+
+def test_a_recipe_sees_no_more_of_its_config_than_is_hashed() -> None:
+    fields = {
+        "environment": "torch-2.13",
+        "recipe": "recipe.py:Tiny",
+        "files": {"recipe.py": FileRef(sha256="0x" + "11" * 32, size=5)},
+        "seed": 7,
+        "steps": 10,
+        "checkpoint_every": 5,
+    }
+    configs: list[dict[str, Any]] = [
+        {"b": {"d": -0.0, "c": 1.0}, "a": [2, 0.5]},
+        {"a": [2.0, 0.5], "b": {"c": 1, "d": 0}},
+    ]
+    one, other = (JobSpec.model_validate(fields | {"config": config}) for config in configs)
+    assert one.job_hash() == other.job_hash()
+    assert repr(one.hashed_config) == repr(other.hashed_config) == "{'a': [2, 0.5], 'b': {'c': 1, 'd': 0}}"
