@@ -37,6 +37,7 @@ from worker.machine.hardware import Machine, probe
 from worker.onboarding import register as registration
 from worker.onboarding.busy import Neighbours, check_memory, check_room_to_measure, free_mb, room_for_jobs
 from worker.onboarding.prospects import Demand, read_demand
+from worker.sandbox.bubblewrap import Sandbox
 from worker.sandbox.podman import chosen_sandbox
 from worker.settings import (
     DISK_MB,
@@ -46,6 +47,7 @@ from worker.settings import (
     write_provider_settings,
 )
 from worker.training.environment import Device
+from worker.training.failures import Failure
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,18 @@ def _describe_machine(
         machine, environments, region, gpus, options.memory_mb, hosts=hosts, runtime=runtime
     )
     check_memory(resources.memory_mb)
-    return machine, gpus, resources.model_copy(update={"numerics": registration.machine_numerics(runtime, gpus)})
+    return machine, gpus, resources.model_copy(update={"numerics": _class_of(runtime, gpus)})
+
+
+def _class_of(runtime: Sandbox, gpus: tuple[GpuName, ...]) -> str | None:
+    """The numerics class that the Ask tells; none where it can't be measured, which is told."""
+    try:
+        return registration.machine_numerics(runtime, gpus)
+    except Failure as failure:
+        why = failure.message.strip().splitlines()[0].rstrip(": ")
+        note = "[yellow]Note:[/] {}. Jobs that name a class go to others. Register again when that is mended."
+        PlainConsole(stderr=True).print(marked(note, why), highlight=False, soft_wrap=True)
+        return None
 
 
 def _measure(options: RegisterOptions, gpus: tuple[GpuName, ...]) -> tuple[int, list[str]]:

@@ -13,7 +13,7 @@ def offer(price: int, device: str = "A", *, units: int = 100, free: bool = True)
     return OfferOut(
         ask="0x" + "11" * 32, provider=PROVIDER.address, rules="unchecked", device=device, gpus=1, vram_mb=1,
         memory_mb=1, environments=["torch-2.13"], region="", hosts=[], tier=0, units_per_hour=units,
-        price_per_hour=price, max_stake=1, max_checkpoints=1, free=free, job=None,
+        price_per_hour=price, max_stake=1, max_checkpoints=1, free=free, job=None, numerics=None,
     )  # fmt: skip
 
 
