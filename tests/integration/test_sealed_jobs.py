@@ -279,6 +279,7 @@ def test_a_contract_wallet_has_a_sealed_job(stage: Stage, tmp_path: Path) -> Non
     assert granted_job_key(market, domain, job, auditor, auditors, is_signed) == job_key
 
 
+@pytest.mark.long
 def test_a_provider_without_the_key_gives_up_and_one_with_it_fails_in_secret(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

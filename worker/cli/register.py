@@ -221,8 +221,10 @@ def _class_of(runtime: Sandbox, gpus: tuple[GpuName, ...]) -> str | None:
         return registration.machine_numerics(runtime, gpus)
     except Failure as failure:
         why = failure.message.strip().splitlines()[0].rstrip(": ")
-        note = "[yellow]Note:[/] {}. Jobs that name a class go to others. Register again when that is mended."
-        PlainConsole(stderr=True).print(marked(note, why), highlight=False, soft_wrap=True)
+        note = marked(
+            "[yellow]Note:[/] {}. Jobs that name a class go to others. Register again when it is mended.", why
+        )
+        PlainConsole(stderr=True).print(note, highlight=False, soft_wrap=True)
         return None
 
 

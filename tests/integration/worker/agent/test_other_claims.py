@@ -34,7 +34,8 @@ def hand_in(stage: Stage, lease: str, record: CheckpointRecord) -> None:
     stage.market.post_progress(ProgressIn(claim=claim, signature=signature, checkpoint=record))
 
 
-@pytest.mark.parametrize("checkpoints", [2, pytest.param(5, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("checkpoints", [2, 5])
 def test_a_claim_that_is_not_what_is_here(stage_of: StageOf, checkpoints: int) -> None:
     """As after a Claim that was replaced, and came back since the approver had signed it."""
     stage = stage_of()
