@@ -11,9 +11,8 @@ from typing import Any
 
 from sqlmodel import Session
 
-from contracts.api.info import Info
+from contracts.api.info import Info, RuleSet
 from contracts.api.protocol import PROTOCOL
-from contracts.api.rule_sets import RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
 from contracts.chain.signatures import SignatureChecks

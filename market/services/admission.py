@@ -6,8 +6,8 @@ from pydantic import BaseModel
 
 from contracts.amounts import format_amount
 from contracts.api.bodies import AskIn, BidIn
+from contracts.api.info import RuleSet
 from contracts.api.problems import Code, Problem
-from contracts.api.rule_sets import RuleSet
 from contracts.orders import NONCE_BITS, Ask, Bid, owner_of
 from contracts.terms import AccountWord
 from contracts.text import check_texts

@@ -17,7 +17,7 @@ from contracts.api.bodies import (
     RejectionIn,
     ReportIn,
 )
-from contracts.api.rule_sets import RuleSet
+from contracts.api.info import RuleSet
 from contracts.orders import Domain
 from market.store import apply_epochs, replaced_claims
 from market.store.journal import Kind, Message

@@ -9,7 +9,7 @@ from eth_account.signers.local import LocalAccount
 
 from contracts.api.bodies import CheckpointStatus, LeaseOut
 from contracts.api.client import MarketClient
-from contracts.api.rule_sets import RuleSet
+from contracts.api.info import RuleSet
 from contracts.statefile import file_state_root
 from contracts.types import to_hex
 from scripts.lib.demo.parties import Party

@@ -21,8 +21,8 @@ from tests.support.recipes import toy_job
 from worker import recipes
 from worker.machine.hardware import answered
 from worker.sandbox.bubblewrap import bubblewrap_problem
+from worker.sandbox.hiding.view import Program
 from worker.sandbox.runner import Runner
-from worker.sandbox.view import Program
 from worker.training.messages import Checkpoint
 
 STEPS = 12

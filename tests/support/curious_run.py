@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.recipes import CURIOUS, toy_job
 from worker.machine.hardware import answered
-from worker.sandbox.disguise import make_timeless
+from worker.sandbox.hiding.disguise import make_timeless
 from worker.sandbox.runner import Runner
 
 

@@ -24,7 +24,7 @@ from contracts.api.bodies import (
     RejectionIn,
     ReportIn,
 )
-from contracts.api.rule_sets import RuleSet
+from contracts.api.info import RuleSet
 from contracts.audits.levels import BY_HASH
 from contracts.finality import Finality
 from contracts.job.spec import FileRef, JobSpec

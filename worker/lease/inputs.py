@@ -16,7 +16,7 @@ from contracts.orders import Bid
 from contracts.statefile import check_state_file, file_state_root
 from contracts.types import ZERO_TIP, from_hex, to_hex
 from worker.lease.folder import Job, LeaseFolder
-from worker.sandbox.disguise import make_timeless
+from worker.sandbox.hiding.disguise import make_timeless
 from worker.training.checkpoints import checkpoint_state_root
 from worker.training.failures import Failure
 

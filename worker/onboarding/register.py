@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from contracts.api.bodies import HOST, AskResources
-from contracts.api.info import Info
-from contracts.api.rule_sets import RuleSet
+from contracts.api.info import Info, RuleSet
 from contracts.chain.client import Chain
 from contracts.chain.deposits import deposit_steps
 from contracts.chain.sending.sender import Sender

@@ -27,10 +27,10 @@ from contracts.types import MB
 from worker.recipes import SHIPPED
 from worker.sandbox import seccomp
 from worker.sandbox.cgroups import MemoryGroup, new_memory_group
-from worker.sandbox.disguise import make_timeless
 from worker.sandbox.gpus import node_inside
+from worker.sandbox.hiding.disguise import make_timeless
+from worker.sandbox.hiding.view import MASKS, OUTPUT, Program, View, argv_inside, variables_inside, view
 from worker.sandbox.limits import descendants
-from worker.sandbox.view import MASKS, OUTPUT, Program, View, argv_inside, variables_inside, view
 from worker.training.failures import Failure
 
 SandboxKind = Literal["bubblewrap", "podman", "none"]

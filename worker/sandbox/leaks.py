@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contracts.settings import home
 from worker.sandbox.bubblewrap import Sandbox
-from worker.sandbox.view import Program
+from worker.sandbox.hiding.view import Program
 
 # Says on standard output what it could do. Standard library only; it must not trust the file system to be there.
 _PROBE = """

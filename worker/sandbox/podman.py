@@ -34,8 +34,8 @@ from worker.sandbox.bubblewrap import (
     staging_folder,
 )
 from worker.sandbox.cgroups import identity
-from worker.sandbox.disguise import MOUNTABLE
-from worker.sandbox.view import OUTPUT, Program, View, argv_inside, variables_inside, view
+from worker.sandbox.hiding.disguise import MOUNTABLE
+from worker.sandbox.hiding.view import OUTPUT, Program, View, argv_inside, variables_inside, view
 
 LABEL = "gpumarket.worker"  # of a container: which process looks after it
 # Where podman finds its storage and settings. It passes none of these on.

@@ -11,7 +11,7 @@ from contracts.strict_json import read_json
 from worker.driver.nvml import GpuName
 from worker.sandbox.bubblewrap import Sandbox
 from worker.sandbox.gpus import granted, training_environment
-from worker.sandbox.view import Program
+from worker.sandbox.hiding.view import Program
 from worker.training.cpu import with_processor
 from worker.training.environment import Device
 from worker.training.failures import Failure

@@ -19,13 +19,13 @@ from contracts.job.spec import JobSpec
 from worker.driver.nvml import GpuName
 from worker.sandbox import bubblewrap
 from worker.sandbox.bubblewrap import Sandbox
-from worker.sandbox.disguise import make_timeless
 from worker.sandbox.gpus import granted, training_environment
+from worker.sandbox.hiding.disguise import make_timeless
+from worker.sandbox.hiding.view import JOB, OUTPUT, STATE, Program
 from worker.sandbox.limits import MORE_MEMORY, Limits, check_usage, memory_exceeded, prefer_to_kill, silence
 from worker.sandbox.log import CappedLog
 from worker.sandbox.network import with_small_buffers
 from worker.sandbox.output import OutputFolder
-from worker.sandbox.view import JOB, OUTPUT, STATE, Program
 from worker.training import messages
 from worker.training.checkpoints import DIGEST_BYTES, TakenCheckpoint, check_trace, trace_name
 from worker.training.cpu import with_processor

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from contracts.api.info import RuleSet
 from contracts.api.problems import Code, Problem
 from contracts.api.quotes import QuoteIn
-from contracts.api.rule_sets import RuleSet
 from contracts.audits.deterrence import default_stake
 from contracts.errors import UserError
 from contracts.job.measured import MeasuredOn

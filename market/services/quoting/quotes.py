@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from contracts.amounts import MAX_AMOUNT
+from contracts.api.info import RuleSet
 from contracts.api.problems import Code, Problem
 from contracts.api.quotes import AuditQuote, QuoteIn, QuoteOut
-from contracts.api.rule_sets import RuleSet
 from contracts.audits.deterrence import default_stake, deters, replay_cost
 from contracts.audits.levels import UNCHECKED
 from contracts.audits.verification import PPM

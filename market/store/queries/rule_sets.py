@@ -2,7 +2,7 @@
 
 from sqlmodel import Session, select
 
-from contracts.api.rule_sets import RuleSet
+from contracts.api.info import RuleSet
 from contracts.audits.levels import BEFORE, OFFERED_LEVELS
 from contracts.audits.verification import Verification
 from contracts.chain.client import Chain

@@ -165,7 +165,7 @@ def test_a_replay_that_is_interrupted_leaves_nothing(
         wait_for("the claim", lambda: list(stage.market.checkpoints(job)))
     command = [str(Path(sys.executable).with_name("gpumarket")), "replay", job, "1", "-o", "json"]
     process = subprocess.Popen(command, env=os.environ | {"GPUMARKET_HOME": str(tmp_path)}, stdout=subprocess.PIPE)
-    wait_for("its sandbox", lambda: list((tmp_path / "replays").glob("*/work/out")))
+    wait_for("its sandbox", lambda: list((tmp_path / "replays").glob("*/*/out")))
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=300)
     assert (process.returncode, said) == (130, b"")

@@ -8,7 +8,7 @@ from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.api.rule_sets import RuleSet
+from contracts.api.info import RuleSet
 from contracts.audits.levels import BEFORE, BY_HASH, CLOSED, OFFERED_LEVELS, OPEN, REVIEWED, SHIPPED, UNCHECKED
 from contracts.audits.verification import (
     MAX_APPROVE_EVERY,

@@ -6,7 +6,7 @@ import pytest
 
 from worker.sandbox import bubblewrap
 from worker.sandbox.gpus import Gpu
-from worker.sandbox.view import Program, view
+from worker.sandbox.hiding.view import Program, view
 
 TWO = (Gpu(1, "GPU-b"), Gpu(3, "GPU-d"))
 

@@ -8,8 +8,8 @@ import pytest
 
 from worker.sandbox import podman
 from worker.sandbox.gpus import Gpu
+from worker.sandbox.hiding.view import Program, view
 from worker.sandbox.limits import Limits
-from worker.sandbox.view import Program, view
 
 MASKED = ("loadavg", "meminfo", "stat", "uptime")
 TWO = (Gpu(1, "GPU-b"), Gpu(3, "GPU-d"))

@@ -12,8 +12,8 @@ import pytest
 from tests.support.attack_runs import LIMITS, as_anybody, attack, job
 from worker.sandbox import bubblewrap
 from worker.sandbox.gpus import Gpu
+from worker.sandbox.hiding.view import Program
 from worker.sandbox.runner import Runner
-from worker.sandbox.view import Program
 from worker.training.messages import Failed, Measured, Message, Ready
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import contracts
 import gpumarket
 import worker
-from worker.sandbox.disguise import make_masks, make_places, make_timeless
 from worker.sandbox.gpus import Gpu, device_nodes, node_inside
+from worker.sandbox.hiding.disguise import make_masks, make_places, make_timeless
 from worker.sandbox.limits import Limits
 
 JOB, OUTPUT, STATE = Path("/job"), Path("/out"), Path("/start.safetensors")

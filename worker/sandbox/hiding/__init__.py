@@ -1,0 +1,1 @@
+"""What a recipe may see of where and when it runs."""
