@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import rfc8785
-from eth_abi.abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
 from contracts.strict_json import canonical_json, read_json, without_twins, write_json
@@ -242,6 +241,8 @@ def checkpoint_root(
     job: bytes, index: int, step: int, state_root: bytes, trace_root: bytes, numerics_class: bytes
 ) -> bytes:
     """root_i of checkpoint `index` (from 1), reached after training step `step`."""
+    from eth_abi.abi import encode as abi_encode  # slow to import, and a training process makes no such roots
+
     return keccak(
         abi_encode(
             ["bytes32", "bytes32", "uint256", "uint256", "bytes32", "bytes32", "bytes32"],

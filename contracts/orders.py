@@ -264,6 +264,21 @@ class Rejection(SignedType):
     reason: Text = Field(max_length=500)
 
 
+# commitment: to the secret of a lease's draws. batch: Claims that were drawn from, and which. replay: what one came to.
+# ruling: on a drawn checkpoint. secret: when the lease is over.
+AuditKind = Literal["commitment", "batch", "replay", "ruling", "secret"]
+
+
+class AuditNote(SignedType):
+    """An approver's public word on the audit of a lease; never on chain. `content`: keccak of a canonical JSON."""
+
+    TYPE = (("bytes32", "lease"), ("string", "kind"), ("bytes32", "content"), ("uint40", "time"))
+    lease: Bytes32
+    kind: AuditKind
+    content: Bytes32
+    time: Uint40
+
+
 class AccessToken(SignedType):
     """An account's word that a request comes from it: to read a job's blobs and logs, or to write; never on chain."""
 

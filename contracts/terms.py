@@ -28,6 +28,22 @@ class Flag(IntFlag):
     CLAIMED_IN_CLOSING = 0x80
 
 
+class Verdict(IntEnum):
+    """How a dispute ended, as `Resolved` says it."""
+
+    SILENT = 0
+    TRUE = 1
+    FALSE = 2
+    VOID = 3
+    UNREPRODUCIBLE = 4
+    WITHDRAWN = 5  # an Approval of the disputed checkpoint was redeemed
+
+    @property
+    def said(self) -> str:
+        """In a word, as the API has it."""
+        return self.name.lower()
+
+
 class Nums(NamedTuple):
     """The numbers of a lease: two words on chain. It covers checkpoints start + 1 .. end."""
 

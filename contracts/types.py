@@ -2,7 +2,7 @@
 
 import sys
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from eth_utils.address import is_address, to_checksum_address
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
@@ -94,6 +94,8 @@ Finite = Annotated[
 
 # As they stand in JSON and YAML. By themselves models read `true` as 1, "1_000" as a number and "on" as true.
 WholeNumber = Annotated[int, Field(strict=True)]
+Level = Literal["unchecked", "open", "closed"]  # of what rules promise about looking after providers
+MAX_APPROVE_EVERY = 100  # checkpoints of work that a provider may have to wait for
 TrueOrFalse = Annotated[bool, Field(strict=True)]
 
 

@@ -3,7 +3,7 @@ hashes 0x-hex. Orders keep the names of their signed types, so that a body holds
 """
 
 from enum import StrEnum
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -184,6 +184,9 @@ class CheckpointStatus(StrEnum):
     REJECTED = "rejected"
 
 
+VerdictName = Literal["silent", "true", "false", "void", "unreproducible", "withdrawn"]
+
+
 class LeaseState(Body):
     """A lease as the chain has it, with the acceptance window applied."""
 
@@ -210,6 +213,11 @@ class LeaseSummary(Body):
     finished: str | None = Field(description="completed, closed or None while it lives")
     stops: ReportKind | None = Field(
         default=None, description="why, as its provider reported first; null if it did not say so"
+    )
+    verdict: VerdictName | None = Field(
+        default=None,
+        description="the arbiter's, on a checkpoint of it; the newest. Of false and void the provider loses its stake, "
+        "and the job goes on with others from the last accepted checkpoint",
     )
     paid: Uint96 = Field(description="to the provider so far")
     refunded: Uint96 = Field(description="of the lock, to the client")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import httpx2
 import stamina
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from contracts.api.access import Signer
 from contracts.api.answers import (
@@ -24,6 +24,7 @@ from contracts.api.answers import (
     raise_problem,
     retry_after,
 )
+from contracts.api.auditing.notes import AuditNoteIn, AuditNoteOut
 from contracts.api.bodies import (
     AccountOut,
     ApprovalIn,
@@ -46,19 +47,19 @@ from contracts.api.bodies import (
 )
 from contracts.api.epochs import ClassPrice, EpochAsk, EpochBid, EpochOut
 from contracts.api.info import Info
-from contracts.api.lists import ListReader, misfit
+from contracts.api.lists import ListReader, parse_answer
 from contracts.api.offers import OfferOut, OffersIn
 from contracts.api.problems import Code, Problem
 from contracts.api.protocol import INFO, Spoken
 from contracts.api.quotes import QuoteIn, QuoteOut
-from contracts.api.throttle import Throttle
+from contracts.api.throttle import CHUNK, Throttle, chunks_of
 from contracts.errors import UserError
 from contracts.job.file import hash_file
 from contracts.job.spec import FileRef
+from contracts.orders import AuditKind
 from contracts.proxies import proxy_of
 
 M = TypeVar("M", bound=BaseModel)
-CHUNK = 1 << 20
 LONG_PAGE = 500  # the most that a market gives at once
 IDEMPOTENCY_KEY = "Idempotency-Key"  # header of a POST that may be sent again
 
@@ -160,14 +161,14 @@ class MarketClient:
 
     def _get(self, model: type[M], path: str, headers: dict[str, str] | None = None, **params: Any) -> M:
         given = {key: value for key, value in params.items() if value is not None}
-        return _parse(model, self._request("GET", path, params=given, headers=headers))
+        return parse_answer(model, self._request("GET", path, params=given, headers=headers))
 
     def _post(self, model: type[M], path: str, body: BaseModel, *, stores: bool = True) -> M:
         content = body.model_dump_json(by_alias=True)
         headers = {"content-type": "application/json"}
         if stores:
             headers[IDEMPOTENCY_KEY] = str(uuid.uuid4())
-        return _parse(model, self._request("POST", path, content=content, headers=headers))
+        return parse_answer(model, self._request("POST", path, content=content, headers=headers))
 
     def _pages(
         self, model: type[M], path: str, headers: dict[str, str] | None = None, *, whole: bool = False, **params: Any
@@ -247,6 +248,15 @@ class MarketClient:
         """`release` and `failed` reports of live leases that wait for this approver's Approval(last). Without texts."""
         return self._pages(ReportOut, "/v1/reports", approver=approver, waiting=True)
 
+    def audit_notes(
+        self, *, job: str | None = None, lease: str | None = None, approver: str | None = None,
+        provider: str | None = None, kind: AuditKind | None = None,
+    ) -> Iterator[AuditNoteOut]:  # fmt: skip
+        """Oldest first. The signatures are for the caller to check: `contracts.api.auditing.notes.check_note`."""
+        return self._pages(
+            AuditNoteOut, "/v1/audits", job=job, lease=lease, approver=approver, provider=provider, kind=kind
+        )
+
     def epochs(self) -> Iterator[EpochOut]:
         """Newest first."""
         return self._pages(EpochOut, "/v1/epochs")
@@ -303,13 +313,16 @@ class MarketClient:
     def put_key(self, body: EncryptionKeyIn) -> EncryptionKeyIn:
         content, headers = body.model_dump_json(by_alias=True), {"content-type": "application/json"}
         path = f"/v1/keys/{body.key.account}"
-        return _parse(EncryptionKeyIn, self._request("PUT", path, content=content, headers=headers))
+        return parse_answer(EncryptionKeyIn, self._request("PUT", path, content=content, headers=headers))
 
     def post_grant(self, body: KeyGrantIn) -> KeyGrantIn:
         return self._post(KeyGrantIn, f"/v1/jobs/{body.grant.job}/grants", body)
 
     def post_report(self, body: ReportIn) -> ReportOut:
         return self._post(ReportOut, "/v1/reports", body)
+
+    def post_audit_note(self, body: AuditNoteIn) -> AuditNoteOut:
+        return self._post(AuditNoteOut, "/v1/audits", body)
 
     # ------------------------------------------------------------- blobs
 
@@ -341,7 +354,9 @@ class MarketClient:
         try:
             headers = {"content-length": str(ref.size), "content-type": "application/octet-stream"} | self._writing()
             response = self._patiently(
-                lambda: self._http.put(f"/v1/blobs/{ref.sha256}", content=_chunks(path, self._uploads), headers=headers)
+                lambda: self._http.put(
+                    f"/v1/blobs/{ref.sha256}", content=chunks_of(path, self._uploads), headers=headers
+                )
             )
         except httpx2.TransportError as error:
             raise Unreachable(*broke_off(f"upload of {path.name} to {self.url}", error, self._proxy)) from error
@@ -383,18 +398,3 @@ class MarketClient:
         finally:
             partial.unlink(missing_ok=True)
         return target
-
-
-def _chunks(path: Path, throttle: Throttle | None) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(throttle.chunk if throttle else CHUNK):
-            if throttle:
-                throttle.wait(len(chunk))
-            yield chunk
-
-
-def _parse(model: type[M], response: httpx2.Response) -> M:
-    try:
-        return model.model_validate_json(response.content)
-    except ValidationError as error:
-        raise misfit(error) from error

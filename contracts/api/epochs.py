@@ -7,6 +7,7 @@ from typing import Literal
 from eth_utils.crypto import keccak
 from pydantic import Field
 
+from contracts.api.auditing.notes import AuditNoteIn
 from contracts.api.bodies import AskResources, Body, ReceiptOut
 from contracts.commitment import canonical_hash, merkle_root
 from contracts.job.provider_wants import Wants
@@ -24,6 +25,8 @@ class LeftOutReason(StrEnum):
     FAILED = "failed"  # three leases failed at the same checkpoint
     STOPPED_EARLY = "stopped_early"  # the job's own rule for an early end is met, by the metrics that were reported
     SILENT = "silent"  # the Ask's provider has let a lease time out since the market received the Ask
+    UNAUDITED = "unaudited"  # nobody audits what the Ask's provider trains, nor could anybody else in this epoch
+    RESERVE = "reserve"  # the market's approver has nothing to pay replays of its checkpoints with
     REFUSED = "refused"  # the escrow refused to open a match of it, in an epoch of the last REFUSED_SECONDS
 
 
@@ -62,6 +65,11 @@ class EpochHeader(Body):
         description="of jobs in the set, each lease's first of the kinds failed, random and units; by their digests"
     )
     left_out: list[LeftOut] = Field(description="by ascending order")
+    unaudited: list[AuditNoteIn] = Field(
+        default_factory=list,
+        exclude_if=lambda notes: not notes,
+        description="of providers whose Asks are left out for it, each one's two newest rulings that say so",
+    )
 
     def leaf(self) -> bytes:
         return keccak(b"gpumarket epoch" + canonical_hash(self.model_dump(mode="json", by_alias=True)))

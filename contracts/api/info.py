@@ -1,11 +1,13 @@
 """What a market says of itself: the body of `GET /v1/info`, and the rule-sets in it."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
 from contracts.api.bodies import Body
 from contracts.api.protocol import OLDEST
 from contracts.audits.levels import BEFORE
-from contracts.audits.verification import Level, Verification
+from contracts.audits.verification import VERSION, Level, Verification
 from contracts.errors import UserError
 from contracts.finality import Finality
 from contracts.orders import Rules
@@ -25,10 +27,36 @@ class RuleSet(BaseModel):
         default=None, description="the JSON whose keccak the rules commit to; null: of a former version, not published"
     )
 
+    _newer: int | None = PrivateAttr(default=None)  # the version of a verification that this program does not know
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _may_be_newer(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """A rule-set of a newer version must not hide those beside it: it is read, and nothing is signed under it."""
+        shown = value.get("verification") if isinstance(value, dict) else None
+        version = shown.get("version") if isinstance(shown, dict) else None
+        if type(version) is not int or version <= VERSION:
+            return handler(value)
+        found = handler({**value, "verification": None})
+        found._newer = version
+        return found
+
+    @property
+    def newer(self) -> str | None:
+        """Why this program can't tell what is audited here; None if it can."""
+        if self._newer is None:
+            return None
+        return f"of a newer version: its verification has version {self._newer}, this program knows {VERSION}"
+
     @property
     def level(self) -> Level:
         """What is promised to be replayed; of rules that publish nothing, nothing."""
         return "unchecked" if self.verification is None else self.verification.level
+
+    @property
+    def most_unjudged(self) -> int:
+        """Checkpoints that may be made and not judged, before training waits."""
+        return 1 if self.verification is None else self.verification.approve_every
 
     def check(self) -> None:
         """UserError if the market gives other rules, or another level of proof, than an order under them signs."""
@@ -36,6 +64,11 @@ class RuleSet(BaseModel):
             raise UserError(
                 f"the market's rules '{self.name}' do not have the hash {self.hash} that it gives for them",
                 "Sign nothing there: ask the market's operator, or use another market.",
+            )
+        if self.newer is not None:
+            raise UserError(
+                f"the market's rules '{self.name}' are {self.newer}",
+                "Install the newest gpumarket, or take other rules of the market.",
             )
         if self.verification is None and self.rules.verification in BEFORE:
             return

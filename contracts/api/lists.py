@@ -74,6 +74,14 @@ def _loosely(content: bytes) -> Page[Any]:
         raise misfit(error) from error
 
 
+def parse_answer(model: type[M], response: Answer) -> M:
+    """The answer as that body. Raises UserError."""
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        raise misfit(error) from error
+
+
 def misfit(error: Exception) -> UserError:
     """For an answer that is no market's, or another version's."""
     return UserError(
@@ -85,7 +93,7 @@ def misfit(error: Exception) -> UserError:
 def _name(item: Any) -> str:
     """By what it would be found: its id, or that of the lease which a report or claim in it is about."""
     if isinstance(item, dict):
-        for part in (item, item.get("report"), item.get("claim")):
+        for part in (item, item.get("report"), item.get("claim"), item.get("note")):
             if isinstance(part, dict) and (names := [name for name in _NAMES if name in part]):
                 return ", ".join(f"{name} {part[name]!s:.80}" for name in names)
     return repr(item)[:80]

@@ -2,7 +2,10 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
+CHUNK = 1 << 20  # bytes to move at a time without one
 BURST_SECONDS = 1.0  # of the rate, which may go at once after a rest
 
 
@@ -17,7 +20,7 @@ class Throttle:
     @property
     def chunk(self) -> int:
         """Bytes to move at a time: at most what a tenth of a second allows, lest transfers go in jerks."""
-        return max(1, min(1 << 20, self.rate // 10))
+        return max(1, min(CHUNK, self.rate // 10))
 
     def wait(self, count: int) -> None:
         """Returns when `count` bytes may go."""
@@ -27,3 +30,12 @@ class Throttle:
             pause = self._free_at - now
         if pause > 0:
             time.sleep(pause)
+
+
+def chunks_of(path: Path, throttle: Throttle | None) -> Iterator[bytes]:
+    """A file's bytes, at the throttle's rate."""
+    with path.open("rb") as file:
+        while chunk := file.read(throttle.chunk if throttle else CHUNK):
+            if throttle:
+                throttle.wait(len(chunk))
+            yield chunk

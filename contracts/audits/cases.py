@@ -50,6 +50,8 @@ class Case:
     asked: tuple[str, ...] = ()
     answers: dict[str, Replayed] = field(default_factory=dict)
     time_is_up: bool = False
+    upheld: bool = False  # the arbiter's word, which is above all others
+    late: dict[str, str] = field(default_factory=dict)  # by auditor, the root of who came after the decision
 
     def ask(self, auditor: str) -> "Case":
         return self if auditor in self.asked else replace(self, asked=(*self.asked, auditor))
@@ -60,6 +62,22 @@ class Case:
         if auditor not in self.asked or (before is not None and before.outcome != "stalled"):
             return self
         return replace(self, answers={**self.answers, auditor: answer})
+
+    def answer_late(self, auditor: str, answer: Replayed) -> "Case":
+        """Of what is decided it changes nothing; but it is paid for, or challenged, as any other."""
+        before = self.answers.get(auditor)
+        is_first = (
+            auditor in self.asked and auditor not in self.late and (before is None or before.outcome == "stalled")
+        )
+        if is_first and answer.outcome == "stalled":  # nobody waits for it any more
+            return replace(self, answers={**self.answers, auditor: answer})
+        if not is_first or answer.outcome not in ("equal", "differs"):
+            return self
+        return replace(self, late={**self.late, auditor: answer.root or CLAIMED})
+
+    def has_answered(self, auditor: str) -> bool:
+        """In time, or after the decision."""
+        return auditor in self.answers or auditor in self.late
 
     @property
     def is_waiting(self) -> bool:
@@ -86,6 +104,8 @@ class Case:
     def truth(self) -> str | None:
         """The root that this case has come to; None while it is open, or where it came to none."""
         voices, words = self.voices, self.words
+        if self.upheld:
+            return CLAIMED
         if words and set(words.values()) == {CLAIMED}:
             return CLAIMED
         (root, most), *others = voices.most_common()
@@ -104,9 +124,18 @@ class Case:
         return Ruling.HELD if self.words else Ruling.UNAUDITED
 
     @property
+    def right(self) -> tuple[str, ...]:
+        """Auditors who are paid: all whose word nothing speaks against. Who comes late has to say what is known."""
+        if self.ruling in (Ruling.OPEN, Ruling.HELD):
+            return ()
+        in_time = (auditor for auditor in self.words if auditor not in (OWN, *self.odd))
+        return (*in_time, *(auditor for auditor, root in self.late.items() if root == (self.truth or CLAIMED)))
+
+    @property
     def odd(self) -> tuple[str, ...]:
         """Auditors whose word was not the truth: their own Claims are as signed, and as challengeable."""
         truth = self.truth
         if truth is None:
             return ()
-        return tuple(auditor for auditor, root in self.words.items() if root != truth and auditor != OWN)
+        found = (self.words | self.late).items()
+        return tuple(auditor for auditor, root in found if root != truth and auditor != OWN)

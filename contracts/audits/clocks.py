@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from contracts.orders import Rules
 
+START_SECONDS = 180  # that an auditor may take from being matched to its first step, and to hand in
 RULING_REPLAYS = 3  # that an arbiter makes of the questioned stretch
 
 
@@ -59,3 +60,19 @@ def _problems(rules: Rules, approve_every: int, times: AuditTimes, replay_price:
             f"arbiterFee is {rules.arbiter_fee}, and {RULING_REPLAYS} replays cost {cost} ({replay_price} each, in the "
             "token's smallest unit); no arbiter rules at a loss: offer rules with a higher one"
         )
+
+
+def replay_patience(said: float, epoch: float, likely: float = 0.0) -> float:
+    """How long, in seconds, a drawn auditor is waited for: it has to be matched, to start and to train one checkpoint
+    that took `said` by its maker's word, and takes `likely` by the auditor's; and it may be half as fast.
+    """
+    return START_SECONDS + 2 * epoch + 2 * max(said, likely)
+
+
+def last_moment(*, pending_since: float | None, window: int, due: float, patience: float) -> float:
+    """Until when a drawn checkpoint may stay open (UTC seconds). What is pending on chain is paid when its window has
+    passed, and a challenge takes a moment; what is not, may be looked at for `due` seconds or two replays.
+    """
+    if pending_since is not None:
+        return pending_since + window - max(window / 10, min(30, window / 2))
+    return due + 2 * patience

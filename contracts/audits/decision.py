@@ -7,11 +7,12 @@ their bytes are there and hash to what was claimed: that check is the approver's
 - The first Claim of a checkpoint binds. Another one is refused, and stays evidence.
 - A batch is approved when all that was drawn of it is judged, and none of it before.
 - What was rejected is never approved, nor anything built on it; and it is challenged again when it is claimed again.
+  But the arbiter's word is above all replays: what it finds true is approved, and whoever said otherwise is accused.
 - Who replays n sees neither n-1's nor n+1's answer from within: neighbours exclude each other's auditors.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from contracts.audits import draw
 from contracts.audits.cases import OWN, Case, Ruling
@@ -38,6 +39,7 @@ from contracts.audits.events import (
     TellUnreproducible,
     TimeUp,
     Told,
+    Upheld,
     WantBlock,
 )
 
@@ -86,12 +88,18 @@ class Audit:
                 self.cases[n] = self.cases[n].ask(auditor)
             case ReplayEnded(n, auditor, answer) if self._is_undecided(n):
                 self.cases[n] = self.cases[n].answer(auditor, answer)
+            case ReplayEnded(n, auditor, answer) if n in self.cases:
+                self.cases[n] = self.cases[n].answer_late(auditor, answer)
             case TimeUp(n) if n in self.cases and self.cases[n].ruling is Ruling.OPEN:
-                self.cases[n] = Case(self.cases[n].asked, self.cases[n].answers, True)
+                self.cases[n] = replace(self.cases[n], time_is_up=True)
             case ApprovalSigned(n, last):
                 self.approved, self.closed = max(self.approved, n), self.closed or last
             case ChallengeSent(n) if n == self.rejected:
                 self.challenge_due = False
+            case Upheld(n) if n in self.cases:
+                self.cases[n] = replace(self.cases[n], upheld=True)
+                if self.rejected == n:
+                    self.rejected, self.challenge_due = None, False
             case Told(action):
                 self.told |= {action}
             case OnChain(tips):
@@ -125,7 +133,8 @@ class Audit:
             )
             self.batches.append(closed)
             self.drawn += found
-            self.cases |= {n: Case() for n in found}
+            for n in found:
+                self.cases.setdefault(n, Case())
 
     def _judge(self) -> None:
         false = min((n for n, case in self.cases.items() if case.ruling is Ruling.FALSE), default=None)
@@ -197,9 +206,10 @@ class Audit:
         if self.rejected is None:
             return
         n, tip = self.rejected, self.claims[self.rejected].tip
-        yield Reject(n, tip)
-        if self.challenge_due:
+        if self.challenge_due:  # before its maker is told: what it has shown must stay for the arbiter to look at
             yield Challenge(n, tip, self.cases[n].truth or "")
+        else:
+            yield Reject(n, tip)
 
     def _approvals(self) -> Iterable[Action]:
         if self.closed:

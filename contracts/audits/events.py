@@ -86,6 +86,13 @@ class Told:
 
 
 @dataclass(frozen=True)
+class Upheld:
+    """The arbiter has found true what was claimed of n: it was challenged wrongly."""
+
+    n: int
+
+
+@dataclass(frozen=True)
 class OnChain:
     """The chain has a claim that is pending: its tips by checkpoint."""
 
@@ -94,7 +101,7 @@ class OnChain:
 
 Event = (
     ClaimTaken | BlockFinal | NoMoreClaims | Asked | ReplayEnded | TimeUp | ApprovalSigned | ChallengeSent | Told
-    | OnChain
+    | Upheld | OnChain
 )  # fmt: skip
 
 

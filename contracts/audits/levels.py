@@ -1,4 +1,4 @@
-"""The levels of proof that ship: how much is replayed at each, and which of them this version can keep. Pure."""
+"""The levels of proof that ship: how much is replayed at each. Pure."""
 
 from contracts.audits.verification import Level, Verification
 
@@ -27,12 +27,9 @@ OPEN = UNCHECKED.model_copy(
 CLOSED = OPEN.model_copy(
     update={"level": "closed", "share_ppm": 100_000, "approve_every": 4, "recipes": tuple(sorted(REVIEWED))}
 )
+# A devnet's first rule-set, which new orders take by default, is of the first.
 SHIPPED: dict[Level, Verification] = {"open": OPEN, "closed": CLOSED, "unchecked": UNCHECKED}
 BY_HASH = {one.hash(): one for one in SHIPPED.values()}
-
-# The levels that markets offer; a devnet's first rule-set, which new orders take by default, is of the first. Only what
-# the approver keeps may stand here: when it replays, this becomes ("open", "closed", "unchecked").
-OFFERED_LEVELS: tuple[Level, ...] = ("unchecked",)
 
 # What rule-sets of version 0.1 commit to: no Verification, and nothing was replayed under them.
 BEFORE = frozenset({"0x2ff1a381ee1b4b48924e9c86e2ae418f01365071ab56a68c7927fd2d6c3e2a14"})

@@ -10,15 +10,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from contracts.commitment import canonical_hash
-from contracts.job.spec import first_problem
+from contracts.job.spec import MAX_THREADS, first_problem
+from contracts.types import MAX_APPROVE_EVERY as MAX_APPROVE_EVERY
 from contracts.types import Bytes32, WholeNumber, to_hex
+from contracts.types import Level as Level
 
+VERSION = 1  # of the JSON
 PPM = 1_000_000
-MAX_APPROVE_EVERY = 100  # checkpoints of work that a provider may have to wait for
 MAX_LISTED = 200  # numerics classes, and recipes
-MAX_THREADS = 4096
-
-Level = Literal["unchecked", "open", "closed"]
 
 
 def _listed(value: Any) -> Any:
@@ -65,7 +64,7 @@ class Verification(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: WholeNumber = Field(ge=1, le=1)
+    version: WholeNumber = Field(ge=1, le=VERSION)
     level: Level
     share_ppm: WholeNumber = Field(
         ge=0, le=PPM, description="share of checkpoints that are replayed, in millionths; 0 if and only if unchecked"

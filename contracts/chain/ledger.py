@@ -6,7 +6,7 @@ Only the nonces that an account has used are not in the events.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 
 from contracts.chain.events import (
     Approved,
@@ -23,7 +23,7 @@ from contracts.chain.events import (
     Withdrawn,
 )
 from contracts.commitment import next_tip
-from contracts.terms import Flag, Phase, StateWord, Terms
+from contracts.terms import Flag, Phase, StateWord, Terms, Verdict
 from contracts.types import ZERO_ADDRESS, from_hex
 
 REWARD_DIVISOR = 5
@@ -32,17 +32,6 @@ GONE = StateWord(0, 0, 0, 0, 0, 0)
 
 class LedgerError(Exception):
     """An event that can't follow the ones before it: one is missing, or was applied twice."""
-
-
-class Verdict(IntEnum):
-    """How a dispute ended, as `Resolved` says it."""
-
-    SILENT = 0
-    TRUE = 1
-    FALSE = 2
-    VOID = 3
-    UNREPRODUCIBLE = 4
-    WITHDRAWN = 5  # an Approval of the disputed checkpoint was redeemed
 
 
 class Exit(StrEnum):

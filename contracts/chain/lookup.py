@@ -5,7 +5,7 @@ from typing import NamedTuple, cast
 
 from web3.types import FilterParams
 
-from contracts.api.bodies import LeaseOut
+from contracts.api.bodies import JobSummary, LeaseOut
 from contracts.chain.client import Chain
 from contracts.chain.events import (
     Approved,
@@ -15,14 +15,16 @@ from contracts.chain.events import (
     Event,
     Opened,
     Resolved,
+    RulesUsed,
     Settled,
     decode,
     topic_of,
 )
-from contracts.chain.ledger import Verdict
 from contracts.commitment import next_tip
 from contracts.errors import UserError
+from contracts.orders import Rules
 from contracts.program.progress_bar import Watch, nobody
+from contracts.terms import Phase, StateWord, Verdict
 from contracts.types import from_hex, to_hex
 
 LEASES_AT_ONCE = 100  # that a question for logs names: nodes limit those too, most to a thousand
@@ -53,6 +55,16 @@ def opened(chain: Chain, lease: str, near: int | None = None, watch: Watch = nob
                 if isinstance(event, Opened):
                     return event
     raise UserError(f"the escrow {chain.escrow.address} never opened a lease {lease}", "is this the right chain?")
+
+
+def rules_of(chain: Chain, opening: Opened) -> Rules:
+    """The rules of a lease, as its opening has told them. Raises UserError if it has bits that no rules have."""
+    wanted, block = opening.terms.parties.rules, opening.at.block
+    for log in chain.logs.logs(_filter(chain, topic_of(RulesUsed), wanted), block, block):
+        event = decode(log, 0)
+        if isinstance(event, RulesUsed) and event.rules.struct_hash() == wanted:
+            return event.rules
+    raise UserError(f"block {block} does not tell the rules {wanted} of lease {opening.lease}")
 
 
 def opened_by(
@@ -116,6 +128,26 @@ def accepted_tips(chain: Chain, opening: Opened, watch: Watch = nobody) -> dict[
     return {n: known for n, known in found.tips.items() if n <= accepted}
 
 
+def next_tip_on_chain(chain: Chain, job: JobSummary, index: int, watch: Watch = nobody) -> tuple[int, str] | None:
+    """The first checkpoint of a job from `index` on whose tip the chain has, accepted or pending in a live lease; and
+    that tip, which commits to those before it. None if there is none. Raises MarketLied for another job's lease.
+    """
+    for lease in sorted(job.leases, key=lambda one: (one.start, one.opened_block)):
+        if lease.end < index:
+            continue
+        opening = opened(chain, lease.id, lease.opened_block, watch)
+        if opening.terms.parties.bid != job.id:
+            raise MarketLied(f"lease {lease.id} is of job {opening.terms.parties.bid} on chain, not of {job.id}")
+        known = tips_on_chain(opening, lease_events(chain, lease.id, opening.at.block, watch))
+        state = chain.state(lease.id)
+        is_over = state.phase not in (Phase.ACTIVE, Phase.CLOSING, Phase.CHALLENGED)  # what was pending then is void
+        most = max(known.accepted, state.accepted) if is_over else opening.terms.nums.end
+        first = min((n for n in known.tips if max(index, lease.start + 1) <= n <= most), default=None)
+        if first is not None:
+            return first, known.tips[first]
+    return None
+
+
 class TipsOnChain(NamedTuple):
     """Index -> tip, of what is accepted and of what is pending; `accepted`: as far as events alone tell."""
 
@@ -125,9 +157,14 @@ class TipsOnChain(NamedTuple):
 
 def tips_on_chain(opening: Opened, events: Iterable[Event]) -> TipsOnChain:
     """What a lease's events, in the chain's order, say of the tips of its checkpoints. Pure."""
-    accepted = opening.terms.nums.start
-    tips, claimed = {accepted: opening.tip}, dict[int, str]()
-    tip, set_aside = opening.tip, None  # where the next claim follows on; and, in a dispute, where what is pending ends
+    return tips_after(opening.terms.nums.start, opening.tip, events)
+
+
+def tips_after(start: int, start_tip: str, events: Iterable[Event]) -> TipsOnChain:
+    """The same of a lease that begins after checkpoint `start` with that tip. Pure."""
+    accepted = start
+    tips, claimed = {accepted: start_tip}, dict[int, str]()
+    tip, set_aside = start_tip, None  # where the next claim follows on; and, in a dispute, where what is pending ends
     for event in events:
         match event:
             case Claimed():
@@ -152,6 +189,17 @@ def tips_on_chain(opening: Opened, events: Iterable[Event]) -> TipsOnChain:
             case Resolved(verdict=Verdict.TRUE | Verdict.WITHDRAWN) if set_aside is not None:
                 tip, set_aside = set_aside, None
     return TipsOnChain(claimed | tips, accepted)
+
+
+def pending_roots(events: Iterable[Event], state: StateWord) -> dict[int, str]:
+    """By index: the roots of what is claimed and not accepted, from a lease's events in the chain's order. Pure."""
+    found: dict[int, str] = {}
+    for event in events:
+        if isinstance(event, Claimed):
+            found |= dict(enumerate(event.roots, event.n - len(event.roots) + 1))
+        elif isinstance(event, Approved):
+            found = {n: root for n, root in found.items() if n > event.n}
+    return {n: root for n, root in found.items() if state.accepted < n <= state.claimed}
 
 
 def verify_lease(chain: Chain, lease: LeaseOut, event: Opened) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from contracts.chain.ledger import Ledger
+from contracts.job.provider_wants import Standing
 
 # Of tiers 1 to MAX_TIER of contracts.job.spec: least checkpoints accepted and paid, and leases for each that was late
 # or void. (A void alone proves nothing: a client can write a recipe that makes one, at the price of its own time.)
@@ -25,6 +26,23 @@ class Record(NamedTuple):
 
 
 NOBODY = Record()
+
+FORGIVEN_BY = 20  # leases without, for each void of a client: who buys much meets a liar now and then
+KNOWN_AFTER = 10  # checkpoints that a client has paid for
+
+
+class ClientRecord(NamedTuple):
+    """What the chain knows of a client."""
+
+    paid: int = 0  # checkpoints
+    leases: int = 0
+    void: int = 0  # of them
+
+
+def standing(record: ClientRecord) -> Standing:
+    """What providers can ask for."""
+    others = record.leases - record.void
+    return Standing(max(0, record.void - others // FORGIVEN_BY), record.paid < KNOWN_AFTER)
 
 
 def tier(record: Record) -> int:
@@ -50,5 +68,17 @@ def records(ledger: Ledger) -> Mapping[str, Record]:
             before.late + view.late,
             before.convicted + view.convicted,
             before.void + view.void,
+        )
+    return found
+
+
+def client_records(ledger: Ledger) -> Mapping[str, ClientRecord]:
+    """Of every client that ever had a lease."""
+    found: dict[str, ClientRecord] = {}
+    for view in ledger.leases.values():
+        client = view.terms.parties.client
+        before = found.get(client, ClientRecord())
+        found[client] = ClientRecord(
+            before.paid + view.settled - view.terms.nums.start, before.leases + 1, before.void + view.void
         )
     return found

@@ -65,16 +65,18 @@ class SignatureChecks:
         plain = escrow_form(from_hex(digest), from_hex(signature), signer)
         if plain is not None:
             return to_hex(plain)
-        has_code = self._known(signer)
-        if has_code is None:
-            has_code = self._keep(signer, _has_code(self._chain, signer))
-        if not has_code:
+        if not self.has_code(signer):
             return None
         agrees = self._known((signer, digest, signature))
         if agrees is None:
             found = _wallet_agrees(self._chain, message, signer, signature)
             agrees = self._keep((signer, digest, signature), found)
         return signature if agrees else None
+
+    def has_code(self, signer: str) -> bool:
+        """Whether it is a contract, which may change its mind about what it has signed."""
+        known = self._known(signer)
+        return self._keep(signer, _has_code(self._chain, signer)) if known is None else known
 
     def _known(self, question: Hashable) -> bool | None:
         with self._lock:

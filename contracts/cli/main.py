@@ -2,11 +2,13 @@
 
 An entry point names a Typer app and the extras that it needs: `market = "market.cli.market:app [market]"`. It is
 imported only when its command is run, so that `gpumarket wallet` starts without fastapi or torch, and works
-where they are not installed. As everywhere in Typer, an app with one command and no callback is itself the
+where they are not installed. One named `audit.watch` is the command `watch` of the group `audit`, whose other commands
+another package has. As everywhere in Typer, an app with one command and no callback is itself the
 command: `gpumarket reconcile`, not `gpumarket reconcile run`.
 """
 
 import sys
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Any
 
@@ -32,14 +34,17 @@ SUMMARIES = {
     "provider": "Offer this machine's GPUs and train.",
     "recipe": "Check and measure a training program.",
     "replay": "Train a claimed checkpoint again, and compare it.",
+    "arbiter": "Rule on disputes by training again.",
+    "audit": "See what was replayed of a job, check it, and watch claims.",
     "epoch": "Look into a market's clearings, and verify them.",
+    "audit.watch": "Replay claims on chain inside their window, and challenge what differs.",
     "reconcile": "Compare the books with the chain.",
 }
 
 
 def load_command(entry_point: EntryPoint) -> Any:
     """The command behind an entry point, or a UserError that says which extra to install."""
-    with extras.needed_by(f"`gpumarket {entry_point.name}`", *entry_point.extras):
+    with extras.needed_by(f"`gpumarket {entry_point.name.replace('.', ' ')}`", *entry_point.extras):
         app: typer.Typer = entry_point.load()
     return typer.main.get_command(app)
 
@@ -57,19 +62,47 @@ def explain(error: Exception, command: EntryPoint | None) -> UserError | None:
     return explain_node(error)
 
 
+class PartedGroup(TyperGroup):
+    """A group of which some commands are in other packages, as placeholders until they are run."""
+
+    def __init__(self, name: str, own: Any, parts: Mapping[str, EntryPoint]) -> None:
+        """`own`: the group of the first package; None where no package has one."""
+        super().__init__(name=name, help=SUMMARIES.get(name), no_args_is_help=True)
+        self.commands = dict(getattr(own, "commands", {}))
+        self.parts = parts
+        for part in parts:
+            self.add_command(TyperCommand(part, help=SUMMARIES.get(f"{name}.{part}")))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        part = self.parts.get(name or "")
+        return name, load_command(part) if part else command, rest
+
+
 class LazyGroup(TyperGroup):
     """A group whose commands are placeholders (enough for help, completion and spelling) until one is run."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.entry_points = {found.name: found for found in entry_points(group=GROUP)}
-        known = [name for name in SUMMARIES if name in self.entry_points]
-        for name in known + sorted(self.entry_points.keys() - SUMMARIES.keys()):
+        self.entry_points: dict[str, EntryPoint] = {}
+        self.parts: dict[str, dict[str, EntryPoint]] = {}
+        for found in entry_points(group=GROUP):
+            group, _, part = found.name.partition(".")
+            if part:
+                self.parts.setdefault(group, {})[part] = found
+            else:
+                self.entry_points[group] = found
+        names = self.entry_points.keys() | self.parts.keys()
+        for name in [name for name in SUMMARIES if name in names] + sorted(names - SUMMARIES.keys()):
             self.add_command(TyperCommand(name, help=SUMMARIES.get(name)))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, placeholder, rest = super().resolve_command(ctx, args)
-        return name, load_command(self.entry_points[name]) if name else placeholder, rest
+        return name, self._load(name) if name else placeholder, rest
+
+    def _load(self, name: str) -> Any:
+        own = load_command(self.entry_points[name]) if name in self.entry_points else None
+        return PartedGroup(name, own, self.parts[name]) if name in self.parts else own
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -26,7 +26,7 @@ from pydantic import (
 from contracts.errors import UserError
 from contracts.job.early_stop import Stop
 from contracts.strict_json import read_json
-from contracts.types import Address, Bytes32, Finite, TrueOrFalse, WholeNumber
+from contracts.types import Address, Bytes32, Finite, TrueOrFalse, WholeNumber, to_hex
 
 MAX_FILES = 1000
 MAX_NAMES = 50  # of devices, regions, hosts that one order lists
@@ -35,6 +35,7 @@ MAX_CONFIG = 65_536  # bytes of its canonical JSON, in what is posted
 MAX_NUMERICS = 16_384
 MAX_METRICS, MAX_METRIC_NAME = 32, 64  # of a checkpoint; characters
 MAX_CHECKPOINTS = 65535
+MAX_THREADS = 4096  # that training takes
 MAX_TIER = 3  # of a provider's reliability: contracts/chain/reliability.py
 MAX_DEPTH = 64  # of a config: serializers of JSON stop somewhere, and in a body it is inside other objects
 MOST_SAID = 200  # characters of a value in an error
@@ -197,6 +198,8 @@ class Resources(BaseModel):
     numerics: Annotated[tuple[Bytes32, ...], BeforeValidator(_listed)] = Field(
         default=(), max_length=MAX_NAMES, exclude_if=_is_nothing
     )  # any of these classes, as the Ask's resources tell the machine's; empty: all
+    # With exactly so many, whatever its provider trains with else: on CPUs they decide the bits. 0: that many.
+    threads: WholeNumber = Field(default=0, ge=0, le=MAX_THREADS, exclude_if=_is_nothing)
 
     @model_validator(mode="after")
     def _leaves_somebody(self) -> "Resources":
@@ -301,6 +304,10 @@ class JobSpec(BaseModel):
     def canonical(self) -> bytes:
         """RFC 8785 JSON of all fields."""
         return rfc8785.dumps(self.model_dump(mode="json"))
+
+    def files_hash(self) -> str:
+        """Of the files alone, with their paths."""
+        return to_hex(keccak(rfc8785.dumps(self.model_dump(mode="json")["files"])))
 
     def job_hash(self) -> bytes:
         return keccak(self.canonical())

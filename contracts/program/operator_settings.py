@@ -1,4 +1,4 @@
-"""market.toml, the file of who runs a market: the market's settings and, in the section [approver], an approver's.
+"""market.toml, the file of who runs a market: the market's settings and, in sections, an approver's and an arbiter's.
 
 Precedence: explicit arguments, then the environment, then the file. Each program's settings are a class of its own.
 """
@@ -14,6 +14,8 @@ from contracts.settings import FileSettings, home, read_toml
 
 MARKET_FILE = "market.toml"
 APPROVER_SECTION = "approver"
+ARBITER_SECTION = "arbiter"
+SECTIONS = (APPROVER_SECTION, ARBITER_SECTION)
 
 S = TypeVar("S", bound="OperatorSettings")
 
@@ -32,7 +34,7 @@ def read_market_file(section: str | None) -> dict[str, Any]:
     if section is not None:
         found = values.get(section, {})
         return found if isinstance(found, dict) else {}
-    return {name: value for name, value in values.items() if name != APPROVER_SECTION or not isinstance(value, dict)}
+    return {name: value for name, value in values.items() if name not in SECTIONS or not isinstance(value, dict)}
 
 
 def load_operator_settings(model: type[S], whose: str, explicit: dict[str, Any]) -> S:

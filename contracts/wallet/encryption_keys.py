@@ -70,10 +70,19 @@ def reencrypt(name: str, old: str, new: str) -> None:
         os.replace(scratch, path)
 
 
-def _sealed(key: PrivateKey, password: str) -> dict[str, Any]:
+def write_encryption_key(folder: Path, name: str, key: PrivateKey, password: str) -> None:
+    """As `keys.write_wallet_key`."""
+    path = folder / "encryption" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with keys.private_scratch(path, _sealed(key, password, 1 << 15, 1 << 24)) as scratch:
+        os.replace(scratch, path)
+
+
+def _sealed(key: PrivateKey, password: str, opslimit: int | None = None, memlimit: int | None = None) -> dict[str, Any]:
     salt = secrets.token_bytes(pwhash.scrypt.SALTBYTES)
-    box = _box(password, salt, OPSLIMIT, MEMLIMIT).encrypt(bytes(key))
-    cost = {"version": 1, "kdf": "scrypt", "opslimit": OPSLIMIT, "memlimit": MEMLIMIT}
+    opslimit, memlimit = opslimit or OPSLIMIT, memlimit or MEMLIMIT
+    box = _box(password, salt, opslimit, memlimit).encrypt(bytes(key))
+    cost = {"version": 1, "kdf": "scrypt", "opslimit": opslimit, "memlimit": memlimit}
     return cost | {"salt": salt.hex(), "box": bytes(box).hex()}
 
 

@@ -59,6 +59,14 @@ def change_password(name: str, old: str, new: str, scrypt_n: int = SCRYPT_N) -> 
         os.replace(scratch, _path(name))
 
 
+def write_wallet_key(folder: Path, name: str, account: LocalAccount, password: str) -> None:
+    """The key in another home, for one command that this process starts: its password is random and lives as long."""
+    path = folder / "keys" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with private_scratch(path, _encrypt(account, password, 2)) as scratch:
+        os.replace(scratch, path)
+
+
 def _encrypt(account: LocalAccount, password: str, scrypt_n: int) -> Any:
     return Account.encrypt(account.key, password, kdf="scrypt", iterations=scrypt_n)
 

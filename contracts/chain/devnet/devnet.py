@@ -18,7 +18,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from web3 import HTTPProvider, Web3
 
-from contracts.audits.levels import OFFERED_LEVELS, SHIPPED, UNCHECKED
+from contracts.audits.levels import SHIPPED, UNCHECKED
 from contracts.chain.client import Bounds
 from contracts.chain.devnet.deployment import Deployment, deploy, find_deployment
 from contracts.errors import UserError
@@ -41,7 +41,7 @@ _RECORD = "devnet.json"
 class DevnetTiming:
     """The seconds in a devnet's rule-sets."""
 
-    window: int = 30
+    window: int = 60
     checkpoint_timeout: int = 120
     arbiter_timeout: int = 120
     interruptible_timeout: int = 86_400
@@ -51,7 +51,7 @@ FAST = DevnetTiming(window=4, checkpoint_timeout=20, arbiter_timeout=30, interru
 
 
 def rule_sets(arbiter: str, timing: DevnetTiming, arbiter_fee: int = 1_000_000) -> dict[str, Rules]:
-    """One of each level that is offered, for providers that stay; and `interruptible`, unchecked, for those that may be
+    """One of each level, for providers that stay; and `interruptible`, unchecked, for those that may be
     away for long. Fee in token units.
     """
     unchecked = Rules(
@@ -63,7 +63,8 @@ def rule_sets(arbiter: str, timing: DevnetTiming, arbiter_fee: int = 1_000_000) 
         verification=UNCHECKED.hash(),
     )
     levels = {
-        str(level): unchecked.model_copy(update={"verification": SHIPPED[level].hash()}) for level in OFFERED_LEVELS
+        str(level): unchecked.model_copy(update={"verification": verification.hash()})
+        for level, verification in SHIPPED.items()
     }
     patient = unchecked.model_copy(update={"checkpoint_timeout": timing.interruptible_timeout})
     return levels | {"interruptible": patient}

@@ -1,0 +1,1 @@
+"""What market, approver and arbiter tell each other of audits."""
