@@ -28,6 +28,7 @@ from market.api.connections import BoundedProtocol, Connections
 from market.auction.clearing import run_clearing
 from market.chain.indexer import run_indexer
 from market.chain.keeper import run_keeper
+from market.chain.replay_reserve import run_replay_reserve
 from market.maintenance.retention import run_retention
 from market.runtime.context import Context
 from market.runtime.leader import RENEW_SECONDS, Alone, Elected
@@ -223,7 +224,13 @@ def _listen(settings: MarketSettings) -> socket.socket:
 
 def works() -> dict[str, Work]:
     """What a market does beside answering: follow the chain, clear, keep, and collect blobs."""
-    return {"indexer": run_indexer, "clearing": run_clearing, "keeper": run_keeper, "retention": run_retention}
+    return {
+        "indexer": run_indexer,
+        "clearing": run_clearing,
+        "keeper": run_keeper,
+        "replay_reserve": run_replay_reserve,
+        "retention": run_retention,
+    }
 
 
 def stand_for_leader(context: Context, stop: threading.Event) -> None:

@@ -18,7 +18,7 @@ from market.api.metrics import StateCollector
 from market.api.middleware import BodyLimit, RequestLog
 from market.api.request_ids import HEADER as REQUEST_ID
 from market.api.request_ids import bind_ids
-from market.api.routes import blobs, epochs, info, jobs, keys, leases, orders, progress
+from market.api.routes import audits, blobs, epochs, info, jobs, keys, leases, orders, progress
 from market.api.suggestions import check_query
 from market.runtime.context import Context
 from market.services.jobs import count_by_status
@@ -58,7 +58,7 @@ def create_app(context: Context | None = None) -> FastAPI:
         app.state.offers = Offers(context)
         context.metrics.registry.register(StateCollector(context, count_by_status))
     v1 = APIRouter(prefix="/v1", responses=PROBLEMS, dependencies=_FIRST)
-    for room in (info, orders, jobs, leases, progress, epochs, blobs, keys):
+    for room in (info, orders, jobs, leases, progress, audits, epochs, blobs, keys):
         v1.include_router(room.router)
     app.include_router(v1)
     app.include_router(health.router, responses=PROBLEMS)

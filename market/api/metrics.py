@@ -80,6 +80,7 @@ class StateCollector(Collector):
         return [
             ("gpumarket_leader", "", float(context.leads)),
             ("gpumarket_draining", "", float(context.settings.draining)),
+            ("gpumarket_replay_reserve_short", "", float(context.reserve_short)),
             ("gpumarket_chain_block", "", float(context.head.number)),
             ("gpumarket_chain_followed_seconds", "", time.monotonic() - context.followed),
         ]
@@ -130,6 +131,7 @@ class StateCollector(Collector):
 HELP = {
     "gpumarket_leader": "1 in the process that follows the chain, clears and sends",
     "gpumarket_draining": "1 in a market that takes no new orders and opens no leases",
+    "gpumarket_replay_reserve_short": "1 while the approver can't pay replays, so that no audited lease is opened",
     "gpumarket_chain_block": "Newest block that was followed",
     "gpumarket_chain_followed_seconds": "Time since the chain was looked at last",
     "gpumarket_chain_lag_blocks": "Blocks that the node has and the market has not followed yet",

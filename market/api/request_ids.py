@@ -11,7 +11,7 @@ HEADER = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 _COLLECTIONS = {"jobs": "job", "leases": "lease"}
-_SAYINGS = ("claim", "approval", "rejection", "report")  # in a POST's body, each of one lease
+_SAYINGS = ("claim", "approval", "rejection", "report", "note")  # in a POST's body, each of one lease
 
 
 def request_id(given: str | None) -> str:

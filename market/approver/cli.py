@@ -3,17 +3,21 @@
 import signal
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from filelock import FileLock, Timeout
 
 from contracts.api.access import Signer
 from contracts.api.client import MarketClient
 from contracts.chain.client import connect
+from contracts.errors import UserError
 from contracts.program.logs import configure_logs
 from contracts.settings import load_settings
 from contracts.wallet import keys
 from contracts.wallet.encryption_keys import unlock
+from market.approver.auditing.own_replays import is_able
 from market.approver.memory import Memory
 from market.approver.metrics import ApproverMetrics
 from market.approver.service import Approver
@@ -65,10 +69,12 @@ def start(
                 f"escrow {chain.domain.verifying_contract}"
             )
             memory = Memory(own.memory_dir / name)
+            stack.enter_context(_alone(memory.folder, name))
             approvers.append(
                 Approver(
                     client, chain, account, encryption, memory,
                     metrics=metrics, check_state=checks.problem, at_once=own.checks_at_once,
+                    replays_here=own.replays_here and is_able(), nobody_seconds=own.nobody_seconds,
                 )
             )  # fmt: skip
         if own.metrics_port is not None:
@@ -79,3 +85,16 @@ def start(
         for thread in threads:
             thread.join()
     typer.echo("Approver stopped; what it signed is on disk.")
+
+
+def _alone(folder: Path, name: str) -> FileLock:
+    """Held while the key's approver runs: two would draw from different blocks. Raises UserError."""
+    lock = FileLock(folder / "approver.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"an approver of the key '{name}' runs already, with {folder}",
+            "stop it first; one on another machine must not have this key at all",
+        ) from error
+    return lock

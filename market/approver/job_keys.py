@@ -1,18 +1,22 @@
 """The keys of sealed jobs, as their approver holds them and gives them to providers."""
 
+import tempfile
 import time
 from functools import partial
+from pathlib import Path
 
 import structlog
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
 
 from contracts.api.client import MarketClient
-from contracts.api.grants import find_grant, is_fresh, make_grant, publish_key, registered_key
+from contracts.api.grants import find_grant, get_sealed, is_fresh, make_grant, publish_key, registered_key
 from contracts.chain.client import Chain
 from contracts.chain.events import Opened
 from contracts.chain.signatures import is_signed_by
 from contracts.errors import UserError
+from contracts.job.file import hash_file
+from contracts.job.sealing import NotOpened
 from contracts.terms import Parties
 
 LOOK_SECONDS = 60.0  # between two looks at what is in order: a provider may have lost its key and made another
@@ -50,8 +54,31 @@ class JobKeys:
                     f"the sealed job {job} has no grant of its key to {self._key.address} and this encryption key",
                     f"Its client can: gpumarket job grant {job[:12]} {self._key.address}",
                 )
+            self._check(job, found[1])
             self._opened[job] = found[1]
         return self._opened[job]
+
+    def _check(self, job: str, key: bytes) -> None:
+        """Raises UserError for a key that does not open the job's smallest file: with it honest work would look like
+        bytes that nobody can read, and be challenged.
+        """
+        out = self._market.job(job)
+        plain = min(out.spec.stored_files.values(), key=lambda ref: ref.size, default=None)
+        sealed = None if plain is None else out.sealed_files.get(plain.sha256)
+        if plain is None or sealed is None:
+            return  # all of it is fetched elsewhere, or the market shows nothing to try it on
+        with tempfile.TemporaryDirectory(prefix="gpumarket-approver-") as folder:
+            target = Path(folder) / "file"
+            try:
+                get_sealed(self._market, sealed, target, job=job, job_key=key)
+                is_it = hash_file(target).same_bytes(plain)
+            except NotOpened:
+                is_it = False
+        if not is_it:
+            raise UserError(
+                f"the key that was granted for the sealed job {job} does not open its files",
+                f"Its client can grant the right one: gpumarket job grant {job[:12]} {self._key.address}",
+            )
 
     def grant(self, lease: Opened) -> None:
         """Gives a lease's provider the job's key, if it has registered a key lately and has no grant for that."""

@@ -20,7 +20,7 @@ class Memory:
     """One small file per lease, written and synced before a signature leaves the process."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def recall(self, lease: str) -> Signed | None:
@@ -42,4 +42,4 @@ class Memory:
         partial.replace(self._path(lease))
 
     def _path(self, lease: str) -> Path:
-        return self._folder / f"{lease}.json"
+        return self.folder / f"{lease}.json"

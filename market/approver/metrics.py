@@ -20,6 +20,16 @@ class ApproverMetrics:
         self.troubles = counter("troubles", "Rounds, or leases in a round, that failed and are tried again")
         self.slow = counter("slow_checks", "Checkpoints that could not be checked in time, and wait behind the others")
         self.unreadable = counter("unreadable", "Items of the market's lists that were skipped: they can't be read")
+        self.replays = counter("replays", "Replays that were asked for, the own ones too")
+        self.challenged = counter("challenges", "Claims that were questioned on chain")
+        self.unaudited = counter("unaudited", "Drawn checkpoints that nobody could replay in time, and were approved")
+        self.alarms = counter("alarms", "Audits that can't go on by themselves: the log says why")
+        self.bond_missing = Gauge(
+            "gpumarket_approver_bond_missing",
+            "What the escrow account lacks (token's smallest units) to challenge in each live audited lease",
+            ["approver"],
+            registry=self.registry,
+        )
         self.looked = Gauge(
             "gpumarket_approver_last_round_timestamp_seconds",
             "When the market was last looked at without trouble",

@@ -32,6 +32,13 @@ class ApproverSettings(OperatorSettings):
     check_seconds: float = Field(
         300.0, gt=0, description="Most time that the check of one checkpoint may take, its download not counted in"
     )
+    replays_here: bool = Field(
+        True,
+        description="Replay drawn checkpoints on this machine first, if training is installed and it has the class",
+    )
+    nobody_seconds: float = Field(
+        120.0, ge=0, description="Time after which a drawn checkpoint goes unaudited, if nobody who fits is on offer"
+    )
     memory_dir: Path = Field(
         default_factory=lambda: home() / "approver", description="Folder of what was signed, one below it for each key"
     )

@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
+from contracts.api.epochs import LeftOutReason
 from contracts.types import to_hex
 from market.auction.announcement import announce, check_status, draw_coin
 from market.auction.open_leases import open_matches
@@ -28,6 +29,7 @@ from market.store.models import ChainBlock, ChainEvent, EpochRow, JournalRow
 log = structlog.get_logger()
 
 FORMER_KEY = "it was signed for a former key of this market, or for another one: cancel it, and submit it again"
+RESERVE_SHORT = "the market's approver has nothing to pay replays of its checkpoints with; its operator is alarmed"
 DRAINING = "this market opens no more leases"
 
 _Sight = tuple[int, str]  # the newest message, and the newest event of the chain
@@ -159,14 +161,17 @@ class Clearing:
         return snapshot
 
     def _usable(self, snapshot: Snapshot) -> tuple[Snapshot, Book]:
-        """Its orders that this market may match and that are not cancelled; and the same with what the chain says of
-        their parties.
+        """Its orders that this market may match, that are not cancelled, and that somebody could audit; and the same
+        with what the chain says of their parties.
         """
         ours = snapshot.for_matcher(self.context.matcher)
-        self._wait_reasons.forget_others(snapshot.bids)
+        unpaid = {id for id, one in snapshot.left_out.items() if one.reason is LeftOutReason.RESERVE}
+        self._wait_reasons.forget_others(snapshot.bids.keys() | unpaid)
+        self._wait_reasons.tell(dict.fromkeys(unpaid, RESERVE_SHORT))
         self._wait_reasons.tell(dict.fromkeys(snapshot.bids.keys() - ours.bids.keys(), FORMER_KEY))
         accounts = self._accounts.of(ours.owners)
-        usable = ours.usable(accounts)
+        with self.context.db.reading() as session:
+            usable = ours.usable(accounts).without_unaudited(session, self.context.audited_rules)
         return usable, usable.book(accounts)
 
     # ------------------------------------------------------------- an epoch

@@ -1,6 +1,6 @@
 """The orders in force as of a followed block. Kept between clearings: only what is new is read and parsed again."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -8,15 +8,19 @@ from typing import Any
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
+from contracts.api.auditing.notes import AuditNoteIn
 from contracts.api.bodies import AskResources
 from contracts.api.epochs import REFUSED_SECONDS, TELLING_KINDS, FailureReport, LeftOut, LeftOutReason
+from contracts.audits.unaudited import AuditedAsk, alone
 from contracts.chain import events
 from contracts.chain.errors import ASKS_FAULT
 from contracts.job.overrun import Overrun, read_overrun
+from contracts.job.provider_wants import UNKNOWN, Standing
 from contracts.job.spec import JobSpec
 from contracts.orders import Ask, Bid
-from contracts.terms import AccountWord, Flag
+from contracts.terms import AccountWord, Flag, Verdict
 from contracts.types import ZERO_ADDRESS
+from market.chain.replay_reserve import is_paid_from
 from market.matching import AskOffer, BidOffer, Book
 from market.matching.inputs import OfferReader, book_of
 from market.runtime.context import Context
@@ -34,8 +38,9 @@ from market.store.models import (
 from market.store.queries.early_stop import early_stop
 from market.store.queries.events import Head
 from market.store.queries.leases import is_final
-from market.store.queries.reliability import Tiers
+from market.store.queries.reliability import Records, stored_verdicts
 from market.store.queries.reports import read_told, report_of
+from market.store.queries.rulings import unaudited_work
 
 ROWS_AT_ONCE = 500
 NEVER = 1 << 40  # seconds
@@ -47,6 +52,7 @@ class WaitingBid:
     matcher: str
     page: int
     bit: int
+    approver: str
     previous: LeaseRow | None = None  # the ended lease that it continues
     overruns: tuple[Overrun | None, ...] = ()  # of leases that were given back for their work; None: it can't be read
 
@@ -73,6 +79,7 @@ class Snapshot:
     left_out: dict[str, LeftOut]
     failures: list[FailureReport]
     settled_until: int  # UTC seconds: before then nothing changes just because time passes
+    unaudited: list[AuditNoteIn] = field(default_factory=list)  # of providers whose Asks are left out for it
 
     def for_matcher(self, matcher: str) -> "Snapshot":
         """Those that it may match: the escrow opens a lease only for the matcher that both orders name, if they do."""
@@ -85,6 +92,26 @@ class Snapshot:
         bids = {id: one for id, one in self.bids.items() if one.is_usable(accounts[one.offer.client])}
         asks = {id: one for id, one in self.asks.items() if one.page == accounts[one.offer.provider].page}
         return replace(self, bids=bids, asks=asks)
+
+    def without_unaudited(self, session: Session, audited: Collection[str]) -> "Snapshot":
+        """Without the Asks that no other of these could audit, of providers whose work nobody audits. `audited`: hashes
+        of audited rules.
+        """
+        lots = {id: one.offer.lot for id, one in self.asks.items()}
+        lone = alone(
+            AuditedAsk(id, self.asks[id].offer.provider, lot.rules, lot.numerics)
+            for id, lot in lots.items()
+            if lot.rules in audited
+        )
+        found = unaudited_work(session, {self.asks[id].offer.provider for id in lone}, audited) if lone else {}
+        gone = {id for id in lone if self.asks[id].offer.provider in found}
+        left_out = {id: LeftOut(order=id, reason=LeftOutReason.UNAUDITED) for id in gone}
+        return replace(
+            self,
+            asks={id: one for id, one in self.asks.items() if id not in gone},
+            left_out=self.left_out | left_out,
+            unaudited=[note for _, notes in sorted(found.items()) for note in notes],
+        )
 
     @property
     def owners(self) -> set[str]:
@@ -112,15 +139,20 @@ class OrderBook:
     _bids: dict[str, _Known] = field(default_factory=dict)
     _asks: dict[str, StandingAsk] = field(default_factory=dict)
     _reader: OfferReader = field(default_factory=OfferReader)
-    _tiers: Tiers = field(default_factory=Tiers)
+    _records: Records = field(default_factory=Records)
 
     def look(self, session: Session, now: int) -> Snapshot:
         block = session.exec(select(ChainBlock).order_by(col(ChainBlock.number).desc()).limit(1)).one()
         head = Head(block.number, block.timestamp, block.hash)
         now = max(now, head.timestamp)  # a follower may have stored it since `now` was told
         left_out: list[LeftOut] = []
-        bids, failures = self._waiting(session, head, now, left_out)
-        asks = self._standing(session, now, left_out)
+        tiers, standings = self._records.look(session)
+        bids, failures = self._waiting(session, head, now, left_out, standings)
+        asks = self._standing(session, now, left_out, tiers)
+        if self.context.reserve_short:
+            for id in [id for id, one in bids.items() if self._is_paid_from_reserve(one)]:
+                del bids[id]
+                left_out.append(LeftOut(order=id, reason=LeftOutReason.RESERVE))
         for id, epoch in _refused(session, now):
             if bids.pop(id, None) or asks.pop(id, None) is not None:
                 left_out.append(LeftOut(order=id, reason=LeftOutReason.REFUSED, epoch=epoch))
@@ -132,7 +164,7 @@ class OrderBook:
     # ------------------------------------------------------------- bids
 
     def _waiting(
-        self, session: Session, head: Head, now: int, left_out: list[LeftOut]
+        self, session: Session, head: Head, now: int, left_out: list[LeftOut], standings: Mapping[str, Standing]
     ) -> tuple[dict[str, WaitingBid], list[FailureReport]]:
         valid = BidRow.valid_until >= now
         failed = dict(session.exec(select(BidRow.id, BidRow.failed).where(valid)).all())
@@ -142,12 +174,13 @@ class OrderBook:
         for rows in _read(session, BidRow, failed.keys() - self._bids.keys()):
             known = self.context.unreadable.each(rows, lambda row: self._known(row, timeouts))
             self._bids |= {row.id: one for row, one in zip(rows, known, strict=True) if one is not None}
+        self._bids = {id: _standing_now(one, standings) for id, one in self._bids.items()}
         bids = {id: self._at(one, now) for id, one in self._bids.items()}
         past: dict[str, list[LeaseRow]] = {}
         leases = select(LeaseRow).join(BidRow, col(BidRow.id) == LeaseRow.bid).where(valid)
         for lease in session.exec(leases.order_by(col(LeaseRow.opened_block), col(LeaseRow.start))):
             past.setdefault(lease.bid, []).append(lease)
-        reports = _failures(session, past)
+        reports, wrong = _failures(session, past), _wrong(session, past)
         for id, its in past.items():
             first = bids.pop(id, None)  # none if it can't be read
             if first is None or any(lease.finished is None for lease in its) or not its[-1].continuable:
@@ -168,6 +201,7 @@ class OrderBook:
                     rest=first.offer.rest - last.accepted,
                     avoid=frozenset(avoid),
                     given_back_by=given_back_by,
+                    not_providers=first.offer.not_providers | wrong.get(id, frozenset()),
                 )
                 overruns = tuple(read_overrun(begins) for row, begins in said if row.kind == "units")
                 bids[id] = replace(first, offer=offer, previous=last, overruns=overruns)
@@ -177,7 +211,7 @@ class OrderBook:
     def _known(self, row: BidRow, timeouts: dict[str, int]) -> _Known:
         bid, spec = Bid.model_validate(row.bid), JobSpec.model_validate(row.spec)
         offer = self._reader.bid(row.id, bid, spec, timeouts[bid.rules])
-        waiting = WaitingBid(offer, bid.matcher, bid.page, bid.bit)
+        waiting = WaitingBid(offer, bid.matcher, bid.page, bid.bit, bid.effective_approver)
         return _Known(waiting, spec.deadline_time, spec if spec.stop is not None else None)
 
     @staticmethod
@@ -197,9 +231,15 @@ class OrderBook:
         ]
         return sorted(made, key=lambda one: one.report.digest(domain))
 
+    def _is_paid_from_reserve(self, one: WaitingBid) -> bool:
+        verification = self.context.rules_by_hash[one.offer.needs.rules].rules.verification
+        return is_paid_from(self.context.approver, verification, one.approver, one.offer.client)
+
     # ------------------------------------------------------------- asks
 
-    def _standing(self, session: Session, now: int, left_out: list[LeftOut]) -> dict[str, StandingAsk]:
+    def _standing(
+        self, session: Session, now: int, left_out: list[LeftOut], tiers: Mapping[str, int]
+    ) -> dict[str, StandingAsk]:
         """Those in force, but for those of a provider that has gone silent since it posted them."""
         in_force = (AskRow.valid_from <= now, AskRow.valid_until >= now)
         found = session.exec(select(AskRow.id, AskRow.provider, AskRow.received_block).where(*in_force)).all()
@@ -208,7 +248,6 @@ class OrderBook:
         for rows in _read(session, AskRow, ids - self._asks.keys()):
             known = self.context.unreadable.each(rows, self._stood)
             self._asks |= {row.id: one for row, one in zip(rows, known, strict=True) if one is not None}
-        tiers = self._tiers.look(session)
         asks = {id: self._in_tier(one, tiers.get(one.offer.provider, 0)) for id, one in self._asks.items()}
         oldest = min((block for _, _, block in found), default=0)
         silent = {provider: (block, lease) for provider, block, lease in _ended_late(session, oldest)}
@@ -258,6 +297,25 @@ def _failures(session: Session, leases: Mapping[str, Sequence[LeaseRow]]) -> dic
         for row, begins in read_told(session, some, TELLING_KINDS):
             if row.lease in known:
                 found.setdefault(row.bid, []).append((row, begins))
+    return found
+
+
+def _standing_now(known: _Known, standings: Mapping[str, Standing]) -> _Known:
+    offer = known.waiting.offer
+    now = standings.get(offer.client, UNKNOWN)
+    if now == offer.standing:
+        return known
+    return replace(known, waiting=replace(known.waiting, offer=replace(offer, standing=now)))
+
+
+def _wrong(session: Session, leases: Mapping[str, Sequence[LeaseRow]]) -> dict[str, frozenset[str]]:
+    """Providers whose work on a job was found wrong, by Bid."""
+    of_bid = {lease.id: (id, lease.provider) for id, its in leases.items() for lease in its}
+    found: dict[str, frozenset[str]] = {}
+    for lease, verdict in stored_verdicts(session).items():
+        if lease in of_bid and verdict in (Verdict.FALSE, Verdict.VOID):
+            id, provider = of_bid[lease]
+            found[id] = found.get(id, frozenset()) | {provider}
     return found
 
 

@@ -18,6 +18,7 @@ from market.runtime import leader
 from market.runtime.leader import Leadership
 from market.services.blobs import blob_row
 from market.store import apply
+from market.store.audit_notes import AuditNoteRow
 from market.store.blobs import BlobStore
 from market.store.db import Database
 from market.store.journal import FOLDER, BadMessage, Journal, Message
@@ -220,11 +221,12 @@ def replace(old: Database, new: Database, leadership: Leadership, watch: Watch =
             for at in range(0, len(rows), ROWS_AT_ONCE):
                 target.execute(table.insert(), rows[at : at + ROWS_AT_ONCE])
         if not old.is_sqlite:  # whose own counter goes on from the highest id
-            highest = target.exec(select(func.max(col(ReportRow.id)))).one()
-            target.execute(
-                text("SELECT setval(pg_get_serial_sequence('report', 'id'), :last, :used)"),
-                {"last": highest or 1, "used": highest is not None},
-            )
+            for model in (ReportRow, AuditNoteRow):
+                highest = target.exec(select(func.max(col(model.id)))).one()
+                target.execute(
+                    text("SELECT setval(pg_get_serial_sequence(:table, 'id'), :last, :used)"),
+                    {"table": model.__tablename__, "last": highest or 1, "used": highest is not None},
+                )
 
 
 def _rows(session: Session, table: Table) -> dict[Key, Row]:

@@ -159,10 +159,9 @@ def _over(session: Session, job: BidRow, leases: list[LeaseRow], page: int, now:
 
 
 def _job_blobs(session: Session, job: BidRow, leases: list[LeaseRow], over: float | None, now: int) -> JobBlobs:
-    files, start_tip = file_blobs(job), job.bid["startTip"]
-    if start_tip != ZERO_TIP:
-        before = select(CheckpointRow.blob).join(BidRow, col(BidRow.id) == CheckpointRow.bid)
-        files |= set(session.exec(before.where(CheckpointRow.tip == start_tip, BidRow.client == job.client)))
+    files = file_blobs(job)
+    if job.start_tip != ZERO_TIP:
+        files |= set(session.exec(select(CheckpointRow.blob).where(CheckpointRow.tip == job.start_tip)))
     accepted = max((state_now(lease, now).accepted for lease in leases), default=0)
     states, result = set(), set()
     columns = select(CheckpointRow.lease, CheckpointRow.n, CheckpointRow.blob)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from contracts.errors import UserError
-from contracts.job.provider_wants import Wants
+from contracts.job.provider_wants import UNKNOWN, Standing, Wants
 from contracts.types import SECONDS_PER_HOUR
 
 LOT_SIZES = (0, 1, 2, 4, 8)  # GPUs of one machine that are sold together; 0: a CPU
@@ -92,7 +92,8 @@ class BidOffer:
     avoid: frozenset[str] = frozenset()  # providers that let this job down; only if there is no other
     given_back_by: frozenset[str] = frozenset()  # providers that found more work in it than it signs: never again
     providers: frozenset[str] = frozenset()  # that the client names: no others; empty: any
-    not_providers: frozenset[str] = frozenset()  # that the client names: never
+    not_providers: frozenset[str] = frozenset()  # that the client names, or whose work on it was wrong: never
+    standing: Standing = UNKNOWN  # of the client, by the chain
     timeout: int | None = None  # seconds that the rules give for a checkpoint
     left: int | None = None  # seconds to the job's deadline
 
@@ -173,7 +174,7 @@ class Reason(StrEnum):
     )
     DEADLINE = "every fitting machine is too slow to be done by the job's deadline"
     WANTED = "every fitting provider refuses this client or this recipe, or wants longer leases"
-    PROVIDERS = "every fitting machine is of a provider that the job does not want"
+    PROVIDERS = "every fitting machine is of a provider that the job does not want, or whose work on it was wrong"
     UNITS = "every fitting provider gave it back: its steps take more than the work that it signs"
     RANGE = "every fitting ask takes more per hour than the auction can count with"
     PRICE = "every fitting ask is above this bid's price"
@@ -222,7 +223,8 @@ class Match:
 
 
 Prices = Mapping[TradeClass, int]  # ticks per lot-hour
-BidKey = tuple[str, int]  # id and rest: what else a bid is does not change, or takes machines out of its reach
+# Id, rest, and how its client stands: what else a bid is does not change, or takes machines out of its reach.
+BidKey = tuple[str, int, Standing]
 
 
 @dataclass(frozen=True, slots=True)

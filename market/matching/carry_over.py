@@ -56,4 +56,4 @@ def left_over(
 
 
 def key(bid: BidOffer) -> BidKey:
-    return bid.id, bid.rest
+    return bid.id, bid.rest, bid.standing

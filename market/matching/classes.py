@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import contains, ge
 from typing import Any
 
-from contracts.job.provider_wants import Wants
+from contracts.job.provider_wants import Standing, Wants
 from market.matching.book import AskOffer, BidOffer, Lot, Needs, Reason, TradeClass
 
 MAX_VALUE = 1 << 40  # ticks per hour: the most that a bid counts as, and that an ask may take, or sums overflow
@@ -82,9 +82,9 @@ LOT_BOUNDS = (
 )
 
 
-def welcome(wants: Wants, client: str, recipe: str) -> bool:
+def welcome(wants: Wants, client: str, recipe: str, standing: Standing) -> bool:
     """Whether a provider takes such a lease if it pays enough."""
-    return wants.objection(client, recipe, wants.min_pay) is None
+    return wants.objection(client, recipe, wants.min_pay, standing) is None
 
 
 def pays(bid: BidOffer, min_work: int, max_checkpoints: int) -> bool:
@@ -128,7 +128,7 @@ def is_named(bid: BidOffer, provider: str) -> bool:
 
 def _is_wanted(bid: BidOffer, offered: TradeClass) -> bool:
     wants = offered.lot.wants
-    return welcome(wants, bid.client, bid.recipe) and pays(bid, offered.min_work, offered.max_checkpoints)
+    return welcome(wants, bid.client, bid.recipe, bid.standing) and pays(bid, offered.min_work, offered.max_checkpoints)
 
 
 def lowest_limit(ask: AskOffer, units: int, tick: int) -> int:

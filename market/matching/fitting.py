@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.job.provider_wants import Standing
 from market.matching.book import EVERYTHING, BidOffer, Lot, Needs, Reason, TradeClass
 from market.matching.classes import LOT_BOUNDS, hourly, pays, welcome
 
@@ -73,7 +74,9 @@ class Fitting:
         self._by_wants = _by_value(one.lot.wants for one in classes)
         self._by_work = _by_value((one.min_work, one.max_checkpoints) for one in classes)
         self._special = self._suiting.all & ~(self._by_provider.get("", 0) & self._by_wants.get(EVERYTHING, 0))
-        self._unwelcome: dict[tuple[str, str], int] = {}  # by client and recipe: classes that refuse them
+        self._unwelcome: dict[
+            tuple[str, str, Standing], int
+        ] = {}  # by client, recipe, standing: classes that refuse them
         self._by_speed = _AtLeast([one.units_per_hour for one in classes])
         self._by_stake = _AtLeast([one.stake for one in classes])
         self._group: dict[bytes, int] = {}
@@ -84,7 +87,8 @@ class Fitting:
         found = self._suiting.fitting(bid.needs) & self._by_speed.kept(speed) & self._by_stake.kept(bid.stake)
         if bid.providers:
             found &= self._of(bid.providers)
-        return found if not found & self._special else self._without_unwanted(bid, found)
+        usual = bid.standing.voids <= EVERYTHING.client_voids_at_most
+        return found if usual and not found & self._special else self._without_unwanted(bid, found)
 
     def grouped(self, classes: Ints, ends: Ints) -> Ints:
         """The groups of `classes` that end before the places `ends` in it: their numbers in `groups`."""
@@ -131,7 +135,7 @@ class Fitting:
 
     def _wanted(self, bid: BidOffer, found: int) -> int:
         """Without providers that do not want the lease."""
-        who = bid.client, bid.recipe
+        who = bid.client, bid.recipe, bid.standing
         if (unwelcome := self._unwelcome.get(who)) is None:
             unwelcome = self._unwelcome[who] = _union(
                 them for wants, them in self._by_wants.items() if not welcome(wants, *who)

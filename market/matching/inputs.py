@@ -6,6 +6,7 @@ from typing import Protocol
 
 from contracts.api.bodies import AskResources
 from contracts.api.epochs import TradeClassOut
+from contracts.job.provider_wants import UNKNOWN, Standing
 from contracts.job.spec import JobSpec
 from contracts.orders import Ask, Bid
 from market.matching.book import AskOffer, BidOffer, Book, Lot, Needs, TradeClass
@@ -92,10 +93,12 @@ class OfferReader:
         reached: int = 0,
         avoid: Collection[str] = (),
         given_back_by: Collection[str] = (),
+        wrong: Collection[str] = (),
+        standing: Standing = UNKNOWN,
         now: int | None = None,
     ) -> BidOffer:
         """From checkpoint `reached` on, rather not with the providers `avoid`, and not with those that gave it back for
-        its work; the rest as in `job_offer`.
+        its work, or whose work on it was found `wrong`; the rest as in `job_offer`.
         """
         job = job_offer(spec, bid.rules, timeout, client=bid.client, units=bid.units, fee=bid.fee, now=now)
         return replace(
@@ -107,6 +110,8 @@ class OfferReader:
             rest=bid.checkpoints - reached,
             avoid=frozenset(avoid),
             given_back_by=frozenset(given_back_by),
+            not_providers=job.not_providers.union(wrong),
+            standing=standing,
         )
 
     def ask(self, id: str, ask: Ask, resources: AskResources, tier: int = 0) -> AskOffer:
@@ -169,6 +174,6 @@ def _lot(machine: AskResources | TradeClassOut, rules: str, tier: int) -> Lot:
         region=machine.region,
         tier=tier,
         hosts=frozenset(machine.hosts),
-        wants=machine.wants,
+        wants=machine.wants.of_jobs,
         numerics=machine.numerics or "",
     )

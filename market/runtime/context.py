@@ -22,6 +22,7 @@ from market.runtime.leader import Alone, Leadership
 from market.runtime.metrics import Metrics
 from market.runtime.settings import MarketSettings
 from market.store.apply import apply, remember
+from market.store.audit_notes import AuditNoteRow
 from market.store.blobs import BlobStore, UnderWay
 from market.store.columns import now
 from market.store.db import Database
@@ -55,6 +56,8 @@ class Context:
     disks: Disks = field(init=False)
     unreadable: Unreadable = field(init=False)
     signatures: SignatureChecks = field(init=False)
+    reserve_short: bool = False  # the leader found that replays can't be paid
+    operators: dict[str, tuple[float, str | None]] = field(default_factory=dict)  # of arbiters: until when, who
     _accounts: dict[str, tuple[Head, AccountWord]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,6 +65,16 @@ class Context:
         self.disks = Disks([self.settings.blob_dir, *self.db.folders])
         self.unreadable = Unreadable(self.metrics.unreadable)
         self.signatures = SignatureChecks(self.chain)
+
+    @property
+    def approver(self) -> str | None:
+        """The one that this market's operator recommends."""
+        return self.settings.recommended_approver or self.chain.settings.approver
+
+    @property
+    def audited_rules(self) -> set[str]:
+        """Hashes of all that this market has offered under which checkpoints are replayed."""
+        return {hash for hash, one in self.rules_by_hash.items() if one.level != "unchecked"}
 
     @property
     def leads(self) -> bool:
@@ -98,7 +111,7 @@ class Context:
         row = apply(session, self.chain.domain, message)
         remember(session, message)
         session.flush()
-        if isinstance(row, ReportRow):
+        if isinstance(row, ReportRow | AuditNoteRow):
             message = message.model_copy(update={"facts": {**facts, "id": row.id}})
         self.journal.append(message)
         return row
@@ -134,7 +147,7 @@ class Context:
             token_decimals=chain.decimals,
             epoch_log=chain.settings.require("epoch_log"),
             matcher=self.matcher,
-            approver=settings.recommended_approver or chain.settings.approver,
+            approver=self.approver,
             fee=settings.fee,
             rules=list(self.rules.values()),
             epoch_seconds=settings.epoch_seconds,

@@ -4,6 +4,7 @@ Precedence: explicit arguments, then GPUMARKET_MARKET_* in the environment, then
 """
 
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from contracts.program.operator_settings import OperatorSettings, load_operator_settings
 from contracts.settings import home
-from contracts.types import Address, Uint64
+from contracts.types import Address, Uint64, Uint96
 
 KEPT_ANSWERS = timedelta(hours=24)  # to requests with an Idempotency-Key
 
@@ -37,6 +38,15 @@ class MarketSettings(OperatorSettings):
     key: str = Field("market", description="Name of the matcher's key, which opens the leases and earns the fee")
     fee: Uint64 = Field(0, description="Least fee per accepted checkpoint, in the token's smallest unit")
     epoch_seconds: float = Field(5.0, gt=0, description="Time from one clearing to the next")
+    audit_opening_seconds: float = Field(
+        2.0, ge=0, description="Until a lease that was matched is opened and seen: what audits reckon with"
+    )
+    audit_transfer_seconds: float = Field(
+        3.0, ge=0, description="Time to fetch a job's files and a state, and to send one: what audits reckon with"
+    )
+    gas_token_price: Decimal | None = Field(
+        None, gt=0, description="Tokens that one coin of the chain is worth, to warn where a replay's gas costs much"
+    )
     gas_per_hour: int = Field(
         30_000_000,
         ge=100_000,
@@ -79,6 +89,11 @@ class MarketSettings(OperatorSettings):
     collect_seconds: float = Field(3600, gt=0, description="Time between two looks for blobs that nobody needs")
     recommended_approver: Address | None = Field(
         None, description="Approver that clients are recommended; default: the one in config.toml"
+    )
+    replay_reserve: Uint96 | None = Field(
+        None,
+        description="What the market's own approver has free in the escrow for replays at least, in the token's "
+        "smallest unit: filled up from the matcher's tokens, its fees among them; left out: nothing is",
     )
     draining: bool = Field(
         False, description="Take no new orders and open no leases; go on with those that live, until none does"

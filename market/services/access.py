@@ -1,12 +1,16 @@
 """Who may read a job's blobs and logs, and who may upload. docs/access.md says it in words."""
 
+import time
 from dataclasses import dataclass
 
-from sqlalchemy import func
+from sqlalchemy import ColumnElement, func
 from sqlmodel import Session, col, or_, select
 
 from contracts.api.bodies import AuditorIn, AuditorOut
 from contracts.api.problems import Code, Problem
+from contracts.chain.arbiter import OperatorArbiter
+from contracts.chain.events import Challenged
+from contracts.terms import Phase
 from contracts.types import ZERO_TIP
 from market.runtime.context import Context
 from market.services.jobs import find_job
@@ -14,6 +18,7 @@ from market.services.signatures import check_signed
 from market.store.models import AuditorRow, BidRow, ChainEvent, CheckpointRow, LeaseRow, UploadRow
 
 DAY = 86_400  # seconds
+OPERATOR_SECONDS = 600  # for which it is believed who operates an arbiter
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,37 @@ class Reader:
     all_logs: bool  # else those of its own leases
     all_checkpoints: bool  # else its own, and those up to index `until`
     until: int = 0
+
+
+def reader_of(context: Context, job: str, account: str) -> Reader:
+    """As find_reader; while a checkpoint of the job is challenged, so may who operates the arbiter. Never call it
+    inside a database session.
+    """
+    with context.db.reading() as session:
+        try:
+            return find_reader(context, session, job, account)
+        except Problem as problem:
+            row, arbiters, refusal = find_job(session, job), _asked_arbiters(session, job), problem
+    if any(_operator(context, arbiter) == account for arbiter in arbiters):
+        return Reader(row, account, all_logs=True, all_checkpoints=True)
+    raise refusal
+
+
+def _asked_arbiters(session: Session, job: str) -> set[str]:
+    """Those that questions of this job wait for, by the chain as it was followed."""
+    challenged = select(ChainEvent).join(LeaseRow, col(LeaseRow.id) == ChainEvent.lease)
+    challenged = challenged.where(LeaseRow.bid == job, col(LeaseRow.status).op("&")(7) == Phase.CHALLENGED)
+    rows = session.exec(challenged.where(ChainEvent.name == Challenged.__name__)).all()
+    return {row.data["arbiter"] for row in rows}
+
+
+def _operator(context: Context, arbiter: str) -> str | None:
+    """Who decides there, by the chain; None where that is no one person."""
+    known = context.operators.get(arbiter)
+    if known is None or known[0] < time.monotonic():
+        found = OperatorArbiter(context.chain, arbiter).operator()
+        known = context.operators[arbiter] = (time.monotonic() + OPERATOR_SECONDS, found)
+    return known[1]
 
 
 def find_reader(context: Context, session: Session, job: str, account: str) -> Reader:
@@ -52,6 +88,12 @@ def find_reader(context: Context, session: Session, job: str, account: str) -> R
     )
 
 
+def named_by(context: Context, account: str) -> ColumnElement[bool]:
+    """Which jobs' files and checkpoints an account's Bids may name: as it is client, approver or auditor."""
+    granted = select(AuditorRow.bid).where(AuditorRow.auditor == account, AuditorRow.valid_until >= context.now())
+    return or_(BidRow.client == account, BidRow.approver == account, col(BidRow.id).in_(granted))
+
+
 def _ended(session: Session, lease: LeaseRow) -> int:
     """When a lease's last event was, in UTC seconds."""
     return session.exec(select(func.max(ChainEvent.timestamp)).where(ChainEvent.lease == lease.id)).one() or 0
@@ -68,12 +110,9 @@ def check_readable(session: Session, reader: Reader, sha256: str) -> None:
         mine = mine.where(or_(CheckpointRow.provider == reader.account, col(CheckpointRow.n) <= reader.until))
     if session.exec(mine).first() is not None:
         return
-    start_tip = job.bid["startTip"]
-    if start_tip != ZERO_TIP:
-        before = states.join(BidRow, col(BidRow.id) == CheckpointRow.bid)
-        before = before.where(CheckpointRow.tip == start_tip, BidRow.client == job.client)
-        if session.exec(before).first() is not None:
-            return
+    # That its client may read it was seen when the Bid came.
+    if job.start_tip != ZERO_TIP and session.exec(states.where(CheckpointRow.tip == job.start_tip)).first() is not None:
+        return
     raise Problem(
         404,
         Code.NOT_FOUND,

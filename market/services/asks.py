@@ -6,6 +6,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from contracts.api.bodies import AskIn, AskOut, AskResources, OrderStatus, Page, ReceiptOut
+from contracts.api.info import RuleSet
 from contracts.api.problems import Code, Problem
 from contracts.orders import Ask
 from contracts.terms import AccountWord
@@ -41,7 +42,9 @@ def _check(context: Context, body: AskIn) -> AskIn:
     admission.check_storable(body.resources, "resources")
     admission.check_market(context, ask)
     admission.check_positive(ask, "price_per_hour", "units_per_hour", "max_stake", "max_active", "max_checkpoints")
-    rules = admission.check_rules(context, ask).rules
+    offered = admission.check_rules(context, ask)
+    rules = offered.rules
+    _check_level(context, ask, body.resources, offered)
     if ask.max_stake < rules.arbiter_fee:
         raise admission.terms_invalid(
             f"maxStake {ask.max_stake} is below the arbiter's fee {rules.arbiter_fee}, which every stake must cover"
@@ -71,6 +74,31 @@ def _check(context: Context, body: AskIn) -> AskIn:
             missing=str(missing),
         )
     return body
+
+
+def _check_level(context: Context, ask: Ask, resources: AskResources, offered: RuleSet) -> None:
+    """Who sells under these rules must want them; under audited ones tell who can replay its work, and be somebody who
+    can't take a signed Claim back.
+    """
+    if objection := resources.wants.objection_to_rules(offered.level, offered.most_unjudged):
+        raise admission.terms_invalid(
+            f"the Ask signs the rules '{offered.name}', and its own wants refuse them: {objection}",
+            "Sign another of the market's rule-sets, or want more.",
+        )
+    if offered.level == "unchecked":
+        return
+    if resources.numerics is None:
+        raise admission.terms_invalid(
+            f"the Ask's resources tell no numerics class, and the rules '{offered.name}' are audited "
+            f"({offered.level}): only a machine of the same class can replay what this one trains",
+            "`gpumarket provider register` measures it; without one, sell under rules of the level 'unchecked'.",
+        )
+    if context.signatures.has_code(ask.provider):
+        raise admission.terms_invalid(
+            f"{ask.provider} is a contract, and the rules '{offered.name}' are audited ({offered.level}): a contract "
+            "could disown the Claims that it has signed",
+            "Sell with a plain key, which has no code at its address; or under rules of the level 'unchecked'.",
+        )
 
 
 def _check_open_asks(context: Context, session: Session, ask: Ask) -> None:

@@ -1,6 +1,6 @@
 """Bids: admission. Afterwards a Bid is a job."""
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
 from contracts.amounts import format_amount
 from contracts.api.bodies import BidIn, JobOut
@@ -9,11 +9,13 @@ from contracts.orders import Bid, Rules
 from contracts.types import ZERO_ADDRESS, ZERO_TIP, to_hex
 from market.runtime.context import Context
 from market.services import admission
+from market.services.auditing import replays
 from market.services.blobs import not_uploaded
 from market.services.jobs import get_job
+from market.services.quoting.audit_terms import check_time_to_audit
 from market.services.receipts import sign_receipt
 from market.services.sealing import check_sealed
-from market.store.models import BidRow, CheckpointRow
+from market.store.models import BidRow
 
 
 def admit_bid(context: Context, body: BidIn) -> tuple[JobOut, bool]:
@@ -44,16 +46,17 @@ def _check(context: Context, body: BidIn) -> BidIn:
     admission.check_storable(body.spec, "spec")
     admission.check_market(context, bid)
     admission.check_positive(bid, "checkpoints", "units", "max_price", "stake")
-    rules = admission.check_rules(context, bid).rules
-    _check_amounts(context, bid, rules)
+    offered = admission.check_rules(context, bid)
+    _check_amounts(context, bid, offered.rules)
     _check_job(body)
+    check_time_to_audit(context, offered, bid, body.spec)
     admission.check_not_expired(context, bid)
     body = check_sealed(context, admission.check_order_signature(context, bid, body))
     account = context.account(bid.client)
     admission.check_page(bid, account)
     admission.check_nonce(bid, account)
     with context.db.reading() as session:
-        _check_start(session, body)
+        _check_start(context, session, body)
         _check_files(context, session, body)
     _check_balance(context, bid, account.free)
     return body
@@ -100,20 +103,22 @@ def _check_job(body: BidIn) -> None:
         )
 
 
-def _check_start(session: Session, body: BidIn) -> None:
-    """A follow-up job goes on from a checkpoint of this client, and counts its steps on from there."""
+def _check_start(context: Context, session: Session, body: BidIn) -> None:
+    """A job goes on from a checkpoint of a job of its client, or of one that its client approves or audits, and counts
+    its steps on from there.
+    """
     bid, done = body.bid, 0
     if bid.start_tip != ZERO_TIP:
-        mine = select(CheckpointRow).join(BidRow, col(BidRow.id) == CheckpointRow.bid)
-        row = session.exec(mine.where(BidRow.client == bid.client, CheckpointRow.tip == bid.start_tip)).first()
-        if row is None:
+        found = replays.find_start(context, session, body)
+        if found is None:
             raise Problem(
                 422,
                 Code.JOB_MISMATCH,
-                f"the Bid goes on from tip {bid.start_tip}, which no checkpoint of {bid.client} here has",
+                f"the Bid goes on from tip {bid.start_tip}, which no checkpoint of {bid.client} here has, nor one of a "
+                "job that it approves or audits",
                 "Post it to the market that has the earlier job; `gpumarket job extend` makes such a Bid.",
             )
-        done = int(row.record["step"])
+        done = int(found.record["step"])
     given = body.spec.start_step or 0
     if given != done:
         raise Problem(
@@ -125,9 +130,13 @@ def _check_start(session: Session, body: BidIn) -> None:
 
 
 def _check_files(context: Context, session: Session, body: BidIn) -> None:
-    """All but those with an address are here, and the client has shown that it has them."""
+    """All but those with an address are here, and the client has shown that it has them, or may read them in a job
+    with the same files.
+    """
     wanted = {path: body.sealed_files.get(ref.sha256, ref) for path, ref in body.spec.stored_files.items()}
-    lacking = {ref.sha256 for ref in not_uploaded(context, session, body.bid.client, wanted.values())}
+    lacking = {ref.sha256: ref for ref in not_uploaded(context, session, body.bid.client, wanted.values())}
+    if lacking and replays.shares_files(context, session, body, lacking):
+        lacking = {name: ref for name, ref in lacking.items() if not context.blobs.has(ref)}
     missing = {path: ref for path, ref in wanted.items() if ref.sha256 in lacking}
     if missing:
         names = ", ".join(sorted(missing)[:10]) + (", ..." if len(missing) > 10 else "")

@@ -1,7 +1,7 @@
 """Jobs: a Bid, the leases that worked on it, and what that makes of it."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import tuple_
@@ -26,12 +26,11 @@ from market.runtime.context import Context
 from market.services.leases import failures_by_job, lease_summaries, readable
 from market.store.models import WITHOUT_SPEC, BidRow, CheckpointRow, LeaseRow
 from market.store.paging import Keyset, read_page
+from market.store.queries.chain_tips import Key, other_tips, says_otherwise
 from market.store.queries.early_stop import early_stop, read_stop
 from market.store.queries.events import pages_of
 from market.store.queries.leases import phase_of, state_now
 from market.store.unreadable import record_of
-
-Key = tuple[str, int]  # a checkpoint: its lease and its index
 
 COUNTED_AT_ONCE = 500
 _BY_RECEPTION = Keyset(col(BidRow.received), col(BidRow.id))
@@ -100,6 +99,7 @@ def job_summaries(context: Context, session: Session, rows: Sequence[BidRow]) ->
     accepted_keys = {job: _accepted_key(found, accepted[job]) for job, found in leases.items()}
     newest_keys = {job: _newest_key([by_lease[lease.id] for lease in found]) for job, found in leases.items()}
     checkpoints = _checkpoints(session, (*accepted_keys.values(), *newest_keys.values()))
+    others = other_tips(session, [lease for found in leases.values() for lease in found])
 
     def out(row: BidRow) -> JobSummary:
         stopped = early_stop(session, read_stop(row.stop), leases[row.id], now)
@@ -125,8 +125,8 @@ def job_summaries(context: Context, session: Session, rows: Sequence[BidRow]) ->
             leases=summaries,
             final=all(lease.final for lease in summaries),
             failures=failures[row.id],
-            metrics={} if best is None else dict(best.record["metrics"]),
-            newest=_newest(checkpoints.get(newest_keys[row.id], best), accepted[row.id]),
+            metrics={} if best is None or (best.lease, best.n) in others else dict(best.record["metrics"]),
+            newest=_newest(checkpoints.get(newest_keys[row.id], best), accepted[row.id], others),
             received=row.received,
             receipt=None if row.receipt is None else ReceiptOut.model_validate(row.receipt),
         )
@@ -212,17 +212,28 @@ def _checkpoints(session: Session, keys: Iterable[Key | None]) -> dict[Key | Non
     return {(row.lease, row.n): row for row in found if record_of(row) is not None}
 
 
-def _newest(row: CheckpointRow | None, accepted: int) -> NewestCheckpoint | None:
+def told_status(row: CheckpointRow, accepted: bool, other: str | None) -> tuple[CheckpointStatus, str]:
+    """A record's status and why it is not approved. `accepted`: the chain has come so far; `other`: the tip that the
+    chain has there, where it is another one than the record's, which then is nobody's to be paid for.
+    """
+    status = CheckpointStatus(row.status)
+    if other is not None:
+        approved = status is CheckpointStatus.APPROVED
+        return CheckpointStatus.REPORTED if approved else status, row.reason or says_otherwise(other)
+    return (CheckpointStatus.APPROVED, "") if accepted else (status, row.reason)
+
+
+def _newest(row: CheckpointRow | None, accepted: int, others: Mapping[Key, str]) -> NewestCheckpoint | None:
     if row is None:
         return None
-    is_accepted = row.n <= accepted
+    status, reason = told_status(row, row.n <= accepted, others.get((row.lease, row.n)))
     return NewestCheckpoint(
         lease=row.lease,
         provider=row.provider,
         index=row.n,
         step=row.record["step"],
-        status=CheckpointStatus.APPROVED if is_accepted else CheckpointStatus(row.status),
-        reason="" if is_accepted else row.reason,
+        status=status,
+        reason=reason,
         metrics=dict(row.record["metrics"]),
         seconds=row.record["seconds"],
         received=row.received,

@@ -14,6 +14,7 @@ from market.runtime.context import Context
 from market.store.models import WITHOUT_SPEC, ApprovalRow, BidRow, CheckpointRow, LeaseRow, RejectionRow, ReportRow
 from market.store.paging import Keyset, read_page
 from market.store.queries.leases import is_final, state_now
+from market.store.queries.reliability import stored_verdicts
 from market.store.queries.reports import first_told
 
 T = TypeVar("T")
@@ -29,16 +30,17 @@ def lease_summaries(context: Context, session: Session, rows: Sequence[LeaseRow]
         return dict(session.exec(query).all())
 
     reported, approved, stops = newest(CheckpointRow), newest(ApprovalRow), why_they_stop(session, rows)
+    verdicts = {id: verdict.said for id, verdict in stored_verdicts(session, ids).items()}
     return {
-        row.id: _summary(context, row, now, reported.get(row.id, 0), approved.get(row.id, 0), stops.get(row.id))
+        row.id: _summary(context, row, now, reported.get(row.id, 0), approved.get(row.id, 0)).model_copy(
+            update={"stops": stops.get(row.id), "verdict": verdicts.get(row.id)}
+        )
         for row in rows
     }
 
 
-def _summary(
-    context: Context, row: LeaseRow, now: int, reported: int, approved: int, stops: ReportKind | None
-) -> LeaseSummary:
-    """`reported`, `approved`: the newest checkpoints that the market was told of; 0 for none."""
+def _summary(context: Context, row: LeaseRow, now: int, reported: int, approved: int) -> LeaseSummary:
+    """Without what is said of it. `reported`, `approved`: the newest checkpoints the market was told of; 0: none."""
     state = state_now(row, now)
     approved = max(approved, state.accepted)
     return LeaseSummary(
@@ -53,7 +55,6 @@ def _summary(
         reported=max(reported, state.claimed, approved),
         approved=approved,
         finished=row.finished,
-        stops=stops,
         paid=row.paid,
         refunded=row.refunded,
         penalty=row.penalty,

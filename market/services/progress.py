@@ -15,11 +15,12 @@ from contracts.terms import Phase
 from contracts.types import from_hex, to_hex
 from market.runtime.context import Context
 from market.services.blobs import not_uploaded
-from market.services.jobs import find_job
+from market.services.jobs import find_job, told_status
 from market.services.leases import find_lease, find_live_lease, newest_approval
 from market.services.signatures import check_signed
 from market.store.models import ApprovalRow, BidRow, ChainEvent, CheckpointRow, LeaseRow
 from market.store.paging import Keyset, read_page
+from market.store.queries.chain_tips import other_tips
 from market.store.queries.events import event_of
 from market.store.queries.leases import phase_of, state_now
 from market.store.unreadable import record_of
@@ -43,6 +44,7 @@ def report_progress(context: Context, body: ProgressIn) -> CheckpointOut:
             if not _is_accepted_on_chain(session, lease, claim):
                 find_live_lease(session, claim.lease)
                 _check_place(session, lease, claim, stored)
+                _check_binding(context, lease, claim, stored)
             _check_commitment(session, lease, body)
             _check_state(context, session, lease, record=body.checkpoint)
             facts = {"bid": lease.bid, "provider": lease.provider}
@@ -51,7 +53,8 @@ def report_progress(context: Context, body: ProgressIn) -> CheckpointOut:
             row = context.accept(session, "progress", body, **facts)
         else:
             row = stored
-    return _out(row, lease, context.now())
+        other = other_tips(session, [lease]).get((lease.id, claim.n))
+    return _out(row, lease, context.now(), other)
 
 
 def _check_record(context: Context, body: ProgressIn, spec: JobSpec) -> None:
@@ -111,6 +114,26 @@ def _check_place(session: Session, lease: LeaseRow, claim: Claim, stored: Checkp
             f"The lease covers {lease.start + 1} to {lease.end}; go on after the newest that the market has.",
             lowest=lowest,
             highest=highest,
+        )
+
+
+def _check_binding(context: Context, lease: LeaseRow, claim: Claim, stored: CheckpointRow | None) -> None:
+    """Under audited rules the first Claim of a checkpoint stays, unless it was rejected and is not in dispute: else a
+    liar would hand in honest work once it is drawn, or take away what an arbiter has to look at.
+    """
+    if stored is None or context.rule_set(lease.rules).level == "unchecked":
+        return
+    disputed = phase_of(lease) is Phase.CHALLENGED
+    if stored.status != CheckpointStatus.REJECTED or disputed:
+        raise Problem(
+            409,
+            Code.PROGRESS_OUT_OF_ORDER,
+            f"checkpoint {claim.n} of lease {lease.id} was claimed with the tip {stored.tip}, which binds"
+            + (" while it is disputed" if disputed else "")
+            + f"; {claim.tip} can't take its place",
+            "Under audited rules a checkpoint is claimed once: go on from the first, or give the lease back.",
+            lowest=claim.n + 1,
+            highest=lease.end,
         )
 
 
@@ -200,12 +223,16 @@ def list_progress(
 def _outs(context: Context, session: Session, rows: Sequence[CheckpointRow]) -> list[CheckpointOut | None]:
     ids = {row.lease for row in rows}
     leases = {lease.id: lease for lease in session.exec(select(LeaseRow).where(col(LeaseRow.id).in_(ids)))}
-    return context.unreadable.each(rows, lambda row: _out(row, leases.get(row.lease), context.now()))
+    others, now = other_tips(session, list(leases.values())), context.now()
+    return context.unreadable.each(
+        rows, lambda row: _out(row, leases.get(row.lease), now, others.get((row.lease, row.n)))
+    )
 
 
-def _out(row: CheckpointRow, lease: LeaseRow | None, now: int) -> CheckpointOut:
-    """`lease` is None if a reorganisation took it away."""
+def _out(row: CheckpointRow, lease: LeaseRow | None, now: int, other: str | None) -> CheckpointOut:
+    """`lease` is None if a reorganisation took it away; `other`: the tip that the chain has there, if it is another."""
     accepted = lease is not None and row.n <= state_now(lease, now).accepted
+    status, reason = told_status(row, accepted, other)
     return CheckpointOut(
         lease=row.lease,
         job=row.bid,
@@ -213,8 +240,8 @@ def _out(row: CheckpointRow, lease: LeaseRow | None, now: int) -> CheckpointOut:
         checkpoint=CheckpointRecord.model_validate(row.record),
         claim=Claim(lease=row.lease, n=row.n, tip=row.tip),
         signature=row.signature,
-        status=CheckpointStatus.APPROVED if accepted else CheckpointStatus(row.status),
-        reason="" if accepted else row.reason,
+        status=status,
+        reason=reason,
         received=row.received,
     )
 

@@ -12,7 +12,7 @@ from contracts.api.problems import Code, Problem
 from contracts.clocks import REPORTS_APART
 from contracts.orders import STOPS, Report, ReportKind
 from market.runtime.context import Context
-from market.services.access import find_reader
+from market.services.access import reader_of
 from market.services.leases import find_live_lease
 from market.services.signatures import check_signed
 from market.store.columns import now, without
@@ -98,9 +98,10 @@ def _same(session: Session, report: Report) -> ReportRow | None:
 
 def list_job_reports(context: Context, job: str, account: str, after: str | None, limit: int) -> Page[ReportOut]:
     """With their texts: those that the account may read."""
+    reader = reader_of(context, job, account)
     with context.db.reading() as session:
         query = select(ReportRow).where(ReportRow.bid == job)
-        if not find_reader(context, session, job, account).all_logs:
+        if not reader.all_logs:
             query = query.where(ReportRow.provider == account)
         return read_page(session, query, _BY_ID, after, limit, context.unreadable.reader(_with_text), LARGE)
 

@@ -1,10 +1,11 @@
 """What each accepted message does to the database: when it is accepted, and again when the database is made anew."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlmodel import Session, col, delete, select, update
 
+from contracts.api.auditing.notes import AuditNoteIn
 from contracts.api.bodies import (
     ApprovalIn,
     AskIn,
@@ -20,6 +21,7 @@ from contracts.api.bodies import (
 from contracts.api.info import RuleSet
 from contracts.orders import Domain
 from market.store import apply_epochs, replaced_claims
+from market.store.audit_notes import AuditNoteRow
 from market.store.journal import Kind, Message
 from market.store.models import (
     ApprovalRow,
@@ -38,6 +40,8 @@ from market.store.models import (
 )
 from market.store.queries.reports import judge
 from market.store.unreadable import record_of
+
+R = TypeVar("R", ReportRow, AuditNoteRow)
 
 
 def remember(session: Session, message: Message) -> None:
@@ -58,7 +62,7 @@ def _rules(session: Session, domain: Domain, message: Message) -> RuleSetRow:
             hash=rules.hash,
             name=rules.name,
             rules=rules.rules.model_dump(mode="json", by_alias=True),
-            verification=None if rules.verification is None else rules.verification.model_dump(mode="json"),
+            verification=message.body.get("verification"),  # also one of a newer version
         )
     )
 
@@ -110,6 +114,8 @@ def _bid(session: Session, domain: Domain, message: Message) -> BidRow:
             signature=body.signature,
             spec=body.spec.model_dump(mode="json"),
             job=bid.job,
+            files=body.spec.files_hash(),
+            start_tip=bid.start_tip,
             sealed=body.spec.sealed,
             stop=None if body.spec.stop is None else body.spec.stop.model_dump(mode="json"),
             sealed_files={plain: ref.model_dump(mode="json") for plain, ref in body.sealed_files.items()},
@@ -207,13 +213,37 @@ def _report(session: Session, domain: Domain, message: Message) -> ReportRow:
         text=body.text,
         received=message.received,
     )
+    row = _numbered(session, row)
+    judge(session, row.bid)
+    return row
+
+
+def _numbered(session: Session, row: R) -> R:
+    """Stored under its number, if the message has one; else under the next."""
     if row.id is None:
         session.add(row)
     else:
         row = session.merge(row)
     session.flush()
-    judge(session, row.bid)
     return row
+
+
+def _audit(session: Session, domain: Domain, message: Message) -> AuditNoteRow:
+    body = AuditNoteIn.model_validate(message.body)
+    note = body.note
+    row = AuditNoteRow(
+        id=message.facts.get("id"),
+        lease=note.lease,
+        bid=message.facts["bid"],
+        approver=message.facts["approver"],
+        kind=note.kind,
+        content_hash=note.content,
+        time=note.time,
+        signature=body.signature,
+        content=body.content.model_dump(mode="json"),
+        received=message.received,
+    )
+    return _numbered(session, row)
 
 
 def _auditor(session: Session, domain: Domain, message: Message) -> AuditorRow:
@@ -279,6 +309,7 @@ _APPLY: dict[Kind, Callable[[Session, Domain, Message], Any]] = {
     "approval": _approval,
     "rejection": _rejection,
     "report": _report,
+    "audit": _audit,
     "auditor": _auditor,
     "key": _key,
     "grant": _grant,

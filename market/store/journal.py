@@ -26,8 +26,8 @@ from contracts.strict_json import write_json
 FOLDER = "messages"  # beside the blobs
 
 Kind = Literal[
-    "rules", "ask", "bid", "progress", "approval", "rejection", "report", "auditor", "key", "grant", "upload",
-    "collected", "epoch", "begun", "announced", "cleared", "abandoned", "opened",
+    "rules", "ask", "bid", "progress", "approval", "rejection", "report", "audit", "auditor", "key", "grant",
+    "upload", "collected", "epoch", "begun", "announced", "cleared", "abandoned", "opened",
 ]  # fmt: skip
 
 

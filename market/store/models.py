@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+from contracts.types import ZERO_TIP
 from market.store.columns import ADDRESS, DOCUMENT, HASH, MAYBE_DOCUMENT, TIP, Amount, UtcTime, now, without
 
 # ------------------------------------------------------------------ orders
@@ -53,6 +54,8 @@ class BidRow(SQLModel, table=True):
     spec: dict[str, Any] = Field(sa_type=DOCUMENT)
     # Of Bid and spec what queries ask for.
     job: str = Field(index=True, sa_type=HASH)
+    files: str = Field(default="", index=True, sa_type=HASH)  # keccak of the spec's, with their paths
+    start_tip: str = Field(default=ZERO_TIP, sa_type=TIP)
     sealed: bool = False
     stop: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_DOCUMENT)
     sealed_files: dict[str, Any] = Field(default_factory=dict, sa_type=DOCUMENT)  # if sealed: FileRef by plaintext
@@ -61,13 +64,12 @@ class BidRow(SQLModel, table=True):
     valid_until: int = Field(sa_type=BigInteger, index=True)  # the Bid's, or the job's deadline if that is sooner
     received: datetime = Field(default_factory=now, sa_type=UtcTime)
     receipt: dict[str, Any] | None = Field(default=None, sa_type=MAYBE_DOCUMENT)  # as an AskRow's
-    failed: bool = Field(default=False, index=True)  # the market matches it no more
-    reason: str = Field(default="", sa_type=Text)  # why it failed
+    failed: bool = Field(default=False, index=True)  # the market matches it no more; `reason` says why
+    reason: str = Field(default="", sa_type=Text)
     wait_reason: str = Field(default="", sa_type=Text)  # why the last clearing left it out
 
 
-# Options of a query: of a Bid without what may be large, and is not read here.
-WITHOUT_SPEC = without(BidRow.spec, BidRow.sealed_files)
+WITHOUT_SPEC = without(BidRow.spec, BidRow.sealed_files)  # options of a query that reads none of what may be large
 
 
 class RuleSetRow(SQLModel, table=True):

@@ -19,6 +19,7 @@ from market.verify.findings import Findings, Lie, Note
 from market.verify.history import Node, Past
 from market.verify.orders import InForce, check_receipt, check_signature, spent_elsewhere
 from market.verify.published import Lookup, OrderSet, Promise
+from market.verify.unaudited import UNAUDITED, UnauditedWork
 
 CLOCKS_DIFFER = 60  # seconds, at most, between the processes of one market
 REFUSED_SLACK = 60  # seconds: the moment that an epoch counts from is a little before it is stored
@@ -50,6 +51,7 @@ class LeftOutOrders:
     finality: Finality  # as the market says it now
     market: Lookup
     node: Node
+    unaudited: UnauditedWork
 
     def check(self, promises: Iterable[Promise]) -> Findings:
         header, ids = self.orders.header, self.orders.ids
@@ -122,6 +124,8 @@ class LeftOutOrders:
             LeftOutReason.FAILED: self._not_failed,
             LeftOutReason.STOPPED_EARLY: self._not_begun,
             LeftOutReason.SILENT: self._not_silent,
+            LeftOutReason.UNAUDITED: self._not_unaudited,
+            LeftOutReason.RESERVE: self._not_unpaid,
             LeftOutReason.REFUSED: self._not_refused,
         }
         name = f"{_kind(promise.order)} {promise.id} was left out of epoch {self.orders.number} as '{told.reason}'"
@@ -130,6 +134,10 @@ class LeftOutOrders:
             yield Lie(f"{name}, but {wrong}")
         elif told.reason is LeftOutReason.STOPPED_EARLY:
             yield Note(f"{name}: whether its metrics say so is for its client to see")
+        elif told.reason is LeftOutReason.RESERVE and isinstance(promise.order, Bid):
+            approver = promise.order.effective_approver
+            free = self.past.ledger.account(approver).free
+            yield Note(f"{name}: at block {self.past.block} its approver {approver} had {free} free in the escrow")
         elif told.reason is LeftOutReason.SILENT and promise.receipt is None:
             yield Note(f"{name}: the ask has no receipt that says when the market received it")
 
@@ -173,6 +181,23 @@ class LeftOutOrders:
                 f"lease {lease.id} ended in block {ended}, and the market received the ask after block "
                 f"{promise.receipt.receipt.block}"
             )
+        return None
+
+    def _not_unaudited(self, promise: Promise, told: LeftOut) -> str | None:
+        return self.unaudited.objection(promise)
+
+    def _not_unpaid(self, promise: Promise, told: LeftOut) -> str | None:
+        """It is for all that have that approver, or for none: whom to leave out is not the market's to choose."""
+        audited = {rules.struct_hash() for rules in self.orders.header.rules if rules.verification not in UNAUDITED}
+        bid = promise.order
+        if not isinstance(bid, Bid) or bid.rules not in audited:
+            return "it is no bid under audited rules"
+        if bid.client == bid.effective_approver:
+            return "its client is its own approver, who pays replays itself"
+        for one in self.orders.bids:
+            other = one.bid
+            if other.rules in audited and other.client != other.effective_approver == bid.effective_approver:
+                return f"bid {one.id}, whose replays the same approver pays, is in the epoch"
         return None
 
     def _not_refused(self, promise: Promise, told: LeftOut) -> str | None:

@@ -12,9 +12,10 @@ from contracts.chain.asking.node import NodeRefused
 from contracts.chain.client import Chain
 from contracts.chain.events import Ended, Event, Opened, continued
 from contracts.chain.ledger import LeaseView, Ledger, LedgerError
-from contracts.chain.reliability import NOBODY, records, tier
+from contracts.chain.reliability import NOBODY, client_records, records, standing, tier
 from contracts.chain.signatures import is_signed_by
 from contracts.errors import UserError
+from contracts.job.provider_wants import UNKNOWN, Standing
 from contracts.orders import Domain, SignedType
 from contracts.terms import AccountWord, Flag
 from contracts.types import to_hex
@@ -115,6 +116,13 @@ class Past:
 
     def tier(self, provider: str) -> int:
         return self.tiers.get(provider, tier(NOBODY))
+
+    @cached_property
+    def standings(self) -> Mapping[str, Standing]:
+        return {client: standing(record) for client, record in client_records(self.ledger).items()}
+
+    def standing(self, client: str) -> Standing:
+        return self.standings.get(client, UNKNOWN)
 
     @cached_property
     def opened_later(self) -> set[str]:

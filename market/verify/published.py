@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from contracts.api.bodies import ReceiptOut
+from contracts.api.auditing.notes import AuditNoteOut
+from contracts.api.bodies import AskResources, ReceiptOut
 from contracts.api.client import MarketClient
 from contracts.api.epochs import ClassPrice, EpochAsk, EpochBid, EpochHeader, EpochOut
 from contracts.api.lists import UnreadableItem
@@ -79,6 +80,12 @@ class Lookup(Protocol):
     def promise(self, order: str) -> Promise | None:
         """An order that it has left out."""
 
+    def resources(self, ask: str) -> AskResources | None:
+        """What an Ask sells."""
+
+    def rulings(self, provider: str) -> Sequence[AuditNoteOut]:
+        """What approvers have ruled on its work."""
+
 
 class MarketSource:
     """A market's API, as a `Lookup` and for whole epochs. Whatever it says is checked elsewhere."""
@@ -100,6 +107,13 @@ class MarketSource:
         if ask is not None:
             return Promise(order, ask.ask, ask.signature, ask.ask.valid_until, ask.receipt, whence)
         return None
+
+    def resources(self, ask: str) -> AskResources | None:
+        found = self._maybe(lambda: self._client.ask(ask))
+        return None if found is None else found.resources
+
+    def rulings(self, provider: str) -> Sequence[AuditNoteOut]:
+        return list(self._counted("rulings", self._client.audit_notes(provider=provider, kind="ruling")))
 
     def published(self, epoch: EpochOut, header: EpochHeader, before: int | None) -> Published:
         """`before`: number of the epoch that was committed to last. Raises UserError for what can't be read: without

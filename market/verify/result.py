@@ -41,6 +41,8 @@ def _bid(reader: OfferReader, one: EpochBid, header: EpochHeader, timeout: int |
         reached=reached,
         avoid=avoid,
         given_back_by=given_back_by,
+        wrong={lease.terms.provider for lease in leases if lease.convicted or lease.void},
+        standing=past.standing(one.bid.client),
         now=header.time,
     )
 

@@ -13,6 +13,7 @@ from contracts.chain.events import EpochPublished
 from contracts.chain.follower import read_events
 from contracts.errors import UserError
 from contracts.finality import Finality
+from contracts.orders import Rules
 from contracts.program.progress_bar import Watch, nobody
 from market.matching import Book
 from market.verify import order_set
@@ -23,6 +24,7 @@ from market.verify.openings import Openings
 from market.verify.orders import InForce, check_orders
 from market.verify.published import Lookup, MarketSource, Promise, Published
 from market.verify.result import check_certificate, check_coin, rebuild_book
+from market.verify.unaudited import UnauditedWork
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def verify(
         past=past,
         lookup=source,
         node=ChainNode(chain),
+        rules=[one.rules for one in info.rules],
         watch=watch,
     )
     return verifier.run(_kept(market), every)
@@ -140,6 +143,7 @@ class Verifier:
     past: Past
     lookup: Lookup
     node: Node
+    rules: Sequence[Rules] = ()  # that the market offers now
     watch: Watch = nobody
 
     def run(self, kept: Sequence[Promise], every: bool) -> list[Checked]:
@@ -203,6 +207,10 @@ class Verifier:
         orders, before = self.published.orders, self.published.before
         yield from check_failures(orders.header, self.past, self.node)
         yield from check_silent_stay_out(orders, self.past)
+        unaudited = UnauditedWork(
+            orders, before, self.past, self.lookup, self.node, self.rules, self.published.epoch.started
+        )
+        yield from unaudited.check()
         if before is not None and self.before is not None:
             yield from order_set.check_root(before, self.before)
         elif self.before is not None and self.lookup.epoch(self.before.epoch) is None:
@@ -211,7 +219,7 @@ class Verifier:
             yield Note(
                 f"the market has no orders of epoch {self.before.epoch}: nobody can tell if some of them are missing"
             )
-        left_out = LeftOutOrders(orders, self._in_force, self.finality, self.lookup, self.node)
+        left_out = LeftOutOrders(orders, self._in_force, self.finality, self.lookup, self.node, unaudited)
         yield from left_out.check(self._promises(kept))
 
     def _certificate(self) -> Findings:

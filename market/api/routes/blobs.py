@@ -24,8 +24,9 @@ class BlobResponse(FileResponse):
 @router.get("/{sha256}", response_class=BlobResponse, responses={200: _BYTES})
 def get_blob(market: Market, sha256: HashPath, caller: ReadingCaller) -> Response:
     """A blob of the job that the token is for; `Range` works."""
+    reader = access.reader_of(market, caller.token.job, caller.account)
     with market.db.reading() as session:
-        access.check_readable(session, access.find_reader(market, session, caller.token.job, caller.account), sha256)
+        access.check_readable(session, reader, sha256)
     if market.blobs.size(sha256) is None:
         raise Problem(
             404,

@@ -137,7 +137,12 @@ def status_of(job: JobSummary) -> str:
 def progress_of(job: JobSummary) -> str:
     """How far a job is, in one line: what its provider says, what will be paid, what is paid, and how it trains."""
     counts = f"{job.reported} reported, {job.approved} approved, {job.settled} paid of {job.bid.checkpoints}"
-    return "; ".join(part for part in (counts, newest_of(job)) if part)
+    return "; ".join(part for part in (counts, newest_of(job), verdicts_of(job)) if part)
+
+
+def verdicts_of(job: JobSummary) -> str:
+    """What an arbiter has said of its leases; empty if nothing."""
+    return ", ".join(f"lease {lease.id[:SHORT]}: verdict {lease.verdict}" for lease in job.leases if lease.verdict)
 
 
 def newest_of(job: JobSummary) -> str:
@@ -194,6 +199,7 @@ def job_table(job: JobOut, info: Info) -> Table:
 
 def _state_of(lease: LeaseSummary) -> str:
     why = f", {lease.stops}" if lease.stops else ""
+    why += f", verdict {lease.verdict}" if lease.verdict else ""
     if lease.finished is None:
         return lease.state.phase + why
     return lease.finished + why + ("" if lease.final else ", not final yet")

@@ -103,7 +103,10 @@ def list_offers(
         console.print("* the machine that the auction would give the job, if nothing else comes in.")
     for rule_set in info.rules:
         if rule_set.name in {one.rules for one in shown}:
-            console.print(marked("Rules {}: {}.", rule_set.name, described(rule_set.verification)), soft_wrap=True)
+            console.print(
+                marked("Rules {}: {}.", rule_set.name, rule_set.newer or described(rule_set.verification)),
+                soft_wrap=True,
+            )
     bases = {one.job.seconds_basis for one in shown if one.job}
     for basis, mark in MARKS.items():
         if basis in bases:

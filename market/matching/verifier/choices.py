@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.job.provider_wants import Wants
+from contracts.job.provider_wants import USUAL_VOIDS, Wants
 from market.matching.book import BidOffer, Lot, Needs
 from market.matching.verifier.supply import MOST_VALUE, Kind
 
@@ -68,9 +68,13 @@ class _Shop:
         self.sort = _Sorts(_sort(kind.trade_class.lot) for kind in self.kinds)
         self.lists = _Sorts(_lists(kind.trade_class.lot.wants) for kind in self.kinds)
         self.work = _Sorts((kind.trade_class.min_work, kind.trade_class.max_checkpoints) for kind in self.kinds)
-        self.provider = np.array([kind.trade_class.provider for kind in self.kinds])
+        self.provider: dict[str, list[int]] = {}  # classes that are told apart by it
+        for number, kind in enumerate(self.kinds):
+            if kind.trade_class.provider:
+                self.provider.setdefault(kind.trade_class.provider, []).append(number)
         picky = [
-            bool(kind.trade_class.provider or kind.trade_class.min_work or any(_lists(kind.trade_class.lot.wants)))
+            bool(kind.trade_class.provider or kind.trade_class.min_work)
+            or _lists(kind.trade_class.lot.wants) != _lists(Wants())
             for kind in self.kinds
         ]
         self.special = np.array(picky, np.bool_)
@@ -113,8 +117,9 @@ class _Shop:
                 fits[:slower] = False
                 singly = numbers
                 if not (fits & self.special).any():
-                    singly = [number for number in numbers if bids[number].providers]
-                    others = [number for number in numbers if not bids[number].providers]
+                    apart = [bool(bids[number].providers) or _shady(bids[number]) for number in numbers]
+                    singly = [number for number, is_apart in zip(numbers, apart, strict=True) if is_apart]
+                    others = [number for number, is_apart in zip(numbers, apart, strict=True) if not is_apart]
                     if others:
                         found.setdefault(np.packbits(fits).tobytes(), []).extend(others)
                 for number in singly:
@@ -144,24 +149,36 @@ class _Shop:
         """Without providers that would not take the bid, gave it back, or are not those that its client names; those
         that it avoids, only if it can't pay any other.
         """
-        welcome = self.welcoming.get((bid.client, bid.recipe))
+        who = bid.client, bid.recipe, bid.standing
+        welcome = self.welcoming.get(who)
         if welcome is None:
-            welcome = self.welcoming[bid.client, bid.recipe] = self.lists.flags(
+            welcome = self.welcoming[who] = self.lists.flags(
                 bid.client not in no_clients
                 and (bid.client in clients or not clients)
                 and bid.recipe not in no_recipes
                 and (bid.recipe in recipes or not recipes)
-                for clients, no_clients, recipes, no_recipes in self.lists.all
+                and bid.standing.voids <= most_voids
+                and (takes_new or not bid.standing.new)
+                for clients, no_clients, recipes, no_recipes, most_voids, takes_new in self.lists.all
             )
         enough = self.work.flags(not work or bid.units * min(bid.rest, most) >= work for work, most in self.work.all)
         takes: Flags = fits & self.lists.column(welcome) & self.work.column(enough)
-        takes &= ~np.isin(self.provider, [*bid.given_back_by, *bid.not_providers])
+        takes[self._of(bid.given_back_by | bid.not_providers)] = False
         if bid.providers:
-            takes &= np.isin(self.provider, list(bid.providers))
-        others: Flags = takes & ~np.isin(self.provider, list(bid.avoid))
+            named = np.zeros(len(self.kinds), np.bool_)
+            named[self._of(bid.providers)] = True
+            takes &= named
+        if not bid.avoid:
+            return takes
+        others = takes.copy()
+        others[self._of(bid.avoid)] = False
         left = np.flatnonzero(others)
         pay = self.pay(np.array([number]), left)
         return others if (pay >= self.least[left]).any() else takes
+
+    def _of(self, providers: Iterable[str]) -> list[int]:
+        """The classes of these."""
+        return [number for provider in providers for number in self.provider.get(provider, ())]
 
 
 class _Ranks:
@@ -200,7 +217,13 @@ def _sort(lot: Lot) -> tuple[Any, ...]:
 
 
 def _lists(wants: Wants) -> tuple[Any, ...]:
-    return wants.allow_clients, wants.deny_clients, wants.allow_recipes, wants.deny_recipes
+    lists = wants.allow_clients, wants.deny_clients, wants.allow_recipes, wants.deny_recipes
+    return *lists, wants.client_voids_at_most, wants.new_clients
+
+
+def _shady(bid: BidOffer) -> bool:
+    """Whether providers refuse its client who have said nothing."""
+    return bid.standing.voids > USUAL_VOIDS
 
 
 def _speed(bid: BidOffer) -> int:

@@ -135,6 +135,7 @@ def _sort(lot: Lot) -> tuple[object, ...]:
     """What two lots of a class have in common."""
     wants = lot.wants
     lists = wants.allow_clients, wants.deny_clients, wants.allow_recipes, wants.deny_recipes, wants.min_pay
+    clients = wants.client_voids_at_most, wants.new_clients
     memory = _leading(lot.memory_mb, 4)
     return (
         lot.rules,
@@ -147,6 +148,7 @@ def _sort(lot: Lot) -> tuple[object, ...]:
         lot.region,
         lot.tier,
         lists,
+        clients,
         lot.numerics,
     )
 

@@ -12,10 +12,12 @@ from contracts.audits.verification import PPM
 from contracts.job.spec import JobSpec
 from contracts.orders import Bid
 from contracts.types import ZERO_ADDRESS, to_hex
+from market.chain.replay_reserve import is_paid_from, is_short
 from market.matching import AskOffer
 from market.runtime.context import Context
 from market.services import admission
 from market.services.accounts import next_nonce
+from market.services.quoting.audit_terms import audit_warnings
 from market.services.quoting.nearest import nearest_machine
 from market.services.quoting.offers import unknown_names
 from market.services.quoting.pricing import STAKE_PRICES, Offers, Pricing, invalid, pricing
@@ -52,7 +54,11 @@ def quote(offers: Offers, body: QuoteIn) -> QuoteOut:
         audit=_audit(priced.rules, bid),
         bid=bid,
         typed_data=bid.typed_data(context.chain.domain),
-        warnings=_waits(context, body.spec, priced) + _warnings(context, bid, priced, missing),
+        warnings=[
+            *_waits(context, body.spec, priced),
+            *_warnings(context, bid, priced, missing),
+            *audit_warnings(context, priced.rules, bid, lasts and lasts.seconds),
+        ],
     )
 
 
@@ -86,7 +92,7 @@ def _bid(context: Context, body: QuoteIn, priced: Pricing, nonce: int | None) ->
             f"all nonces of {body.client}'s page are used",
             "Raise the account's page in the escrow; that cancels its orders that were never opened.",
         )
-    approver = body.approver or context.settings.recommended_approver or context.chain.settings.approver
+    approver = body.approver or context.approver
     return Bid(
         client=body.client,
         matcher=context.matcher,
@@ -138,6 +144,12 @@ def _warnings(context: Context, bid: Bid, priced: Pricing, missing: int) -> list
     if bid.approver == ZERO_ADDRESS:
         found.append(
             "no approver: you must approve checkpoints yourself, or the provider waits a window for each payment"
+        )
+    verification = priced.rules.rules.verification
+    if is_short(context) and is_paid_from(context.approver, verification, bid.effective_approver, bid.client):
+        found.append(
+            "for now it would wait: the market's approver has nothing to pay replays with, so no lease under audited "
+            "rules is opened before its operator fills that up"
         )
     if missing:
         found.append(f"deposit {amount(missing)} more before you post the Bid")

@@ -7,7 +7,8 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import TypeDecorator
 from sqlmodel import SQLModel
 
-import market.store.models  # noqa: F401  its tables register themselves
+import market.store.audit_notes
+import market.store.models  # noqa: F401  their tables register themselves
 
 
 def render_item(kind: str, item: Any, _autogen: AutogenContext) -> str | Literal[False]:

@@ -1,0 +1,62 @@
+"""What was rejected for its bytes or its form: should it be claimed on chain all the same, it is challenged there."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import structlog
+
+from contracts.api.bodies import ListedLease
+from contracts.strict_json import read_json, write_json
+from market.approver.auditing.disputes import Disputes, Questioned
+from market.approver.signing import Signing
+
+log = structlog.get_logger()
+
+
+class Rejected:
+    """One small file per lease, gone when the lease is over."""
+
+    def __init__(self, folder: Path, signing: Signing, disputes: Disputes) -> None:
+        self._folder, self._signing, self._disputes = folder, signing, disputes
+
+    def remember(self, lease: str, n: int, tip: str, ground: int | None) -> None:
+        """Before the Rejection is signed. `ground`: None: an arbiter would find it true, so that it is left alone."""
+        known = self._read(lease)
+        if tip in known:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = self._path(lease).with_suffix(".part")
+        partial.write_text(write_json(known | {tip: [n, ground]}), encoding="utf-8")
+        partial.replace(self._path(lease))
+
+    def tips(self, lease: str) -> Collection[str]:
+        """What was rejected of a lease."""
+        return self._read(lease).keys()
+
+    def question(self, out: ListedLease) -> None:
+        """Challenges what of it is pending in a live lease. Raises BondShort, and what the escrow refuses with."""
+        state, known = out.state, self._read(out.id)
+        if not known or state.claimed == state.accepted or state.phase not in ("active", "closing"):
+            return
+        lease = self._signing.lease(out.id)
+        for n, tip in sorted(self._disputes.look(lease).pending.items()):
+            if tip in known and (ground := known[tip][1]) is not None:
+                log.warning("approver.rejected_claimed", lease=out.id, n=n, tip=tip)
+                self._disputes.challenge(lease, Questioned(n, tip, "", {}, ground), self._signing.approval(lease))
+                return
+
+    def forget_others(self, live: set[str]) -> None:
+        """Those of leases that are over."""
+        for path in self._folder.glob("*.json"):
+            if path.stem not in live:
+                path.unlink()
+
+    def _read(self, lease: str) -> dict[str, tuple[int, int | None]]:
+        try:
+            found: dict[str, tuple[int, int | None]] = read_json(self._path(lease).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def _path(self, lease: str) -> Path:
+        return self._folder / f"{lease}.json"

@@ -1,0 +1,126 @@
+"""Replays by other providers: who is drawn, and the Bid for it. Each is a job like any other, paid by the approver."""
+
+import time
+
+import structlog
+from eth_account.signers.local import LocalAccount
+
+from contracts.api.bodies import BidIn
+from contracts.api.client import MarketClient
+from contracts.api.info import Info
+from contracts.api.offers import OffersIn
+from contracts.api.quotes import QuoteIn
+from contracts.audits.auditors import AuditorOffer, draw_auditor, highest_price
+from contracts.audits.clocks import replay_patience
+from contracts.audits.events import AskReplay
+from contracts.audits.replays import replay_of
+from contracts.chain.client import Chain
+from contracts.chain.sending.sender import Sender
+from contracts.errors import UserError
+from contracts.job.spec import JobSpec
+from contracts.orders import Bid
+from contracts.types import to_hex
+from market.approver.auditing.history import ReplayOrdered
+from market.approver.auditing.lease_audit import LeaseAudit
+
+AFTER = 30  # seconds that a Bid is good for beyond the time in which it is waited for
+
+log = structlog.get_logger()
+
+
+class ReserveShort(UserError):
+    """The approver's account in the escrow can't pay another replay."""
+
+
+class ReplayBids:
+    def __init__(self, market: MarketClient, chain: Chain, key: LocalAccount, sender: Sender) -> None:
+        self._market, self._chain, self._key, self._sender = market, chain, key, sender
+
+    def order(self, audit: LeaseAudit, asked: AskReplay, info: Info) -> ReplayOrdered | None:
+        """A Bid for whoever is drawn; nothing is posted yet. None: nobody who fits is on offer. Raises ReserveShort."""
+        claim, bid = audit.taken(asked.n), audit.lease.out.bid
+        price = audit.lease.event.terms.nums.price
+        limit = highest_price(price) + info.fee
+        free = self._chain.account(self._key.address).free
+        if free < limit:
+            raise ReserveShort(
+                f"a replay of checkpoint {asked.n} may cost {self._chain.format_amount(limit)}, and "
+                f"{self._key.address} has {self._chain.format_amount(free)} free in the escrow",
+                "deposit for it; see replay_reserve in docs/audits.md",
+            )
+        tip = bid.start_tip if asked.n == 1 else audit.tip_at(asked.n - 1)
+        assert tip is not None  # what is drawn was claimed, and all before it
+        numerics = claim.checkpoint.numerics
+
+        def spec_for(auditor: str) -> JobSpec:
+            return replay_of(audit.lease.out.spec, asked.n, numerics, auditor)
+
+        offers = self._offers(audit, spec_for(self._key.address), tip, limit, info)
+        turn, secret = asked.turn, audit.terms.secret
+        drawable = [offer for offer, _ in offers]
+        auditor = draw_auditor(secret, audit.id, asked.n, turn, drawable, price, asked.excluded)
+        if auditor is None:
+            return None
+        spec = spec_for(auditor)
+        likely = max(seconds for offer, seconds in offers if offer.provider == auditor)
+        patience = replay_patience(audit.seconds(asked.n), info.epoch_seconds, likely)
+        until = time.time() + patience
+        replay = Bid(
+            client=self._key.address,
+            matcher=info.matcher,
+            approver=self._key.address,
+            job=to_hex(spec.job_hash()),
+            rules=bid.rules,
+            start_tip=tip,
+            checkpoints=1,
+            units=bid.units,
+            max_price=limit,
+            fee=info.fee,
+            stake=bid.stake,
+            valid_until=int(max(until, self._chain.now() + patience)) + AFTER,
+            nonce=self._nonce(),
+        )
+        signature = replay.sign(self._chain.domain, self._key)
+        name = f"replay of {audit.lease.out.job[:10]} {asked.n}"
+        body = BidIn(bid=replay, signature=signature, spec=spec, name=name)
+        return ReplayOrdered(asked.n, auditor, body, until)
+
+    def post(self, ordered: ReplayOrdered) -> None:
+        """The same again changes nothing."""
+        self._market.post_bid(ordered.body)
+
+    def _offers(
+        self, audit: LeaseAudit, spec: JobSpec, tip: str, limit: int, info: Info
+    ) -> list[tuple[AuditorOffer, float]]:
+        """Those that could begin now, at no more than the price that replays are capped at; and how many seconds each
+        takes by its own word: its maker's could make honest auditors seem to stall.
+        """
+        bid = audit.lease.out.bid
+        names = [rule_set.name for rule_set in info.rules if rule_set.hash == bid.rules]
+        if not names:
+            return []  # the market offers these rules no more: no Ask is under them
+        anybody = spec.model_copy(update={"resources": spec.resources.model_copy(update={"providers": ()})})
+        asked = QuoteIn(
+            client=self._key.address, spec=anybody, units=bid.units, rules=names[0], max_price=limit, stake=bid.stake,
+            start_tip=tip,
+        )  # fmt: skip
+        offers = self._market.offers(OffersIn(job=asked, rules=names[0], free=True))
+        fit = [(one, one.job) for one in offers if one.job is not None and one.job.reason is None]
+        if not fit:
+            return []
+        accounts = self._chain.accounts([one.provider for one, _ in fit])
+        return [  # an Ask may name any stake while its provider works: what it could not lock weighs nothing
+            (
+                AuditorOffer(one.provider, min(one.max_stake, account.free), job.lowest_limit - info.fee),
+                3600 * bid.units / one.units_per_hour,
+            )
+            for (one, job), account in zip(fit, accounts, strict=True)
+        ]
+
+    def _nonce(self) -> int:
+        account = self._market.account(self._key.address)
+        if account.next_nonce is None:
+            self._sender.send(self._chain.raise_page(account.page + 1), key=f"page {account.page + 1}")
+            log.info("approver.page_raised", page=account.page + 1)
+            raise UserError("all nonces of the approver's page are used up; the next page begins", "it goes on itself")
+        return account.next_nonce
