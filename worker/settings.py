@@ -140,6 +140,11 @@ class ProviderSettings(BaseModel):
     release_wait: float | None = Field(
         default=None, ge=0, description="for the approver's last word; a tenth of the timeout, at most 60"
     )
+    commitment_wait: float | None = Field(
+        default=None,
+        ge=0,
+        description="under audited rules, for the approver's commitment to its draws; a third of the timeout",
+    )
     grace_seconds: float = Field(default=60, ge=0, description="from SIGTERM to the exit")
     finish_seconds: float = Field(
         default=15, ge=0, description="upon SIGTERM, a checkpoint that comes within this is waited for"
@@ -220,7 +225,8 @@ def to_toml(settings: ProviderSettings) -> str:
         table, fields = values[name], model.model_fields
         meaning = ProviderSettings.model_fields[name].description
         lines += ["", f"[{name}]" + (f"  # {meaning}" if meaning else "")]
-        lines += [_line(key, value, fields[key].description) for key, value in table.items() if key not in TABLES]
+        shown = table | {key: fields[key].get_default() for key in fields if name == "wants" and key not in table}
+        lines += [_line(key, value, fields[key].description) for key, value in shown.items() if key not in TABLES]
     return "\n".join(lines) + "\n"
 
 

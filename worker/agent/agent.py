@@ -15,6 +15,7 @@ from contracts.chain.client import Chain
 from contracts.chain.clock import ChainClock
 from contracts.chain.errors import NODE_AWAY
 from contracts.chain.sending.sender import Sender
+from contracts.chain.standings import ClientStandings
 from contracts.errors import UserError
 from contracts.program.logs import Trouble
 from worker.agent.asks import CurrentAsk
@@ -87,6 +88,11 @@ class Agent:
             downloads=_throttle(settings.download_bytes),
             machine_trouble=self._readiness.gpu_trouble,
             xids=self._readiness.xids,
+            standing=ClientStandings(
+                chain,
+                lambda: self._store.read_state().get("clients", {}),
+                lambda found: self._store.write_state(clients=found),
+            ).of,
         )
         self._presence = Presence(key, settings)
         self._paused: Pause | None = None  # why there is no training now

@@ -7,9 +7,11 @@ from eth_account.signers.local import LocalAccount
 
 from contracts.amounts import parse_amount
 from contracts.api import receipts
+from contracts.api.auditing.notes import RulingContent
 from contracts.api.bodies import AskIn
 from contracts.api.client import MarketClient
-from contracts.api.info import Info
+from contracts.api.info import Info, RuleSet
+from contracts.audits.unaudited import MOST, Ruled, unaudited
 from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
 from contracts.clocks import REPORT_SECONDS, check_clocks
@@ -20,7 +22,7 @@ from worker.agent.copies import PostedAsks
 from worker.agent.gas import GasPrice, least_pay
 from worker.lease.folder import Store
 from worker.lease.schedule import LeaseTiming
-from worker.settings import MoneyRules, ProviderSettings
+from worker.settings import SETTINGS_FILE, MoneyRules, ProviderSettings
 
 BACK_OFF_SECONDS = (30.0, 3600.0)  # first and longest
 CLOCK_SLACK = 120  # seconds that the chain's clock may be behind this machine's
@@ -49,9 +51,10 @@ def make_ask(
     )
 
 
-def check_market_terms(info: Info, chain: Chain, settings: ProviderSettings) -> None:
-    """Raises UserError if the market works with another escrow, no longer has the rules that were agreed to, or shows
-    another level of proof for them.
+def check_market_terms(info: Info, chain: Chain, settings: ProviderSettings) -> RuleSet:
+    """The rules that the Ask is under, as the market shows them. Raises UserError if the market works with another
+    escrow, no longer has those that were agreed to, shows another level of proof for them, or if they ask for more than
+    the settings tell.
     """
     here = (chain.domain.chain_id, chain.domain.verifying_contract)
     if (info.chain_id, info.escrow) != here:
@@ -60,6 +63,8 @@ def check_market_terms(info: Info, chain: Chain, settings: ProviderSettings) -> 
             f"the settings name {here[1]} on chain {here[0]}",
             "set GPUMARKET_CHAIN_ID, GPUMARKET_ESCROW and GPUMARKET_TOKEN to the deployment you want to use",
         )
+    if info.draining:
+        raise Draining(info.successor)
     agreed = next((one for one in info.rules if one.hash == settings.rules.struct_hash()), None)
     if agreed is None:
         names = ", ".join(one.name for one in info.rules)
@@ -68,12 +73,37 @@ def check_market_terms(info: Info, chain: Chain, settings: ProviderSettings) -> 
             f"it has: {names}. Look at them, and register anew with --rules NAME",
         )
     agreed.check()
+    if objection := settings.wants.objection_to_rules(agreed.level, agreed.most_unjudged):
+        raise UserError(
+            f"the rules '{agreed.name}' are not what [wants] in {SETTINGS_FILE} says: {objection}",
+            "register with --rules and a name of another rule-set (gpumarket market show tells them), or want more",
+        )
+    if agreed.level != "unchecked" and settings.resources.numerics is None:
+        raise UserError(
+            f"the rules '{agreed.name}' are audited ({agreed.level}), and this machine's numerics class is not known: "
+            "nobody could tell who can replay what it trains",
+            "measure it: gpumarket provider register; or choose rules of the level 'unchecked' with --rules",
+        )
+    return agreed
 
 
 def gas_today(chain: Chain, money: MoneyRules) -> GasPrice:
     """The node's price for gas, and what the owner says an ETH is worth."""
     worth = money.tokens_per_eth
     return GasPrice(int(chain.w3.eth.gas_price), parse_amount(worth, chain.decimals) if worth else None)
+
+
+class Draining(UserError):
+    """The market takes no Asks any more. Where to go next is its owner's to decide: another escrow may wait there."""
+
+    def __init__(self, successor: str | None) -> None:
+        where = f"and names {successor} as its successor" if successor else "and names no successor"
+        super().__init__(
+            f"the market drains: it takes no new orders, {where}",
+            f"look at what it offers, and `gpumarket provider register --market {successor}`"
+            if successor
+            else "use another market; leases that live go on to their end",
+        )
 
 
 class CurrentAsk:
@@ -98,6 +128,7 @@ class CurrentAsk:
         self._renew_at = 0.0  # monotonic; an Ask of before the restart may have named other terms
         self._raised_to = 0  # page, by this process: what a node says may be older
         self._refused = 0  # leases in a row
+        self._drained = 0  # times that the market said so, in a row
         self._not_before = 0.0  # monotonic
         self.problem = ""  # why the newest could not be posted
 
@@ -121,16 +152,21 @@ class CurrentAsk:
         except UserError as error:
             self.problem = error.message
             self._trouble.at("ask", error.message)
-            self._renew_at = time.monotonic() + min(5.0, self._settings.ask_seconds / 4)
+            pause = min(5.0, self._settings.ask_seconds / 4)
+            if isinstance(error, Draining):  # that is not mended in a moment
+                pause = min(BACK_OFF_SECONDS[0] * 2**self._drained, BACK_OFF_SECONDS[1])
+                self.problem = f"{error.message}: {error.hint}"
+                self._drained = min(self._drained + 1, 10)
+            self._renew_at = time.monotonic() + pause
         else:
-            self.problem = ""
+            self.problem, self._drained = "", 0
             self._trouble.over("ask")
             self._renew_at = time.monotonic() + self._settings.ask_seconds / 2
 
     def _post(self) -> None:
         info = self._market.info()
         check_clocks(time.time(), self._market.clock, most=REPORT_SECONDS)  # reports and uploads would be refused
-        check_market_terms(info, self._chain, self._settings)
+        agreed = check_market_terms(info, self._chain, self._settings)
         page = max(self._raised_to, self._chain.account(self._account.address).page)
         min_pay = self._least_pay()
         ask = make_ask(self._settings, self._account.address, info, page, self._chain.now(), min_pay)
@@ -144,12 +180,36 @@ class CurrentAsk:
         posted = self._market.post_ask(body)
         self._valid_until = ask.valid_until
         log.info("ask.posted", ask=posted.id, status=posted.status, valid_until=ask.valid_until)
+        self._store.write_state(no_lease=self._why_no_lease(agreed))
         try:
             receipts.keep_receipt(self._chain.domain, info.matcher, body, posted.receipt)
         except UserError as error:  # the Ask is in force all the same
             self._trouble.at("receipt", f"{error.message}. {error.hint}")
         else:
             self._trouble.over("receipt")
+
+    def _why_no_lease(self, agreed: RuleSet) -> str:
+        """Why the market may leave the Ask out, for `provider status`; empty if it does not."""
+        if agreed.level == "unchecked":
+            return ""
+        try:
+            notes = list(self._market.audit_notes(provider=self._account.address, kind="ruling"))
+        except UserError as error:
+            log.info("ask.rulings_not_told", problem=error.message)
+            return ""
+        domain = self._chain.domain
+        rulings = [
+            Ruled(out.note.signer(domain, out.signature) or "", out.content.ruling, out)
+            for out in notes
+            if isinstance(out.content, RulingContent)
+        ]
+        if not unaudited(rulings):
+            return ""
+        return (
+            f"{MOST} of its checkpoints were approved unaudited, since nobody could replay them, and none was audited "
+            f"since: under audited rules the market gives it no lease while nobody else of the numerics class "
+            f"{self._settings.resources.numerics} sells under the rules '{agreed.name}'"
+        )
 
     def _least_pay(self) -> int:
         """Raises UserError if at today's gas price no lease is worth its transactions."""

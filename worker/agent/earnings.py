@@ -11,10 +11,10 @@ from web3.exceptions import BlockNotFound, Web3RPCError
 
 from contracts.chain.client import Chain
 from contracts.chain.events import Approved, Closed, Event, Opened, Resolved, Settled
-from contracts.chain.ledger import Verdict
 from contracts.chain.lookup import events_by_lease, opened_by
 from contracts.finality import KEPT_BLOCKS
 from contracts.program.progress_bar import Watch, nobody
+from contracts.terms import Verdict
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Earning:
     penalties: int
     gas_wei: int  # of this provider's transactions; what others sent costs it nothing
     final: bool  # the chain will not take it back any more
+    verdict: str = ""  # of a lease: the arbiter's newest, in a word
 
     @property
     def net(self) -> int:
@@ -37,7 +38,7 @@ class Earning:
         return self.paid - self.penalties
 
 
-FIELDS = ("day", "lease", "job", "client", "checkpoints", "paid", "penalties", "net", "gas_wei", "final")
+FIELDS = ("day", "lease", "job", "client", "checkpoints", "paid", "penalties", "net", "gas_wei", "final", "verdict")
 TOTALS = ("checkpoints", "paid", "penalties", "net", "gas_wei")
 
 
@@ -126,6 +127,7 @@ class EarningsReader:
             penalties=sum(payment.penalty for payment in paid),
             gas_wei=sum(self._gas_of(transaction) for transaction in {event.at.transaction for event in events}),
             final=all(payment.event.at.block <= self._final for payment in paid),
+            verdict=next((Verdict(one.verdict).said for one in reversed(events) if isinstance(one, Resolved)), ""),
         )
 
     def _day(self, block: int) -> str:

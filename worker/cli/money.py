@@ -215,13 +215,15 @@ def _total_json(rows: list[Earning]) -> dict[str, Any]:
 
 def _show_earnings(chain: Chain, rows: list[Earning], by: str) -> None:
     ids = () if by == "day" else ("lease", "job")
-    names = ("day", *ids, "checkpoints", "paid", "penalties", "net", "gas", "final")
+    told = ("verdict",) if any(row.verdict for row in rows) else ()
+    names = ("day", *ids, "checkpoints", "paid", "penalties", "net", "gas", "final", *told)
 
     def shown(values: dict[str, Any]) -> dict[str, str]:
         money = {name: format_amount(int(values[name]), chain.decimals) for name in ("paid", "penalties", "net")}
         gas = format_ether(int(values["gas_wei"]))
         ids = {name: str(values.get(name, ""))[:10] for name in ("day", "lease", "job")}
-        return ids | money | {"gas": gas, "checkpoints": str(values["checkpoints"]), "final": values.get("final", "")}
+        return ids | money | {"gas": gas, "checkpoints": str(values["checkpoints"]), "final": values.get("final", ""),
+                            "verdict": values.get("verdict", "")}  # fmt: skip
 
     table = [shown(vars(row) | {"net": row.net, "final": "yes" if row.final else "not yet"}) for row in rows]
     print_whole(console, columns(names, [*table, shown({"day": "total", **total(rows)})]))

@@ -5,19 +5,23 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from contracts.api.bodies import CheckpointOut
+from contracts.api.bodies import CheckpointOut, JobOut
 from contracts.api.client import MarketClient
+from contracts.chain.client import connect
+from contracts.chain.errors import NODE_AWAY
+from contracts.chain.lookup import MarketLied, next_tip_on_chain
 from contracts.cli.jobs import JobId, MarketUrl, ReadingKey, checker, chosen_job, domain_of, reader
 from contracts.cli.output import Output, OutputOption, PlainConsole, marked, say
-from contracts.errors import UserError
-from contracts.program.progress_bar import watching
-from contracts.settings import home, load_settings
+from contracts.errors import UserError, first_sentence
+from contracts.program.progress_bar import Watch, watching
+from contracts.settings import Settings, home, load_settings
 from contracts.strict_json import write_json
 from contracts.wallet import keys
 from worker.lease.folder import Store
@@ -95,7 +99,10 @@ def replay(
                 any_class=any_class,
                 watch=watch,
             )
-            replayer = Replayer(client, found, domain_of(settings), checker(settings), reading.job_key, folder, options)
+            replayer = Replayer(
+                client, found, domain_of(settings), checker(settings), reading.job_key, folder, options,
+                partial(_tip_on_chain, settings, found, watch, stderr),
+            )  # fmt: skip
             known = against or own_trace(
                 replayer.claim(checkpoint, tip), found.spec.checkpoint_every, reading.signer.address
             )
@@ -112,6 +119,19 @@ def replay(
         _show(result)
     if code := EXIT_CODES[result.verdict]:
         raise typer.Exit(code)
+
+
+def _tip_on_chain(
+    settings: Settings, job: JobOut, watch: Watch, stderr: PlainConsole, index: int
+) -> tuple[int, str] | None:
+    """None too where the chain can't be asked: what the market shows can be replayed all the same."""
+    try:
+        return next_tip_on_chain(connect(settings), job, index, watch)
+    except MarketLied:
+        raise
+    except (UserError, *NODE_AWAY) as error:
+        stderr.print(f"the chain could not be asked which claim it has: {first_sentence(error)}")
+        return None
 
 
 def own_trace(claim: CheckpointOut, steps: int, address: str) -> Path | None:

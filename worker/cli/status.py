@@ -41,6 +41,7 @@ def status_report(chain: Chain, store: Store, key: str) -> dict[str, Any]:
         "agent": "running" if store.is_running() else "stopped",
         "paused": _paused(key, settings),
         "waits": _why_no_ask(store, settings),
+        "no_lease": str(store.read_state().get("no_lease", "")),
         "sandbox": runtime.kind if problem is None else f"none ({problem})",
         "held": str(chain.token_balance(address)),
         "free": str(account.free),
@@ -75,6 +76,7 @@ def _lease(chain: Chain, folder: LeaseFolder) -> dict[str, Any]:
         "phase": state.phase.name.lower(),
         "goal": file.goal,
         "reason": file.reason,
+        "waits": file.waits,
         "redeemed": file.accepted if gone else state.settled,
         "claimed": file.accepted if gone else state.claimed,
     }
@@ -91,7 +93,8 @@ def _final_settled(chain: Chain, folder: LeaseFolder) -> int:
 
 
 def _ended(lease: str, file: LeaseFile) -> dict[str, Any]:
-    return _common(lease, file) | {"redeemed": file.settled, "reason": file.reason, "penalty": str(file.penalty)}
+    return _common(lease, file) | {"redeemed": file.settled, "reason": file.reason, "penalty": str(file.penalty),
+                                        "verdict": file.verdict}  # fmt: skip
 
 
 def _common(lease: str, file: LeaseFile) -> dict[str, Any]:
@@ -149,6 +152,8 @@ def _facts(report: dict[str, Any]) -> Table:
         rows["paused"] = report["paused"]
     if report["waits"]:
         rows["no Ask"] = "\n".join(textwrap.fill(reason, REASON_COLUMNS) for reason in report["waits"])
+    if report["no_lease"]:
+        rows["no lease"] = textwrap.fill(report["no_lease"], REASON_COLUMNS)
     if int(report["penalties"]):
         rows["penalties"] = _tokens(report, report["penalties"])
     for what, value in rows.items():
@@ -178,6 +183,10 @@ def _leases(leases: Sequence[tuple[dict[str, Any], dict[str, Any]]], *, several:
     shown = Table(*(("lot",) if several else ()), *names, box=None)
     for report, lease in leases:
         state = lease.get("phase", "ended")
+        if lease.get("waits"):
+            state += f": {lease['waits']}"
+        if lease.get("verdict"):
+            state += f", verdict {lease['verdict']}"
         if lease["reason"]:
             state += f": {lease['reason'].splitlines()[0][:60]}"
         shown.add_row(

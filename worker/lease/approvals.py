@@ -4,6 +4,7 @@ import threading
 
 import structlog
 
+from contracts.api.auditing.notes import check_note
 from contracts.api.bodies import ApprovalIn, LeaseOut, RejectionIn
 from contracts.api.client import MarketClient
 from contracts.errors import UserError
@@ -29,6 +30,8 @@ class Approvals(threading.Thread):
     def run(self) -> None:
         while not self._closed.wait(self._poll):
             try:
+                if self._folder.file.awaits_commitment:
+                    self._take_commitment()
                 if self._is_due():
                     self.take(self._market.lease(self._folder.lease))
                     self._trouble.over("market")
@@ -40,6 +43,22 @@ class Approvals(threading.Thread):
     def _is_due(self) -> bool:
         file = self._folder.file
         return file.made > file.approved or file.goal != "training"
+
+    def _take_commitment(self) -> None:
+        """Keeps what the approver can be held to. It is ours to have before we claim anything."""
+        file = self._folder.file
+        for note in self._market.audit_notes(lease=self._folder.lease):
+            if note.note.kind != "commitment":
+                continue
+            problem = check_note(note, self._tools.domain, file.parties.approver)
+            if problem is None and note.note.lease != self._folder.lease:
+                problem = f"note {note.id} is of the lease {note.note.lease}"
+            if problem is None:
+                self._folder.update(commitment=note)
+                self._log.info("lease.commitment", content=note.note.content)
+                self._tools.wake()
+                return
+            self._trouble.at("commitment", f"the market shows a commitment that is none: {problem}")
 
     def take(self, said: LeaseOut) -> None:
         """Takes over the newest Approval or Rejection in the market's answer."""

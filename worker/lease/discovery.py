@@ -1,24 +1,32 @@
 """Finds this provider's leases on chain, and checks what the market says about them before a byte of it is used."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import structlog
 
+from contracts.api.auditing.sold_class import sold_class
 from contracts.api.bodies import AskResources
 from contracts.api.client import MarketClient
+from contracts.audits.levels import BEFORE, BY_HASH
+from contracts.audits.verification import Verification
 from contracts.chain.client import Chain
 from contracts.chain.events import Opened
 from contracts.chain.lookup import opened_by, verify_lease
+from contracts.commitment import machine_class
 from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS
-from contracts.job.provider_wants import Wants
+from contracts.job.provider_wants import Standing, Wants
 from contracts.job.spec import JobSpec
+from contracts.orders import Domain, Rules
 from contracts.program.progress_bar import Watch, nobody
 from contracts.terms import Nums, Phase, StateWord
+from contracts.types import to_hex
 from worker.lease.folder import Job, LeaseFile, LeaseFolder, Store
 from worker.training.environment import check_environment
 from worker.training.failures import Failure
 
+UNITS_TOLERANCE = 1.01  # of what the Bid says; docs/protocol.md section 1
 LIVE = (Phase.ACTIVE, Phase.CLOSING, Phase.CHALLENGED)
 
 log = structlog.get_logger()
@@ -116,6 +124,7 @@ def lease_file(event: Opened, state: StateWord) -> LeaseFile:
         tip=event.tip,
         opened_block=event.at.block,
         opened_time=event.at.timestamp,
+        ask=event.ask,
         base=base,
         base_tip=state.tip_hex,
         made=base,
@@ -134,17 +143,35 @@ def verified_job(chain: Chain, market: MarketClient, folder: LeaseFolder) -> Job
     file = folder.file
     said = market.lease(folder.lease)
     verify_lease(chain, said, file.as_event(folder.lease))
-    return Job(bid=said.bid, spec=said.spec, rules=said.rules)
+    return Job(bid=said.bid, spec=said.spec, rules=said.rules, verification=_verification(market, said.rules))
+
+
+def _verification(market: MarketClient, rules: Rules) -> Verification | None:
+    """What the rules commit to: it ships with this program, or the market shows it beside the rules.
+
+    Raises Unwanted if nobody tells.
+    """
+    if rules.verification in BEFORE:
+        return None
+    if (known := BY_HASH.get(rules.verification)) is not None:
+        return known
+    for shown in market.info().rules:
+        if shown.verification is not None and shown.verification.hash() == rules.verification:
+            return shown.verification
+    raise Unwanted(
+        f"the market does not show the JSON that the lease's rules commit to, {rules.verification}: how it is audited, "
+        "nobody can tell"
+    )
 
 
 class Unwanted(UserError):
     """A lease that this provider has said it does not want."""
 
 
-def check_wanted(wants: Wants, job: Job, nums: Nums) -> None:
-    """Raises Unwanted if the lease is none that this provider takes."""
+def check_wanted(wants: Wants, job: Job, nums: Nums, standing: Standing) -> None:
+    """Raises Unwanted if the lease is none that this provider takes. `standing`: of the client, by the chain."""
     recipe = job.spec.files[job.spec.recipe_path].sha256
-    if reason := wants.objection(job.bid.client, recipe, nums.price * (nums.end - nums.start)):
+    if reason := wants.objection(job.bid.client, recipe, nums.price * (nums.end - nums.start), standing):
         raise Unwanted(reason)
 
 
@@ -166,3 +193,35 @@ def check_fit(spec: JobSpec, have: AskResources, units_per_hour: int, disk_mb: i
         raise Unfit(f"the job wants one of {', '.join(need.devices)}; this machine has {have.device!r}")
     if need.regions and have.region not in need.regions:
         raise Unfit(f"the job wants a machine in {' or '.join(need.regions)}; this one's is {have.region!r}")
+
+
+def check_signed_units(counted: int, signed: int) -> None:
+    """Raises Failure("units") if the job's work is more than its Bid says."""
+    if counted > UNITS_TOLERANCE * signed:
+        raise Failure(
+            "units",
+            f"the job's work is {counted} units a checkpoint by this worker's count, its Bid says {signed}",
+            "`gpumarket recipe measure` counts them; sign a Bid with that number",
+        )
+
+
+def check_class(market: MarketClient, domain: Domain, file: LeaseFile, numerics: Mapping[str, Any]) -> None:
+    """Raises Failure("machine") if what would be trained here is of another class than the lease's own Ask sells: an
+    approver under audited rules rejects it, since no replay could tell of it. What the market does not show, is not
+    held against this machine.
+    """
+    if file.audits is None or not file.ask:
+        return
+    found = to_hex(machine_class(numerics))
+    try:
+        told = sold_class(market.ask(file.ask), domain, file.ask)
+    except UserError as error:
+        log.warning("lease.ask_not_shown", ask=file.ask, problem=error.message)
+        return
+    if told is not None and found != told:
+        raise Failure(
+            "machine",
+            f"this machine's numerics class is {found}, and the lease's Ask sells {told}: something of torch, its "
+            "driver or its processor has changed",
+            "measure it again: gpumarket provider register",
+        )

@@ -24,6 +24,8 @@ from worker.training.failures import Failure
 
 TIMEOUT_SHARE = 1 / 3  # of a lease's timeout, at most, for all of it
 LEFT_SECONDS = 60.0  # of the timeout, for the first checkpoint itself
+AUDITED_SHARE = 0.1  # of a checkpoint's time, under audited rules, where the owner wants none
+CUT = "the lease's first steps could not be trained twice"
 LEAST_SECONDS = 10.0  # of steps, which each process may take however short a checkpoint is
 REHEARSED = "[printed in the rehearsal of the first steps, by one process and then by another:]"
 
@@ -48,9 +50,15 @@ class FirstSteps:
         self._seen: Steps | None = None
 
     def rehearse(self, job: Job, state: Path | None, options: dict[str, Any]) -> None:
-        """Trains them twice, if that is still to be done. `options`: the Runner's. Raises NotReproducible."""
+        """Trains them twice, if that is still to be done. `options`: the Runner's. Raises NotReproducible.
+
+        Under audited rules nothing is claimed without that: raises Failure or OSError if it could not be done.
+        """
         file, share = self._folder.file, self._settings.rehearsal_share
         budget = min(TIMEOUT_SHARE * file.nums.timeout, file.nums.timeout - LEFT_SECONDS)
+        audited = file.audits is not None
+        if audited:  # by rules under which a replay that differs costs the stake, nobody goes without
+            share, budget = share or AUDITED_SHARE, TIMEOUT_SHARE * file.nums.timeout
         if share == 0 or budget <= 0 or file.rehearsed or file.made != file.base:
             return
         spec, began = job.spec, time.monotonic()
@@ -68,6 +76,8 @@ class FirstSteps:
         try:
             _, divergence = rehearsal.short(spec.step_of(file.made), spec.step_of(spec.checkpoints), state)
         except Cut:
+            if audited and not self._stopped():
+                raise Failure("machine", f"{CUT} in {budget:.0f} s, and its rules have checkpoints replayed") from None
             if not self._stopped():
                 self._log.info("rehearsal.cut", seconds=round(time.monotonic() - began, 1))
                 self._folder.update(rehearsed=True)
@@ -75,6 +85,8 @@ class FirstSteps:
         except (Failure, OSError) as error:
             # What the recipe does wrong, it does again in training, which tells; else it was this machine.
             self._log.info("rehearsal.failed", problem=str(error))
+            if audited:
+                raise
             return
         finally:
             self._seen = rehearsal.once and replace(rehearsal.once, states=[])

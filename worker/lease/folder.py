@@ -23,7 +23,9 @@ import structlog
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from contracts.api.auditing.notes import AuditNoteOut
 from contracts.api.bodies import ApprovalIn, CheckpointRecord, KeyGrantIn
+from contracts.audits.verification import Verification
 from contracts.chain.events import Opened, Place
 from contracts.errors import UserError, first_sentence
 from contracts.job.spec import JobSpec
@@ -50,6 +52,7 @@ class Job(BaseModel):
     bid: Bid
     spec: JobSpec
     rules: Rules
+    verification: Verification | None = None  # that the rules commit to; None: nothing is promised
 
 
 class LeaseFile(BaseModel):
@@ -61,6 +64,7 @@ class LeaseFile(BaseModel):
     tip: str  # at the lease's start
     opened_block: int
     opened_time: int
+    ask: str = ""  # that it was opened by; not in files of former versions
     job: Job | None = None
     grant: KeyGrantIn | None = None  # of a sealed job's key to this provider
     goal: Goal = "training"
@@ -71,6 +75,7 @@ class LeaseFile(BaseModel):
     made: int
     reported: int  # to the market
     approval: ApprovalIn | None = None  # the newest
+    commitment: AuditNoteOut | None = None  # the approver's, to what it draws; signed before the first Claim
     rejected: int | None = None  # the first checkpoint that the approver refused
     accepted: int  # on chain, as last seen
     settled: int
@@ -79,6 +84,7 @@ class LeaseFile(BaseModel):
     told: bool = False  # market and approver know that it releases
     releasing_since: float | None = None  # UTC seconds
     penalty: int = 0
+    verdict: str = ""  # the arbiter's newest, in a word
     vanished: bool = False  # over because the chain knew nothing of it any more; it may come again
     over_since: float | None = None
 
@@ -103,6 +109,31 @@ class LeaseFile(BaseModel):
     def approved(self) -> int:
         """The highest index that the approver has accepted, on chain or off."""
         return max(self.accepted, self.approval.approval.n if self.approval else 0)
+
+    @property
+    def audits(self) -> Verification | None:
+        """How its checkpoints are audited; None if they are not, or while its job is not known yet."""
+        known = self.job.verification if self.job else None
+        return known if known and known.level != "unchecked" else None
+
+    @property
+    def full(self) -> bool:
+        """Whether as many checkpoints are made and not judged as the rules say: then training waits."""
+        return self.audits is not None and self.made - self.approved >= self.audits.approve_every
+
+    @property
+    def awaits_commitment(self) -> bool:
+        """Whether the approver could still choose what it draws: then nothing is claimed."""
+        return self.audits is not None and self.commitment is None
+
+    @property
+    def waits(self) -> str:
+        """What it can't go on without, in words; empty if nothing."""
+        if self.goal in ("releasing", "over"):
+            return ""
+        if self.awaits_commitment:
+            return "waits for the approver's commitment"
+        return f"waits for the approver: {self.made - self.approved} checkpoints are not judged" if self.full else ""
 
     @property
     def failed(self) -> bool:
@@ -270,6 +301,7 @@ class Store:
         self.folder = provider_folder(key)
         self._leases = self.folder / "leases"
         self._over = self.folder / "over"
+        self._writing = threading.Lock()
         self._leases.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def leases(self) -> Iterator[LeaseFolder]:
@@ -354,4 +386,5 @@ class Store:
         return state if isinstance(state, dict) else {}
 
     def write_state(self, **changes: Any) -> None:
-        write_atomically(self.folder / STATE_FILE, write_json(self.read_state() | changes).encode())
+        with self._writing:
+            write_atomically(self.folder / STATE_FILE, write_json(self.read_state() | changes).encode())

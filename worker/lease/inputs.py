@@ -1,6 +1,7 @@
 """What a lease needs on disk before it can train: the job's files, and the state to go on from. All of it verified."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from contracts.api.bodies import CheckpointRecord, CheckpointStatus
@@ -141,15 +142,19 @@ def find_record(
 
 
 def record_of_earlier_job(market: MarketClient, bid: Bid) -> CheckpointRecord:
-    """The checkpoint that a Bid with a startTip goes on from: of another job of its client. Raises NoStartState."""
-    for other in market.jobs(client=bid.client, tip=bid.start_tip):
+    """The checkpoint that a Bid with a startTip goes on from: of another job, whoever's. Raises NoStartState.
+
+    The tip commits to it, so that it does not matter which job the market finds it in.
+    """
+    for other in market.jobs(tip=bid.start_tip):
         records = [out.checkpoint for out in market.checkpoints(other.id)]
         for last in (record for record in records if record.tip == bid.start_tip):
             spec = market.job(other.id).spec
             first = to_hex(start_tip(spec.job_hash(), from_hex(other.bid.start_tip)))
             before = {first} if last.index == 1 else {one.tip for one in records if one.index == last.index - 1}
-            return find_record(records, spec, last.index, last.tip, before)
-    raise NoStartState(f"the Bid goes on from tip {bid.start_tip}, which no job of {bid.client} here has")
+            with suppress(NoStartState):
+                return find_record(records, spec, last.index, last.tip, before)
+    raise NoStartState(f"the Bid goes on from tip {bid.start_tip}, which no checkpoint here has")
 
 
 def metrics_so_far(market: MarketClient, folder: LeaseFolder, spec: JobSpec) -> list[dict[str, float]]:

@@ -25,6 +25,12 @@ class Pace:
         self._due = (index + 1) * self._every
         self._heard = now
 
+    def held(self, seconds: float) -> None:
+        """So long nothing was to be done."""
+        self._started += seconds
+        self._at += seconds
+        self._heard += seconds
+
     def seconds_left(self, now: float) -> float | None:
         """To the end of the last step of the checkpoint in the making; None before the first step is done."""
         per_step = self._per_step()

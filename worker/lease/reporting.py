@@ -76,12 +76,18 @@ class Reporter(threading.Thread):
                 pause = min(2 * pause, longest)
 
     def _report_all(self) -> None:
-        while not self._closed and (index := self._folder.file.reported + 1) <= self._folder.file.made:
+        while not self._closed and self._may_report():
+            index = self._folder.file.reported + 1
             self._post(index)
             self._folder.note_reported(index)
             self._log.info("checkpoint.reported", n=index)
             self._tell_log(0 if index == self._folder.file.nums.end else LOG_SECONDS[0])
         self._tell_log(LOG_SECONDS[1])
+
+    def _may_report(self) -> bool:
+        """Whether there is a checkpoint that the market may be told of now."""
+        file = self._folder.file
+        return file.reported < file.made and not file.awaits_commitment
 
     def _tell_log(self, pause: float) -> None:
         """Posts what the recipe has printed since the last time, if that was `pause` seconds ago or it has ended.
@@ -144,7 +150,7 @@ class Reporter(threading.Thread):
 
     def _wait_for_news(self, seconds: float) -> None:
         with self._changed:
-            if not self._closed and self._folder.file.reported >= self._folder.file.made:
+            if not self._closed and not self._may_report():
                 self._changed.wait(seconds)
 
     def _sleep(self, seconds: float) -> None:

@@ -49,13 +49,13 @@ class LeaseRun:
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._trouble = Trouble(self._log)
         self.poll_seconds = min(self._settings.poll_seconds, folder.file.nums.timeout / 20)
-        self._timing = lease_timing(self._settings, folder.file.nums.timeout)
+        timing = lease_timing(self._settings, folder.file.nums.timeout)
         self._clients = {name: tools.market() for name in ("training", "reports")}
         # These two run beside the chain's clock: a market that hangs may cost a part of the margin only.
-        patience = min(MARKET_SECONDS, max(1.0, self._timing.margin / 4))
+        patience = min(MARKET_SECONDS, max(1.0, timing.margin / 4))
         self._clients |= {name: tools.quick_market(patience) for name in ("approvals", "main")}
         self._job_key = JobKey(folder, tools)
-        self.settlement = Settlement(folder, tools, self._timing)
+        self.settlement = Settlement(folder, tools, timing)
         self.printed = Printed(folder.printed, self._job_key.get)
         self.reporter = Reporter(
             folder, tools, self._clients["reports"], self._job_key, self.printed, lambda: self.training.is_alive()
@@ -157,6 +157,7 @@ class LeaseRun:
         self._last = self.settlement.turn()
         if self._last is not None:
             self._heed_absence()
+            self._heed_commitment(self._last)
             self._heed_clock(self._last)
         self.reporter.wake()
 
@@ -253,13 +254,23 @@ class LeaseRun:
 
     def _heed_absence(self) -> None:
         """Nobody would pay for a lease that the chain has taken back: it is worked for when it comes again."""
-        away = self.settlement.missing_seconds > self._timing.margin
+        away = self.settlement.missing_seconds > self.settlement.timing.margin
         if away and not self._absent:
             self._log.warning("lease.vanished", **self._place())
             self.training.stop()
         elif self._absent and not away:
             self._log.info("lease.came_back", **self._place())
         self._absent = away
+
+    def _heed_commitment(self, turn: Turn) -> None:
+        """An approver that does not commit itself to its draws could aim them: the lease is given back."""
+        file, wait = self.folder.file, self._settings.commitment_wait
+        late = file.opened_time + (file.nums.timeout / 3 if wait is None else wait)
+        if file.awaits_commitment and file.goal in ("training", "finished") and turn.now > late:
+            self._log.warning("lease.no_commitment", approver=file.parties.approver, **self._place())
+            self.refused = True
+            self.training.stop()
+            self._release(f"the approver {file.parties.approver} has published no commitment to what it draws")
 
     def _heed_clock(self, turn: Turn) -> None:
         """Ends training that the chain has no use for any more, or that would come too late."""
@@ -270,10 +281,12 @@ class LeaseRun:
             self.training.stop()
             self._release("its client ended it" if by_client else "its time ran out")
         left = self.training.seconds_left()
+        if left is not None and self.training.held and turn.state.claimed > file.accepted:
+            left += max(0.0, turn.state.t + file.nums.window - turn.now)  # what silence will have accepted
         if self._pause is not None and self.training.ended is not None and file.goal == "training":
             left = self._heed_pause(self._pause)
         if file.goal == "training" and must_give_up(
-            turn.state, file.nums, self.settlement.progress(), self._timing, turn.now, left
+            turn.state, file.nums, self.settlement.progress(), self.settlement.timing, turn.now, left
         ):
             self._log.warning("lease.gives_up", seconds_to_checkpoint=left and round(left, 1), **self._place())
             silence, trouble = self.training.hang(file.nums.timeout), self._tools.machine_trouble()
@@ -295,7 +308,7 @@ class LeaseRun:
     def _heed_pause(self, pause: Pause) -> float:
         """Seconds until the next checkpoint may be there. Releases now what can't be held until then at all."""
         seconds, step = pause.seconds(time.time()), self.training.checkpoint_seconds() or 0.0
-        if not can_hold(seconds, step, self.folder.file.nums.timeout, self._timing.margin):
+        if not can_hold(seconds, step, self.folder.file.nums.timeout, self.settlement.timing.margin):
             self._release(f"{STOPPED}: {pause.reason}")
         return seconds + step
 
@@ -326,7 +339,7 @@ class LeaseRun:
         except UserError as error:
             self._trouble.at("report", error.message)
         # An answer may have crossed with a checkpoint that came in late: ask again.
-        self._next_report = time.monotonic() + max(1.0, self._timing.release_wait / 3)
+        self._next_report = time.monotonic() + max(1.0, self.settlement.timing.release_wait / 3)
 
     def _must_report_first(self, kind: ReportKind) -> bool:
         """What has been made, and what an ended recipe has printed, comes before the last word on it."""
@@ -337,7 +350,7 @@ class LeaseRun:
     def _waited_for_reports(self) -> bool:
         """Half of the wait for the approver may go by until all checkpoints are with the market."""
         since = self.folder.file.releasing_since or 0
-        return time.time() > since + self._timing.release_wait / 2
+        return time.time() > since + self.settlement.timing.release_wait / 2
 
     def _is_answered(self) -> bool:
         progress = self.settlement.progress()

@@ -47,6 +47,10 @@ class LeaseTiming:
             release_wait=min(timeout / 10, 60) if release_wait is None else release_wait,
         )
 
+    def audited(self, window: int) -> "LeaseTiming":
+        """The approver may have a batch replayed before it says a word: audited rules give it the window for that."""
+        return replace(self, patience=max(self.patience, window), release_wait=max(self.release_wait, window))
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -55,9 +59,10 @@ class Progress:
     claimable: int  # newest checkpoint made, or the one before the first that the approver rejected
     approved: int  # newest Approval's index; 0 if there is none
     last: bool  # that Approval lets the lease be closed
-    waited: float | None  # for a word on the oldest checkpoint beyond the approved; None: there is none
+    waited: float | None  # for a word on the oldest checkpoint beyond the approved; None: none is due
     finished: bool  # all checkpoints are made
     releasing: float | None  # since it was decided to stop early; None: it was not
+    full: bool = False  # training waits, until some of what is made is judged
     undisputed: bool = True  # that Approval may help in a dispute: it has not been tried in vain
 
     def within(self, synced: StateWord) -> "Progress":
@@ -103,7 +108,7 @@ def _active(state: StateWord, nums: Nums, progress: Progress, timing: LeaseTimin
         return Action.REDEEM
     if _unanswered(state, progress):
         left = deadline(state, nums) - now
-        near = left <= timing.claim_before or progress.finished
+        near = left <= timing.claim_before or progress.finished or progress.full
         # A checkpoint that was made shortly before the deadline can't wait for the approver at all.
         if left <= 2 * timing.margin or (near and _silent(progress, timing)):
             return Action.CLAIM

@@ -8,13 +8,12 @@ from web3.contract.contract import ContractFunction
 
 from contracts.chain.errors import NODE_AWAY, EscrowError
 from contracts.chain.events import Approved, Closed, Resolved, Settled
-from contracts.chain.ledger import Verdict
 from contracts.chain.lookup import lease_events
 from contracts.errors import UserError
 from contracts.finality import KEPT_BLOCKS, at_stake
 from contracts.program.logs import Trouble
-from contracts.terms import Phase, StateWord
-from worker.lease.folder import LeaseFolder
+from contracts.terms import Phase, StateWord, Verdict
+from worker.lease.folder import LeaseFile, LeaseFolder
 from worker.lease.schedule import Action, LeaseTiming, Progress, next_action
 from worker.lease.tools import LeaseTools
 
@@ -36,15 +35,20 @@ class Settlement:
     """One lease's dealings with the escrow. One thread calls `turn` again and again."""
 
     def __init__(self, folder: LeaseFolder, tools: LeaseTools, timing: LeaseTiming) -> None:
-        self._folder, self._timing = folder, timing
+        self._folder, self._usual_timing = folder, timing
         self._chain, self._clock, self._sender = tools.chain, tools.clock, tools.sender
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
         self._trouble = Trouble(self._log)
         self._not_before = 0.0  # monotonic
         self._refusals = 0
-        self._useless = 0  # index of an Approval that a dispute can't be answered with
+        self._useless: tuple[int, StateWord] | None = None  # an Approval's index, and the dispute it can't answer
         self._missing_since: float | None = None  # the chain's time
         self.missing_seconds = 0.0  # for which the chain has known nothing of the lease
+
+    @property
+    def timing(self) -> LeaseTiming:
+        file = self._folder.file
+        return self._usual_timing.audited(file.nums.window) if file.audits else self._usual_timing
 
     def turn(self) -> Turn | None:
         """Looks at the chain and does what is due. None if the chain does not answer."""
@@ -53,7 +57,9 @@ class Settlement:
             now = self._clock.now()
             state = self._chain.state(self._folder.lease)
             self._note(state, now)
-            action = next_action(state, file.nums, self.progress(), self._timing, now)
+            if self._useless is not None and self._useless[1] != state:
+                self._useless = None
+            action = next_action(state, file.nums, self.progress(), self.timing, now)
             if action == Action.OVER:
                 action = self._finish(now)
             elif self._may_act(action):
@@ -68,15 +74,18 @@ class Settlement:
         """Where the worker stands, by its files."""
         file = self._folder.file
         claimable = file.made if file.rejected is None else min(file.made, file.rejected - 1)
-        first_open = max(file.approved, file.base) + 1
+        if file.awaits_commitment:
+            claimable = file.base
+        due = word_due(file, claimable)
         return Progress(
             claimable=claimable,
             approved=file.approval.approval.n if file.approval else 0,
             last=bool(file.approval and file.approval.approval.last),
-            waited=_since(self._folder.made_at(first_open)) if first_open <= claimable else None,
+            waited=None if due is None else _since(self._folder.made_at(due)),
             finished=file.made == file.nums.end,
             releasing=None if file.releasing_since is None else _since(file.releasing_since),
-            undisputed=file.approval is None or file.approval.approval.n != self._useless,
+            full=file.full,
+            undisputed=not (file.approval and self._useless and file.approval.approval.n == self._useless[0]),
         )
 
     def _note(self, state: StateWord, now: float) -> None:
@@ -105,7 +114,7 @@ class Settlement:
         except EscrowError as error:
             if action == Action.REDEEM_CHALLENGED:
                 assert self._folder.file.approval is not None
-                self._useless = self._folder.file.approval.approval.n
+                self._useless = (self._folder.file.approval.approval.n, state)
             if error.name not in PATIENCE:
                 self._trouble.at(action, error.message)
             self._pause()
@@ -149,7 +158,7 @@ class Settlement:
     def _finish(self, now: float) -> Action:
         """The escrow has no such lease any more: its events say how it came out."""
         file = self._folder.file
-        reached, penalty, ended, stake_lost = file.nums.start, 0, None, False
+        reached, penalty, ended, stake_lost, said = file.nums.start, 0, None, False, ""
         # It may have been opened again, further down, since it was found.
         first = max(self._chain.settings.deploy_block, file.opened_block - KEPT_BLOCKS)
         for event in lease_events(self._chain, self._folder.lease, first):
@@ -158,6 +167,7 @@ class Settlement:
                     reached = max(reached, n)
                     ended = event.at.block if n == file.nums.end else ended
                 case Resolved(verdict=verdict):
+                    said = Verdict(verdict).said
                     stake_lost = verdict in (Verdict.FALSE, Verdict.VOID)
                 case Closed(accepted=accepted, penalty=lost):
                     penalty = file.parties.stake if stake_lost else lost
@@ -170,12 +180,19 @@ class Settlement:
             accepted=reached,
             settled=reached,
             penalty=penalty,
+            verdict=said,
             vanished=ended is None,
             over_since=file.over_since or time.time(),
         )
         proven = ended is not None
         log = self._log.warning if penalty or not proven else self._log.info
-        log("lease.over", paid=reached - file.nums.start, of=file.nums.end - file.nums.start, penalty=penalty)
+        log(
+            "lease.over",
+            paid=reached - file.nums.start,
+            of=file.nums.end - file.nums.start,
+            penalty=penalty,
+            verdict=said,
+        )
         return Action.OVER
 
     def _missing_for_long(self, now: float) -> bool:
@@ -190,6 +207,23 @@ class Settlement:
         file = self._folder.file
         head = int(self._chain.w3.eth.block_number)
         return self._chain.settings.finality.is_final(block, head, at_stake(file.nums, file.parties.stake))
+
+
+def word_due(file: LeaseFile, claimable: int) -> int | None:
+    """The checkpoint from whose making on the approver owes a word; None while it owes none.
+
+    Of audited checkpoints that is the last of a batch: they are drawn from, and judged, together. Pure.
+    """
+    first_open = max(file.approved, file.base) + 1
+    if first_open > claimable:
+        return None
+    if file.audits is None:
+        return first_open
+    start, size = file.nums.start, file.audits.approve_every
+    closes = start + -(-(first_open - start) // size) * size
+    if closes <= claimable:
+        return closes
+    return None if file.goal == "training" and file.made < file.nums.end else claimable  # a short batch
 
 
 def _since(moment: float) -> float:

@@ -12,6 +12,7 @@ from contracts.api.throttle import Throttle
 from contracts.chain.client import Chain
 from contracts.chain.clock import ChainClock
 from contracts.chain.sending.sender import Sender
+from contracts.job.provider_wants import UNKNOWN, Standing, Wants
 from contracts.orders import Domain
 from worker.driver.xids import XidListener
 from worker.lease.schedule import LeaseTiming
@@ -33,6 +34,7 @@ class LeaseTools:
     uploads: Throttle | None = None
     downloads: Throttle | None = None
     machine_trouble: Callable[[], MachineTrouble | None] = lambda: None  # what is known to be wrong with the GPUs
+    standing: Callable[[str, Wants], Standing] = lambda client, wants: UNKNOWN  # of a client, by the chain
     xids: XidListener = field(default_factory=lambda: XidListener(()))
 
     @property

@@ -22,7 +22,7 @@ from contracts.job.spec import JobSpec
 from contracts.types import ZERO_TIP, from_hex, to_hex
 from worker.downloading.connection_guard import Interrupted
 from worker.downloading.downloads import Cache
-from worker.lease.discovery import check_fit, check_wanted, verified_job
+from worker.lease.discovery import check_class, check_fit, check_signed_units, check_wanted, verified_job
 from worker.lease.first_steps import FirstSteps, NotReproducible
 from worker.lease.folder import Job, LeaseFolder
 from worker.lease.inputs import BadStartState, fetch_files, fetch_start_state, fetch_state, is_state, metrics_so_far
@@ -40,7 +40,6 @@ from worker.training.checkpoints import TakenCheckpoint
 from worker.training.failures import Failure, is_full
 from worker.training.messages import Checkpoint, Done, Failed, Measured, Ready, Stepped, Stopped
 
-UNITS_TOLERANCE = 1.01  # of what the Bid says; docs/protocol.md section 1
 POLL_SECONDS = 0.2
 FINALITY_SHARE = 0.25  # of a lease's timeout, at most, for the wait until its opening is final
 KEY_SHARE = 0.25  # likewise, for the wait until a sealed job's key is granted
@@ -68,7 +67,7 @@ class Training(threading.Thread):
         super().__init__(name=f"training {folder.lease[:10]}", daemon=True)
         self._folder, self._market, self._job_key, self._wake = folder, market, job_key, wake
         self._printed = printed
-        self._chain, self._settings, self._wants = tools.chain, tools.settings, wants
+        self._chain, self._settings, self._wants, self._standing = tools.chain, tools.settings, wants, tools.standing
         self._xids, self.began = tools.xids, time.monotonic()
         self._key_late: float | None = None  # monotonic: until when the grant of a sealed job's key is waited for
         self._log = structlog.get_logger().bind(lease=folder.lease, job=folder.file.parties.bid)
@@ -78,6 +77,7 @@ class Training(threading.Thread):
         self._metrics: list[dict[str, float]] = []  # of checkpoints 1 .. made, for the job's early stop
         self.early_stop: str | None = None  # why the job is over, if it is before its last checkpoint
         self.ended: Done | Stopped | UserError | None = None
+        self._held_at: float | None = None  # monotonic: since when it waits for what is made to be judged
         self.waits_for: str | None = None  # why market or node can't be asked, while nothing can begin for that
         self.pace: Pace | None = None
 
@@ -95,16 +95,24 @@ class Training(threading.Thread):
             self.join(timeout=30)
 
     def seconds_left(self) -> float | None:
-        """Estimated time to the next checkpoint; None while nothing is known."""
+        """Estimated time to the next checkpoint, from when it may train; None while nothing is known."""
+        if self.held:
+            return self.checkpoint_seconds()
         return self.pace.seconds_left(time.monotonic()) if self.pace else None
 
     def checkpoint_seconds(self) -> float | None:
         """Estimated time for a whole checkpoint; None while nothing is known."""
         return self.pace.checkpoint_seconds() if self.pace else None
 
+    @property
+    def held(self) -> bool:
+        """Whether it waits for what is made to be judged."""
+        return self._held_at is not None
+
     def hang(self, timeout: float) -> float | None:
         """Seconds for which the recipe has been silent, if it hangs; a checkpoint has `timeout` seconds."""
-        return self.pace.hang(time.monotonic(), timeout) if self.pace and self.is_alive() else None
+        runs = self.pace and self.is_alive() and not self.held
+        return self.pace.hang(time.monotonic(), timeout) if self.pace and runs else None
 
     # ------------------------------------------------------------- the thread
 
@@ -123,8 +131,8 @@ class Training(threading.Thread):
         except Exception as error:  # a bug of ours must end the lease, not leave it hanging
             self._log.exception("training.crashed")
             ended = Failure("exit", f"the worker failed: {type(error).__name__}: {error}")
-        found = isinstance(ended, BadStartState) or self._killed.is_set()
-        if isinstance(ended, Failure | NotReproducible) and not found:
+        is_clear = isinstance(ended, BadStartState) or self._killed.is_set()
+        if isinstance(ended, Failure | NotReproducible) and not is_clear:
             ended = judged(ended, self._settings, self._xids, self.began, began=self.pace is not None)
         self.ended = ended
         self._wake()
@@ -158,7 +166,7 @@ class Training(threading.Thread):
         folder, settings = self._folder, self._settings
         job = folder.file.job or verified_job(self._chain, self._market, folder)
         folder.update(job=job)
-        check_wanted(self._wants, job, folder.file.nums)
+        check_wanted(self._wants, job, folder.file.nums, self._standing(job.bid.client, self._wants))
         check_fit(job.spec, settings.resources, settings.units_per_hour, settings.disk_mb)
         cache = Cache(folder.cache_folder, settings.resources.hosts, settings.disk_mb << 20)
         web = partial(cache.get, stopped=self._must_stop)
@@ -233,7 +241,7 @@ class Training(threading.Thread):
         )
         state = None if fresh else folder.state_path(made)
         options: dict[str, Any] = {
-            "threads": settings.threads,
+            "threads": job.spec.resources.threads or settings.threads,
             "device": settings.device,
             "gpus": settings.gpu_names,
             "limits": limits,
@@ -242,6 +250,7 @@ class Training(threading.Thread):
             "keep_log": not job.spec.sealed,
         }
         self._first_steps.rehearse(job, state, options)
+        self._await_judgement()
         if self._must_stop():
             return Stopped(step=job.spec.step_of(made))
         runner = Runner(
@@ -252,6 +261,7 @@ class Training(threading.Thread):
             last=folder.file.nums.end,
             state=state,
             printed=self._printed.write,
+            ahead=0 if folder.file.audits else 1,  # else it would train beyond what may be unjudged
             **options,
         )
         self._log.info("training.starts", after=made, until=folder.file.nums.end, sandbox=runner.sandbox)
@@ -271,8 +281,9 @@ class Training(threading.Thread):
             match run.next_message(timeout=POLL_SECONDS):
                 case Measured() as measured:
                     numerics = measured.numerics
+                    check_class(self._market, self._chain.domain, self._folder.file, numerics)
                 case Ready() as ready:
-                    _check_units(ready.units, job.bid.units)
+                    check_signed_units(ready.units, job.bid.units)
                     self.pace = Pace(job.spec.checkpoint_every, time.monotonic(), run.first)
                     watch = self._watched(run, job)
                     self._log.info("training.ready", parameters=ready.parameters, units=ready.units)
@@ -283,9 +294,14 @@ class Training(threading.Thread):
                 case Checkpoint() if self.early_stop:
                     pass  # it was on its way already; nobody would pay for it
                 case Checkpoint() as made:
-                    if taken := self._with_room(partial(run.take, made)):
+                    if taken := self._with_room(partial(run.take, made, go_on=False)):
                         self._first_steps.heed(taken, job)
                         self._with_room(partial(self._commit, taken, job, numerics))
+                        if made.index < run.last and not self._await_judgement():
+                            run.stop()
+                            asked = True
+                        else:
+                            run.go_on(made.index)
                     if self.pace and watch:
                         self.pace.checkpoint(made.index, time.monotonic())
                         watch.checkpoint()
@@ -294,6 +310,19 @@ class Training(threading.Thread):
                 case Failed() as failed:
                     return failed.failure()
         return Stopped(step=0)
+
+    def _await_judgement(self) -> bool:
+        """Waits while as much is unjudged as may be. False if it was told to stop meanwhile."""
+        if not (file := self._folder.file).full:
+            return True
+        self._log.info("training.held", unjudged=file.made - file.approved)
+        self._held_at = began = time.monotonic()
+        while self._folder.file.full and not self._must_stop():
+            self._killed.wait(POLL_SECONDS)
+        if self.pace:
+            self.pace.held(time.monotonic() - began)
+        self._held_at = None
+        return not self._must_stop()
 
     def _watched(self, run: Runner, job: Job) -> WorkWatch:
         settings = self._settings
@@ -306,7 +335,8 @@ class Training(threading.Thread):
             started=time.monotonic(),
             first=run.first,
         )
-        return WorkWatch(meter, partial(Contention, run.processes, settings.threads, gpus))
+        threads = job.spec.resources.threads or settings.threads
+        return WorkWatch(meter, partial(Contention, run.processes, threads, gpus))
 
     def _with_room(self, act: Callable[[], T]) -> T | None:
         """Does what writes, again while the disk is full: training waits meanwhile. None if it was killed before."""
@@ -359,12 +389,3 @@ class Training(threading.Thread):
         if self._stop_at is not None or self._stops_early(job.spec):  # it was the one to wait for
             self._stop_at = 0.0
         self._wake()
-
-
-def _check_units(counted: int, signed: int) -> None:
-    if counted > UNITS_TOLERANCE * signed:
-        raise Failure(
-            "units",
-            f"the job's work is {counted} units a checkpoint by this worker's count, its Bid says {signed}",
-            "`gpumarket recipe measure` counts them; sign a Bid with that number",
-        )

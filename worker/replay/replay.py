@@ -24,7 +24,7 @@ from contracts.statefile import check_state_file, file_state_root
 from contracts.types import to_hex
 from worker.downloading.downloads import Cache
 from worker.lease.inputs import BadStartState, fetch_files, fetch_state
-from worker.replay.claims import Claims
+from worker.replay.claims import Claims, TipOnChain
 from worker.replay.differences import find_difference
 from worker.replay.findings import Check, Mode, NotHere, ReplayFindings, Verdict, Withheld, unlike_numerics
 from worker.replay.stretch import ReplayOptions, rerun
@@ -46,15 +46,38 @@ class Replayer:
         job_key: bytes | None,
         folder: Path,
         options: ReplayOptions,
+        tip_on_chain: TipOnChain = lambda index: None,
     ) -> None:
-        """`market` signs its requests with a key that may read the job; `job_key` opens a sealed one."""
-        self._market, self._job, self._domain, self._is_signed = market, job, domain, is_signed
+        """`market` signs its requests with a key that may read the job; `job_key` opens a sealed one. Of several claims
+        of a checkpoint that one is looked at which `tip_on_chain` tells.
+        """
+        self.job = job
+        self._market, self._domain, self._is_signed = market, domain, is_signed
         self._job_key, self._folder, self._options = job_key, folder, options
-        self._claims = Claims(market, job)
+        self._claims = Claims(market, job, tip_on_chain)
 
     def claim(self, index: int, tip: str | None = None) -> CheckpointOut:
         """The one that is looked at. Raises UserError."""
         return self._claims.choose(index, tip)
+
+    def earlier(self, claim: CheckpointOut) -> list[CheckpointOut]:
+        """The claims that it follows on, newest first."""
+        return self._claims.earlier(claim)
+
+    def fetch_job(self) -> None:
+        """The job's files, opened with its key. Raises Withheld."""
+        self._fetch_files()
+
+    def fetch_claimed(self, claim: CheckpointOut) -> Path:
+        """The claimed state, nothing else. Raises Withheld, from what was the matter; ValueError if it is not what the
+        claim commits to, or nobody could go on from it.
+        """
+        record, path = claim.checkpoint, self._folder / "claimed.safetensors"
+        self._had("the claimed state", partial(self._claimed_state, record, path))
+        if (root := to_hex(file_state_root(path))) != record.state_root:
+            raise ValueError(f"the state's root is {root}, claimed {record.state_root}")
+        check_state_file(path)
+        return path
 
     def validate(self, index: int, tip: str | None = None, trace: Path | None = None) -> ReplayFindings:
         """Fetches what belongs to a claimed checkpoint, and compares all hashes. Trains nothing.
@@ -80,7 +103,7 @@ class Replayer:
         record = found.claim.checkpoint
         try:
             before, state = self._fetch_start(found.claim)
-            mine, taken = rerun(self._job.spec, found.claim, before, state, self._folder, self._options)
+            mine, taken = rerun(self.job.spec, found.claim, before, state, self._folder, self._options)
         except Withheld as error:
             return found.conclude("withheld", error.message, error.hint)
         except NotHere as error:
@@ -112,7 +135,7 @@ class Replayer:
     def _begin(self, mode: Mode, index: int, tip: str | None, trace: Path | None) -> ReplayFindings:
         """With what the records alone tell."""
         claim = self._claims.choose(index, tip)
-        record, spec = claim.checkpoint, self._job.spec
+        record, spec = claim.checkpoint, self.job.spec
         found = ReplayFindings(mode, claim, start_step=spec.step_of(record.index) - spec.checkpoint_every)
         found.before = self._claims.tip_before(claim)
         found.checks += self._claims.check(claim, self._domain, self._is_signed)
@@ -128,24 +151,24 @@ class Replayer:
         path = self._folder / "start.safetensors"
         self._check_room(f"the state of checkpoint {record.index}, to go on from, has", record.stored.size)
         self._options.watch("fetching the state to go on from")
-        fetch = partial(fetch_state, self._market, record, path, job=self._job.id, job_key=self._job_key)
+        fetch = partial(fetch_state, self._market, record, path, job=self.job.id, job_key=self._job_key)
         self._had(f"the state of checkpoint {record.index}, to go on from,", fetch)
         return before, path
 
     def _fetch_files(self) -> None:
         self._options.watch("fetching the job's files")
-        spec, options = self._job.spec, self._options
+        spec, options = self.job.spec, self._options
         cache = Cache(self._folder / "fetched", options.hosts, options.disk_mb << 20)
         folder = self._folder / "job"
         folder.mkdir(parents=True, exist_ok=True)
         self._check_room("the job's files have", sum(ref.size for ref in spec.files.values()))
-        fetch = partial(fetch_files, self._market, cache.get, spec, folder, job=self._job.id, job_key=self._job_key)
+        fetch = partial(fetch_files, self._market, cache.get, spec, folder, job=self.job.id, job_key=self._job_key)
         self._had("the job's files", fetch)
 
     def _claimed_state(self, record: CheckpointRecord, path: Path) -> None:
         self._check_room(f"the state of checkpoint {record.index} has", record.stored.size)
         self._options.watch("fetching the claimed state")
-        get_state(self._market, record, path, job=self._job.id, job_key=self._job_key)
+        get_state(self._market, record, path, job=self.job.id, job_key=self._job_key)
 
     def _claimed_or_none(self, record: CheckpointRecord) -> Path | None:
         """The claimed state, if it can be had and is what was claimed."""

@@ -15,6 +15,7 @@ from contracts.program.progress_bar import Watch, nobody
 from contracts.types import from_hex
 from worker.driver.nvml import GpuName
 from worker.replay.findings import NotHere, Rerun, unlike_numerics
+from worker.sandbox.hiding.variation import PLAIN, Variation
 from worker.sandbox.limits import Limits
 from worker.sandbox.podman import chosen_sandbox
 from worker.sandbox.runner import Runner
@@ -39,6 +40,7 @@ class ReplayOptions:
     hosts: tuple[str, ...] = ()  # that files of the web may be fetched from
     any_class: bool = False  # train even where the numerics class is another, and a difference says nothing
     watch: Watch = field(default=nobody)
+    variation: Variation = PLAIN  # of what the recipe is told of the machine
 
 
 class Spent(NamedTuple):
@@ -85,6 +87,7 @@ def rerun(
             runtime=chosen_sandbox(options.sandbox, options.image),
             trusted=options.trusted,
             keep_log=not spec.sealed,
+            variation=options.variation,
             ahead=0,  # so that it is there, to tell what it has spent, when its checkpoint is taken
         )
     except Failure as failure:  # no environment, no GPU, no sandbox
@@ -95,7 +98,8 @@ def rerun(
     options.watch("starting the recipe")
     with runner as run:
         for message in run.messages():
-            last = Spent.now(run, at_least=last)
+            if first.cpu == 0 or not isinstance(message, Stepped):  # to look at processes takes time that is counted
+                last = Spent.now(run, at_least=last)
             match message:
                 case Measured():
                     numerics = message.numerics

@@ -229,7 +229,17 @@ def _inner(program: Program, seen: View, options: Sequence[str]) -> list[str]:
         "--die-with-parent",
         "--new-session",
     ]
-    command += ["--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox", "--cap-drop", "ALL", "--clearenv"]
+    command += [
+        "--uid",
+        NOBODY,
+        "--gid",
+        NOBODY,
+        "--hostname",
+        program.variation.host_name,
+        "--cap-drop",
+        "ALL",
+        "--clearenv",
+    ]
     for name, value in variables_inside(program).items():
         command += ["--setenv", name, value]
     command += ["--proc", "/proc", *_masks(seen), "--remount-ro", "/proc", *_devices(seen), "--remount-ro", "/dev"]

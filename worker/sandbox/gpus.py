@@ -94,6 +94,7 @@ def training_environment(threads: int, gpus: Sequence[Gpu], home: str) -> dict[s
         "MKL_NUM_THREADS": str(threads),
         **CPU_LIBRARIES,
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "TORCHINDUCTOR_DETERMINISTIC": "1",  # torch's compiler, as torch.use_deterministic_algorithms would tell it
         "PYTHONHASHSEED": "0",
         "PYTHONSAFEPATH": "1",
         "PYTHONNOUSERSITE": "1",

@@ -106,7 +106,7 @@ def podman_command(program: Program, seen: View, root: Sequence[str], name: str,
     command += ["--pull", "never", "--log-driver", "none", "--network", "none", "--no-hosts", "--http-proxy=false"]
     command += ["--read-only", "--read-only-tmpfs=false", "--cap-drop", "all"]
     command += ["--security-opt", "no-new-privileges", "--security-opt", "label=disable"]
-    command += ["--user", f"{uid}:{uid}", "--hostname", "sandbox"]
+    command += ["--user", f"{uid}:{uid}", "--hostname", program.variation.host_name]
     if os.geteuid() != 0:
         command += ["--userns", "keep-id"]
     memory = f"{limits.memory_mb}m"

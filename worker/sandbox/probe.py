@@ -18,18 +18,21 @@ from worker.training.failures import Failure
 
 PROBE_SECONDS = 180.0  # the first use of a GPU after its driver was loaded may take a minute
 PROGRAMS: dict[Device, str] = {
-    "cpu": "import worker.training.harness",
-    "cuda": "import worker.training.harness, torch; x = torch.ones(64, device='cuda'); assert float(x @ x) == 64",
+    "cpu": "import worker.training.harness, os; os._exit(0)",  # torch takes half a second to end by itself
+    "cuda": "import worker.training.harness, os, torch; x = torch.ones(64, device='cuda'); assert float(x @ x) == 64; "
+    "os._exit(0)",
 }
 
 
 NUMERICS = """
+import os
 import sys
 from contracts.strict_json import write_json
 from worker.training.numerics import numerics
-from worker.training.seeding import pin
+from worker.training.starting.seeding import pin
 pin(1)
-print(write_json(numerics(sys.argv[1])))
+print(write_json(numerics(sys.argv[1])), flush=True)
+os._exit(0)
 """
 
 

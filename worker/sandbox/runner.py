@@ -21,6 +21,7 @@ from worker.sandbox import bubblewrap
 from worker.sandbox.bubblewrap import Sandbox
 from worker.sandbox.gpus import granted, training_environment
 from worker.sandbox.hiding.disguise import make_timeless
+from worker.sandbox.hiding.variation import PLAIN, Variation
 from worker.sandbox.hiding.view import JOB, OUTPUT, STATE, Program
 from worker.sandbox.limits import MORE_MEMORY, Limits, check_usage, memory_exceeded, prefer_to_kill, silence
 from worker.sandbox.log import CappedLog
@@ -73,6 +74,7 @@ class Runner:
         ahead: int = 1,
         step_interval: float = 0.5,
         evaluate: bool = True,
+        variation: Variation = PLAIN,
     ) -> None:
         """`job_folder` has the job's files under their paths; checkpoints and log go to `work_folder`.
 
@@ -80,6 +82,7 @@ class Runner:
         checkpoints that have not been taken training may run ahead of. `gpus`: those that a run on "cuda" is granted;
         empty: all. `runtime`: a sandbox other than bubblewrap. `printed` hears what the recipe prints; without
         `keep_log` that stands in no file. `trusted` is this machine's owner's word that a recipe needs no sandbox.
+        `variation`: of what a sandbox tells.
         """
         self.spec, self.limits = spec, limits or Limits()
         self._watched = self.limits  # of what the worker looks at
@@ -95,7 +98,7 @@ class Runner:
         self._printed = printed
         self._job_folder, self._state = job_folder.resolve(), state
         self._threads, self._device, self._trusted, self._ahead = threads, device, trusted, ahead
-        self._step_interval, self._evaluate = step_interval, evaluate
+        self._step_interval, self._evaluate, self._variation = step_interval, evaluate, variation
         self._conversation = Conversation(
             first=self.first,
             last=self.last,
@@ -154,8 +157,8 @@ class Runner:
         self._tell(Command(type="stop"))
         self._expect_message()
 
-    def take(self, message: Checkpoint) -> TakenCheckpoint:
-        """Copies a checkpoint to where the process can't reach it, and lets the process go on.
+    def take(self, message: Checkpoint, *, go_on: bool = True) -> TakenCheckpoint:
+        """Copies a checkpoint to where the process can't reach it, and lets the process `go_on`.
 
         Raises Failure("protocol") if it is not what the message says, and kills the process; OSError if this machine's
         disk is full: then it may be tried again.
@@ -171,10 +174,15 @@ class Runner:
                 (self.folder / name).unlink(missing_ok=True)
             self._fail(failure)
             raise
-        self._taken = message.index
-        self._expect_message()
-        self._tell(Command(type="ack", index=message.index))
+        if go_on:
+            self.go_on(message.index)
         return TakenCheckpoint(message.index, message.step, path, trace_path, message.metrics, root, message.seconds)
+
+    def go_on(self, index: int) -> None:
+        """Lets the process train beyond checkpoint `index`, as far as it may run ahead of that."""
+        self._taken = index
+        self._expect_message()
+        self._tell(Command(type="ack", index=index))
 
     def kill(self) -> None:
         """Ends the process and all that it started. Harmless if it has ended."""
@@ -328,6 +336,7 @@ class Runner:
             self._gpus,
             self.limits,
             self._threads,
+            self._variation,
         )
 
     def _config(self) -> HarnessConfig:

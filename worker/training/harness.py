@@ -25,7 +25,8 @@ from worker.training.loop import CheckpointSaved, start_recipe, train
 from worker.training.messages import HarnessConfig, ResourceLimits
 from worker.training.numerics import numerics
 from worker.training.recipe import Recipe, load_recipe
-from worker.training.seeding import pin
+from worker.training.starting.idle_compiler import put_off_compiler
+from worker.training.starting.seeding import pin
 from worker.training.work_units import count_work
 
 MEMORY_WORDS = (
@@ -123,6 +124,7 @@ def _take_the_pipe() -> tuple[BinaryIO, Channel]:
 
 
 def run_job(config: HarnessConfig, commands: Commands, channel: Channel) -> messages.Stopped | messages.Done:
+    put_off_compiler()
     pin(config.threads)
     # Before anything of the recipe's is loaded, which could say what it likes in this process.
     channel.send(messages.Measured(numerics=numerics(config.device)))

@@ -20,7 +20,7 @@ from contracts.job.spec import MAX_METRIC_NAME, MAX_METRICS
 from worker.training.checkpoints import checkpoint_name, trace_name
 from worker.training.failures import Failure, not_finite
 from worker.training.recipe import Recipe
-from worker.training.seeding import seed_everything
+from worker.training.starting.seeding import seed_everything
 from worker.training.state import (
     FlatState,
     as_bytes,

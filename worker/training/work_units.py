@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from contracts.types import UNIT_FLOPS
 from worker.training.failures import Failure
 from worker.training.recipe import Recipe
-from worker.training.seeding import seed_everything
+from worker.training.starting.seeding import seed_everything
 
 
 class WorkCount(NamedTuple):

@@ -6,8 +6,10 @@ it. docs/environments.md says what still shows.
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
+
+from worker.sandbox.hiding.variation import BOOT_ID, PLAIN, Variation
 
 PROC = Path("/proc")
 EMPTY, EMPTY_FOLDER = "empty", "folder"  # names in the folder of masks
@@ -15,23 +17,22 @@ EMPTY, EMPTY_FOLDER = "empty", "folder"  # names in the folder of masks
 OWN = ("self", "thread-self", "net", "mounts")
 # What CUDA's libraries may look for in /proc is left to them.
 MASKED_WITH_GPU = ("cpuinfo", "loadavg", "stat", "uptime", "sys/kernel/random/boot_id")
-BOOT_ID = "00000000-0000-4000-8000-000000000000\n"
 # What programs look up of /proc/sys; uname tells the kernel's release all the same.
 SYSTEM = {
     "sys/kernel/cap_last_cap": None,  # None: as it is
     "sys/kernel/osrelease": None,
     "sys/kernel/ostype": "Linux\n",
-    "sys/kernel/hostname": "sandbox\n",
     "sys/kernel/ngroups_max": "65536\n",
     "sys/kernel/pid_max": "32768\n",
-    "sys/kernel/random/boot_id": BOOT_ID,
     "sys/vm/overcommit_memory": "0\n",
 }
 # Names in /proc that runc lets others be mounted on.
 MOUNTABLE = ("cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime")
 
 
-def make_masks(folder: Path, threads: int, memory_mb: int, *, gpu: bool) -> dict[str, str]:
+def make_masks(
+    folder: Path, threads: int, memory_mb: int, *, gpu: bool, variation: Variation = PLAIN
+) -> dict[str, str]:
     """Fills an empty folder. Returns what stands in for what: names below /proc to names in the folder.
 
     The machine that a program is shown has as many processors as it has threads, and the memory that it may use.
@@ -39,10 +40,10 @@ def make_masks(folder: Path, threads: int, memory_mb: int, *, gpu: bool) -> dict
     told = {
         "cpuinfo": _cpuinfo(threads),
         "loadavg": "0.00 0.00 0.00 1/1 1\n",
-        "meminfo": _meminfo(memory_mb),
+        "meminfo": _meminfo(memory_mb, variation.used_mb),
         "stat": _stat(threads),
-        "uptime": "0.00 0.00\n",
-        "sys/kernel/random/boot_id": BOOT_ID,
+        "uptime": f"{variation.up_seconds}.00 0.00\n",
+        "sys/kernel/random/boot_id": BOOT_ID.format(variation.boot),
     }
     if platform.machine() != "x86_64":
         del told["cpuinfo"]  # elsewhere it is where libraries learn what the processor can do
@@ -51,6 +52,7 @@ def make_masks(folder: Path, threads: int, memory_mb: int, *, gpu: bool) -> dict
         masks = {name: name for name in told}
     else:
         told |= {name: _as_it_is(name) if text is None else text for name, text in SYSTEM.items()}
+        told["sys/kernel/hostname"] = f"{variation.host_name}\n"
         masks = {
             name: name if name in told or name == "sys" else EMPTY_FOLDER if (PROC / name).is_dir() else EMPTY
             for name in sorted(os.listdir(PROC))
@@ -73,7 +75,7 @@ def make_timeless(path: Path) -> None:
     os.utime(path, (0, 0))
 
 
-def make_places(folder: Path, files: Sequence[Path]) -> None:
+def make_places(folder: Path, files: Iterable[Path]) -> None:
     """Folders, and empty files to mount on, of no time. `files`: relative."""
     folder.mkdir()
     for file in files:
@@ -99,8 +101,8 @@ def _stat(threads: int) -> str:
     return f"{idle}intr 0\nctxt 0\nbtime 0\nprocesses 1\nprocs_running 1\nprocs_blocked 0\n"
 
 
-def _meminfo(memory_mb: int) -> str:
-    size = memory_mb * 1024
-    fields = {"MemTotal": size, "MemFree": size, "MemAvailable": size, "Buffers": 0, "Cached": 0, "SwapCached": 0,
+def _meminfo(memory_mb: int, used_mb: int) -> str:
+    size, free = memory_mb * 1024, max(0, memory_mb - used_mb) * 1024
+    fields = {"MemTotal": size, "MemFree": free, "MemAvailable": free, "Buffers": 0, "Cached": 0, "SwapCached": 0,
               "SwapTotal": 0, "SwapFree": 0, "Shmem": 0, "Slab": 0}  # fmt: skip
     return "".join(f"{name + ':':15}{value:9} kB\n" for name, value in fields.items())

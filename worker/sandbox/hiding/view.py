@@ -12,6 +12,7 @@ import gpumarket
 import worker
 from worker.sandbox.gpus import Gpu, device_nodes, node_inside
 from worker.sandbox.hiding.disguise import make_masks, make_places, make_timeless
+from worker.sandbox.hiding.variation import PLAIN, Variation
 from worker.sandbox.limits import Limits
 
 JOB, OUTPUT, STATE = Path("/job"), Path("/out"), Path("/start.safetensors")
@@ -34,6 +35,7 @@ class Program:
     gpus: Sequence[Gpu] = ()
     limits: Limits = field(default_factory=Limits)
     threads: int = 1
+    variation: Variation = PLAIN
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,12 @@ def view(program: Program, staging: Path, *, host_python: bool = True) -> View:
         files[Path("/sys")] = Path("/sys")  # the driver looks for its cards there
     if below_job := [path.relative_to(JOB) for path in program.read_only if path.is_relative_to(JOB)]:
         files[JOB] = staging / "job"
-        make_places(files[JOB], below_job)
+        make_places(files[JOB], reversed(below_job) if program.variation.backwards else below_job)
     masks = staging / "proc"
     masks.mkdir()
-    proc = make_masks(masks, program.threads, program.limits.memory_mb, gpu=bool(program.gpus))
+    proc = make_masks(
+        masks, program.threads, program.limits.memory_mb, gpu=bool(program.gpus), variation=program.variation
+    )
     return View(links, files | dict(program.read_only), program.output, device_nodes(program.gpus), masks, proc)
 
 

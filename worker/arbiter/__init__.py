@@ -1,0 +1,1 @@
+"""Rules on disputes by training the questioned stretch again."""
