@@ -7,6 +7,8 @@ import hypothesis
 import pytest
 import structlog
 
+import contracts  # noqa: F401 - before anything that imports eth_account: contracts.late_modules
+
 # The default renderer shows all variables of all frames: seconds for each traceback. And what a market in this process
 # logs must not stand among what a command prints.
 _PLAIN = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)

@@ -13,7 +13,7 @@ from typing import Any
 
 from contracts.job.file import read_job
 from worker.training.recipe import load_recipe
-from worker.training.seeding import pin, seed_everything
+from worker.training.starting.seeding import pin, seed_everything
 
 
 def train(folder: Path, steps: int) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from contracts.orders import (
     AccessToken,
     Approval,
     Ask,
+    AuditNote,
     AuditorGrant,
     Bid,
     Claim,
@@ -275,6 +276,9 @@ def order_vectors(job: bytes, tip: str) -> dict[str, Any]:
             APPROVER,
         ),
         "report": signed(Report(lease=terms.lease, n=3, kind="release", content=content, time=1_800_000_000), PROVIDER),
+        "auditnote": signed(
+            AuditNote(lease=terms.lease, kind="commitment", content=content, time=1_800_000_000), APPROVER
+        ),
         "accesstoken": signed(
             AccessToken(account=PROVIDER.address, job=parties.bid, scope="read", valid_until=1_800_000_600), PROVIDER
         ),

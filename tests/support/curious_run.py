@@ -9,15 +9,17 @@ from pathlib import Path
 from tests.support.recipes import CURIOUS, toy_job
 from worker.machine.hardware import answered
 from worker.sandbox.hiding.disguise import make_timeless
+from worker.sandbox.hiding.variation import PLAIN, Variation
 from worker.sandbox.runner import Runner
 
 
-def curious(folder: Path) -> str:
+def curious(folder: Path, variation: Variation = PLAIN) -> str:
     """A line of JSON."""
     printed: list[bytes] = []
     spec = toy_job(folder / "job", "Curious", source=CURIOUS, steps=4)
     make_timeless(folder / "job" / "recipe.py")  # as `fetch_files` does
-    with Runner(spec, folder / "job", folder / "work", printed=printed.append, trusted=False) as run:
+    job, work = folder / "job", folder / "work"
+    with Runner(spec, job, work, printed=printed.append, trusted=False, variation=variation) as run:
         assert run.sandbox == "bubblewrap"
         for _ in answered(run):
             pass

@@ -8,7 +8,8 @@ from typing import Any
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
-from contracts.api.bodies import ReceiptOut
+from contracts.api.auditing.notes import AuditNoteOut
+from contracts.api.bodies import AskResources, ReceiptOut
 from contracts.api.epochs import (
     ClassPrice,
     EpochAsk,
@@ -94,12 +95,20 @@ class FakeMarket:
 
     epochs: dict[int, EpochOut] = field(default_factory=dict)
     orders: dict[str, Promise] = field(default_factory=dict)
+    sold: dict[str, AskResources] = field(default_factory=dict)
+    notes: dict[str, list[AuditNoteOut]] = field(default_factory=dict)
 
     def epoch(self, number: int) -> EpochOut | None:
         return self.epochs.get(number)
 
     def promise(self, order: str) -> Promise | None:
         return self.orders.get(order)
+
+    def resources(self, ask: str) -> AskResources | None:
+        return self.sold.get(ask)
+
+    def rulings(self, provider: str) -> list[AuditNoteOut]:
+        return self.notes.get(provider, [])
 
 
 class World:

@@ -26,6 +26,7 @@ from contracts.api.bodies import (
 )
 from contracts.api.info import RuleSet
 from contracts.audits.levels import BY_HASH
+from contracts.audits.verification import Verification
 from contracts.finality import Finality
 from contracts.job.spec import FileRef, JobSpec
 from contracts.orders import Approval, Ask, Bid, Claim, Domain, Rejection, Report, Rules, SignedType
@@ -98,17 +99,28 @@ class FakeSender:
         return 0
 
 
-def rule_set(name: str, rules: Rules) -> RuleSet:
-    return RuleSet(name=name, hash=rules.struct_hash(), rules=rules, verification=BY_HASH.get(rules.verification))
+def rule_set(name: str, rules: Rules, verification: Verification | None = None) -> RuleSet:
+    known = verification or BY_HASH.get(rules.verification)
+    return RuleSet(name=name, hash=rules.struct_hash(), rules=rules, verification=known)
 
 
-def make_context(folder: Path, chain: Any, matcher: str, rules: dict[str, Rules], **settings: Any) -> Context:
-    """A context on a database (a new one in `folder`, if none is given), as if the chain had been followed."""
+def make_context(
+    folder: Path,
+    chain: Any,
+    matcher: str,
+    rules: dict[str, Rules],
+    verification: Verification | None = None,
+    **settings: Any,
+) -> Context:
+    """A context on a database (a new one in `folder`, if none is given), as if the chain had been followed.
+
+    `verification`: of the rules, if it is none that ships.
+    """
     defaults = {"database_url": f"sqlite:///{folder}/market.sqlite3", "blob_dir": folder / "blobs", "port": 0}
     given = MarketSettings(**(defaults | settings))
     db = Database(given.database_url)
     db.upgrade()
-    offered = {name: rule_set(name, one) for name, one in rules.items()}
+    offered = {name: rule_set(name, one, verification) for name, one in rules.items()}
     context = Context(
         settings=given,
         chain=chain,
@@ -135,6 +147,7 @@ def upload(context: Context, account: str, data: bytes) -> FileRef:
 CPU = AskResources(
     device="Test CPU", gpus=0, vram_mb=0, memory_mb=8000, environments=("torch-2.13",), sandbox="bubblewrap"
 )
+TELLS_CLASS = CPU.model_copy(update={"numerics": to_hex(commitment.machine_class({"torch": "2.13.0"}))})
 
 
 def make_spec(**changes: Any) -> JobSpec:

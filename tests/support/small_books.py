@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from contracts.job.provider_wants import Wants
+from contracts.job.provider_wants import UNKNOWN, Standing, Wants
 from market.matching import AskOffer, BidOffer, Book, Lot, Needs, Result, clear
 from market.matching.verifier import ClaimedMatch, lies
 
@@ -68,6 +68,7 @@ def markets(orders: int = 6) -> st.SearchStrategy[Book]:
         given_back_by=st.sampled_from([frozenset(), frozenset(), frozenset(PARTIES[4:5])]),
         providers=st.sampled_from([frozenset(), frozenset(), frozenset(PARTIES[2:5])]),
         not_providers=st.sampled_from([frozenset(), frozenset(), frozenset(PARTIES[3:4])]),
+        standing=st.sampled_from([UNKNOWN, UNKNOWN, Standing(3, new=False), Standing(0, new=False)]),
     )  # fmt: skip
     asks = st.builds(
         dict,
@@ -75,7 +76,12 @@ def markets(orders: int = 6) -> st.SearchStrategy[Book]:
             {
                 "rules": st.sampled_from(RULES), "tier": st.integers(0, 1), "memory_mb": st.sampled_from([400, 1024]),
                 "region": st.sampled_from(["", "eu"]), "numerics": st.sampled_from(["", "avx2"]),
-                "wants": st.sampled_from([Wants(), Wants(), Wants(min_pay=300), Wants(deny_clients=(PARTIES[1],))]),
+                "wants": st.sampled_from(
+                    [
+                        Wants(), Wants(), Wants(min_pay=300), Wants(deny_clients=(PARTIES[1],)),
+                        Wants(client_voids_at_most=9), Wants(new_clients=False),
+                    ]
+                ),
             }
         ),
         provider=st.sampled_from(PARTIES), price_per_hour=st.integers(1, 9000), units_per_hour=st.integers(1, 90_000),

@@ -14,11 +14,12 @@ from starlette.testclient import TestClient
 
 from contracts import commitment
 from contracts.api.access import Signer
-from contracts.api.bodies import CheckpointOut, CheckpointRecord, JobOut, LeaseOut
+from contracts.api.bodies import AskResources, CheckpointOut, CheckpointRecord, JobOut, LeaseOut
 from contracts.api.client import MarketClient
+from contracts.audits.verification import Verification
 from contracts.chain.client import Chain, connect
 from contracts.chain.follower import Follower
-from contracts.chain.reliability import records
+from contracts.chain.reliability import client_records, records
 from contracts.chain.sending.sender import Sender
 from contracts.orders import Rules
 from contracts.statefile import read_state
@@ -40,6 +41,7 @@ from market.store.queries import reliability
 from market.store.queries.leases import terms_of
 from tests.support.devnet import pass_time, rpc
 from tests.support.market_parts import (
+    CPU,
     RECIPE,
     make_ask,
     make_bid,
@@ -57,10 +59,19 @@ from tests.support.market_parts import (
 class Lives:
     """Clients, providers, a matcher and an approver around one market."""
 
-    def __init__(self, chain: Chain, folder: Path, people: list[LocalAccount], rules: Rules, database_url: str) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        folder: Path,
+        people: list[LocalAccount],
+        rules: Rules,
+        database_url: str,
+        verification: Verification | None = None,
+    ) -> None:
         matcher, approver, self.client, *self.providers = people
         self.chain, self.rules, self.folder, self.approver_key = chain, rules, folder, approver
-        self.context = make_context(folder, chain, matcher.address, {"unchecked": rules}, database_url=database_url)
+        offered = {"unchecked" if verification is None else verification.level: rules}
+        self.context = make_context(folder, chain, matcher.address, offered, verification, database_url=database_url)
         self.context.sender = Sender(chain, matcher)
         self.clearing = Clearing(self.context)
         self.context.caught_up.clear()
@@ -75,10 +86,11 @@ class Lives:
         self.spec = make_spec()
         self.nonce = 0
 
-    def new_approver(self) -> Approver:
+    def new_approver(self, **options: Any) -> Approver:
         """An approver as it is after a restart: only what is on disk."""
         memory = Memory(self.folder / "approver")
-        return Approver(self.api_of(self.approver_key), self.chain, self.approver_key, self.encryption, memory)
+        key = self.approver_key
+        return Approver(self.api_of(key), self.chain, key, self.encryption, memory, **options)
 
     def api_of(self, key: LocalAccount) -> MarketClient:
         """The API as the holder of a key uses it."""
@@ -98,9 +110,9 @@ class Lives:
         self.nonce += 1
         return self.api.post_bid(signed_bid(bid, self.chain.domain, self.client, self.spec))
 
-    def post_ask(self, provider: LocalAccount, **changes: Any) -> None:
-        ask = make_ask(provider, self.context.matcher, self.rules, **changes)
-        self.api.post_ask(signed_ask(ask, self.chain.domain, provider))
+    def post_ask(self, provider: LocalAccount, resources: AskResources = CPU, **changes: Any) -> None:
+        ask = make_ask(provider, self.context.matcher, self.rules, resources, **changes)
+        self.api.post_ask(signed_ask(ask, self.chain.domain, provider, resources))
 
     def clear(self) -> EpochRow | None:
         epoch = clear(self.clearing)
@@ -178,8 +190,15 @@ def safetensors_bytes(tensors: dict[str, bytes], **metadata: str) -> bytes:
 
 
 @contextmanager
-def lives(chain: Chain, folder: Path, people: list[LocalAccount], rules: Rules, database_url: str) -> Iterator[Lives]:
-    made = Lives(chain, folder, people, rules, database_url)
+def lives(
+    chain: Chain,
+    folder: Path,
+    people: list[LocalAccount],
+    rules: Rules,
+    database_url: str,
+    verification: Verification | None = None,
+) -> Iterator[Lives]:
+    made = Lives(chain, folder, people, rules, database_url, verification)
     try:
         yield made
     finally:
@@ -221,7 +240,9 @@ def differences(market: Lives) -> list[str]:
     for check in reconcile(market.chain, market.context.db, market.context.blobs, Keep.of(market.context.settings)):
         found += [f"{check.name}: {difference}" for difference in check.differences]
     with market.context.db.reading() as session:
-        assert found or reliability.stored_records(session) == records(read_books(market.chain).ledger)
+        ledger = read_books(market.chain).ledger
+        assert found or reliability.stored_records(session) == records(ledger)
+        assert found or reliability.stored_client_records(session) == client_records(ledger)
     return found
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +20,8 @@ from nacl.public import PrivateKey
 from contracts.api.access import Signer
 from contracts.api.bodies import AskResources, BidIn, JobOut, LeaseOut
 from contracts.api.client import MarketClient
+from contracts.audits.levels import UNCHECKED
+from contracts.audits.verification import Verification
 from contracts.chain.client import Chain, connect
 from contracts.chain.sending.sender import Sender
 from contracts.job.file import hash_file
@@ -35,6 +38,8 @@ from tests.support.devnet import Funded, rpc
 from tests.support.recipes import SLOW
 from worker.agent.agent import Agent
 from worker.lease.folder import LeaseFolder, Store
+from worker.onboarding.register import machine_numerics
+from worker.sandbox.podman import chosen_sandbox
 from worker.settings import ProviderSettings, write_provider_settings
 from worker.training.environment import environment_id
 
@@ -49,15 +54,22 @@ RESOURCES = AskResources(
 )
 
 
+@cache
+def tells_class() -> AskResources:
+    """RESOURCES with the class that `provider register` measures here: what is trained for a test is of it."""
+    return RESOURCES.model_copy(update={"numerics": machine_numerics(chosen_sandbox(), ())})
+
+
 class Stage:
     """One client, one provider, one market. Leave it as a context manager: everything is stopped."""
 
     def __init__(
         self, chain: Chain, home: Path, rules: Rules, matcher: LocalAccount, client: LocalAccount,
-        provider: LocalAccount, approver: LocalAccount, database_url: str,
+        provider: LocalAccount, approver: LocalAccount, database_url: str, verification: Verification = UNCHECKED,
     ) -> None:  # fmt: skip
         self.home, self.rules, self.database_url = home, rules, database_url
-        self.settings: Settings = chain.settings.model_copy(update={"rules": {"test": rules}})
+        changes = {"rules": {"test": rules}, "verifications": {"test": verification}}
+        self.settings: Settings = chain.settings.model_copy(update=changes)
         self.chain = connect(self.settings)
         self.client, self.provider, self.approver = client, provider, approver
         write_config(home / "config.toml", self.settings, "For a test.")
@@ -66,6 +78,7 @@ class Stage:
             self.encryption = encryption_keys.load_or_create(KEY, PASSWORD)  # the provider's
         self.approvers_encryption = PrivateKey.generate()
         self.matcher = matcher
+        self.resources = RESOURCES if verification.level == "unchecked" else tells_class()
         self._stack = contextlib.ExitStack()
         self._ended = threading.Event()
         self._port = 0
@@ -119,12 +132,12 @@ class Stage:
         self._serving.join(300)
 
     @contextlib.contextmanager
-    def approving(self) -> Iterator[Approver]:
+    def approving(self, **options: Any) -> Iterator[Approver]:
         """While inside, there is an approver."""
         stop = threading.Event()
         with MarketClient(self.market.url, attempts=1, signer=Signer(self.approver, self.chain.domain)) as market:
             memory, own = Memory(self.home / "approver"), self.approvers_encryption
-            approver = Approver(market, connect(self.settings), self.approver, own, memory)
+            approver = Approver(market, connect(self.settings), self.approver, own, memory, **options)
             thread = threading.Thread(target=approver.run, args=(stop, 0.4), daemon=True)
             thread.start()
             try:
@@ -199,7 +212,7 @@ class Stage:
             "max_stake": STAKE,
             "rules_name": "test",
             "rules": self.rules,
-            "resources": RESOURCES,
+            "resources": self.resources,
             "poll_seconds": 0.3,
             "rehearsal_share": 0,  # two processes more for each lease; who tests it says so
         }
@@ -276,13 +289,16 @@ def stage_of(
     monkeypatch.setenv("GPUMARKET_HOME", str(tmp_path))
     stages: list[Stage] = []
 
-    def make(*, timeout: int = 360, window: int = 3) -> Stage:
+    def make(*, timeout: int = 360, window: int = 3, verification: Verification = UNCHECKED) -> Stage:
         rules = chain.settings.rule_set("unchecked").model_copy(
-            update={"checkpoint_timeout": timeout, "window": window, "arbiter_fee": 1}
-        )
-        matcher, approver = funded(2)
-        client, provider = funded(2, free=FREE)
-        stages.append(Stage(chain, tmp_path, rules, matcher, client, provider, approver, database_url).__enter__())
+            update={
+                "checkpoint_timeout": timeout, "window": window, "arbiter_fee": 1, "verification": verification.hash()
+            }
+        )  # fmt: skip
+        (matcher,), (client, provider) = funded(1), funded(2, free=FREE)
+        (approver,) = funded(1, free=FREE if verification.level != "unchecked" else 0)
+        stage = Stage(chain, tmp_path, rules, matcher, client, provider, approver, database_url, verification)
+        stages.append(stage.__enter__())
         return stages[-1]
 
     yield make

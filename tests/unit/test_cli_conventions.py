@@ -15,7 +15,7 @@ from contracts.cli import main
 from tests.support import ROOT
 
 # They run until they are stopped, or what they print is a file.
-SERVICES = {"approver start", "devnet", "market serve", "provider start"}
+SERVICES = {"approver start", "arbiter start", "audit watch", "devnet", "market serve", "provider start"}
 FILES = {"provider systemd"}
 MONEY = {
     "deploy",
@@ -24,14 +24,14 @@ MONEY = {
     "provider register", "provider withdraw", "provider sweep",
 }  # fmt: skip
 # No money, but what can't be taken back.
-DELETES = {"market collect", "market reindex", "reconcile"}
+DELETES = {"market collect", "market reindex", "reconcile", "arbiter start"}
 
 
 @cache
 def commands() -> dict[str, Any]:
     found = {}
     for entry_point in entry_points(group=main.GROUP):
-        found |= dict(_below(get_command(entry_point.load()), entry_point.name))
+        found |= dict(_below(get_command(entry_point.load()), entry_point.name.replace(".", " ")))
     return found
 
 
@@ -63,7 +63,9 @@ def test_a_misspelt_option_is_answered_with_the_nearest() -> None:
         assert longest in re.sub(r"[│\s]+", " ", result.stderr).split("No such option")[1], (name, result.stderr)
 
 
-@pytest.mark.parametrize("group", ["approver", "epoch", "job", "market", "offer", "provider", "recipe", "wallet"])
+@pytest.mark.parametrize(
+    "group", ["approver", "arbiter", "audit", "epoch", "job", "market", "offer", "provider", "recipe", "wallet"]
+)
 def test_a_misspelt_command_is_answered_with_the_nearest(group: str) -> None:
     for name in (name for name in commands() if name.startswith(f"{group} ")):
         command = name.split()[1]

@@ -10,6 +10,7 @@ TOY, SLOW, JUDGED, ATTACKS, RESUMING, KERNEL_MEMORY, AT_HOME, PRINTING, CURIOUS 
     Path(__file__).with_name(f"{name}.py")
     for name in ("toy", "slow", "judged", "attacks", "resuming", "kernel_memory", "at_home", "printing", "curious")
 )
+KEYED = Path(__file__).with_name("keyed.py")
 
 
 def toy_job(folder: Path, recipe: str = "Toy", *, source: Path = TOY, **fields: Any) -> JobSpec:

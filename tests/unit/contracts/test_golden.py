@@ -20,6 +20,7 @@ from contracts.orders import (
     AccessToken,
     Approval,
     Ask,
+    AuditNote,
     AuditorGrant,
     Bid,
     Claim,
@@ -66,6 +67,7 @@ ENCODINGS = {
     "Approval": "Approval(bytes32 lease,uint16 n,bytes20 tip,bool last)",
     "Rejection": "Rejection(bytes32 lease,uint16 n,bytes20 tip,string reason)",
     "Report": "Report(bytes32 lease,uint16 n,string kind,bytes32 content,uint40 time)",
+    "AuditNote": "AuditNote(bytes32 lease,string kind,bytes32 content,uint40 time)",
     "AccessToken": "AccessToken(address account,bytes32 job,string scope,uint40 validUntil)",
     "AuditorGrant": "AuditorGrant(bytes32 job,address auditor,uint40 validUntil)",
     "EncryptionKey": "EncryptionKey(address account,bytes32 key,uint40 time)",
@@ -103,7 +105,21 @@ def digest_by_hand(domain: dict[str, str], struct_hash: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "model", [Bid, Ask, Claim, Approval, Rejection, Report, AccessToken, AuditorGrant, EncryptionKey, KeyGrant, Receipt]
+    "model",
+    [
+        Bid,
+        Ask,
+        Claim,
+        Approval,
+        Rejection,
+        Report,
+        AuditNote,
+        AccessToken,
+        AuditorGrant,
+        EncryptionKey,
+        KeyGrant,
+        Receipt,
+    ],
 )
 def test_orders_hash_and_recover(model: type[SignedType]) -> None:
     golden = load("orders.json")

@@ -30,6 +30,8 @@ def test_one_process_serves_an_old_key_and_a_new_one(home: Path, chain: Chain) -
         waiting = [process.stderr.readline() for _ in addresses]  # of each key one line, and no more
         assert all("approver.waits_for_market" in line and url in line for line in waiting), waiting
         assert rounds_of(port) == set()
+        second = subprocess.run(command, capture_output=True, text=True, timeout=300)  # it would draw from other blocks
+        assert second.returncode == 1 and "an approver of the key 'old' runs already" in second.stderr
         with serving("--port", str(market)), MarketClient(url) as api:
             deadline = time.monotonic() + 300
             while rounds_of(port) != addresses:

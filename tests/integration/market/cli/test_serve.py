@@ -77,4 +77,4 @@ def test_reindex(home: Path) -> None:
         refused = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert refused.returncode == 1 and "a market is running on" in refused.stderr
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and "2 rule_set" in done.stdout, done.stderr
+    assert done.returncode == 0 and "4 rule_set" in done.stdout, done.stderr

@@ -8,16 +8,22 @@ import pytest
 
 from contracts.api.access import Signer
 from contracts.api.bodies import JobSummary
+from contracts.api.info import RuleSet
 from contracts.api.problems import Code
+from contracts.audits.levels import OPEN
+from contracts.chain.signatures import SignatureChecks
 from market.store.models import BidRow
 from tests.support.devnet import TOKEN, rpc
 from tests.support.market_parts import (
+    CPU,
     RECIPE,
     file_ref,
     forged,
+    make_ask,
     make_bid,
     make_spec,
     sha256,
+    signed_ask,
     signed_bid,
 )
 from tests.support.served_market import Stage
@@ -114,3 +120,29 @@ def test_equal_bids_at_once_are_one_that_is_new(stage: Stage) -> None:
     assert sorted(answer.status_code for answer in answers) == [200] * 49 + [201]
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert stage.count(BidRow) == 1
+
+
+def test_who_may_sell_under_audited_rules(stage: Stage) -> None:
+    """A plain key, that wants them, for a machine whose class is told."""
+    context, rules = stage.context, stage.rules.model_copy(update={"verification": OPEN.hash()})
+    rule_set = RuleSet(name="open", hash=rules.struct_hash(), rules=rules, verification=OPEN)
+    context.rules["open"] = context.rules_by_hash[rule_set.hash] = rule_set
+    wants = CPU.wants.model_copy(update={"levels": ("unchecked", "closed")})
+    picky = CPU.model_copy(update={"wants": wants})
+    ask = make_ask(stage.provider, context.matcher, rules, picky)
+    body = signed_ask(ask, stage.domain, stage.provider, picky)
+    problem = stage.refuses(lambda: stage.api.post_ask(body), 422, Code.ORDER_TERMS_INVALID)
+    assert "this provider wants unchecked or closed" in problem.message
+    untold = signed_ask(make_ask(stage.provider, context.matcher, rules), stage.domain, stage.provider)
+    problem = stage.refuses(lambda: stage.api.post_ask(untold), 422, Code.ORDER_TERMS_INVALID)
+    assert "tell no numerics class, and the rules 'open' are audited" in problem.message
+    assert problem.hint is not None and "gpumarket provider register" in problem.hint
+    told = CPU.model_copy(update={"numerics": "0x" + "77" * 32})
+    plain = signed_ask(make_ask(stage.provider, context.matcher, rules, told), stage.domain, stage.provider, told)
+    rpc(stage.chain, "anvil_setCode", stage.provider.address, "0x600160005260206000f3")
+    problem = stage.refuses(lambda: stage.api.post_ask(plain), 422, Code.ORDER_TERMS_INVALID)
+    assert "is a contract, and the rules 'open' are audited" in problem.message
+    assert stage.api.post_ask(stage.ask()).status == "open"  # unchecked rules
+    rpc(stage.chain, "anvil_setCode", stage.provider.address, "0x")
+    context.signatures = SignatureChecks(stage.chain)  # what it has heard before holds for a minute
+    assert stage.api.post_ask(plain).status == "open"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlmodel import select
 from typer.testing import CliRunner
 
 from contracts.api.bodies import BidIn, CheckpointStatus, JobStatus
@@ -16,6 +17,7 @@ from contracts.cli import main
 from contracts.commitment import trace_root
 from contracts.types import to_hex
 from contracts.wallet import keys
+from market.store.models import CheckpointRow
 from tests.support.recipes import JUDGED
 from tests.support.whole_market import PASSWORD, Stage, StageOf, wait_for
 from worker.sandbox.runner import Runner
@@ -71,9 +73,9 @@ def test_an_honest_checkpoint_is_equal_and_a_lie_is_told(
 
     whole = replay(honest, 1, "--mode", "validate")
     assert (whole["verdict"], whole["replayed"]) == ("consistent", None)
-    assert checks(whole) == dict.fromkeys(("job", "signature", "step", "root", "tips", "state_root", "state"), True) | {
-        "trace": None
-    }
+    assert checks(whole) == dict.fromkeys(
+        ("job", "signature", "step", "root", "chain", "tips", "state_root", "state"), True
+    ) | {"trace": None}
 
     with monkeypatch.context() as liar:
         config = Runner._config
@@ -98,6 +100,22 @@ def test_an_honest_checkpoint_is_equal_and_a_lie_is_told(
         other.setitem(CPU_LIBRARIES, "ATEN_CPU_CAPABILITY", "default")
         found = replay(honest, 1, code=5)
     assert found["verdict"] == "not_here" and "cpu_capability 'DEFAULT' here, " in found["why"]
+
+    # Reported to the market as another than the chain has: the chain's is looked for.
+    with stage.server.context.db.session() as session:
+        row = session.exec(select(CheckpointRow).where(CheckpointRow.bid == honest, CheckpointRow.n == 2)).one()
+        true, other = dict(row.record), "0x" + "77" * 20
+        row.record, row.tip = {**true, "tip": other}, other
+    done = CliRunner().invoke(main.app, ["replay", honest, "2"])
+    assert done.exit_code == 1
+    assert f"the chain has the tip {record.tip} of checkpoint 2, and the market no record of it" in done.stderr
+    found = replay(honest, 2, "--tip", "0x7777", code=3)
+    assert found["verdict"] == "inconsistent" and checks(found)["chain"] is None
+    shown = list(stage.market.checkpoints(honest))[1]
+    assert (shown.status, record.tip in shown.reason) == (CheckpointStatus.REPORTED, True)
+    with stage.server.context.db.session() as session:
+        row = session.exec(select(CheckpointRow).where(CheckpointRow.bid == honest, CheckpointRow.n == 2)).one()
+        row.record, row.tip = true, record.tip
 
     for blob in (stage.home / "blobs").rglob(records[0].state.sha256.removeprefix("0x")):
         blob.unlink()

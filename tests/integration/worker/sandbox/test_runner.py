@@ -268,3 +268,22 @@ def test_shipped_recipes_train_without_a_sandbox(tmp_path: Path, monkeypatch: py
     said, taken = train(outside)
     assert isinstance(said[-1], Done)
     assert [c.state_root() for c in taken] == [c.state_root() for c in expected]
+
+
+def test_it_goes_no_further_than_a_checkpoint_that_was_taken_until_it_is_told(tmp_path: Path) -> None:
+    spec = toy_job(tmp_path / "job")
+    limits = Limits(memory_mb=800, hang_seconds=3)
+    with Runner(spec, tmp_path / "job", tmp_path / "work", limits=limits, ahead=0) as run:
+        held: Checkpoint | None = None
+        while held is None:
+            message = run.next_message(timeout=100)
+            assert message is not None and not isinstance(message, Failed)
+            if isinstance(message, Ready):
+                run.go()
+            if isinstance(message, Checkpoint):
+                held = message
+        assert run.take(held, go_on=False).path.exists()
+        assert run.next_message(timeout=5) is None  # and that is no hang
+        run.go_on(held.index)
+        following = run.next_message(timeout=100)
+        assert isinstance(following, Stepped) and following.step > held.step

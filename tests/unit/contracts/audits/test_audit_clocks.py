@@ -2,7 +2,7 @@
 
 import pytest
 
-from contracts.audits.clocks import AuditTimes, clock_problems
+from contracts.audits.clocks import AuditTimes, clock_problems, replay_patience
 from tests.support.offline_market import RULES
 
 TIMES = AuditTimes(epoch=5, opening=15, replay=100, transfer=30, checkpoint=60)  # 300 s for two replays
@@ -33,3 +33,8 @@ def test_one_too_little(field: str, told: str) -> None:
 def test_all_at_once() -> None:
     nothing = ENOUGH.model_copy(update=dict.fromkeys(("window", "checkpoint_timeout", "arbiter_timeout"), 1))
     assert len(clock_problems(nothing, 4, TIMES, 2_000_000)) == 4
+
+
+def test_how_long_an_auditor_is_waited_for() -> None:
+    """A provider that tells of no time at all must not make an honest auditor seem to stall."""
+    assert replay_patience(said=0, epoch=5, likely=600) == replay_patience(said=600, epoch=5) == 180 + 10 + 1200

@@ -32,6 +32,7 @@ from contracts.audits.events import (
     TellUnreproducible,
     TimeUp,
     Told,
+    Upheld,
     WantBlock,
 )
 from contracts.audits.levels import OPEN, UNCHECKED
@@ -204,10 +205,12 @@ def test_three_voices_convict() -> None:
     asked(audit, 2, c=differs())
     assert audit.rejected is None  # two of three; before it bonds, one more
     asked(audit, 2, d=differs())
-    assert audit.due()[:2] == [Reject(2, tip(2)), Challenge(2, tip(2), "truth")]
+    assert audit.due()[0] == Challenge(2, tip(2), "truth")
+    assert Reject(2, tip(2)) not in audit.due()  # its maker could take away what the arbiter is to look at
     assert [action.n for action in audit.due() if isinstance(action, AskReplay)] == []  # the rest is void with it
-    audit.apply(Told(Reject(2, tip(2))))
     audit.apply(ChallengeSent(2))
+    assert audit.due() == [Reject(2, tip(2))]
+    audit.apply(Told(Reject(2, tip(2))))
     assert audit.due() == []
     audit.apply(ClaimTaken(5, tip(5), 5))
     assert audit.due() == [Refuse(5, tip(5))]
@@ -215,6 +218,29 @@ def test_three_voices_convict() -> None:
     assert audit.due() == [Refuse(5, tip(5))]
     audit.apply(OnChain({1: tip(1), 2: tip(2), 3: tip(3)}))  # never paid by silence
     assert Challenge(2, tip(2), "truth") in audit.due()
+
+
+def test_the_arbiters_word_is_above_all_replays() -> None:
+    audit = started(terms(every=1), 1)
+    asked(audit, 1, liar=differs(), other=differs(), third=differs())
+    audit.apply(ChallengeSent(1))
+    audit.apply(Told(Reject(1, tip(1))))
+    audit.apply(Upheld(1))
+    audit.apply(OnChain({1: tip(1)}))  # as it was before the challenge
+    assert audit.due() == [Approve(1, tip(1), False), *(Accuse(1, name) for name in ("liar", "other", "third"))]
+    assert audit.cases[1].right == ()
+
+
+def test_who_answers_late_is_paid_or_accused_as_any_other() -> None:
+    audit = started(terms(every=1), 1)
+    slow = Replayed("stalled")
+    asked(audit, 1, a=slow, b=slow, c=EQUAL)
+    audit.apply(ApprovalSigned(1, False))
+    audit.apply(ReplayEnded(1, "a", EQUAL))
+    audit.apply(ReplayEnded(1, "b", differs()))
+    audit.apply(ReplayEnded(1, "c", differs()))  # its first word counts
+    assert set(audit.cases[1].right) == {"a", "c"}
+    assert audit.due() == [Accuse(1, "b")]
 
 
 def test_an_earlier_lie_that_is_found_later() -> None:
@@ -299,6 +325,21 @@ def test_a_late_word_about_what_was_approved_unaudited() -> None:
     audit.apply(ApprovalSigned(1, False))
     audit.apply(ReplayEnded(1, "a", differs()))
     assert audit.due() == [TellUnaudited(1)]  # nothing can be taken back, so nobody is alarmed
+
+
+def test_who_stalls_after_the_decision_is_not_waited_for() -> None:
+    audit = started(terms(every=1, own=True), 1)
+    audit.apply(Asked(1, OWN))
+    audit.apply(ReplayEnded(1, OWN, differs()))
+    audit.apply(Asked(1, "a"))
+    audit.apply(TimeUp(1))
+    assert audit.rejected == 1
+    audit.apply(ReplayEnded(1, "a", Replayed("stalled")))
+    assert not audit.cases[1].is_waiting and audit.rejected == 1
+    late = started(terms(every=1, own=True), 1, Asked(1, OWN), TimeUp(1), ApprovalSigned(1, False))
+    late.apply(ReplayEnded(1, OWN, EQUAL))
+    assert late.cases[1].has_answered(OWN)  # else it would be replayed again, and again
+    audit.apply(ReplayEnded(7, "a", Replayed("stalled")))  # of a checkpoint that was not drawn
 
 
 def test_runs_that_all_differ() -> None:

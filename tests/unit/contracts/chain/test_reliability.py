@@ -4,10 +4,10 @@ import pytest
 from eth_utils.address import to_checksum_address
 
 from contracts.chain.events import Approved, Challenged, Claimed, Closed, Ended, Opened, Place, Resolved
-from contracts.chain.ledger import Ledger, Verdict
+from contracts.chain.ledger import Ledger
 from contracts.chain.reliability import NOBODY, STEPS, Record, records, tier
 from contracts.job.spec import MAX_TIER
-from contracts.terms import Flag, Nums, Parties, Phase, Terms
+from contracts.terms import Flag, Nums, Parties, Phase, Terms, Verdict
 from contracts.types import ZERO_HASH, ZERO_TIP, to_hex
 
 CLIENT, PROVIDER = (to_checksum_address("0x" + digit * 40) for digit in "12")

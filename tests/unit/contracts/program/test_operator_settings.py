@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -16,6 +17,8 @@ from market.approver.settings import ApproverSettings, load_approver_settings
 from market.cli import market
 from market.runtime.settings import MarketSettings, load_market_settings
 from tests.support import ROOT
+from worker.arbiter.metrics import ArbiterMetrics
+from worker.arbiter.settings import ArbiterSettings, load_arbiter_settings
 from worker.settings import MoneyRules, OwnerRules, ProviderSettings
 
 DOCS = ROOT / "docs"
@@ -29,9 +32,11 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_file_for_market_and_approver(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.write_text('port = 1\n[approver]\nkeys = ["old", "new"]\npoll_seconds = 9\nmetrics_port = 2\n')
+    approver = '[approver]\nkeys = ["old", "new"]\npoll_seconds = 9\nmetrics_port = 2\n'
+    file.write_text(f"port = 1\n{approver}[arbiter]\nruns = 3\n")
     assert load_market_settings().port == 1
     assert load_approver_settings().keys == ("old", "new")
+    assert load_arbiter_settings().runs == 3
     monkeypatch.setenv("GPUMARKET_APPROVER_KEYS", '["other"]')
     assert (
         load_approver_settings(poll_seconds=3).model_dump()
@@ -49,6 +54,7 @@ def test_one_file_for_market_and_approver(file: Path, monkeypatch: pytest.Monkey
             "unknown setting 'metrics_prt' of the approver",
             "did you mean 'metrics_port'?",
         ),
+        ("[arbiter]\nruns = 1", "the arbiter's setting 'runs' is wrong", "GPUMARKET_ARBITER_RUNS"),
         ("approver = '0x12'", "unknown setting 'approver' of the market", "recommended_approver"),
         (
             "[approver]\nlog_level = 'loud'",
@@ -63,6 +69,7 @@ def test_a_wrong_file(file: Path, text: str, message: str, hint: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load_market_settings()
         load_approver_settings()
+        load_arbiter_settings()
     assert hint in (caught.value.hint or "")
 
 
@@ -92,6 +99,7 @@ def test_what_holds_and_where_it_comes_from(file: Path, monkeypatch: pytest.Monk
         (Settings, "## Everybody"),
         (MarketSettings, "## Market"),
         (ApproverSettings, "## Approver"),
+        (ArbiterSettings, "## Arbiter"),
         (ProviderSettings, "## Provider"),
         (Wants, "`[wants]`"),
         (OwnerRules, "`[owner]`"),
@@ -105,7 +113,8 @@ def test_each_setting_is_documented(model: type[BaseModel], heading: str) -> Non
     assert re.findall(r"^\| `(\w+)` \|", part, re.M) == list(model.model_fields)
 
 
-def test_each_metric_of_an_approver_is_documented() -> None:
-    told = {metric.name for metric in ApproverMetrics().registry.collect()}
-    documented = re.findall(r"^\| `(gpumarket_approver_[a-z_]+)", (DOCS / "operations.md").read_text(), re.M)
+@pytest.mark.parametrize(("metrics", "whose"), [(ApproverMetrics, "approver"), (ArbiterMetrics, "arbiter")])
+def test_each_metric_of_a_program_is_documented(metrics: Any, whose: str) -> None:
+    told = {metric.name for metric in metrics().registry.collect()}
+    documented = re.findall(rf"^\| `(gpumarket_{whose}_[a-z_]+)", (DOCS / "operations.md").read_text(), re.M)
     assert {name.removesuffix("_total") for name in documented} == told

@@ -1,6 +1,7 @@
 """The approver's rounds: what one lease does to it is not another's trouble."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -32,8 +33,8 @@ class Market:
 
 
 @pytest.fixture
-def approver() -> Approver:
-    parts = cast(Any, (Market(), None, new_account(), PrivateKey.generate(), cast(Memory, None), object()))
+def approver(tmp_path: Path) -> Approver:
+    parts = cast(Any, (Market(), None, new_account(), PrivateKey.generate(), Memory(tmp_path), object()))
     return Approver(*parts)
 
 

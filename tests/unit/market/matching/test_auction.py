@@ -234,6 +234,8 @@ def gain(bid: BidOffer, ask: AskOffer) -> int:
         and (not bid.needs.regions or ask.lot.region in bid.needs.regions)
         and (not bid.needs.numerics or ask.lot.numerics in bid.needs.numerics)
         and bid.stake <= stake
+        and bid.standing.voids <= ask.lot.wants.client_voids_at_most
+        and (ask.lot.wants.new_clients or not bid.standing.new)
         and (bid.timeout is None or bid.units * 3600 <= speed * bid.timeout)
         and (not ask.lot.wants.min_pay or bid.units * min(bid.rest, ask.max_checkpoints) >= least_work)
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from contracts.job.provider_wants import Wants
+from contracts.job.provider_wants import Standing, Wants
 from market.matching import AskOffer, BidOffer, Book, Reason, Resting, clear
 from market.matching.classes import MAX_VALUE, obstacle
 from market.matching.reserve import reserve
@@ -32,6 +32,8 @@ MISSES: list[tuple[Reason, BidOffer, AskOffer]] = [
     (Reason.SPEED, bid_offer(1, timeout=73), ask_offer(1)),
     (Reason.DEADLINE, bid_offer(1, left=4 * 73), ask_offer(1)),
     (Reason.WANTED, bid_offer(1), ask_offer(1, {"wants": Wants(deny_clients=(PARTIES[0],))})),
+    (Reason.WANTED, bid_offer(1, standing=Standing(3, new=False)), ask_offer(1)),
+    (Reason.WANTED, bid_offer(1), ask_offer(1, {"wants": Wants(new_clients=False)})),
     (Reason.PROVIDERS, bid_offer(1, providers=frozenset(PARTIES[2:4])), ask_offer(1)),
     (Reason.PROVIDERS, bid_offer(1, not_providers=frozenset(PARTIES[4:])), ask_offer(1)),
     (Reason.UNITS, bid_offer(1, given_back_by=frozenset(PARTIES[4:])), ask_offer(1)),
@@ -74,7 +76,7 @@ def fitting(bid: BidOffer, ask: AskOffer, other: AskOffer) -> AskOffer:
     lot: dict[str, Any] = {
         "environments": frozenset({needs.environment}), "vram_mb": max(ask.lot.vram_mb, 16_000), "memory_mb": 4096,
         "device": next(iter(needs.devices), "cpu"), "region": next(iter(needs.regions), ""), "tier": 3,
-        "hosts": needs.hosts, "wants": Wants(), "numerics": next(iter(needs.numerics), ""),
+        "hosts": needs.hosts, "wants": Wants(client_voids_at_most=9), "numerics": next(iter(needs.numerics), ""),
     }  # fmt: skip
     return replace(other, lot=replace(other.lot, **lot), max_stake=500, units_per_hour=98_304, price_per_hour=3000)
 

@@ -1,11 +1,16 @@
 """Claims of checkpoints: what is taken, what is refused, and what of it is shown."""
 
+import time
 from typing import Any
 
 import pytest
 
 from contracts.api.problems import Code
+from contracts.chain.events import Claimed, Place
+from contracts.commitment import next_tip
+from contracts.types import from_hex, to_hex
 from market.store.models import CheckpointRow, LeaseRow
+from market.store.queries.events import event_row
 from tests.support.live_lease import claim, refuses, report_up_to
 from tests.support.market_parts import (
     EVERY,
@@ -13,6 +18,7 @@ from tests.support.market_parts import (
     make_record,
     signed_approval,
     signed_progress,
+    signed_rejection,
 )
 from tests.support.offline_market import DOMAIN, World
 
@@ -118,3 +124,51 @@ def test_a_second_lease_starts_where_the_first_ended(world: World, lease: LeaseR
     out = world.api.post_progress(claim(world, second, 2, records[0].tip))
     assert [row.claim.n for row in world.api.checkpoints(lease.bid)] == [1, 2]
     assert out.lease == second.id
+
+
+def claimed_on_chain(world: World, lease: LeaseRow, roots: list[str], block: int, **changes: Any) -> str:
+    """As the indexer stores a claim of checkpoints 1 .. len(roots). Returns the newest tip."""
+    event = Claimed(Place(block, lease.id, block, lease.id, 1), lease.id, len(roots), tuple(roots))
+    tip = from_hex(lease.tip)
+    for root in roots:
+        tip = next_tip(tip, from_hex(root))
+    with world.context.db.session() as session:
+        session.add(event_row(event))
+    world.update_lease(lease.id, claimed=len(roots), tip=to_hex(tip), **changes)
+    return to_hex(tip)
+
+
+def test_what_is_claimed_on_chain_as_another_is_not_called_approved(world: World, lease: LeaseRow) -> None:
+    """Record A to the market, claim B to the chain: nobody may take A for what was paid."""
+    one, two = report_up_to(world, lease, 2)
+    world.api.post_approval(signed_approval(lease.id, 2, two.tip, DOMAIN, world.client))
+    assert [out.status for out in world.api.checkpoints(lease.bid)] == ["approved", "approved"]
+    other = claimed_on_chain(world, lease, [one.root, "0x" + "77" * 32], 2, t=int(time.time()) + 1000)
+    for accepted in (0, 2):  # pending; then by the window's end
+        world.update_lease(lease.id, accepted=accepted)
+        first, second = world.api.checkpoints(lease.bid)
+        assert (first.status, first.reason) == ("approved", "")
+        assert second.status == "reported"
+        assert second.reason == f"the chain has another claim of this checkpoint, with the tip {other}"
+        newest = world.api.job(lease.bid).newest
+        assert newest is not None and (newest.status, newest.reason) == (second.status, second.reason)
+    assert world.api.job(lease.bid).metrics == {}  # of the newest accepted one: nobody knows them
+    world.update_lease(lease.id, finished="closed")
+    assert [out.status for out in world.api.checkpoints(lease.bid)] == ["approved", "reported"]
+
+
+def test_what_is_claimed_on_chain_as_it_was_reported_is_accepted_in_time(world: World, lease: LeaseRow) -> None:
+    one, two = report_up_to(world, lease, 2)
+    claimed_on_chain(world, lease, [one.root, two.root], 2, t=int(time.time()) + 1000)
+    assert [(out.status, out.reason) for out in world.api.checkpoints(lease.bid)] == [("reported", "")] * 2
+    world.update_lease(lease.id, accepted=2)
+    assert [out.status for out in world.api.checkpoints(lease.bid)] == ["approved", "approved"]
+    assert world.api.job(lease.bid).metrics == two.metrics
+
+
+def test_a_rejection_stays_one_whatever_the_chain_has(world: World, lease: LeaseRow) -> None:
+    (one,) = report_up_to(world, lease, 1)
+    world.api.post_rejection(signed_rejection(lease.id, 1, one.tip, DOMAIN, world.client))
+    claimed_on_chain(world, lease, ["0x" + "77" * 32], 2, accepted=1)
+    (out,) = world.api.checkpoints(lease.bid)
+    assert (out.status, out.reason) == ("rejected", "the loss is too good to be true")

@@ -37,10 +37,11 @@ def test_rules_of_before_go_on() -> None:
 def test_a_hash_of_which_nobody_has_the_json() -> None:
     with pytest.raises(UserError, match=r"'mine' commits to the verification 0x(ab){32}, and nobody knows") as caught:
         offered_rules(CHAIN, settings("0x" + "ab" * 32))
-    assert 'verifications.mine, or write level = "unchecked"' in str(caught.value.hint)
+    assert 'verifications.mine, or write level = "open"' in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("json", [SHIPPED["open"], SHIPPED["closed"], OPEN.model_copy(update={"share_ppm": 1})])
-def test_a_level_that_nobody_keeps_yet_is_not_offered(json: Verification) -> None:
-    with pytest.raises(UserError, match=f"has the level '{json.level}', and approvers of this version replay nothing"):
-        offered_rules(CHAIN, settings(json.hash(), json))
+def test_any_level_is_offered(json: Verification) -> None:
+    (offered,) = offered_rules(CHAIN, settings(json.hash(), json)).values()
+    assert (offered.verification, offered.level) == (json, json.level)
+    offered.check()

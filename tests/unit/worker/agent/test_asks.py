@@ -1,5 +1,6 @@
 """The standing Ask: what it wants for its gas, and how it keeps away from leases that are not wanted."""
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,12 +9,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.api import receipts
+from contracts.api.auditing.notes import RulingContent, signed_note
 from contracts.api.bodies import ReceiptOut
+from contracts.api.info import RuleSet
 from contracts.audits.levels import OPEN
 from contracts.errors import UserError
+from contracts.job.provider_wants import Wants
 from contracts.orders import Receipt, new_account
 from tests.support.market_parts import rule_set
-from tests.support.worker_leases import DOMAIN, OFFER, PROVIDER, RULES
+from tests.support.worker_leases import APPROVER, DOMAIN, OFFER, PROVIDER, RULES
 from worker.agent import asks
 from worker.agent.asks import BACK_OFF_SECONDS, CurrentAsk, check_market_terms
 from worker.lease.folder import Store
@@ -36,6 +40,7 @@ class World:
         self.gas_price, self.seconds = GWEI, 1_000.0
         self.clock: float | None = None  # the market's
         self.page, self.posted = 0, list[Any]()
+        self.rulings: list[Any] = []  # notes of approvers on its work
         self.w3 = SimpleNamespace(eth=self)
         self.matcher = MATCHER
 
@@ -54,7 +59,12 @@ class World:
     def info(self) -> Any:
         rules = [rule_set("unchecked", one.rules) for one in (OFFER, HOURLY)]
         return SimpleNamespace(
-            matcher=MATCHER.address, chain_id=DOMAIN.chain_id, escrow=DOMAIN.verifying_contract, rules=rules
+            matcher=MATCHER.address,
+            chain_id=DOMAIN.chain_id,
+            escrow=DOMAIN.verifying_contract,
+            rules=rules,
+            draining=False,
+            successor=None,
         )
 
     def post_ask(self, body: Any) -> Any:
@@ -64,6 +74,10 @@ class World:
         receipt = Receipt(order=order, epoch=1, block=0, time=self.now())
         answer = ReceiptOut(receipt=receipt, signature=receipt.sign(DOMAIN, self.matcher))
         return SimpleNamespace(id=order, status="open", receipt=answer)
+
+    def audit_notes(self, *, provider: str, kind: str) -> list[Any]:
+        assert (provider, kind) == (PROVIDER.address, "ruling")
+        return self.rulings
 
     def monotonic(self) -> float:
         return self.seconds
@@ -233,3 +247,73 @@ def test_a_market_that_shows_another_level_than_was_agreed_to(world: World) -> N
     info.rules = [one.model_copy(update={"verification": OPEN}) for one in info.rules]
     with pytest.raises(UserError, match=f"the JSON that it shows for it is one with the hash {OPEN.hash()}"):
         check_market_terms(info, world, HOURLY)
+
+
+def test_a_market_that_drains_is_asked_less_and_less_often_and_its_successor_is_told(world: World) -> None:
+    ask, looks = standing(world), list[float]()
+    info = world.info()
+    info.draining, info.successor = True, "https://new.example"
+
+    def look() -> Any:
+        looks.append(world.seconds)
+        return info
+
+    world.info = look  # type: ignore[method-assign]
+    for _ in range(2 * 3600):
+        ask.renew()
+        world.seconds += 1
+    assert world.posted == []
+    pauses = [later - before for before, later in pairwise(looks)]
+    assert pauses == [30, 60, 120, 240, 480, 960, 1920]
+    assert "https://new.example as its successor" in ask.waits and "register --market https://new.example" in ask.waits
+    info.draining = False
+    world.seconds += 3600
+    ask.renew()
+    assert len(world.posted) == 1 and ask.waits == ""
+
+
+def test_no_ask_under_rules_that_the_owner_does_not_want(world: World) -> None:
+    for wants in (Wants(levels=("closed", "open")), Wants(most_unjudged=1, levels=("unchecked",))):
+        offer = HOURLY.model_copy(update={"wants": wants})
+        if wants.objection_to_rules("unchecked", 1):
+            with pytest.raises(UserError, match="the level 'unchecked', and this provider wants closed or open"):
+                check_market_terms(world.info(), world, offer)
+        else:
+            check_market_terms(world.info(), world, offer)
+    assert Wants(most_unjudged=5).objection_to_rules("open", 6) == (
+        "the rules leave up to 6 checkpoints unjudged, and this provider wants 5 at most"
+    )
+
+
+def test_asks_of_before_have_the_hashes_they_had() -> None:
+    before = HOURLY.resources.model_copy(update={"wants": Wants(min_pay=7)})
+    assert set(before.model_dump(mode="json")["wants"]) == {
+        "allow_clients", "deny_clients", "allow_recipes", "deny_recipes", "min_pay",
+    }  # fmt: skip
+    assert set(before.model_copy(update={"wants": Wants(new_clients=False)}).model_dump()["wants"]) > {"new_clients"}
+
+
+def test_no_ask_under_audited_rules_without_a_numerics_class(world: World) -> None:
+    audited = RULES.model_copy(update={"verification": OPEN.hash()})
+    offer = HOURLY.model_copy(update={"rules": audited})
+    info = world.info()
+    info.rules.append(RuleSet(name="open", hash=audited.struct_hash(), rules=audited, verification=OPEN))
+    fake: Any = world
+    world.info = lambda: info  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"are audited \(open\), and this machine's numerics class is not known"):
+        check_market_terms(info, fake, offer)
+    ask = standing(world, offer)
+    ask.renew()
+    assert world.posted == [] and "numerics class is not known" in ask.waits
+    told = offer.resources.model_copy(update={"numerics": "0x" + "77" * 32})
+    offer = offer.model_copy(update={"resources": told})
+    assert check_market_terms(info, fake, offer).name == "open"
+
+    for n in (1, 2):  # it is told why no lease comes
+        ask = standing(world, offer)
+        ask.renew()
+        assert len(world.posted) == n and ask.waits == "" == Store("rig").read_state()["no_lease"]
+        said = signed_note("0x" + "66" * 32, RulingContent(n=n, ruling="unaudited"), 1, DOMAIN, APPROVER)
+        world.rulings.append(SimpleNamespace(note=said.note, signature=said.signature, content=said.content))
+    standing(world, offer).renew()
+    assert "while nobody else of the numerics class 0x7777" in Store("rig").read_state()["no_lease"]

@@ -39,5 +39,5 @@ def test_totals_and_csv() -> None:
     file = io.StringIO()
     write_csv([row], file)
     heading, line = file.getvalue().splitlines()
-    assert heading == "day,lease,job,client,checkpoints,paid,penalties,net,gas_wei,final"
-    assert line == f"2030-01-01,{TERMS.lease},{ZERO_HASH},{CLIENT.address},2,20,5,15,7,True"
+    assert heading == "day,lease,job,client,checkpoints,paid,penalties,net,gas_wei,final,verdict"
+    assert line == f"2030-01-01,{TERMS.lease},{ZERO_HASH},{CLIENT.address},2,20,5,15,7,True,"

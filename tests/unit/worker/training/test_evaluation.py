@@ -13,7 +13,7 @@ from worker.training.checkpoints import checkpoint_name, read_trace, trace_name
 from worker.training.failures import Failure
 from worker.training.loop import CheckpointSaved, StepDone, sample, start_recipe, train
 from worker.training.recipe import Recipe, load_recipe
-from worker.training.seeding import pin
+from worker.training.starting.seeding import pin
 from worker.training.state import difference, flatten, read_checkpoint
 
 SEED = 7

@@ -17,7 +17,7 @@ from worker.training.environment import check_environment, environment_id
 from worker.training.failures import Failure
 from worker.training.numerics import numerics
 from worker.training.recipe import load_recipe
-from worker.training.seeding import seed_everything
+from worker.training.starting.seeding import seed_everything
 
 GOOD = """
 class Good:

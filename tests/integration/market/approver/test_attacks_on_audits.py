@@ -1,0 +1,168 @@
+"""Those who would rather have the approver's bond, or be paid for nothing, than train."""
+
+import pytest
+import structlog
+
+from contracts.api.auditing.notes import RulingContent
+from contracts.api.problems import Problem
+from contracts.audits.replays import replay_of
+from contracts.chain.devnet.devnet import Devnet
+from contracts.chain.sending.sender import Sender
+from contracts.terms import Phase
+from market.approver.auditing.disputes import WITHHELD, WRONG
+from tests.support.audited_market import LIE, NUMERICS, Audited
+from tests.support.devnet import TOKEN, rpc
+from tests.support.market_parts import TELLS_CLASS, make_ask, signed_ask
+from tests.support.whole_market import wait_for
+
+pytestmark = pytest.mark.mostly_sqlite
+
+
+@pytest.fixture
+def market(audited: Audited) -> Audited:
+    return audited
+
+
+def test_what_the_arbiter_finds_true_is_not_challenged_again(market: Audited, devnet: Devnet) -> None:
+    """Three auditors of one owner lie about an honest provider: the approver pays for one mistake, and not each time
+    that the claim is pending again; the provider is approved.
+    """
+    lease = market.begin(1, 2, 3)
+    market.look()
+    (honest,) = market.claim(lease, {})
+    market.say(lease, "release", 1)
+    for _ in range(9):
+        market.look()
+        market.answer_all(honest, **LIE)
+    assert market.state(lease).phase is Phase.CHALLENGED
+    market.ruled(devnet.operator, lease, 1)
+    market.claim_on_chain(lease, honest)
+    for _ in range(4):
+        market.look()
+    assert market.grounds(lease) == [WRONG]
+    approval = market.api.lease(lease.id).approval
+    assert approval is not None and (approval.approval.n, approval.approval.tip) == (1, honest.tip)
+    with structlog.testing.capture_logs() as logs:
+        market.look()
+    assert [line for line in logs if line["log_level"] in ("warning", "error")] == []
+
+
+def test_an_auditor_that_shows_nothing_is_not_paid_by_silence(market: Audited) -> None:
+    lease = market.begin(1)
+    market.look()
+    market.claim(lease, {})
+    market.say(lease, "release", 1)
+    for _ in range(4):
+        market.look()
+    (replay,) = market.replays()
+    lazy = market.lease_of(replay)
+    market.claim_on_chain(lazy, market.record(lazy, 1, lazy.state.tip, **LIE))
+    market.look()
+    assert market.state(lazy).phase is Phase.ACTIVE
+    market.pass_time(market.rules.window // 2 + 5)
+    market.look()
+    assert market.state(lazy).phase is Phase.CHALLENGED
+    assert market.grounds(lazy) == [WITHHELD]
+
+
+def test_a_replay_in_another_class_than_was_asked_for(market: Audited) -> None:
+    """It says nothing of the claim, and is not paid for saying nothing."""
+    lease = market.begin(1)
+    market.look()
+    (honest,) = market.claim(lease, {})
+    market.say(lease, "release", 1)
+    for _ in range(4):
+        market.look()
+    (replay,) = market.replays()
+    mute = market.lease_of(replay)
+    market.answer(replay, honest, numerics=NUMERICS | {"torch": "0.1"})
+    market.look()
+    rejection = market.api.lease(mute.id).rejection
+    assert rejection is not None and "numerics class" in rejection.rejection.reason
+
+
+def test_a_bond_that_is_short_tells_the_liar_nothing(market: Audited) -> None:
+    """Else it would put honest work in the place of the lie, which the arbiter then could not look at."""
+    lease = market.begin(1, 2, 3)
+    market.look()
+    (lie,) = market.claim(lease, LIE)
+    market.say(lease, "release", 1)
+    for _ in range(6):
+        market.look()
+        market.answer_all(lie, trace_root="0x" + "77" * 32)
+        running = [job for job in market.replays() if job.reported]
+        if len(running) == 3:
+            break
+    sender = Sender(market.chain, market.approver_key)
+    free = market.chain.account(sender.address).free
+    sender.send(market.chain.withdraw(sender.address, free))
+    for _ in range(2):
+        market.look()
+    assert market.state(lease).phase is Phase.ACTIVE
+    assert market.api.lease(lease.id).rejection is None
+    with pytest.raises(Problem, match="which binds"):
+        market.report(lease, 1, lease.state.tip)
+    sender.send(market.chain.approve(free))
+    sender.send(market.chain.deposit(sender.address, free))
+    for _ in range(2):
+        market.look()
+    assert market.state(lease).phase is Phase.CHALLENGED
+    assert market.api.lease(lease.id).rejection is not None
+
+
+def test_an_approver_that_was_away_goes_on_where_the_chain_is(market: Audited) -> None:
+    lease = market.begin()
+    market.look()
+    first, second = market.claim(lease, {}, {})
+    market.claim_on_chain(lease, first, second)
+    market.pass_time(market.rules.window + 5)
+    market.report(lease, 3, second.tip)
+    market.say(lease, "release", 3)
+    patient = market.new_approver(nobody_seconds=0)
+    for _ in range(4):
+        market.look(patient)
+    approval = market.api.lease(lease.id).approval
+    assert approval is not None and (approval.approval.n, approval.approval.last) == (3, True)
+
+
+def test_a_stake_that_nobody_has_weighs_nothing_in_the_draw(market: Audited) -> None:
+    """An Ask may name any, while its provider has a lease."""
+    lease = market.begin()
+    market.offer(market.providers[1])
+    market.post_bid()
+    assert market.clear() is not None  # the second one works, too
+    ask = make_ask(  # cheaper than its other one: of a machine's Asks the cheapest is on offer
+        market.providers[1], market.context.matcher, market.rules, TELLS_CLASS, max_stake=10**9 * TOKEN, max_active=9,
+        price_per_hour=3_500_000_000,
+    )  # fmt: skip
+    market.api.post_ask(signed_ask(ask, market.chain.domain, market.providers[1], TELLS_CLASS))
+    market.offer(market.providers[2])
+    (claim,) = market.claim(lease, {})
+    approver = market.new_approver()
+    market.look(approver)
+    audit = approver._auditing.of(approver._signing.lease(lease.id))
+    assert audit is not None
+    spec = replay_of(lease.spec, 1, claim.numerics, market.approver_key.address)
+    both = {market.providers[1].address, market.providers[2].address}
+
+    def stakes() -> dict[str, int]:
+        offers = approver._acting._bids._offers(audit, spec, lease.bid.start_tip, 10**12, market.api.info())
+        return {offer.provider: offer.stake for offer, _ in offers}
+
+    wait_for("both to be on offer", lambda: stakes().keys() == both)  # a market looks at its offers now and then
+    assert max(stakes().values()) <= 100 * TOKEN
+
+
+def test_one_action_that_fails_holds_up_no_other(market: Audited) -> None:
+    """An approver without gas money can't challenge: auditors have their word all the same, and so has the public."""
+    lease = market.begin(1, 2, 3, 4)
+    market.look()
+    first, lie = market.claim(lease, {}, LIE)
+    truth = lie.model_copy(update={"trace_root": "0x" + "77" * 32})
+    rpc(market.chain, "anvil_setBalance", market.approver_key.address, "0x0")
+    for _ in range(8):
+        market.look()
+        market.answer_all(first, truth)
+    assert market.state(lease).phase is Phase.ACTIVE
+    assert {one.ruling for one in market.contents(lease.job, RulingContent)} == {"good", "false"}
+    assert [market.api.job(job.id).approved for job in market.replays()] == [1, 1, 1, 1]
