@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.demo.outcome import outcome, problems, summary
-from scripts.lib.demo.parties import Failure, Stage
-from scripts.lib.demo.play import CLIENTS, HOME, ROOT, VICTIM_JOB, Demo, console
+from scripts.lib.demo.outcome import lie_told, outcome, problems, summary
+from scripts.lib.demo.parties import ROOT, Failure, Stage
+from scripts.lib.demo.play import CLIENTS, HOME, VICTIM_JOB, Demo
+from scripts.lib.demo.scene import console
 
 
 @contextmanager
@@ -35,12 +36,12 @@ def running(keep: bool) -> Iterator[Demo]:
 
 def play(demo: Demo, keep: bool, timeout: int) -> dict[str, Any]:
     """Everything, in order; returns the outcome."""
-    demo.start_chain(timeout)
+    demo.start_chain_of(timeout)
     demo.make_parties()
     demo.start_services()
     with demo.open_market():
         jobs = demo.watch()
-    demo.say("both jobs are over: " + ", ".join(f"{job.name} {job.status}" for job in jobs.values()))
+    demo.say("all jobs are over: " + ", ".join(f"{job.name} {job.status}" for job in jobs.values()))
     demo.stage.wait_for("the leases to end", demo.leases_are_over, patience=120)
     jobs = {client: demo.market.job(job.id) for client, job in jobs.items()}
     console.print(demo.table(jobs))
@@ -48,7 +49,7 @@ def play(demo: Demo, keep: bool, timeout: int) -> dict[str, Any]:
         demo.stop_providers()
     after = {name: demo.wealth(name) for name in demo.before}
     demo.say("reconcile: chain against database against blobs")
-    held = {"reconciled": demo.reconcile()}
+    held = {"reconciled": demo.reconcile(), "audited": demo.verify_audit()}
     demo.say("the auctions that placed the killed job, checked by its client: orders, prices, coin, openings")
     held["verified"] = demo.verify_epochs(jobs[VICTIM_JOB])
     demo.say("the killed job against the same job trained without interruption, on one machine")
@@ -86,6 +87,7 @@ def main() -> int:
             console.print(f"[red]The demo failed:[/] {failure}")
             return 1
         summary(demo, result)
+        lie_told(demo, result)
         wrong = problems(result)
         if options.json:
             options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -94,7 +96,8 @@ def main() -> int:
         if not wrong:
             seconds = result["seconds"]
             console.print(
-                f"[green]All of it holds[/], in {seconds} s: two jobs done, one provider killed, no work lost."
+                f"[green]All of it holds[/], in {seconds} s: three jobs done, one provider killed "
+                "and no work lost, one lie caught."
             )
         if not options.keep:
             console.print("To look around in it: ./scripts/demo --keep. To take part: README.md, First ten minutes.")

@@ -11,14 +11,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from eth_account.signers.local import LocalAccount
+
 from contracts.settings import Settings, read_config
 from contracts.wallet import keys
 
 GPUMARKET = Path(sys.executable).with_name("gpumarket")
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Failure(Exception):
     """The demo can't go on; says why."""
+
+
+def _command(liar: str | None) -> list[str]:
+    return [str(GPUMARKET)] if liar is None else [sys.executable, "-m", "tests.liars", "as", liar]
 
 
 class Party:
@@ -41,24 +48,32 @@ class Party:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("GPUMARKET_")}
         return inherited | mine | {"COLUMNS": "160", "NO_COLOR": "1"}
 
-    def try_run(self, *arguments: str) -> tuple[bool, str]:
-        """Whether a command succeeded, and what it printed."""
+    def try_run(self, *arguments: str, liar: str | None = None) -> tuple[bool, str]:
+        """Whether a command succeeded, and what it printed. `liar` as in `start`."""
         done = subprocess.run(
-            [GPUMARKET, *arguments], env=self._environment(), capture_output=True, text=True, stdin=subprocess.DEVNULL
+            [*_command(liar), *arguments],
+            cwd=ROOT,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
         return done.returncode == 0, done.stdout if done.returncode == 0 else done.stdout + done.stderr
 
-    def run(self, *arguments: str) -> str:
-        ok, text = self.try_run(*arguments)
+    def run(self, *arguments: str, liar: str | None = None) -> str:
+        ok, text = self.try_run(*arguments, liar=liar)
         if not ok:
             raise Failure(f"{self.name}: gpumarket {' '.join(arguments)} failed:\n{text}")
         return text
 
-    def start(self, what: str, *arguments: str) -> None:
-        """Start a long-running command in a process group of its own, with its output added to a log file."""
+    def start(self, what: str, *arguments: str, liar: str | None = None) -> None:
+        """Start a long-running command in a process group of its own, with its output added to a log file. With `liar`
+        it is the same command with one part replaced, by that kind in tests/liars.
+        """
         with (self.home / f"{what}.log").open("ab") as log:
             self.processes[what] = subprocess.Popen(
-                [GPUMARKET, *arguments],
+                [*_command(liar), *arguments],
+                cwd=ROOT,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -88,6 +103,10 @@ class Party:
         # Play money: each process that opens a key of the usual strength would take most of a second for it.
         self._address = keys.create(self.name, self.stage.password, scrypt_n=1 << 12)
         return self._address
+
+    def account(self) -> LocalAccount:
+        os.environ["GPUMARKET_HOME"] = str(self.home)
+        return keys.load(self.name, self.stage.password)
 
     def address(self) -> str:
         if self._address is None:
@@ -142,6 +161,7 @@ class Stage:
 
     def stop_all(self) -> None:
         """SIGTERM to everything, the chain last; SIGKILL to what does not go."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would leave processes behind
         running = [
             (what, process)
             for party in self._parties.values()

@@ -5,129 +5,107 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from web3.types import RPCEndpoint
 
-from contracts.amounts import format_amount, parse_amount
-from contracts.api.bodies import JobOut, JobStatus
-from contracts.api.client import MarketClient
-from contracts.chain.client import Chain, connect
-from contracts.chain.devnet import devnet
-from contracts.chain.sending.sender import Sender
-from contracts.errors import UserError
-from scripts.lib.demo.parties import Failure, Stage
+from contracts.api.bodies import CheckpointOut, JobOut, JobStatus
+from contracts.audits.levels import CLOSED
+from scripts.lib.demo.lies import Watched
+from scripts.lib.demo.parties import ROOT, Failure, Stage
+from scripts.lib.demo.scene import ARBITER, AUDITED, Scene, console
 
-ROOT = Path(__file__).resolve().parents[3]
 HOME = ROOT / ".demo"
-CLIENTS = {"alice": "digits", "bob": "chargpt"}
+CLIENTS = {"alice": "digits", "bob": "chargpt", "carol": "digits"}
 RULES = {"digits": "unchecked", "chargpt": "interruptible"}
 PROVIDERS = {  # tokens per hour, rules
     "hydro": ("0.60", "unchecked"),
     "solar": ("0.75", "interruptible"),
+    "smog": ("60", AUDITED),
+    "tide": ("66", AUDITED),
     "wind": ("0.90", "unchecked"),
 }
-PLAY_MONEY, DEPOSIT, STAKE = "500", "200", "100"  # tokens
+LIED_TO, LIAR, HONEST = "carol", "smog", "tide"
+LIE, HONEST_UNTIL = "lazy-later", 1  # the kind of liar is one of tests/liars
+# Of carol's job each checkpoint is replayed, one at a time; a lie convicts, as the recipe is a reviewed one.
+VERIFICATION = CLOSED.model_copy(update={"share_ppm": 1_000_000, "approve_every": 1})
+# Two checkpoints of a token each, so that a stake of six tells; 60 of them an hour.
+SMALL_SPEED = str(60 * 18_000)
+SMALL_JOB = f"""name: small
+environment: torch-2.13
+recipe: recipe.py:Digits
+config: {{width: 32, dropout: 0.1, batch_size: 256, lr: 0.05, held_out: 360, accuracy_every: 25}}
+files: [recipe.py, digits.npz]
+seed: 1
+steps: 40
+checkpoint_every: 20
+units: 18000
+resources: {{memory_mb: 2048}}
+max_price: "2"
+stake: "6"
+rules: {AUDITED}
+"""
+DEPOSIT, STAKE = "200", "100"  # tokens
 VICTIM_JOB = "alice"
 KILL_AFTER = 2  # accepted checkpoints; the kill comes in the middle of the next one
-PATIENCE = 600  # seconds for everything after set-up
+PATIENCE = 1200  # seconds for everything after set-up
 UNINTERRUPTED = "uninterrupted.json"
 ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
 
-console = Console(highlight=False)
 
-
-class Demo:
+class Demo(Scene):
     """Everything that runs, and what was seen of it."""
 
     def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.chain: Chain
-        self.market: MarketClient
+        super().__init__(stage)
         self.jobs: dict[str, str] = {}  # client -> job id
         self.killed: str | None = None  # the provider's address
-        self.events: list[str] = []
-        self.before: dict[str, int] = {}
-
-    def say(self, text: str) -> None:
-        self.events.append(f"{time.monotonic() - self.stage.started:5.1f} s  {text}")
-        console.print(self.events[-1], soft_wrap=True)
+        self.lie = Watched()
 
     # ------------------------------------------------------------- set the stage
 
-    def start_chain(self, timeout: int) -> None:
-        party = self.stage.party("devnet")
-        party.start(
-            "chain", "devnet", "--port", "0", "--block-time", "1", "--window", "4", "--checkpoint-timeout", str(timeout)
-        )
-        config = party.home / "config.toml"
-        self.stage.wait_for("the chain", config.is_file, party)
-        self.stage.config = config
-        self.chain = connect(self.stage.settings())
-        self.say(f"chain {self.chain.settings.rpc_url}, escrow {self.chain.domain.verifying_contract}")
+    def start_chain_of(self, silence: int) -> None:
+        self.start_chain("--window", "4", "--checkpoint-timeout", str(silence), audited=VERIFICATION)
+        self.before[ARBITER] = self.wealth(ARBITER)
 
     def make_parties(self) -> None:
         """Keys for everyone, play money and gas for all; jobs from the recipes that ship."""
         names = ["operator", "approver", *CLIENTS, *PROVIDERS]
         with ThreadPoolExecutor(2) as pool:
             making = [pool.submit(self._make_job, client, recipe) for client, recipe in CLIENTS.items()]
-            for name in names:
-                self._make_rich(self.stage.party(name).new_key())
+            self.make_rich(*names)
             for job in making:
                 job.result()
-        self.before = {name: self.wealth(name) for name in names}
         self.say(f"keys and money for {', '.join(names)}")
-
-    def _make_rich(self, address: str) -> None:
-        """What `gpumarket wallet faucet` does."""
-        purse = Sender(self.chain, devnet.accounts()[-1])
-        purse.send(self.chain.faucet(address, parse_amount(PLAY_MONEY, self.chain.decimals)))
-        self.chain.w3.provider.make_request(RPCEndpoint("anvil_setBalance"), [address, hex(10**19)])
 
     def _make_job(self, client: str, recipe: str) -> None:
         party = self.stage.party(client)
         party.run("recipe", "new", recipe, str(party.home / recipe))
+        if client == LIED_TO:
+            (party.home / recipe / "job.yaml").write_text(SMALL_JOB, encoding="utf-8")
+            return
         with open(party.home / recipe / "job.yaml", "a", encoding="utf-8") as job:
             job.write(f"rules: {RULES[recipe]}\n")
 
-    def _deposit(self, client: str) -> None:
-        self.stage.party(client).run("wallet", "deposit", DEPOSIT, "--key", client)
+    def _deposit(self, who: str) -> None:
+        self.stage.party(who).run("wallet", "deposit", DEPOSIT, "--key", who)
 
     def start_services(self) -> None:
-        """Market and approver; while they start, the clients put money into the escrow."""
-        operator, approver = self.stage.party("operator"), self.stage.party("approver")
-        port = self.stage.free_port()
-        self.stage.market_url = f"http://127.0.0.1:{port}"
-        approver_address = self.address("approver")
-        settings = {"key": "operator", "port": port, "fee": 1000, "epoch_seconds": 1, "poll_seconds": 0.5}
-        settings["recommended_approver"] = approver_address
-        lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
-        (operator.home / "market.toml").write_text("".join(lines))
-        operator.start("market", "market", "serve")
-        approver.start("approver", "approver", "start", "--key", "approver", "--poll", "0.5")
+        """Market, approver and arbiter; while they start, those who pay put money into the escrow."""
+        self.start_market()
+        self.start_approver()
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(self._deposit, CLIENTS))
-        self.market = MarketClient(self.stage.market_url, attempts=1)
-        self.stage.wait_for("the market", self._market_answers, operator)
-        self.say(f"market {self.stage.market_url}, approver {approver_address}")
-
-    def _market_answers(self) -> bool:
-        try:
-            self.market.info()
-        except UserError:  # not listening yet, or still reading the chain
-            return False
-        return True
+            list(pool.map(self._deposit, [*CLIENTS, "approver"]))
+        self.wait_for_market()
+        self.start_arbiter()
 
     def start_provider(self, name: str) -> None:
         party, (price, rules) = self.stage.party(name), PROVIDERS[name]
         party.run(
             "provider", "register", "--key", name, "--price", price, "--stake", STAKE, "--rules", rules,
-            "--measure-seconds", "1", "--yes",
+            *(("--units-per-hour", SMALL_SPEED) if rules == AUDITED else ("--measure-seconds", "1")), "--yes",
         )  # fmt: skip
-        party.start("agent", "provider", "start", "--key", name)
+        party.start("agent", "provider", "start", "--key", name, liar=LIE if name == LIAR else None)
         self.say(f"provider {name} {self.address(name)} asks {price} an hour, rules {rules!r}")
 
     def submit_job(self, client: str) -> str:
@@ -139,15 +117,23 @@ class Demo:
 
     @contextmanager
     def open_market(self) -> Iterator[None]:
-        """Two providers, two jobs; one more provider comes while the others train."""
+        """Providers and jobs; some come while the others train."""
+        first, others = ("hydro", "solar"), [client for client in CLIENTS if client != LIED_TO]
         with ThreadPoolExecutor(4) as pool:
-            *first, late = PROVIDERS
             starting = pool.map(self.start_provider, first)
-            self.jobs = dict(zip(CLIENTS, pool.map(self.submit_job, CLIENTS), strict=True))
+            self.jobs = dict(zip(others, pool.map(self.submit_job, others), strict=True))
             list(starting)
-            comes = pool.submit(self.start_provider, late)
+            come = [pool.submit(self.start_provider, "wind"), pool.submit(self._set_a_trap)]
             yield
-            comes.result()
+            for one in come:
+                one.result()
+
+    def _set_a_trap(self) -> None:
+        """The liar is the cheaper one of two, so that it gets the job."""
+        self.start_provider(LIAR)
+        self.stage.wait_for("the liar's Ask", lambda: any(self.market.asks(provider=self.address(LIAR))))
+        self.jobs[LIED_TO] = self.submit_job(LIED_TO)
+        self.start_provider(HONEST)
 
     # ------------------------------------------------------------- the play
 
@@ -157,15 +143,20 @@ class Demo:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
                 self.stage.check_alive()
-                jobs = {client: self.market.job(job) for client, job in self.jobs.items()}
+                jobs = {client: self.market.job(job) for client, job in list(self.jobs.items())}
                 live.update(self.table(jobs), refresh=True)
+                if LIED_TO in jobs:
+                    self.lie.look(self, [jobs[LIED_TO]], self.is_lie)
                 if self.killed is None:
                     self._maybe_kill(jobs[VICTIM_JOB])
-                if all(job.status in ENDED for job in jobs.values()):
+                if len(jobs) == len(CLIENTS) and all(job.status in ENDED for job in jobs.values()):
                     return jobs
                 if time.monotonic() > deadline:
                     raise Failure(_not_done(jobs))
                 time.sleep(0.5)
+
+    def is_lie(self, one: CheckpointOut) -> bool:
+        return one.provider == self.address(LIAR) and one.checkpoint.index > HONEST_UNTIL
 
     def _maybe_kill(self, job: JobOut) -> None:
         """SIGKILL the agent that trains the job, in the middle of a checkpoint after the one just approved."""
@@ -202,20 +193,6 @@ class Demo:
 
     # ------------------------------------------------------------- the books
 
-    def address(self, name: str) -> str:
-        return self.stage.party(name).address()
-
-    def wealth(self, name: str) -> int:
-        """All tokens of a party that are not locked in a lease: in its wallet, and free in the escrow."""
-        address = self.address(name)
-        return self.chain.token_balance(address) + self.chain.account(address).free
-
-    def tokens(self, amount: int) -> str:
-        return format_amount(amount, self.chain.decimals)
-
-    def leases_are_over(self) -> bool:
-        return not any(True for _ in self.market.leases(live=True))
-
     def stop_providers(self) -> None:
         alive = [self.stage.party(name) for name in PROVIDERS if self.address(name) != self.killed]
         with ThreadPoolExecutor(len(alive)) as pool:
@@ -224,6 +201,17 @@ class Demo:
     def reconcile(self) -> bool:
         operator = self.stage.party("operator")
         ok, text = operator.try_run("reconcile")
+        console.print(text.rstrip(), markup=False)
+        return ok
+
+    def verify_audit(self) -> bool:
+        """As anybody may, when the approver has shown its secrets."""
+        job, carol = self.jobs[LIED_TO], self.stage.party(LIED_TO)
+        kinds = lambda: [note.content.kind for note in self.market.audit_notes(job=job)]  # noqa: E731
+        self.stage.wait_for(
+            "the approver's secrets", lambda: kinds().count("secret") == len(self.market.job(job).leases)
+        )
+        ok, text = carol.try_run("audit", "verify", job)
         console.print(text.rstrip(), markup=False)
         return ok
 
