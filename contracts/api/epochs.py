@@ -23,6 +23,7 @@ class LeftOutReason(StrEnum):
 
     FINAL = "final"  # the lease that the Bid continues is not deep enough in the chain yet
     FAILED = "failed"  # three leases failed at the same checkpoint
+    UNREPRODUCIBLE = "unreproducible"  # its honest runs differ from each other, and its rules end it then
     STOPPED_EARLY = "stopped_early"  # the job's own rule for an early end is met, by the metrics that were reported
     SILENT = "silent"  # the Ask's provider has let a lease time out since the market received the Ask
     UNAUDITED = "unaudited"  # nobody audits what the Ask's provider trains, nor could anybody else in this epoch
@@ -69,6 +70,11 @@ class EpochHeader(Body):
         default_factory=list,
         exclude_if=lambda notes: not notes,
         description="of providers whose Asks are left out for it, each one's two newest rulings that say so",
+    )
+    unreproducible: list[AuditNoteIn] = Field(
+        default_factory=list,
+        exclude_if=lambda notes: not notes,
+        description="a ruling on each job that is left out for it, but for those of which an arbiter said it on chain",
     )
 
     def leaf(self) -> bytes:

@@ -54,6 +54,12 @@ class RuleSet(BaseModel):
         return "unchecked" if self.verification is None else self.verification.level
 
     @property
+    def ends_unreproducible(self) -> bool:
+        """Whether a job is over whose honest runs differ from each other."""
+        shown = self.verification
+        return shown is not None and shown.level != "unchecked" and shown.unreproducible == "end"
+
+    @property
     def most_unjudged(self) -> int:
         """Checkpoints that may be made and not judged, before training waits."""
         return 1 if self.verification is None else self.verification.approve_every

@@ -31,6 +31,7 @@ def announce(context: Context, number: int, snapshot: Snapshot) -> tuple[EpochHe
         failures=snapshot.failures,
         left_out=sorted(snapshot.left_out.values(), key=lambda one: one.order),
         unaudited=snapshot.unaudited,
+        unreproducible=snapshot.unreproducible,
     )
     root = epoch_root(header, snapshot.bids.keys() | snapshot.asks.keys())
     with context.db.reading() as session:  # only this process writes these rows, and only here

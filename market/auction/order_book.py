@@ -40,7 +40,7 @@ from market.store.queries.events import Head
 from market.store.queries.leases import is_final
 from market.store.queries.reliability import Records, stored_verdicts
 from market.store.queries.reports import read_told, report_of
-from market.store.queries.rulings import unaudited_work
+from market.store.queries.rulings import unaudited_work, unreproducible_jobs
 
 ROWS_AT_ONCE = 500
 NEVER = 1 << 40  # seconds
@@ -80,6 +80,7 @@ class Snapshot:
     failures: list[FailureReport]
     settled_until: int  # UTC seconds: before then nothing changes just because time passes
     unaudited: list[AuditNoteIn] = field(default_factory=list)  # of providers whose Asks are left out for it
+    unreproducible: list[AuditNoteIn] = field(default_factory=list)  # a ruling on each job that is left out for it
 
     def for_matcher(self, matcher: str) -> "Snapshot":
         """Those that it may match: the escrow opens a lease only for the matcher that both orders name, if they do."""
@@ -147,7 +148,7 @@ class OrderBook:
         now = max(now, head.timestamp)  # a follower may have stored it since `now` was told
         left_out: list[LeftOut] = []
         tiers, standings = self._records.look(session)
-        bids, failures = self._waiting(session, head, now, left_out, standings)
+        bids, failures, unreproducible = self._waiting(session, head, now, left_out, standings)
         asks = self._standing(session, now, left_out, tiers)
         if self.context.reserve_short:
             for id in [id for id, one in bids.items() if self._is_paid_from_reserve(one)]:
@@ -159,13 +160,14 @@ class OrderBook:
         passing = {LeftOutReason.FINAL, LeftOutReason.REFUSED}
         is_settled = passing.isdisjoint(one.reason for one in left_out)
         until = _next_change(session, now) if is_settled else now
-        return Snapshot(head, now, bids, asks, {one.order: one for one in left_out}, failures, until)
+        gone = {one.order: one for one in left_out}
+        return Snapshot(head, now, bids, asks, gone, failures, until, unreproducible=unreproducible)
 
     # ------------------------------------------------------------- bids
 
     def _waiting(
         self, session: Session, head: Head, now: int, left_out: list[LeftOut], standings: Mapping[str, Standing]
-    ) -> tuple[dict[str, WaitingBid], list[FailureReport]]:
+    ) -> tuple[dict[str, WaitingBid], list[FailureReport], list[AuditNoteIn]]:
         valid = BidRow.valid_until >= now
         failed = dict(session.exec(select(BidRow.id, BidRow.failed).where(valid)).all())
         self._bids = {id: one for id, one in self._bids.items() if id in failed}
@@ -181,6 +183,7 @@ class OrderBook:
         for lease in session.exec(leases.order_by(col(LeaseRow.opened_block), col(LeaseRow.start))):
             past.setdefault(lease.bid, []).append(lease)
         reports, wrong = _failures(session, past), _wrong(session, past)
+        unlike, told_unlike = unreproducible_jobs(session, past, self.context.ending_rules), list[AuditNoteIn]()
         for id, its in past.items():
             first = bids.pop(id, None)  # none if it can't be read
             if first is None or any(lease.finished is None for lease in its) or not its[-1].continuable:
@@ -188,6 +191,9 @@ class OrderBook:
             spec, last = self._bids[id].spec, its[-1]
             if failed[id]:
                 left_out.append(LeftOut(order=id, reason=LeftOutReason.FAILED))
+            elif id in unlike:
+                left_out.append(LeftOut(order=id, reason=LeftOutReason.UNREPRODUCIBLE))
+                told_unlike += [note for note in (unlike[id],) if note is not None]
             elif not is_final(last, self.context.chain.settings.finality, head.number):
                 left_out.append(LeftOut(order=id, reason=LeftOutReason.FINAL, lease=last.id))
             elif spec is not None and early_stop(session, spec.stop, its, now):
@@ -206,7 +212,7 @@ class OrderBook:
                 overruns = tuple(read_overrun(begins) for row, begins in said if row.kind == "units")
                 bids[id] = replace(first, offer=offer, previous=last, overruns=overruns)
         told = [row for id, rows in reports.items() if id in bids or failed[id] for row, _ in rows]
-        return bids, self._signed(told)
+        return bids, self._signed(told), told_unlike
 
     def _known(self, row: BidRow, timeouts: dict[str, int]) -> _Known:
         bid, spec = Bid.model_validate(row.bid), JobSpec.model_validate(row.spec)

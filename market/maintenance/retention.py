@@ -39,6 +39,7 @@ from market.store.queries.early_stop import early_stop
 from market.store.queries.events import pages_of
 from market.store.queries.leases import state_now
 from market.store.queries.rule_sets import known_rules
+from market.store.queries.rulings import unreproducible_jobs
 from market.store.unreadable import BROKEN
 
 MARGIN_SECONDS = 3600  # for clocks that differ, and blocks that a reorganisation takes back
@@ -120,10 +121,9 @@ def stored(session: Session) -> dict[str, float]:
 def jobs(session: Session, now: int) -> Iterator[JobBlobs]:
     """All jobs with their blobs."""
     # Time in which a challenge of the last checkpoint may come, and be ruled on.
-    settling = {
-        hash: one.rules.window + one.rules.arbiter_timeout + MARGIN_SECONDS
-        for hash, one in known_rules(session).items()
-    }
+    known = known_rules(session)
+    settling = {hash: one.rules.window + one.rules.arbiter_timeout + MARGIN_SECONDS for hash, one in known.items()}
+    ending = {hash for hash, one in known.items() if one.ends_unreproducible}
     ids = session.exec(select(BidRow.id)).all()
     for at in range(0, len(ids), AT_ONCE):
         rows = session.exec(select(BidRow).where(col(BidRow.id).in_(ids[at : at + AT_ONCE]))).all()
@@ -132,19 +132,22 @@ def jobs(session: Session, now: int) -> Iterator[JobBlobs]:
         for lease in session.exec(in_order.where(col(LeaseRow.bid).in_(list(leases)))):
             leases[lease.bid].append(lease)
         pages = pages_of(session, {row.client for row in rows})
+        unlike = unreproducible_jobs(session, leases, ending)
         for row in rows:
             try:
-                over = _over(session, row, leases[row.id], pages.get(row.client, 0), now)
+                over = _over(session, row, leases[row.id], pages.get(row.client, 0), now, row.id in unlike)
             except BROKEN:
                 over = None  # its row can't be read, so nobody can tell
             over = None if over is None else over + settling.get(row.rules, MARGIN_SECONDS)
             yield _job_blobs(session, row, leases[row.id], over, now)
 
 
-def _over(session: Session, job: BidRow, leases: list[LeaseRow], page: int, now: int) -> float | None:
+def _over(
+    session: Session, job: BidRow, leases: list[LeaseRow], page: int, now: int, is_unreproducible: bool
+) -> float | None:
     """When a job's last event was; None while it may go on."""
     stopped = early_stop(session, JobSpec.model_validate(job.spec).stop, leases, now)
-    status, _ = job_status(job, leases, page, now, stopped)
+    status, _ = job_status(job, leases, page, now, stopped, is_unreproducible)
     if status is JobStatus.PENDING or any(lease.finished is None for lease in leases):
         return None
     last = select(func.max(ChainEvent.timestamp))

@@ -77,6 +77,11 @@ class Context:
         return {hash for hash, one in self.rules_by_hash.items() if one.level != "unchecked"}
 
     @property
+    def ending_rules(self) -> set[str]:
+        """Hashes of those, too, that end a job whose honest runs differ."""
+        return {hash for hash, one in self.rules_by_hash.items() if one.ends_unreproducible}
+
+    @property
     def leads(self) -> bool:
         """Whether it is this process that follows the chain, clears, keeps and sends."""
         return self.leadership.leads

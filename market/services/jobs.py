@@ -30,9 +30,14 @@ from market.store.queries.chain_tips import Key, other_tips, says_otherwise
 from market.store.queries.early_stop import early_stop, read_stop
 from market.store.queries.events import pages_of
 from market.store.queries.leases import phase_of, state_now
+from market.store.queries.rulings import unreproducible_jobs
 from market.store.unreadable import record_of
 
 COUNTED_AT_ONCE = 500
+UNREPRODUCIBLE = (
+    "training it again comes to something else each time, so that nobody's work on it can be checked, and its rules "
+    "end it; hand it in again when `gpumarket replay` of its own steps gives the same bits"
+)
 _BY_RECEPTION = Keyset(col(BidRow.received), col(BidRow.id))
 
 
@@ -99,11 +104,12 @@ def job_summaries(context: Context, session: Session, rows: Sequence[BidRow]) ->
     accepted_keys = {job: _accepted_key(found, accepted[job]) for job, found in leases.items()}
     newest_keys = {job: _newest_key([by_lease[lease.id] for lease in found]) for job, found in leases.items()}
     checkpoints = _checkpoints(session, (*accepted_keys.values(), *newest_keys.values()))
+    unlike = unreproducible_jobs(session, leases, context.ending_rules)
     others = other_tips(session, [lease for found in leases.values() for lease in found])
 
     def out(row: BidRow) -> JobSummary:
         stopped = early_stop(session, read_stop(row.stop), leases[row.id], now)
-        status, reason = job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped)
+        status, reason = job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped, row.id in unlike)
         summaries = [by_lease[lease.id] for lease in leases[row.id]]
         if status is JobStatus.PENDING and summaries and not summaries[-1].final:
             reason = f"the end of its lease {summaries[-1].id} is not deep enough in the chain yet to open the next"
@@ -135,11 +141,17 @@ def job_summaries(context: Context, session: Session, rows: Sequence[BidRow]) ->
 
 
 def job_status(
-    row: BidRow, leases: Sequence[LeaseRow], page: int, now: int, stopped: str | None = None
+    row: BidRow,
+    leases: Sequence[LeaseRow],
+    page: int,
+    now: int,
+    stopped: str | None = None,
+    is_unreproducible: bool = False,
 ) -> tuple[JobStatus, str]:
     """A job's status, and why it waits or ended.
 
-    `leases` in the order of their opening; `page` is its client's; `stopped` says why it needs no more checkpoints.
+    `leases` in the order of their opening; `page` is its client's; `stopped` says why it needs no more checkpoints;
+    `is_unreproducible`: its honest runs differ, and its rules end it then.
     """
     newest = leases[-1] if leases else None
     checkpoints = int(row.bid["checkpoints"])
@@ -155,6 +167,8 @@ def job_status(
         return JobStatus.RUNNING, ""
     if stopped:
         return JobStatus.DONE, stopped
+    if is_unreproducible:
+        return JobStatus.FAILED, UNREPRODUCIBLE
     if newest and not newest.continuable:
         return JobStatus.CANCELLED, f"its client ended it after checkpoint {newest.accepted} of {checkpoints}"
     if newest is None and page > row.page:
@@ -175,9 +189,11 @@ def count_by_status(context: Context, session: Session) -> Counter[JobStatus]:
         rows = session.exec(select(BidRow).options(*WITHOUT_SPEC).where(col(BidRow.id).in_(some))).all()
         leases = leases_by_job(session, rows)
         pages = pages_of(session, {row.client for row in rows})
+        unlike = unreproducible_jobs(session, leases, context.ending_rules)
         for row in rows:
-            stopped = early_stop(session, _stop_of(context, row), leases[row.id], now)
-            found[job_status(row, leases[row.id], pages.get(row.client, 0), now, stopped)[0]] += 1
+            its, page = leases[row.id], pages.get(row.client, 0)
+            stopped = early_stop(session, _stop_of(context, row), its, now)
+            found[job_status(row, its, page, now, stopped, row.id in unlike)[0]] += 1
     return found
 
 

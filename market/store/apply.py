@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from sqlmodel import Session, col, delete, select, update
 
-from contracts.api.auditing.notes import AuditNoteIn
+from contracts.api.auditing.notes import AuditNoteIn, RulingContent
 from contracts.api.bodies import (
     ApprovalIn,
     AskIn,
@@ -237,6 +237,7 @@ def _audit(session: Session, domain: Domain, message: Message) -> AuditNoteRow:
         bid=message.facts["bid"],
         approver=message.facts["approver"],
         kind=note.kind,
+        ruling=body.content.ruling if isinstance(body.content, RulingContent) else None,
         content_hash=note.content,
         time=note.time,
         signature=body.signature,

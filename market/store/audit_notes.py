@@ -18,6 +18,7 @@ class AuditNoteRow(SQLModel, table=True):
     bid: str = Field(index=True, sa_type=HASH)
     approver: str = Field(index=True, sa_type=ADDRESS)
     kind: str = Field(sa_type=String(10))  # as contracts.orders.AuditKind
+    ruling: str | None = Field(default=None, sa_type=String(20))  # of notes of that kind
     content_hash: str = Field(sa_type=HASH)  # what the note signs
     time: int = Field(sa_type=BigInteger)
     signature: str = Field(sa_type=Text)

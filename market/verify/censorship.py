@@ -122,6 +122,7 @@ class LeftOutOrders:
         checks: Mapping[LeftOutReason, Callable[[Promise, LeftOut], str | None]] = {
             LeftOutReason.FINAL: self._not_final,
             LeftOutReason.FAILED: self._not_failed,
+            LeftOutReason.UNREPRODUCIBLE: self._not_unlike,
             LeftOutReason.STOPPED_EARLY: self._not_begun,
             LeftOutReason.SILENT: self._not_silent,
             LeftOutReason.UNAUDITED: self._not_unaudited,
@@ -185,6 +186,9 @@ class LeftOutOrders:
 
     def _not_unaudited(self, promise: Promise, told: LeftOut) -> str | None:
         return self.unaudited.objection(promise)
+
+    def _not_unlike(self, promise: Promise, told: LeftOut) -> str | None:
+        return self.unaudited.reproducible(promise)
 
     def _not_unpaid(self, promise: Promise, told: LeftOut) -> str | None:
         """It is for all that have that approver, or for none: whom to leave out is not the market's to choose."""

@@ -1,11 +1,11 @@
-"""Whether an epoch leaves out those whose work nobody audits, and no others."""
+"""What rulings leave out of an epoch: whose work nobody audits, jobs that differ from themselves; and no others."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from contracts.api.auditing.notes import AuditNoteIn, AuditNoteOut, RulingContent
-from contracts.audits.levels import BEFORE, UNCHECKED
+from contracts.audits.levels import BEFORE, BY_HASH, UNCHECKED
 from contracts.audits.unaudited import MOST, AuditedAsk, Ruled, alone, unaudited
 from contracts.orders import Ask, Rules
 from market.verify.findings import Findings, Lie
@@ -33,9 +33,14 @@ class UnauditedWork:
     _rulings: dict[str, list[AuditNoteOut]] = field(default_factory=dict)
 
     def check(self) -> Findings:
-        """That the rulings in the header are their approvers', and that nobody stays in whom they leave out."""
+        """That the rulings in the header are their approvers', and that no Ask stays in that they leave out."""
+        header = self.orders.header
+        yield from self._rulings_told("unaudited", header.unaudited)
+        yield from self._rulings_told("unreproducible", header.unreproducible)
+        yield from self._who_stays()
+
+    def _rulings_told(self, ruling: str, told: Sequence[AuditNoteIn]) -> Findings:
         number = self.orders.header.number
-        told = self.orders.header.unaudited
         if len({(one.note.lease, one.note.content) for one in told}) < len(told):
             yield Lie(f"the header of epoch {number} tells a ruling twice")
         for one in told:
@@ -43,13 +48,24 @@ class UnauditedWork:
             name = f"the ruling on lease {one.note.lease} in the header of epoch {number}"
             if lease is None:
                 yield Lie(f"{name} is of no lease that was opened by block {self.past.block}")
-            elif not isinstance(one.content, RulingContent) or one.content.ruling != "unaudited":
-                yield Lie(f"{name} is none that says 'unaudited'")
+            elif not isinstance(one.content, RulingContent) or one.content.ruling != ruling:
+                yield Lie(f"{name} is none that says '{ruling}'")
             elif lease.terms.parties.rules in self._unchecked:
                 yield Lie(f"{name} is of a lease under rules that promise no audit")
             else:
                 yield from check_signature(name, one.note, lease.terms.parties.approver, one.signature, self.node)
-        yield from self._who_stays()
+
+    def reproducible(self, promise: Promise) -> str | None:
+        """Why a Bid is not to be left out as one whose honest runs differ; None if it is."""
+        bid, leases = promise.order, {lease.id: lease for lease in self.past.leases_of(promise.id)}
+        rules = next((one for one in self._known if one.struct_hash() == bid.rules), None)
+        verification = None if rules is None else BY_HASH.get(rules.verification)
+        if bid.rules in self._unchecked or (verification is not None and verification.unreproducible != "end"):
+            return "its rules end no job for that"
+        told = (one for one in self.orders.header.unreproducible if one.note.lease in leases)
+        if any(told) or any(lease.unreproducible for lease in leases.values()):
+            return None
+        return "the header has no ruling that says so of one of its leases, nor has an arbiter said it on chain"
 
     def objection(self, promise: Promise) -> str | None:
         """Why the Ask is not to be left out for it; None if it is."""
@@ -130,5 +146,8 @@ class UnauditedWork:
 
     @property
     def _unchecked(self) -> set[str]:
-        known = (*self.orders.header.rules, *self.rules)
-        return {one.struct_hash() for one in known if one.verification in UNAUDITED}
+        return {one.struct_hash() for one in self._known if one.verification in UNAUDITED}
+
+    @property
+    def _known(self) -> tuple[Rules, ...]:
+        return (*self.orders.header.rules, *self.rules)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.liars.kinds import Liar, kind, untried
+from tests.liars.kinds import HONEST, Liar, kind, untried
 
 # What these replace is imported in `lie`: to list the kinds must not take a worker's start.
 
@@ -161,6 +161,45 @@ class StaleCopies(Liar):
             return replace(taken, trace_root=first[0].trace_root, metrics=first[0].metrics), numerics
 
         instead(change)
+
+
+@untried
+class StolenBytes(Liar):
+    name = "stolen-bytes"
+    summary = "what another provider has trained for another job, handed in as its own"
+    patched = NoTraining.patched
+
+    def lie(self) -> None:
+        import shutil
+
+        from contracts.job.file import hash_file
+
+        def change(training: Any, taken: Any, numerics: Any) -> Any:
+            mine = hash_file(taken.path)
+            # How it came by them does not matter here: all parties have their homes side by side.
+            stored = (
+                path for path in Path(os.environ["GPUMARKET_HOME"]).parent.glob("operator/**/*") if path.is_file()
+            )
+            alike = (path for path in stored if path.stat().st_size == mine.size)
+            theirs = next(path for path in alike if not hash_file(path).same_bytes(mine))
+            taken.path.unlink()
+            shutil.copy(theirs, taken.path)
+            return taken, numerics
+
+        instead(change)
+
+    def play(self, trial: Any) -> None:
+        trial.offer(HONEST, price=1900)
+        trial.submit(1, edit=_other_seed)
+        trial.watch()
+        trial.offer(trial.liar, price=1800, liar=self)
+        trial.submit(self.checkpoints)
+        trial.watch()
+
+
+def _other_seed(folder: Path) -> None:
+    job = folder / "job.yaml"
+    job.write_text(job.read_text().replace("seed: 1\n", "seed: 2\n"))
 
 
 @untried

@@ -93,6 +93,17 @@ def test_other_verdicts_are_told(market: Lives, verdict: Verdict) -> None:
     assert differences(market) == []
 
 
+def test_a_job_ends_that_the_arbiters_own_runs_differ_on(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(market.context), "ending_rules", {market.rules.struct_hash()})
+    job = market.post_bid()
+    ruled(market, lease_on(market, job, market.providers[0]), Verdict.UNREPRODUCIBLE)
+    market.post_ask(market.providers[1])
+    epoch = market.clear()
+    told = market.api.job(job.id)
+    assert (told.status, len(told.leases), epoch) == ("failed", 1, None)
+    assert "training it again comes to something else each time" in told.reason
+
+
 def test_a_client_with_many_voids_is_refused_until_a_provider_wants_it(market: Lives) -> None:
     for provider in market.providers:
         market.post_ask(provider)

@@ -28,6 +28,7 @@ def _make_notes() -> None:
         sa.Column("bid", sa.String(66), nullable=False),
         sa.Column("approver", sa.String(42), nullable=False),
         sa.Column("kind", sa.String(10), nullable=False),
+        sa.Column("ruling", sa.String(20), nullable=True),
         sa.Column("content_hash", sa.String(66), nullable=False),
         sa.Column("time", sa.BigInteger(), nullable=False),
         sa.Column("signature", sa.Text(), nullable=False),

@@ -1,4 +1,6 @@
-"""Who was approved unaudited twice is left out while nobody else could audit it: by honest markets and by others."""
+"""What approvers' rulings leave out of an epoch, by honest markets and by others: who was approved unaudited twice,
+while nobody else could audit it; and a job whose honest runs differ.
+"""
 
 import time
 from collections.abc import Iterator
@@ -172,3 +174,57 @@ def test_a_market_that_shows_no_ruling_or_a_forged_one(
     said, left = market.found()
     assert f"the ruling on lease {lease.id} in the header of epoch 2 is not signed by" in said
     assert "but the header has 1 rulings on its provider's work that show it, not 2" in left
+
+
+def given_up(market: Market, lease: LeaseOut) -> None:
+    """Its provider gives it back, unpaid, and the window passes."""
+    Sender(market.chain, market.providers[0]).send(market.chain.end(market.terms(lease)))
+    market.pass_time(market.rules.window + 1)
+    market.keep()
+    assert market.lease_of(market.api.job(lease.job)).finished == "closed"
+
+
+def test_a_job_that_differs_from_itself_ends(market: Market, at_once: None) -> None:
+    lease = market.begin()
+    market.rule(lease, 2, "unreproducible")
+    market.rule(lease, 1, "unreproducible")
+    assert market.api.job(lease.job).status == "running"
+    given_up(market, lease)
+    market.offer(1)
+    _, header = market.next_lease()
+    assert [(one.order, one.reason) for one in header.left_out] == [(lease.job, "unreproducible")]
+    assert [(one.note.lease, one.content.n) for one in header.unreproducible] == [(lease.id, 2)]  # what came first
+    job = market.api.job(lease.job)
+    assert (job.status, job.accepted) == ("failed", 0)
+    assert "training it again comes to something else each time" in job.reason
+    assert market.found() == []
+
+
+def test_a_job_that_goes_on_unaudited(market: Market, at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = market.begin()
+    market.rule(lease, 1, "unreproducible")
+    given_up(market, lease)
+    monkeypatch.setattr(type(market.context), "ending_rules", set())  # as of rules that say so
+    market.offer(1)
+    _, header = market.next_lease()
+    assert header.left_out == [] and len(market.api.job(lease.job).leases) == 2
+    assert market.found() == []
+
+
+@pytest.mark.parametrize("shown", ["nothing", "forged"])
+def test_a_market_that_ends_a_job_without_a_ruling(
+    market: Market, at_once: None, monkeypatch: pytest.MonkeyPatch, shown: str
+) -> None:
+    lease = market.begin()
+    given_up(market, lease)
+    content = RulingContent(n=1, ruling="unreproducible")
+    forged = signed_note(lease.id, content, 1, market.chain.domain, market.client)
+    note = None if shown == "nothing" else forged
+    monkeypatch.setattr(order_book, "unreproducible_jobs", lambda *_: {lease.job: note})
+    market.offer(1)
+    market.next_lease()
+    (lie,) = market.found()
+    assert {
+        "nothing": f"bid {lease.job} was left out of epoch 2 as 'unreproducible', but the header has no ruling",
+        "forged": f"the ruling on lease {lease.id} in the header of epoch 2 is not signed by",
+    }[shown] in lie
