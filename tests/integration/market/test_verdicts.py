@@ -118,6 +118,8 @@ def test_a_client_with_many_voids_is_refused_until_a_provider_wants_it(market: L
     assert market.api.job(other.id).reason == Reason.WANTED
     wants = CPU.wants.model_copy(update={"client_voids_at_most": 3})
     resources = CPU.model_copy(update={"wants": wants})
-    market.post_ask(market.providers[1], resources, max_active=4, max_stake=20_000_000)
+    Sender(market.chain, market.providers[1]).send(market.chain.raise_page(1))  # its former Ask shares its stake
+    market.follow()
+    market.post_ask(market.providers[1], resources, max_active=4, max_stake=20_000_000, page=1)
     assert next_lease(market, other).provider == market.providers[1].address
     assert differences(market) == []

@@ -6,7 +6,7 @@ from safetensors.numpy import load_file, save_file
 from contracts.api.bodies import CheckpointRecord, JobStatus
 from contracts.job.file import hash_file
 from contracts.job.state_kinds import METADATA
-from market.approver.service import Approver
+from market.approver.judging import Judging
 from tests.support.whole_market import Stage, StageOf, paid, wait_for
 from worker.lease.folder import LeaseFolder
 
@@ -33,7 +33,7 @@ def test_a_state_that_nobody_can_load_is_not_the_recipes_failure(
 
     with monkeypatch.context() as patch:
         patch.setattr(LeaseFolder, "add_checkpoint", spoil)
-        patch.setattr(Approver, "_problem_with_bytes", lambda *_: None)  # one that looks at nothing
+        patch.setattr(Judging, "_problem_with_bytes", lambda *_: None)  # one that looks at nothing
         with stage.approving(), stage.agent(finish_seconds=0):
             wait_for("an Approval", lambda: any(lease.approved for lease in stage.leases(job)))
     with stage.approving(), stage.agent(finish_seconds=0):

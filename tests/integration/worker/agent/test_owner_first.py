@@ -77,7 +77,7 @@ def test_a_client_who_is_denied_is_not_matched(stage: Stage) -> None:
 
 def test_a_lease_that_is_not_wanted_is_given_back_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the market did not heed what Asks say."""
-    monkeypatch.setattr(fitting, "welcome", lambda wants, client, recipe: True)
+    monkeypatch.setattr(fitting, "welcome", lambda wants, client, recipe, standing: True)
     job = stage.submit(checkpoints=2)
     recipe = stage.job(job).spec.files["recipe.py"].sha256
     with stage.approving(), stage.agent(wants=Wants(deny_recipes=(recipe,))):
