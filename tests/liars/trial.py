@@ -91,13 +91,6 @@ class Trial(Scene):
         if owned:
             self.liars |= set(names)
 
-    def deposit(self, name: str, tokens: int) -> None:
-        """What `gpumarket wallet deposit` does."""
-        sender = self.sender(name)
-        amount = tokens * 10**self.chain.decimals
-        sender.send(self.chain.approve(amount))
-        sender.send(self.chain.deposit(sender.address, amount))
-
     def offer(self, name: str, *, price: int, liar: Liar | None = None, stake: int = 30) -> None:
         """An agent, if it does not run yet. `price` is of an hour, of which a checkpoint takes 1/1800."""
         party = self.stage.party(name)
@@ -256,13 +249,13 @@ class Trial(Scene):
                 found.problems.append(f"{name} lost {found.prices(found.gains[name])} prices, of {most} at most")
         if not found.watched.noticed:
             found.problems.append("nobody noticed")
-        if not self.reconcile():
-            found.problems.append("the books do not agree")
-        for id in self.jobs:
-            ok, text = self.stage.party(CLIENT).try_run("audit", "verify", id)
+        checks = {"the books do not agree": self.reconcile}
+        checks |= {f"audit verify finds a fault in {id}": partial(self.verify_audit, CLIENT, id) for id in self.jobs}
+        for problem, check in checks.items():
+            ok, text = check()
             console.print(text.rstrip(), markup=False)
             if not ok:
-                found.problems.append("audit verify finds a fault")
+                found.problems.append(problem)
 
     def table(self) -> Table:
         found = self.found

@@ -75,12 +75,19 @@ class Scene:
             self.chain.w3.provider.make_request(RPCEndpoint("anvil_setBalance"), [address, hex(10**19)])
             self.before[name] = amount
 
+    def deposit(self, name: str, tokens: int) -> None:
+        """What `gpumarket wallet deposit` does."""
+        sender = self.sender(name)
+        amount = tokens * 10**self.chain.decimals
+        sender.send(self.chain.approve(amount))
+        sender.send(self.chain.deposit(sender.address, amount))
+
     def start_market(self) -> None:
         """It begins to start."""
         operator = self.stage.party("operator")
         port = self.stage.free_port()
         self.stage.market_url = f"http://127.0.0.1:{port}"
-        settings = {"key": "operator", "port": port, "fee": 1000, "epoch_seconds": 1, "poll_seconds": 0.5}
+        settings = {"key": "operator", "port": port, "fee": 1000, "epoch_seconds": 1, "poll_seconds": 1}
         settings["recommended_approver"] = self.address("approver")
         lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
         (operator.home / "market.toml").write_text("".join(lines))
@@ -89,7 +96,7 @@ class Scene:
 
     def start_approver(self, liar: str | None = None) -> None:
         self.stage.party("approver").start(
-            "approver", "approver", "start", "--key", "approver", "--poll", "0.5", liar=liar
+            "approver", "approver", "start", "--key", "approver", "--poll", "1", liar=liar
         )
 
     def start_arbiter(self) -> None:
@@ -138,8 +145,11 @@ class Scene:
         kinds = [note.content.kind for note in self.market.audit_notes(job=job)]
         return kinds.count("secret") == kinds.count("commitment")
 
-    def reconcile(self) -> bool:
-        operator = self.stage.party("operator")
-        ok, text = operator.try_run("reconcile")
-        console.print(text.rstrip(), markup=False)
-        return ok
+    def reconcile(self) -> tuple[bool, str]:
+        """Whether the books agree, and what the command prints."""
+        return self.stage.party("operator").try_run("reconcile")
+
+    def verify_audit(self, who: str, job: str) -> tuple[bool, str]:
+        """As anybody may, when the approver has shown its secrets."""
+        self.stage.wait_for("the approver's secrets", lambda: self.secrets_are_shown(job))
+        return self.stage.party(who).try_run("audit", "verify", job)
