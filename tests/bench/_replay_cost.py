@@ -22,7 +22,7 @@ from tests.bench._market import Market, make_job, market
 
 CONFIG = {"width": 96, "layers": 3, "heads": 3, "context": 64, "batch_size": 4}
 PAIRS = 3
-STEPS = 150  # of a checkpoint
+STEPS = 600  # of a checkpoint, which takes some ten seconds: a real one takes minutes
 MIDDLE = 2  # of training.CHECKPOINTS
 
 
