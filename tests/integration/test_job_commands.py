@@ -205,6 +205,7 @@ def test_a_job_of_more_work_than_it_signs_is_given_back_and_repriced(stage: Stag
     assert stage.free(stage.client) == FREE - done * PRICE - (3 - done) * 12 * PRICE
 
 
+@pytest.mark.long  # client/test_replacing.py has each step of it
 def test_a_job_that_waits_is_repriced_and_never_opened_twice(stage: Stage, run: Run, tmp_path: Path) -> None:
     job = submitted(stage, run, steps=8, max_price="0.1")
     other = submitted(stage, run, steps=8, seed=2)

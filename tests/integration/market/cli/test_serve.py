@@ -70,6 +70,7 @@ def test_a_port_that_is_taken(home: Path) -> None:
     assert "hint: choose another" in done.stderr
 
 
+@pytest.mark.long  # maintenance/test_reindex.py runs the command, too
 def test_reindex(home: Path) -> None:
     command = [sys.executable, "-m", "contracts.cli.main", "market", "reindex", "--yes"]
     with serving() as (_, url), MarketClient(url) as api:
