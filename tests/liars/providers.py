@@ -84,7 +84,7 @@ class LazyLater(_Lazy):
     honest_until = 1
 
 
-@untried
+@kind
 class HalfTheSteps(Liar):
     name = "half-the-steps"
     summary = "every other step is left out"
@@ -115,7 +115,7 @@ class HalfTheSteps(Liar):
         Runner._program = lying  # type: ignore[method-assign]
 
 
-@untried
+@kind
 class SmallerBatch(Liar):
     name = "smaller-batch"
     summary = "an eighth of the batch"
@@ -125,7 +125,7 @@ class SmallerBatch(Liar):
         told_otherwise(lambda said: {"config": {**said.config, "batch_size": said.config["batch_size"] // 8}})
 
 
-@untried
+@kind
 class OtherRate(Liar):
     name = "other-rate"
     summary = "another learning rate than the job's"
