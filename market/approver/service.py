@@ -217,7 +217,13 @@ class Approver:
     def _unread(self) -> set[str]:
         """Leases with Claims that nobody has looked at yet."""
         waiting = self._market.pending_progress(self._key.address)
-        return {one.lease for one in waiting if not self._auditing.is_taken(one)}
+        return {one.lease for one in waiting if not self._auditing.is_taken(one) and not self._is_void(one)}
+
+    def _is_void(self, reported: CheckpointOut) -> bool:
+        """Whether it is built on what was rejected: nobody will ever take it."""
+        claimed = self._auditing.claimed(reported.lease)
+        rejected = self._rejected.checkpoints(reported.lease)
+        return claimed is not None and any(claimed < n < reported.claim.n for n in rejected)
 
     # ------------------------------------------------------------- sealed jobs
 

@@ -135,7 +135,7 @@ class OtherRate(Liar):
         told_otherwise(lambda said: {"config": {**said.config, "lr": said.config["lr"] / 2}})
 
 
-@untried
+@kind
 class StaleCopies(Liar):
     name = "stale-copies"
     summary = "checkpoint 1 is trained, and handed in again as each later one"
@@ -163,7 +163,7 @@ class StaleCopies(Liar):
         instead(change)
 
 
-@untried
+@kind
 class StolenBytes(Liar):
     name = "stolen-bytes"
     summary = "what another provider has trained for another job, handed in as its own"
@@ -295,7 +295,7 @@ def claims_at_once(*, even_if_rejected: bool = True) -> None:
         approvals.Approvals._take_rejection = lambda self, said: None  # type: ignore[method-assign]
 
 
-@untried
+@kind
 class WrongRoot(Liar):
     name = "wrong-root"
     summary = "the right bytes under another root, claimed on chain in spite of the rejection"

@@ -170,6 +170,11 @@ class Auditing:
             return (reported.claim.n, reported.claim.tip) in audit.claims
         return reported.job in self._replays and self.is_handed_in(reported.job)
 
+    def claimed(self, lease: str) -> int | None:
+        """The highest checkpoint whose Claim was taken; None for a lease that is not under audit."""
+        audit = self._audits.get(lease)
+        return None if audit is None else audit.audit.claimed
+
     def is_handed_in(self, job: str) -> bool:
         audit, ordered = self._replays[job]
         return (ordered.n, ordered.auditor) in audit.handed_in

@@ -33,6 +33,10 @@ class Rejected:
         """What was rejected of a lease."""
         return self._read(lease).keys()
 
+    def checkpoints(self, lease: str) -> set[int]:
+        """Of which something was rejected."""
+        return {n for n, _ in self._read(lease).values()}
+
     def question(self, out: ListedLease) -> None:
         """Challenges what of it is pending in a live lease. Raises BondShort, and what the escrow refuses with."""
         state, known = out.state, self._read(out.id)

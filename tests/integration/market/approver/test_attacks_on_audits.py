@@ -47,6 +47,22 @@ def test_what_the_arbiter_finds_true_is_not_challenged_again(market: Audited, de
     assert [line for line in logs if line["log_level"] in ("warning", "error")] == []
 
 
+def test_a_lease_ends_whose_claims_are_built_on_a_rejected_one(market: Audited) -> None:
+    """They are never taken, so nobody waits for them."""
+    lease = market.begin()
+    market.look()
+    first = market.report(lease, 1, lease.state.tip, numerics={**NUMERICS, "torch": "2.13.0+mine"})
+    market.report(lease, 2, first.tip)
+    market.say(lease, "release", 1)
+    for _ in range(2):
+        market.look()
+    (rejected, waiting) = sorted(market.api.checkpoints(lease.job), key=lambda one: one.claim.n)
+    assert rejected.status == "rejected" and "it was made in the numerics class" in (rejected.reason or "")
+    assert waiting.status == "reported"
+    approval = market.api.lease(lease.id).approval
+    assert approval is not None and (approval.approval.n, approval.approval.last) == (0, True)
+
+
 def test_an_auditor_that_shows_nothing_is_not_paid_by_silence(market: Audited) -> None:
     lease = market.begin(1)
     market.look()
