@@ -77,7 +77,7 @@ class JobKeys:
         if not is_it:
             raise UserError(
                 f"the key that was granted for the sealed job {job} does not open its files",
-                f"Its client can grant the right one: gpumarket job grant {job[:12]} {self._key.address}",
+                "the first grant stays: its client hands the job in again (gpumarket job submit), with the right key",
             )
 
     def grant(self, lease: Opened) -> None:
