@@ -34,6 +34,7 @@ class Handles:
     sockets: set[int] = field(default_factory=set)
     in_flight: int = 0
     polls: int = 0
+    before: int = 0  # sockets in use when the look at these began
 
 
 def beside_resident(pid: int) -> int:
@@ -47,8 +48,9 @@ def beside_resident(pid: int) -> int:
 
 def open_handles(processes: Iterable[psutil.Process], disk: int, most: int) -> Handles:
     """`disk`: of which deleted files are counted, by its device number. Raises Failure("disk") for over `most`."""
-    found = Handles()
-    for process in processes:
+    members = list(processes)
+    found = Handles(before=_most_sockets(members))
+    for process in members:
         with contextlib.suppress(OSError), os.scandir(f"/proc/{process.pid}/fd") as entries:
             for entry in entries:
                 found.count += 1
@@ -80,11 +82,11 @@ def _number(text: str, name: str) -> int:
 def check_handles(found: Handles, processes: Iterable[psutil.Process], sockets: int) -> None:
     """Raises Failure("memory") if more sockets, files on their way, watches or locks are held than training needs."""
     members = list(processes)
-    used = max((_sockets_in_use(process.pid) for process in members), default=0)
+    used = _most_sockets(members)
     if used > sockets:
         raise Failure("memory", f"{used} sockets are open, {sockets} are allowed", "use fewer")
-    if used - len(found.sockets) > IN_FLIGHT:
-        unseen = used - len(found.sockets)
+    # Those that were opened or closed while the handles were looked at are held by somebody.
+    if (unseen := min(used, found.before) - len(found.sockets)) > IN_FLIGHT:
         raise Failure("memory", f"{unseen} sockets are held by no process, {IN_FLIGHT} may be", "accept them, or close")
     if found.in_flight > IN_FLIGHT:
         message = f"{found.in_flight} open files are on their way between sockets, {IN_FLIGHT} may be"
@@ -108,6 +110,10 @@ def _has_too_many_mappings(members: Sequence[psutil.Process]) -> bool:
             while found <= MAPPINGS and (some := maps.read(1 << 16)):
                 found += some.count(b"\n")
     return found > MAPPINGS
+
+
+def _most_sockets(processes: Iterable[psutil.Process]) -> int:
+    return max((_sockets_in_use(process.pid) for process in processes), default=0)
 
 
 def _sockets_in_use(pid: int) -> int:
