@@ -11,7 +11,7 @@ from contracts.orders import Bid
 from contracts.types import SECONDS_PER_HOUR
 from market.runtime.context import Context
 
-REPLAY_GAS = 85_000  # opened with the epoch's other leases, and redeemed in a batch; alone 131,000: docs/gas.md
+REPLAY_GAS = 85_000  # opened with the epoch's other leases, and redeemed in a batch; docs/gas.md has what was measured
 GAS_SHARE = Fraction(1, 10)  # of a checkpoint's price, above which it is told
 _WEI = 10**18
 
