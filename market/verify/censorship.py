@@ -19,7 +19,7 @@ from market.verify.findings import Findings, Lie, Note
 from market.verify.history import Node, Past
 from market.verify.orders import InForce, check_receipt, check_signature, spent_elsewhere
 from market.verify.published import Lookup, OrderSet, Promise
-from market.verify.unaudited import UNAUDITED, UnauditedWork
+from market.verify.rulings import UNAUDITED, Rulings
 
 CLOCKS_DIFFER = 60  # seconds, at most, between the processes of one market
 REFUSED_SLACK = 60  # seconds: the moment that an epoch counts from is a little before it is stored
@@ -51,7 +51,7 @@ class LeftOutOrders:
     finality: Finality  # as the market says it now
     market: Lookup
     node: Node
-    unaudited: UnauditedWork
+    rulings: Rulings
 
     def check(self, promises: Iterable[Promise]) -> Findings:
         header, ids = self.orders.header, self.orders.ids
@@ -122,7 +122,7 @@ class LeftOutOrders:
         checks: Mapping[LeftOutReason, Callable[[Promise, LeftOut], str | None]] = {
             LeftOutReason.FINAL: self._not_final,
             LeftOutReason.FAILED: self._not_failed,
-            LeftOutReason.UNREPRODUCIBLE: self._not_unlike,
+            LeftOutReason.UNREPRODUCIBLE: self._not_unreproducible,
             LeftOutReason.STOPPED_EARLY: self._not_begun,
             LeftOutReason.SILENT: self._not_silent,
             LeftOutReason.UNAUDITED: self._not_unaudited,
@@ -185,10 +185,10 @@ class LeftOutOrders:
         return None
 
     def _not_unaudited(self, promise: Promise, told: LeftOut) -> str | None:
-        return self.unaudited.objection(promise)
+        return self.rulings.objection_to_unaudited(promise)
 
-    def _not_unlike(self, promise: Promise, told: LeftOut) -> str | None:
-        return self.unaudited.reproducible(promise)
+    def _not_unreproducible(self, promise: Promise, told: LeftOut) -> str | None:
+        return self.rulings.objection_to_end(promise)
 
     def _not_unpaid(self, promise: Promise, told: LeftOut) -> str | None:
         """It is for all that have that approver, or for none: whom to leave out is not the market's to choose."""

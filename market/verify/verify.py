@@ -24,7 +24,7 @@ from market.verify.openings import Openings
 from market.verify.orders import InForce, check_orders
 from market.verify.published import Lookup, MarketSource, Promise, Published
 from market.verify.result import check_certificate, check_coin, rebuild_book
-from market.verify.unaudited import UnauditedWork
+from market.verify.rulings import Rulings
 
 
 @dataclass(frozen=True)
@@ -207,10 +207,8 @@ class Verifier:
         orders, before = self.published.orders, self.published.before
         yield from check_failures(orders.header, self.past, self.node)
         yield from check_silent_stay_out(orders, self.past)
-        unaudited = UnauditedWork(
-            orders, before, self.past, self.lookup, self.node, self.rules, self.published.epoch.started
-        )
-        yield from unaudited.check()
+        rulings = Rulings(orders, before, self.past, self.lookup, self.node, self.rules, self.published.epoch.started)
+        yield from rulings.check()
         if before is not None and self.before is not None:
             yield from order_set.check_root(before, self.before)
         elif self.before is not None and self.lookup.epoch(self.before.epoch) is None:
@@ -219,7 +217,7 @@ class Verifier:
             yield Note(
                 f"the market has no orders of epoch {self.before.epoch}: nobody can tell if some of them are missing"
             )
-        left_out = LeftOutOrders(orders, self._in_force, self.finality, self.lookup, self.node, unaudited)
+        left_out = LeftOutOrders(orders, self._in_force, self.finality, self.lookup, self.node, rulings)
         yield from left_out.check(self._promises(kept))
 
     def _certificate(self) -> Findings:

@@ -18,7 +18,7 @@ from contracts.chain.client import Chain
 from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.sending.sender import Sender
 from market.auction import order_book
-from market.verify import unaudited
+from market.verify import rulings
 from market.verify.verify import verify
 from tests.support.devnet import TOKEN, Funded, pass_time
 from tests.support.market_parts import TELLS_CLASS
@@ -47,6 +47,12 @@ class Market(Lives):
         content = RulingContent(n=n, ruling=ruling)
         note = signed_note(lease.id, content, int(time.time()), self.chain.domain, self.approver_key)
         self.api.post_audit_note(note)
+
+    def begin_unaudited(self) -> LeaseOut:
+        lease = self.begin()
+        for n in (1, 2):
+            self.rule(lease, n, "unaudited")
+        return lease
 
     def next_lease(self) -> tuple[str, EpochHeader]:
         """Who gets the next one, and the header of its epoch."""
@@ -81,7 +87,7 @@ def market(chain: Chain, devnet: Devnet, funded: Funded, tmp_path: Path) -> Iter
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks of the market's processes are one: what came a moment ago has come."""
-    monkeypatch.setattr(unaudited, "CLOCKS_DIFFER", timedelta(0))
+    monkeypatch.setattr(rulings, "CLOCKS_DIFFER", timedelta(0))
 
 
 def test_an_honest_market(market: Market, at_once: None) -> None:
@@ -113,9 +119,7 @@ def test_an_honest_market(market: Market, at_once: None) -> None:
 
 
 def test_a_market_that_spares_a_friend(market: Market, at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    lease = market.begin()
-    market.rule(lease, 1, "unaudited")
-    market.rule(lease, 2, "unaudited")
+    market.begin_unaudited()
     monkeypatch.setattr(order_book, "unaudited_work", lambda *_: {})
     provider, _ = market.next_lease()
     assert provider == market.providers[0].address
@@ -126,9 +130,7 @@ def test_a_market_that_spares_a_friend(market: Market, at_once: None, monkeypatc
 def test_a_market_that_leaves_out_whom_somebody_could_audit(
     market: Market, at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease = market.begin()
-    market.rule(lease, 1, "unaudited")
-    market.rule(lease, 2, "unaudited")
+    market.begin_unaudited()
     market.offer(2)
     monkeypatch.setattr(order_book, "alone", lambda offered: {one.id for one in offered})
     provider, _ = market.next_lease()
@@ -141,9 +143,7 @@ def test_a_market_that_leaves_out_whom_somebody_could_audit(
 def test_a_market_that_forgets_that_an_audit_was_had(
     market: Market, at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease = market.begin()
-    market.rule(lease, 1, "unaudited")
-    market.rule(lease, 2, "unaudited")
+    lease = market.begin_unaudited()
     before = order_book.unaudited_work
 
     def without_good(*given: Any) -> Any:

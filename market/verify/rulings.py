@@ -18,7 +18,7 @@ UNAUDITED = BEFORE | {UNCHECKED.hash()}  # what rules commit to under which noth
 
 
 @dataclass
-class UnauditedWork:
+class Rulings:
     """Rulings are counted as they had come when the epoch began, by the market's own clock; where that is too close to
     tell, either way may be right.
     """
@@ -55,7 +55,7 @@ class UnauditedWork:
             else:
                 yield from check_signature(name, one.note, lease.terms.parties.approver, one.signature, self.node)
 
-    def reproducible(self, promise: Promise) -> str | None:
+    def objection_to_end(self, promise: Promise) -> str | None:
         """Why a Bid is not to be left out as one whose honest runs differ; None if it is."""
         bid, leases = promise.order, {lease.id: lease for lease in self.past.leases_of(promise.id)}
         rules = next((one for one in self._known if one.struct_hash() == bid.rules), None)
@@ -67,8 +67,8 @@ class UnauditedWork:
             return None
         return "the header has no ruling that says so of one of its leases, nor has an arbiter said it on chain"
 
-    def objection(self, promise: Promise) -> str | None:
-        """Why the Ask is not to be left out for it; None if it is."""
+    def objection_to_unaudited(self, promise: Promise) -> str | None:
+        """Why an Ask is not to be left out as one whose work nobody audits; None if it is."""
         ask = promise.order
         if not isinstance(ask, Ask) or ask.rules in self._unchecked:
             return "it is no ask under audited rules"
