@@ -27,6 +27,7 @@ from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.terms import Phase
 from market.approver.auditing.acting import NOBODY_SECONDS, Acting
+from market.approver.auditing.alarms import Alarms
 from market.approver.auditing.auditing import Auditing
 from market.approver.auditing.disputes import Disputes
 from market.approver.auditing.own_replays import OwnReplays
@@ -76,10 +77,11 @@ class Approver:
         disputes, own_replays = Disputes(chain, self._sender, self._metrics), None
         if replays_here:
             own_replays = OwnReplays(chain.settings, market.url, key, own, memory.folder / "replays")
-        self._rejected = Rejected(memory.folder / "rejected", self._signing, disputes)
+        alarms = Alarms(disputes, self._metrics, key.address)
+        self._rejected = Rejected(memory.folder / "rejected", self._signing, disputes, alarms)
         self._acting = Acting(
-            chain, key.address, self._signing, disputes, self._rejected, ReplayBids(market, chain, key, self._sender),
-            self._metrics, own_replays, nobody_seconds,
+            chain, key.address, self._signing, disputes, self._rejected, alarms,
+            ReplayBids(market, chain, key, self._sender), self._metrics, own_replays, nobody_seconds,
         )  # fmt: skip
         self._auditing = Auditing(
             market, chain, key, self._signing, self._acting, disputes, self._metrics, memory.folder / "audits"
@@ -212,7 +214,7 @@ class Approver:
                 self._rejected.question(out)
         if self._auditing.has_any:
             self._auditing.round(live, self._unread(), self._apart)
-        self._rejected.forget_others(set(live))
+        self._rejected.forget_others(set(live), self._apart)
 
     def _unread(self) -> set[str]:
         """Leases with Claims that nobody has looked at yet."""

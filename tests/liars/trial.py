@@ -26,6 +26,7 @@ HOME = ROOT / ".build" / "liars" / str(os.getpid())  # stays where something fai
 UNITS, STEPS = 18_000, 20  # of a checkpoint; `digits` counts 17,283
 PATIENCE = 1200  # seconds for a job
 STAKE = "6"  # tokens; the arbiter's fee is one of them
+IN_VAIN = "[green]it did not pay[/]"
 ENDED = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED)
 
 
@@ -39,6 +40,12 @@ class Found:
     gains: dict[str, int] = field(default_factory=dict)  # beyond what honest work pays, or costs its buyer
     price: int = 0
     problems: list[str] = field(default_factory=list)
+
+    def outcome(self, liars: set[str]) -> str:
+        if self.problems:
+            return "[red]FAILED[/]"
+        gained = sum(self.gains[name] for name in liars)
+        return f"it paid no more than docs say: {self.prices(gained)} prices" if gained > 0 else IN_VAIN
 
     def prices(self, amount: int) -> str:
         return f"{float(Fraction(amount, self.price)):+.2f}" if self.price else "-"
@@ -290,7 +297,7 @@ steps: {checkpoints * steps}
 checkpoint_every: {steps}
 units: {UNITS * steps // STEPS}
 resources: {{memory_mb: 2048}}
-max_price: "2"
+max_price: "{2 * steps / STEPS:g}"
 stake: "{STAKE}"
 rules: {AUDITED}
 valid_for: 86400
@@ -327,7 +334,7 @@ def _run(needs: StageNeeds, waiting: list[Liar], brief: bool) -> list[str]:
             console.print(found.watched.sentence(), soft_wrap=True)
             for problem in found.problems:
                 console.print(f"[red]Wrong:[/] {problem}")
-            trial.say(f"{kind.name}: " + ("[red]FAILED[/]" if found.problems else "[green]it did not pay[/]"))
+            trial.say(f"{kind.name}: {found.outcome(trial.liars)}")
             failed += [kind.name] if found.problems else []
             waiting.pop(0)
     except (Failure, UserError) as failure:

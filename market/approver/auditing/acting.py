@@ -34,12 +34,13 @@ from contracts.audits.events import (
 from contracts.chain.client import Chain
 from contracts.chain.clock import ChainClock
 from contracts.finality import at_stake
+from market.approver.auditing.alarms import Alarms
 from market.approver.auditing.disputes import WITHHELD, BondShort, Disputes, Questioned
 from market.approver.auditing.history import ReplayOrdered
 from market.approver.auditing.lease_audit import LeaseAudit
 from market.approver.auditing.own_replays import OwnReplays
 from market.approver.auditing.rejected import Rejected
-from market.approver.auditing.replay_bids import ReplayBids, ReserveShort
+from market.approver.auditing.replay_bids import NobodyFree, ReplayBids, ReserveShort
 from market.approver.memory import Signed
 from market.approver.metrics import ApproverMetrics
 from market.approver.signing import KnownLease, Signing
@@ -60,6 +61,7 @@ class Acting:
         signing: Signing,
         disputes: Disputes,
         rejected: Rejected,
+        alarms: Alarms,
         bids: ReplayBids,
         metrics: ApproverMetrics,
         own: OwnReplays | None,
@@ -67,7 +69,8 @@ class Acting:
     ) -> None:
         """`own`: replays on this machine; None: it can't train."""
         self._chain, self._address, self._signing = chain, address, signing
-        self._disputes, self._rejected, self._bids, self._metrics = disputes, rejected, bids, metrics
+        self._disputes, self._rejected, self._alarms = disputes, rejected, alarms
+        self._bids, self._metrics = bids, metrics
         self._own, self._nobody_seconds, self._clock = own, nobody_seconds, ChainClock(chain)
         self._posted: set[str] = set()  # jobs of replays
 
@@ -112,7 +115,7 @@ class Acting:
                 log.error("approver.unreproducible", lease=audit.id, n=n, ends=ends)
                 audit.add(Told(action))
             case Alarm(_, text):
-                self._alarm(audit.id, text)
+                self._alarms.give(audit.id, text)
                 audit.add(Told(action))
 
     def _read_block(self, audit: LeaseAudit, number: int, head: int) -> None:
@@ -126,12 +129,15 @@ class Acting:
             audit.add(Asked(asked.n, OWN))
             self._metrics.replays.labels(self._address).inc()
             return
+        ordered: ReplayOrdered | NobodyFree = NobodyFree(waits=False)  # nobody else has a sealed job's key
         try:
-            ordered = None if audit.lease.out.spec.sealed else self._bids.order(audit, asked, info)
+            if not audit.lease.out.spec.sealed:
+                ordered = self._bids.order(audit, asked, info)
         except ReserveShort as error:
-            self._alarm(audit.id, f"{error.message}; {error.hint}")
-            ordered = None
-        if ordered is None:
+            self._alarms.give(audit.id, f"{error.message}; {error.hint}")
+        if isinstance(ordered, NobodyFree):
+            if ordered.waits:  # as long as there is time: `watch_time`
+                return
             since = audit.alone_since.setdefault(asked.n, time.monotonic())
             if time.monotonic() - since >= self._nobody_seconds and not audit.audit.cases[asked.n].words:
                 audit.add(TimeUp(asked.n))
@@ -219,6 +225,15 @@ class Acting:
                 self._withheld(audit.lease, n, tip)
                 return
 
+    def look_whether_paid(self, audit: LeaseAudit, listed: ListedLease | None) -> None:
+        """What was found false, and was not challenged in time."""
+        n = audit.audit.rejected
+        if n is None or (listed is not None and listed.state.accepted < n):
+            return
+        alarm = Alarm(n, "found false, and paid")
+        if alarm not in audit.audit.told and self._alarms.give_if_paid(audit.lease, n, audit.taken(n).claim.tip):
+            audit.add(Told(alarm))
+
     def look_at_replay(self, lease: KnownLease, listed: ListedLease, shown: CheckpointOut | None) -> None:
         """A replay's claim that is pending on chain, of which nothing, or something else, was handed in."""
         state = listed.state
@@ -264,7 +279,7 @@ class Acting:
         try:
             return self._disputes.challenge(lease, one, self._signing.approval(lease))
         except BondShort as error:
-            self._alarm(lease.id, f"{error.message}; {error.hint}")
+            self._alarms.give(lease.id, f"{error.message}; {error.hint}")
             return False
 
     def _reject(self, reported: CheckpointOut, why: str) -> None:
@@ -272,7 +287,3 @@ class Acting:
             self._signing.reject(reported, why)
         except Problem as problem:  # the lease is over, or another claim is in its place: it stays written down here
             log.warning("approver.rejection_refused", lease=reported.lease, problem=problem.message)
-
-    def _alarm(self, lease: str, text: str) -> None:
-        self._metrics.alarms.labels(self._address).inc()
-        log.error("approver.alarm", lease=lease, problem=text)

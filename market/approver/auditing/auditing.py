@@ -225,6 +225,8 @@ class Auditing:
             self._acting.hear_arbiter(audit)
             with _kept(failed):
                 self._acting.look_at_chain(audit, listed, is_unread)
+        with _kept(failed):
+            self._acting.look_whether_paid(audit, listed)
         tried: set[Action] = set()
         for _ in range(STEPS_A_ROUND):
             due = [action for action in audit.audit.due() if action not in tried]

@@ -105,14 +105,24 @@ class Disputes:
 
     def upheld(self, lease: KnownLease) -> set[tuple[int, str]]:
         """Claims that the arbiter has found true, as checkpoint and root."""
+        return self._upheld(lease, WRONG)
+
+    def _upheld(self, lease: KnownLease, *grounds: int) -> set[tuple[int, str]]:
         asked, found = dict[str, tuple[int, str]](), set[tuple[int, str]]()
         for event in lease_events(self._chain, lease.id, lease.event.at.block):
             match event:
-                case Challenged(id=id, k=k, claimed_root=root, ground=ground) if ground == WRONG:
+                case Challenged(id=id, k=k, claimed_root=root, ground=ground) if ground in grounds:
                     asked[id] = (k, root)
                 case Resolved(id=id, verdict=Verdict.TRUE) if id in asked:
                     found.add(asked[id])
         return found
+
+    def is_paid(self, lease: KnownLease, n: int, tip: str) -> bool:
+        """Whether the chain has accepted this claim by silence: no arbiter has found it true."""
+        found = self.look(lease)
+        if found.state.accepted < n or found.found.tips.get(n) != tip:
+            return False
+        return all(m != n for m, _ in self._upheld(lease, WRONG, WITHHELD))
 
     def bond(self, lease: KnownLease, unjudged: int) -> int:
         """What a challenge may take: this is bounded for the lease's own approver."""

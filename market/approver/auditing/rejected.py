@@ -1,13 +1,15 @@
 """What was rejected for its bytes or its form: should it be claimed on chain all the same, it is challenged there."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import structlog
 
 from contracts.api.bodies import ListedLease
 from contracts.strict_json import read_json, write_json
-from market.approver.auditing.disputes import Disputes, Questioned
+from market.approver.auditing.alarms import Alarms
+from market.approver.auditing.disputes import BondShort, Disputes, Questioned
 from market.approver.signing import Signing
 
 log = structlog.get_logger()
@@ -16,8 +18,8 @@ log = structlog.get_logger()
 class Rejected:
     """One small file per lease, gone when the lease is over."""
 
-    def __init__(self, folder: Path, signing: Signing, disputes: Disputes) -> None:
-        self._folder, self._signing, self._disputes = folder, signing, disputes
+    def __init__(self, folder: Path, signing: Signing, disputes: Disputes, alarms: Alarms) -> None:
+        self._folder, self._signing, self._disputes, self._alarms = folder, signing, disputes, alarms
 
     def remember(self, lease: str, n: int, tip: str, ground: int | None) -> None:
         """Before the Rejection is signed. `ground`: None: an arbiter would find it true, so that it is left alone."""
@@ -38,7 +40,7 @@ class Rejected:
         return {n for n, _ in self._read(lease).values()}
 
     def question(self, out: ListedLease) -> None:
-        """Challenges what of it is pending in a live lease. Raises BondShort, and what the escrow refuses with."""
+        """Challenges what of it is pending in a live lease. Raises what the escrow refuses with."""
         state, known = out.state, self._read(out.id)
         if not known or state.claimed == state.accepted or state.phase not in ("active", "closing"):
             return
@@ -46,14 +48,22 @@ class Rejected:
         for n, tip in sorted(self._disputes.look(lease).pending.items()):
             if tip in known and (ground := known[tip][1]) is not None:
                 log.warning("approver.rejected_claimed", lease=out.id, n=n, tip=tip)
-                self._disputes.challenge(lease, Questioned(n, tip, "", {}, ground), self._signing.approval(lease))
+                try:
+                    self._disputes.challenge(lease, Questioned(n, tip, "", {}, ground), self._signing.approval(lease))
+                except BondShort as error:
+                    self._alarms.give(out.id, f"{error.message}; {error.hint}")
                 return
 
-    def forget_others(self, live: set[str]) -> None:
-        """Those of leases that are over."""
+    def forget_others(self, live: set[str], apart: Callable[[str], AbstractContextManager[None]]) -> None:
+        """Those of leases that are over; what of it was paid is told. `apart`: one lease's trouble is not another's."""
         for path in self._folder.glob("*.json"):
             if path.stem not in live:
-                path.unlink()
+                with apart(path.stem):
+                    lease = self._signing.lease(path.stem)
+                    for tip, (n, ground) in self._read(path.stem).items():
+                        if ground is not None:  # else it was left alone
+                            self._alarms.give_if_paid(lease, n, tip)
+                    path.unlink()
 
     def _read(self, lease: str) -> dict[str, tuple[int, int | None]]:
         try:

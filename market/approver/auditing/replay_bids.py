@@ -1,6 +1,7 @@
 """Replays by other providers: who is drawn, and the Bid for it. Each is a job like any other, paid by the approver."""
 
 import time
+from dataclasses import dataclass
 
 import structlog
 from eth_account.signers.local import LocalAccount
@@ -10,7 +11,7 @@ from contracts.api.client import MarketClient
 from contracts.api.info import Info
 from contracts.api.offers import OffersIn
 from contracts.api.quotes import QuoteIn
-from contracts.audits.auditors import AuditorOffer, draw_auditor, highest_price
+from contracts.audits.auditors import AuditorOffer, draw_auditor, highest_price, weights
 from contracts.audits.clocks import replay_patience
 from contracts.audits.events import AskReplay
 from contracts.audits.replays import replay_of
@@ -32,15 +33,29 @@ class ReserveShort(UserError):
     """The approver's account in the escrow can't pay another replay."""
 
 
+@dataclass(frozen=True)
+class _Fits:
+    offer: AuditorOffer
+    seconds: float  # that it takes by its own word: its maker's could make honest auditors seem to stall
+    is_free: bool  # it could begin now
+
+
+@dataclass(frozen=True)
+class NobodyFree:
+    """No auditor could be drawn; `waits`: somebody fits, and works for others now."""
+
+    waits: bool
+
+
 class ReplayBids:
     def __init__(self, market: MarketClient, chain: Chain, key: LocalAccount, sender: Sender) -> None:
         self._market, self._chain, self._key, self._sender = market, chain, key, sender
 
-    def order(self, audit: LeaseAudit, asked: AskReplay, info: Info) -> ReplayOrdered | None:
-        """A Bid for whoever is drawn; nothing is posted yet. None: nobody who fits is on offer. Raises ReserveShort."""
+    def order(self, audit: LeaseAudit, asked: AskReplay, info: Info) -> ReplayOrdered | NobodyFree:
+        """A Bid for whoever is drawn; nothing is posted yet. Raises ReserveShort."""
         claim, bid = audit.taken(asked.n), audit.lease.out.bid
-        price = audit.lease.event.terms.nums.price
-        limit = highest_price(price) + info.fee
+        offered = bid.max_price - bid.fee
+        limit = highest_price(offered) + info.fee
         free = self._chain.account(self._key.address).free
         if free < limit:
             raise ReserveShort(
@@ -57,12 +72,12 @@ class ReplayBids:
 
         offers = self._offers(audit, spec_for(self._key.address), tip, limit, info)
         turn, secret = asked.turn, audit.terms.secret
-        drawable = [offer for offer, _ in offers]
-        auditor = draw_auditor(secret, audit.id, asked.n, turn, drawable, price, asked.excluded)
+        drawable = [one.offer for one in offers if one.is_free]
+        auditor = draw_auditor(secret, audit.id, asked.n, turn, drawable, offered, asked.excluded)
         if auditor is None:
-            return None
+            return NobodyFree(bool(weights([one.offer for one in offers], offered, asked.excluded)))
         spec = spec_for(auditor)
-        likely = max(seconds for offer, seconds in offers if offer.provider == auditor)
+        likely = max(one.seconds for one in offers if one.offer.provider == auditor)
         patience = replay_patience(audit.seconds(asked.n), info.epoch_seconds, likely)
         until = time.time() + patience
         replay = Bid(
@@ -89,12 +104,8 @@ class ReplayBids:
         """The same again changes nothing."""
         self._market.post_bid(ordered.body)
 
-    def _offers(
-        self, audit: LeaseAudit, spec: JobSpec, tip: str, limit: int, info: Info
-    ) -> list[tuple[AuditorOffer, float]]:
-        """Those that could begin now, at no more than the price that replays are capped at; and how many seconds each
-        takes by its own word: its maker's could make honest auditors seem to stall.
-        """
+    def _offers(self, audit: LeaseAudit, spec: JobSpec, tip: str, limit: int, info: Info) -> list["_Fits"]:
+        """Those at no more than the price that replays are capped at."""
         bid = audit.lease.out.bid
         names = [rule_set.name for rule_set in info.rules if rule_set.hash == bid.rules]
         if not names:
@@ -104,15 +115,20 @@ class ReplayBids:
             client=self._key.address, spec=anybody, units=bid.units, rules=names[0], max_price=limit, stake=bid.stake,
             start_tip=tip,
         )  # fmt: skip
-        offers = self._market.offers(OffersIn(job=asked, rules=names[0], free=True))
+        offers = self._market.offers(OffersIn(job=asked, rules=names[0]))
         fit = [(one, one.job) for one in offers if one.job is not None and one.job.reason is None]
         if not fit:
             return []
         accounts = self._chain.accounts([one.provider for one, _ in fit])
         return [  # an Ask may name any stake while its provider works: what it could not lock weighs nothing
-            (
-                AuditorOffer(one.provider, min(one.max_stake, account.free), job.lowest_limit - info.fee),
+            _Fits(
+                AuditorOffer(
+                    one.provider,
+                    min(one.max_stake, account.free) if one.free else one.max_stake,
+                    job.lowest_limit - info.fee,
+                ),
                 3600 * bid.units / one.units_per_hour,
+                one.free,
             )
             for (one, job), account in zip(fit, accounts, strict=True)
         ]

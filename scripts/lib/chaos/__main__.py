@@ -18,8 +18,10 @@ from rich.console import Console
 
 from contracts.api.bodies import CheckpointStatus, JobStatus, JobSummary
 from contracts.errors import UserError
+from scripts.lib.chaos import audit_faults, faults
+from scripts.lib.chaos.audited import AuditedWorld
 from scripts.lib.chaos.faults import Fault, LeftOut, schedule
-from scripts.lib.chaos.world import CHECKPOINTS, World, clear
+from scripts.lib.chaos.world import World, clear
 from scripts.lib.demo.parties import Failure
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,7 +35,7 @@ T = TypeVar("T")
 
 
 class Run:
-    def __init__(self, jobs: int, events: int, seed: int) -> None:
+    def __init__(self, jobs: int, events: int, seed: int, audited: bool) -> None:
         self.jobs, self.events, self.seed = jobs, events, seed
         self.luck = random.Random(seed)
         self.started = time.monotonic()
@@ -42,7 +44,8 @@ class Run:
         self.kinds: Counter[str] = Counter()  # events by the fault's name
         self.left_out: list[str] = []
         self.submitted: list[Future[str]] = []
-        self.world = World(HOME, self.say)
+        self.kinds_of_faults = audit_faults.ALL if audited else faults.ALL
+        self.world = (AuditedWorld if audited else World)(HOME, self.say)
 
     def say(self, text: str) -> None:
         console.print(f"{time.monotonic() - self.started:7.1f} s  {text}", markup=False, soft_wrap=True)
@@ -53,7 +56,7 @@ class Run:
         self.say("all parties are there")
         with ThreadPoolExecutor(1) as pool:
             try:
-                for number, fault in enumerate(schedule(self.events, self.luck), 1):
+                for number, fault in enumerate(schedule(self.kinds_of_faults, self.events, self.luck), 1):
                     self.submit(pool, min(self.jobs, AT_ONCE + self.jobs * number // self.events))
                     if number == 1:
                         self.submitted[0].result()
@@ -99,7 +102,8 @@ class Run:
 
     def check(self) -> list[JobSummary]:
         """No accepted checkpoint is ever replaced by another. Raises Failure."""
-        jobs = self._asked(lambda: list(self.world.market.jobs()))
+        jobs = self._asked(self.world.jobs)
+        self._asked(self.world.observe)
         for job in jobs:
             for index, tip in self._approved(job.id).items():
                 before = self.tips.setdefault((job.id, index), tip)
@@ -127,19 +131,25 @@ class Run:
     def finish(self, ids: list[str]) -> None:
         """No more events: all jobs get done, all is paid once, the books agree, and the results are what was paid."""
         deadline = time.monotonic() + PATIENCE
-        while waiting := [job for job in self._asked(lambda: list(self.world.market.jobs())) if not _is_over(job)]:
+        while True:
+            waiting = [job for job in self._asked(self.world.jobs) if not _is_over(job)]
+            if not waiting and self._asked(self.world.is_over):
+                break
             self.world.revive()
             if time.monotonic() > deadline:
-                raise Failure("\n".join(f"job {job.name} {job.id} is {job.status}: {job.reason}" for job in waiting))
+                told = [f"job {job.name} {job.id} is {job.status}: {job.reason}" for job in waiting]
+                raise Failure("\n".join(told) or "the jobs are done, and their audits are not over")
             time.sleep(0.5)
         self.recover("the end")
         self.world.reconcile()
-        jobs = {job.id: job for job in self._asked(lambda: list(self.world.market.jobs()))}
+        jobs = {job.id: job for job in self._asked(self.world.jobs)}
         if sorted(jobs) != sorted(ids):
             raise Failure(f"{len(ids)} jobs were handed in, the market has {len(jobs)}")
         for job in jobs.values():
             for problem in self._problems(job):
                 raise Failure(f"job {job.name} {job.id} {problem}")
+        if problems := list(self.world.problems()):
+            raise Failure("\n".join(problems))
         self.say(f"all {len(ids)} jobs are done, each checkpoint was paid once; gpumarket reconcile agrees")
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(self.world.pull, ids))
@@ -149,7 +159,7 @@ class Run:
         """What is wrong with a job that should be done."""
         if job.status is not JobStatus.DONE:
             return [f"is {job.status}: {job.reason}"]
-        found, reached = [], 0
+        found, reached, last = list[str](), 0, self.world.checkpoints
         for lease in job.leases:
             if lease.start != reached:
                 found.append(f"has a lease from {lease.start}, after one that came to {reached}")
@@ -157,16 +167,16 @@ class Run:
             if lease.paid != (reached - lease.start) * lease.price:
                 found.append(f"has paid {lease.paid} for checkpoints {lease.start} to {reached} at {lease.price}")
         approved = self._approved(job.id)
-        lost = [index for index in range(1, CHECKPOINTS + 1) if approved.get(index) != self.tips.get((job.id, index))]
-        if reached != CHECKPOINTS or lost or len(approved) != CHECKPOINTS:
-            found.append(f"is done at checkpoint {reached} of {CHECKPOINTS}; approved {sorted(approved)}, lost {lost}")
+        lost = [index for index in range(1, last + 1) if approved.get(index) != self.tips.get((job.id, index))]
+        if reached != last or lost or len(approved) != last:
+            found.append(f"is done at checkpoint {reached} of {last}; approved {sorted(approved)}, lost {lost}")
         return found
 
     def outcome(self) -> dict[str, Any]:
         return {
             "seed": self.seed,
             "jobs": self.jobs,
-            "checkpoints_of_a_job": CHECKPOINTS,
+            "checkpoints_of_a_job": self.world.checkpoints,
             "events": self.kinds.total(),
             "kinds": dict(self.kinds),
             "left_out": self.left_out,
@@ -174,6 +184,7 @@ class Run:
             "restarts": sum(len(one["restarted"]) for one in self.log) + self.world.chain_died,
             "chain_restarts": self.world.chain_died,
             "checkpoints_accepted": len(self.tips),
+            **self.world.outcome(),
             "longest_recovery_seconds": max(one["seconds"] for one in self.log),
             "log": self.log,
         }
@@ -192,13 +203,14 @@ def _counted(jobs: list[JobSummary]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
+    parser.add_argument("--audited", action="store_true", help="with a liar, replays and an arbiter")
     parser.add_argument("--jobs", type=int, default=20)
     parser.add_argument("--events", type=int, default=60)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcome as JSON")
     options = parser.parse_args()
     clear(HOME)
-    run = Run(options.jobs, options.events, options.seed)
+    run = Run(options.jobs, options.events, options.seed, options.audited)
     try:
         result = run.run()
     except Failure as failure:

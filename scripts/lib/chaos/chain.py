@@ -8,14 +8,12 @@ from web3.types import RPCEndpoint
 
 from contracts.chain.devnet.devnet import Devnet, DevnetTiming, start_devnet
 
-TIMING = DevnetTiming(window=4, checkpoint_timeout=60, arbiter_timeout=30, interruptible_timeout=120)
-
 
 class FrailChain:
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, timing: DevnetTiming) -> None:
+        self.home, self._timing = home, timing
         self._state = home / "state.json"
-        self.devnet: Devnet = start_devnet(home, block_time=1, timing=TIMING)
+        self.devnet: Devnet = start_devnet(home, block_time=1, timing=self._timing)
         self.port = int(self.devnet.settings.rpc_url.rpartition(":")[2])
         self.w3 = Web3(HTTPProvider(self.devnet.settings.rpc_url, request_kwargs={"timeout": 10}))
 
@@ -34,7 +32,7 @@ class FrailChain:
 
     def restart(self) -> None:
         """With the blocks of the last copy; what came after it never happened."""
-        self.devnet = start_devnet(self.home, self.port, block_time=1, timing=TIMING, state=self._state)
+        self.devnet = start_devnet(self.home, self.port, block_time=1, timing=self._timing, state=self._state)
 
     def jump(self, seconds: int) -> None:
         """The chain's clock goes forward."""

@@ -5,12 +5,12 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
-from scripts.lib.chaos.world import PROVIDERS, World
+from scripts.lib.chaos.world import World
 
 WAIT_FOR_SANDBOX = 15.0  # seconds
 
@@ -23,18 +23,18 @@ Fault = Callable[[World, random.Random], str]  # returns what it did
 
 
 def kill_market(world: World, luck: random.Random) -> str:
-    return _kill(world, luck, "market")
+    return kill_service(world, luck, "market")
 
 
 def kill_approver(world: World, luck: random.Random) -> str:
-    return _kill(world, luck, "approver")
+    return kill_service(world, luck, "approver")
 
 
 def kill_worker(world: World, luck: random.Random) -> str:
-    return _kill(world, luck, luck.choice(PROVIDERS))
+    return kill_service(world, luck, luck.choice(world.providers))
 
 
-def _kill(world: World, luck: random.Random, service: str) -> str:
+def kill_service(world: World, luck: random.Random, service: str) -> str:
     world.kill(service)
     pause = luck.choice((0.0, luck.uniform(0, 4)))
     time.sleep(pause)
@@ -89,7 +89,7 @@ def refuse_chain(world: World, luck: random.Random) -> str:
 
 def freeze(world: World, luck: random.Random) -> str:
     """A process that does not know that time has passed."""
-    service = luck.choice(("market", "approver", *PROVIDERS))
+    service = luck.choice(tuple(world.services))
     process, seconds = world.process(service), luck.uniform(1, 6)
     process.send_signal(signal.SIGSTOP)
     time.sleep(seconds)
@@ -118,7 +118,7 @@ def _fill(path: Path) -> None:
             pass  # full
 
 
-ALL: tuple[Fault, ...] = (
+ALL: Sequence[Fault] = (
     kill_market,
     kill_approver,
     kill_worker,
@@ -132,8 +132,8 @@ ALL: tuple[Fault, ...] = (
 )
 
 
-def schedule(events: int, luck: random.Random) -> list[Fault]:
+def schedule(kinds: Sequence[Fault], events: int, luck: random.Random) -> list[Fault]:
     """Each kind as often as every other, in a random order."""
-    faults = [ALL[number % len(ALL)] for number in range(events)]
+    faults = [kinds[number % len(kinds)] for number in range(events)]
     luck.shuffle(faults)
     return faults

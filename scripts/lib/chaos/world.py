@@ -7,10 +7,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,12 +18,14 @@ from web3.exceptions import Web3Exception
 from web3.types import RPCEndpoint
 
 from contracts.amounts import parse_amount
+from contracts.api.bodies import JobSummary
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain, connect
 from contracts.chain.devnet import devnet
+from contracts.chain.devnet.devnet import DevnetTiming
 from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
-from contracts.settings import CONFIG_NAME, write_config
+from contracts.settings import CONFIG_NAME, Settings, write_config
 from market.maintenance import reconcile
 from market.maintenance.retention import Keep
 from market.runtime.settings import load_market_settings
@@ -33,15 +35,8 @@ from scripts.lib.chaos.chain import FrailChain
 from scripts.lib.chaos.proxy import Proxy
 from scripts.lib.demo.parties import Failure, Party, Stage
 
-PROVIDERS = ("hydro", "solar", "wind")
-SMALL_DISK = ("operator", "wind")  # their homes are small file systems, where this machine lets us mount some
 DISK_MB = 96
 JOB_MB = 24  # of it for a job
-CHECKPOINTS = 5  # of each job, a few seconds each
-SERVICES = {  # process -> (party, command)
-    "market": ("operator", ("market", "serve")),
-    "approver": ("approver", ("approver", "start", "--key", "approver", "--poll", "0.5")),
-} | {name: (name, ("provider", "start", "--key", name)) for name in PROVIDERS}
 
 
 def clear(home: Path) -> None:
@@ -55,14 +50,26 @@ def clear(home: Path) -> None:
 class World:
     """All processes, and the money at the start."""
 
+    providers: tuple[str, ...] = ("hydro", "solar", "wind")
+    small_disks: tuple[str, ...] = ("operator", "wind")  # homes that are small file systems, where we may mount some
+    checkpoints = 5  # of each job, a few seconds each
+    rules = "unchecked"
+    liars: ClassVar[Mapping[str, str]] = {}  # providers, and of which kind
+    prices: ClassVar[Mapping[str, str]] = {}  # of an hour, of those that ask for another one than most
+    timing = DevnetTiming(window=4, checkpoint_timeout=60, arbiter_timeout=30, interruptible_timeout=120)
+
     def __init__(self, home: Path, say: Callable[[str], None]) -> None:
         self.stage, self.say = Stage(home), say
         self.over = False  # the run gives up: no more attempts
         self.chain_died = 0  # how often the chain forgot its newest blocks
         self.mounts: list[Path] = []
-        self.chain = FrailChain(self._party("chain").home)
+        self.services = {  # process -> (party, command)
+            "market": ("operator", ("market", "serve")),
+            "approver": ("approver", ("approver", "start", "--key", "approver", "--poll", "0.5")),
+        } | {name: (name, ("provider", "start", "--key", name)) for name in self.providers}
+        self.chain = FrailChain(self._party("chain").home, self.timing)
         self.chain_door = Proxy(self.chain.port)
-        settings = self.chain.devnet.settings
+        settings = self.settings(self.chain.devnet.settings)
         self.direct: Chain = connect(settings)
         shown = settings.model_copy(update={"rpc_url": f"http://127.0.0.1:{self.chain_door.port}"})
         self.stage.config = home / CONFIG_NAME
@@ -73,6 +80,10 @@ class World:
         self.market = MarketClient(f"http://127.0.0.1:{port}", timeout=20, attempts=1)
         self._market_port = port
 
+    def settings(self, devnet: Settings) -> Settings:
+        """What all parties are told of the chain."""
+        return devnet
+
     def _party(self, name: str) -> Party:
         return self.stage.party(name)
 
@@ -81,7 +92,7 @@ class World:
     def prepare(self) -> None:
         """Keys, money, small disks, services, providers."""
         self._mount(self._party("operator").home)
-        for name in ("client", "operator", "approver", *PROVIDERS):
+        for name in ("client", "operator", "approver", *self.providers):
             address = self._party(name).new_key()
             Sender(self.direct, devnet.accounts()[-1]).send(
                 self.direct.faucet(address, parse_amount("5000", self.direct.decimals))
@@ -96,16 +107,20 @@ class World:
             self.start(service)
         self.until("the market answers", self.market_answers)
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(self._enlist, PROVIDERS))
+            list(pool.map(self._enlist, self.providers))
 
     def _enlist(self, name: str) -> None:
         self._party(name).run(
-            "provider", "register", "--key", name, "--price", "0.60", "--stake", "100", "--rules", "unchecked",
-            "--measure-seconds", "1", "--yes",
+            "provider", "register", "--key", name, "--price", self.prices.get(name, "0.60"), "--stake", "100",
+            "--rules", self.rules, "--measure-seconds", "1", "--yes",
         )  # fmt: skip
-        if name in SMALL_DISK:
+        self.change_wants(name)
+        if name in self.small_disks:
             self._move_to_small_disk(self._party(name).home, name)
         self.start(name)
+
+    def change_wants(self, name: str) -> None:
+        """Of a provider that has registered."""
 
     def _move_to_small_disk(self, home: Path, key: str) -> None:
         """After `register`, which takes no machine with so little room for jobs."""
@@ -133,7 +148,8 @@ class World:
             for old, new in (
                 ("name: digits", f"name: {name}"),
                 ("seed: 1\n", f"seed: {number}\n"),
-                ("steps: 600", f"steps: {100 * CHECKPOINTS}"),
+                ("steps: 600", f"steps: {100 * self.checkpoints}"),
+                ("valid_for: ", f"rules: {self.rules}\nvalid_for: "),
             ):
                 assert old in text, f"the example's job.yaml has no {old!r}"
                 text = text.replace(old, new)
@@ -147,7 +163,7 @@ class World:
                 return str(json.loads(text)["id"])
             time.sleep(1)
             try:  # the answer may have been lost on its way
-                mine = [job.id for job in self.market.jobs() if job.name == name]
+                mine = [job.id for job in self.jobs() if job.name == name]
             except UserError:
                 continue
             if mine:
@@ -157,19 +173,19 @@ class World:
     # ------------------------------------------------------------- processes
 
     def start(self, service: str) -> None:
-        party, command = SERVICES[service]
-        self._party(party).start(service, *command)
+        party, command = self.services[service]
+        self._party(party).start(service, *command, liar=self.liars.get(service))
 
     def process(self, service: str) -> "subprocess.Popen[bytes]":
-        return self._party(SERVICES[service][0]).processes[service]
+        return self._party(self.services[service][0]).processes[service]
 
     def kill(self, service: str) -> None:
-        self._party(SERVICES[service][0]).kill(service)
+        self._party(self.services[service][0]).kill(service)
 
     def sandboxes(self) -> list[psutil.Process]:
         """The outermost processes of all sandboxes that run now."""
         found = []
-        for name in PROVIDERS:
+        for name in self.providers:
             if self.process(name).poll() is not None:
                 continue
             for child in psutil.Process(self.process(name).pid).children(recursive=True):
@@ -182,22 +198,22 @@ class World:
 
     def revive(self) -> list[str]:
         """Starts what does not run, whoever ended it; returns the names."""
-        dead = [service for service in SERVICES if self._is_dead(service)]
+        dead = [service for service in self.services if self._is_dead(service)]
         for service in dead:
             self.start(service)
         return dead
 
     def _is_dead(self, service: str) -> bool:
-        process = self._party(SERVICES[service][0]).processes.get(service)
+        process = self._party(self.services[service][0]).processes.get(service)
         return process is not None and process.poll() is not None
 
     def stop_all(self) -> None:
-        for service in SERVICES:
-            process = self._party(SERVICES[service][0]).processes.get(service)
+        for service in self.services:
+            process = self._party(self.services[service][0]).processes.get(service)
             if process is not None and process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-        for service in SERVICES:
-            process = self._party(SERVICES[service][0]).processes.get(service)
+        for service in self.services:
+            process = self._party(self.services[service][0]).processes.get(service)
             if process is not None:
                 try:
                     process.wait(20)
@@ -245,6 +261,24 @@ class World:
             return [f"{type(error).__name__}: {error}"]
         return [f"{check.name}: {one}" for check in checks for one in check.differences]
 
+    def jobs(self) -> list[JobSummary]:
+        """The client's."""
+        return list(self.market.jobs(client=self._party("client").address()))
+
+    def observe(self) -> None:
+        """After each event."""
+
+    def is_over(self) -> bool:
+        """Whether nothing is under way beside the client's jobs."""
+        return True
+
+    def problems(self) -> Iterator[str]:
+        """What does not hold in the end, beside the client's jobs."""
+        yield from ()
+
+    def outcome(self) -> dict[str, int]:
+        return {}
+
     def reconcile(self) -> None:
         """As an operator would. Raises Failure if anything differs."""
         self._party("operator").run("reconcile")
@@ -255,7 +289,7 @@ class World:
         client.run("job", "pull", job, str(client.home / f"result-{job[2:12]}"))
 
     def tail(self, service: str) -> str:
-        return self._party(SERVICES[service][0]).tail(service, 25)
+        return self._party(self.services[service][0]).tail(service, 25)
 
     def status(self) -> dict[str, Any]:
-        return {service: self.process(service).poll() for service in SERVICES}
+        return {service: self.process(service).poll() for service in self.services}

@@ -163,7 +163,7 @@ def test_a_stake_that_nobody_has_weighs_nothing_in_the_draw(market: Audited) -> 
 
     def stakes() -> dict[str, int]:
         offers = approver._acting._bids._offers(audit, spec, lease.bid.start_tip, 10**12, market.api.info())
-        return {offer.provider: offer.stake for offer, _ in offers}
+        return {one.offer.provider: one.offer.stake for one in offers if one.is_free}
 
     wait_for("both to be on offer", lambda: stakes().keys() == both)  # a market looks at its offers now and then
     assert max(stakes().values()) <= 100 * TOKEN
@@ -182,3 +182,36 @@ def test_one_action_that_fails_holds_up_no_other(market: Audited) -> None:
     assert market.state(lease).phase is Phase.ACTIVE
     assert {one.ruling for one in market.contents(lease.job, RulingContent)} == {"good", "false"}
     assert [market.api.job(job.id).approved for job in market.replays()] == [1, 1, 1, 1]
+
+
+def test_who_asks_for_half_of_what_others_do_is_replayed_by_them(market: Audited) -> None:
+    """What a replay may cost goes by what the job offers, not by the price of who is audited."""
+    market.offer(market.providers[0], price_per_hour=1_800_000_000)
+    job = market.post_bid()
+    assert market.clear() is not None
+    market.offer(market.providers[1])
+    lease = market.lease_of(job)
+    market.look()
+    market.claim(lease, {})
+    market.say(lease, "release", 1)
+    for _ in range(4):
+        market.look()
+    (replay,) = market.replays()
+    assert replay.leases[0].provider == market.providers[1].address
+    assert replay.leases[0].price > lease.price * 5 // 4
+
+
+def test_a_replay_waits_for_those_who_work(market: Audited) -> None:
+    """All who fit are taken: that is not nobody, and a liar is not paid for it."""
+    lease = market.begin()
+    market.look()
+    market.claim(lease, {}, {})
+    market.offer(market.providers[1])
+    busy = market.post_bid(stake=20 * TOKEN)
+    market.clear()
+    assert market.lease_of(busy).provider == market.providers[1].address
+    hasty = market.new_approver(nobody_seconds=0)
+    for _ in range(4):
+        market.look(hasty)
+    assert market.api.lease(lease.id).approval is None
+    assert market.contents(lease.job, RulingContent) == []

@@ -1,0 +1,80 @@
+"""What was refused, and is paid since nobody challenged it in time: an alarm names it."""
+
+from typing import Any
+
+import pytest
+import structlog
+
+from contracts.chain.devnet.devnet import Devnet
+from contracts.chain.sending.sender import Sender
+from contracts.terms import Phase, Verdict
+from market.approver.auditing.disputes import WITHHELD, WRONG
+from tests.support.audited_market import LIE, NUMERICS, Audited
+
+TRUTH = "0x" + "55" * 32  # of the trace that all others get
+
+pytestmark = pytest.mark.mostly_sqlite
+
+
+def alarms(market: Audited, looks: int = 1) -> list[dict[str, Any]]:
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(looks):
+            market.look()
+    return [line for line in logs if line["event"] == "approver.alarm"]
+
+
+def test_found_false_after_its_window(audited: Audited) -> None:
+    """The approver was away when the window passed, and hears of the lie afterwards."""
+    market, lease = audited, audited.begin(1, 2, 3)
+    market.look()
+    (lie,) = market.claim(lease, LIE)
+    market.say(lease, "release", 1)
+    for _ in range(4):
+        market.look()
+    market.claim_on_chain(lease, lie)
+    market.pass_time(market.rules.window + 5)
+    told: list[dict[str, Any]] = []
+    for _ in range(9):
+        market.answer_all(lie, trace_root=TRUTH)
+        told += alarms(market)
+    assert market.grounds(lease) == []
+    (alarm,) = told  # once, though the approver is restarted before each look
+    assert alarm["lease"] == lease.id and lie.tip in alarm["problem"]
+    assert "was refused, and is accepted on chain" in alarm["problem"]
+
+
+@pytest.mark.parametrize("was_away", [True, False], ids=["away", "there"])
+def test_of_a_class_that_nobody_has(audited: Audited, devnet: Devnet, was_away: bool) -> None:
+    market, lease = audited, audited.begin()
+    market.look()
+    record = market.report(lease, 1, lease.state.tip, numerics={**NUMERICS, "torch": "2.13.0+mine"})
+    market.look()
+    market.claim_on_chain(lease, record)
+    if was_away:
+        market.pass_time(market.rules.window + 5)
+        Sender(market.chain, market.key(lease.provider)).send(market.chain.end(market.terms(lease)))
+    else:
+        market.look()
+        market.ruled(devnet.operator, lease, Verdict.FALSE)
+    market.pass_time(market.rules.window + 5)
+    market.keep()
+    assert market.state(lease).phase is Phase.CLOSED
+    assert len(alarms(market, looks=3)) == was_away
+    assert market.grounds(lease) == ([] if was_away else [WRONG])
+
+
+def test_no_bond_for_what_was_rejected_for_its_bytes(audited: Audited) -> None:
+    market, lease = audited, audited.begin()
+    market.look()
+    record = market.report(lease, 1, lease.state.tip, state_root="0x" + "00" * 32)
+    market.look()
+    sender = Sender(market.chain, market.approver_key)
+    free = market.chain.account(sender.address).free
+    sender.send(market.chain.withdraw(sender.address, free))
+    market.claim_on_chain(lease, record)
+    (alarm,) = alarms(market)
+    assert "takes a bond of" in alarm["problem"] and market.grounds(lease) == []
+    sender.send(market.chain.approve(free))
+    sender.send(market.chain.deposit(sender.address, free))
+    market.look()
+    assert market.grounds(lease) == [WITHHELD]
