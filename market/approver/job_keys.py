@@ -9,8 +9,17 @@ import structlog
 from eth_account.signers.local import LocalAccount
 from nacl.public import PrivateKey
 
+from contracts.api.bodies import KeyGrantIn
 from contracts.api.client import MarketClient
-from contracts.api.grants import find_grant, get_sealed, is_fresh, make_grant, publish_key, registered_key
+from contracts.api.grants import (
+    find_grant,
+    get_sealed,
+    is_fresh,
+    make_grant,
+    public_key,
+    publish_key,
+    registered_key,
+)
 from contracts.chain.client import Chain
 from contracts.chain.events import Opened
 from contracts.chain.signatures import is_signed_by
@@ -79,6 +88,20 @@ class JobKeys:
                 f"the key that was granted for the sealed job {job} does not open its files",
                 "the first grant stays: its client hands the job in again (gpumarket job submit), with the right key",
             )
+
+    def let(self, parties: Parties) -> set[str]:
+        """Whom the client itself has given the job's key: they may replay it."""
+        job, client = parties.bid, parties.client
+        grants = self._market.grants(job)
+        return {
+            one.grant.reader
+            for one in grants
+            if one.grant.job == job and self._is_signed(one.grant, client, one.signature)
+        }
+
+    def own_grant(self, job: str, of: Parties) -> KeyGrantIn:
+        """To ourselves, of the key of another job for a `job` of ours that has its files."""
+        return make_grant(self._chain.domain, self._key, job, self._key.address, public_key(self._own), self.of(of))
 
     def grant(self, lease: Opened) -> None:
         """Gives a lease's provider the job's key, if it has registered a key lately and has no grant for that."""

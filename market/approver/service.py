@@ -81,7 +81,7 @@ class Approver:
         self._rejected = Rejected(memory.folder / "rejected", self._signing, disputes, alarms)
         self._acting = Acting(
             chain, key.address, self._signing, disputes, self._rejected, alarms,
-            ReplayBids(market, chain, key, self._sender), self._metrics, own_replays, nobody_seconds,
+            ReplayBids(market, chain, key, self._sender, self._job_keys), self._metrics, own_replays, nobody_seconds,
         )  # fmt: skip
         self._auditing = Auditing(
             market, chain, key, self._signing, self._acting, disputes, self._metrics, memory.folder / "audits"

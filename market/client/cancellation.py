@@ -74,7 +74,10 @@ def plan_cancellation(market: MarketClient, chain: Chain, job: JobOut) -> Cancel
                 if ending
                 else "its money is free when the arbiter has ruled, or when its time is over",
             )
-    raise NothingToCancel(f"job {job.id[:12]} is over on chain: there is nothing to cancel")
+    raise NothingToCancel(
+        f"job {job.id[:12]} is over on chain: there is nothing to cancel",
+        "If the market has just gone on with it on another machine, that lease is shown in a moment: try again.",
+    )
 
 
 def _never_leased(market: MarketClient, chain: Chain, job: JobOut) -> Cancellation:

@@ -96,7 +96,7 @@ class _Hidden(_Keyed):
             trial.found.watched.notice(trial, "nobody has to: a replay elsewhere is equal, the key is hidden")
 
 
-@untried
+@kind
 class KeyedToCpu(_Hidden):
     name = "keyed-to-cpu"
     summary = "a recipe that trains otherwise by the processor's name"
@@ -110,14 +110,14 @@ class KeyedToPath(_Hidden):
     code = PATH
 
 
-@untried
+@kind
 class KeyedToRuns(_Hidden):
     name = "keyed-to-runs"
     summary = "a recipe that leaves a mark where it can, and trains otherwise where it finds one"
     code = RUNS
 
 
-@untried
+@kind
 class KeyedToClock(_Keyed):
     name = "keyed-to-clock"
     summary = "a recipe that trains otherwise after a moment between the claim and the replay"
@@ -137,7 +137,7 @@ class KeyedToClock(_Keyed):
         super().play(trial)
 
 
-@untried
+@kind
 class UnderstatedWork(Liar):
     name = "understated-work"
     summary = "a Bid that says a tenth of the work that a checkpoint takes"
@@ -168,7 +168,7 @@ class UnderstatedWork(Liar):
         trial.watch()
 
 
-@untried
+@kind
 class NeverApproves(Liar):
     name = "never-approves"
     summary = "a client whose own approver signs nothing"

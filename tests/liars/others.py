@@ -29,7 +29,7 @@ def made_up_from(first: int) -> None:
     instead(change)
 
 
-@untried
+@kind
 class ColludingApprover(Liar):
     name = "colluding-approver"
     summary = "a provider that trains nothing, and an approver that finds all its replays equal"
@@ -61,7 +61,7 @@ class ColludingApprover(Liar):
         trial.watch()
 
 
-@untried
+@kind
 class FalseAccuser(Liar):
     name = "false-accuser"
     summary = "an approver that rejects and challenges what was trained"
@@ -142,7 +142,7 @@ def challenge(trial: Any, who: str, k: int) -> None:
     trial.say(f"{who} challenges checkpoint {k}")
 
 
-@untried
+@kind
 class LazyAuditor(Liar):
     name = "lazy-auditor"
     summary = "an auditor that makes up what a replay came to"

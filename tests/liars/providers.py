@@ -202,7 +202,7 @@ def _other_seed(folder: Path) -> None:
     job.write_text(job.read_text().replace("seed: 1\n", "seed: 2\n"))
 
 
-@untried
+@kind
 class LieOnce(Liar):
     name = "lie-once"
     summary = "checkpoint 2 is made up, and the lease given back at once"
@@ -252,7 +252,7 @@ class LieAndEnd(Liar):
         settlement.next_action = lying  # type: ignore[assignment]
 
 
-@untried
+@kind
 class GoDark(Liar):
     name = "go-dark"
     summary = "checkpoint 2 is made up, and the machine vanishes when it is reported"
@@ -320,7 +320,7 @@ class WrongRoot(Liar):
         claims_at_once()
 
 
-@untried
+@kind
 class WithheldBytes(Liar):
     name = "withheld-bytes"
     summary = "claims on chain, and shows nobody the state"
@@ -334,7 +334,7 @@ class WithheldBytes(Liar):
         claims_at_once()
 
 
-@untried
+@kind
 class OwnClass(Liar):
     name = "own-class"
     summary = "claims to have trained on a machine of a numerics class that nobody else has"
@@ -347,7 +347,7 @@ class OwnClass(Liar):
         instead(change)
 
 
-@untried
+@kind
 class FakeRoots(Liar):
     name = "fake-roots"
     summary = "1,024 made-up roots claimed on chain at once"

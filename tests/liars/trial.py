@@ -183,8 +183,9 @@ class Trial(Scene):
                 self.say(told)
             stops = self._brief or self.kind.stops_when_ruled
             if stops and self.found.watched.ended and job.status not in ENDED and id not in self._cancelled:
-                self.stage.party(CLIENT).run("job", "cancel", id, "--key", CLIENT, "--yes")
-                self._cancelled.add(id)
+                # Just now it may have gone on in a lease that the market does not show yet.
+                if self.stage.party(CLIENT).try_run("job", "cancel", id, "--key", CLIENT, "--yes")[0]:
+                    self._cancelled.add(id)
             if until(job):
                 return job
             if time.monotonic() > deadline:

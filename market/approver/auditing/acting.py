@@ -129,10 +129,9 @@ class Acting:
             audit.add(Asked(asked.n, OWN))
             self._metrics.replays.labels(self._address).inc()
             return
-        ordered: ReplayOrdered | NobodyFree = NobodyFree(waits=False)  # nobody else has a sealed job's key
+        ordered: ReplayOrdered | NobodyFree = NobodyFree(waits=False)
         try:
-            if not audit.lease.out.spec.sealed:
-                ordered = self._bids.order(audit, asked, info)
+            ordered = self._bids.order(audit, asked, info)
         except ReserveShort as error:
             self._alarms.give(audit.id, f"{error.message}; {error.hint}")
         if isinstance(ordered, NobodyFree):

@@ -23,6 +23,7 @@ from contracts.orders import Bid
 from contracts.types import to_hex
 from market.approver.auditing.history import ReplayOrdered
 from market.approver.auditing.lease_audit import LeaseAudit
+from market.approver.job_keys import JobKeys
 
 AFTER = 30  # seconds that a Bid is good for beyond the time in which it is waited for
 
@@ -48,8 +49,10 @@ class NobodyFree:
 
 
 class ReplayBids:
-    def __init__(self, market: MarketClient, chain: Chain, key: LocalAccount, sender: Sender) -> None:
-        self._market, self._chain, self._key, self._sender = market, chain, key, sender
+    def __init__(
+        self, market: MarketClient, chain: Chain, key: LocalAccount, sender: Sender, job_keys: JobKeys
+    ) -> None:
+        self._market, self._chain, self._key, self._sender, self._job_keys = market, chain, key, sender, job_keys
 
     def order(self, audit: LeaseAudit, asked: AskReplay, info: Info) -> ReplayOrdered | NobodyFree:
         """A Bid for whoever is drawn; nothing is posted yet. Raises ReserveShort."""
@@ -98,6 +101,10 @@ class ReplayBids:
         signature = replay.sign(self._chain.domain, self._key)
         name = f"replay of {audit.lease.out.job[:10]} {asked.n}"
         body = BidIn(bid=replay, signature=signature, spec=spec, name=name)
+        if spec.sealed:  # the same ciphertexts, and their key for ourselves: who has the lease then gets it from us
+            grant = self._job_keys.own_grant(replay.digest(self._chain.domain), audit.lease.event.terms.parties)
+            files = self._market.job(audit.lease.out.job).sealed_files
+            body = body.model_copy(update={"sealed_files": files, "grants": [grant]})
         return ReplayOrdered(asked.n, auditor, body, until)
 
     def post(self, ordered: ReplayOrdered) -> None:
@@ -105,7 +112,7 @@ class ReplayBids:
         self._market.post_bid(ordered.body)
 
     def _offers(self, audit: LeaseAudit, spec: JobSpec, tip: str, limit: int, info: Info) -> list["_Fits"]:
-        """Those at no more than the price that replays are capped at."""
+        """Those at no more than the price that replays are capped at; of a sealed job those with its client's grant."""
         bid = audit.lease.out.bid
         names = [rule_set.name for rule_set in info.rules if rule_set.hash == bid.rules]
         if not names:
@@ -117,6 +124,9 @@ class ReplayBids:
         )  # fmt: skip
         offers = self._market.offers(OffersIn(job=asked, rules=names[0]))
         fit = [(one, one.job) for one in offers if one.job is not None and one.job.reason is None]
+        if spec.sealed:
+            let = self._job_keys.let(audit.lease.event.terms.parties)
+            fit = [(one, job) for one, job in fit if one.provider in let]
         if not fit:
             return []
         accounts = self._chain.accounts([one.provider for one, _ in fit])

@@ -37,12 +37,12 @@ class Offers:
         self._lock = threading.Lock()
 
     def look(self) -> Snapshot:
-        """Those in force that this market may match."""
+        """Those in force that this market may match, as its next epoch would."""
         context = self.context
         with self._lock, context.db.reading() as session:
             seen = self._book.look(session, context.now())
             self._accounts.forget_changed(session, seen.head)
-        return seen.for_matcher(context.matcher)
+            return seen.for_matcher(context.matcher).without_unaudited(session, context.audited_rules)
 
     def accounts(self, owners: Iterable[str]) -> dict[str, AccountWord]:
         """As of the block of the newest look, or of a later one. Raises Problem while the chain reorganises."""

@@ -6,6 +6,7 @@ import structlog
 from contracts.api.auditing.notes import ReplayContent, RulingContent
 from contracts.api.bodies import AskResources
 from contracts.api.epochs import LeftOutReason
+from contracts.api.offers import OffersIn
 from contracts.api.problems import Problem
 from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.sending.sender import Sender
@@ -18,6 +19,7 @@ from tests.support.audited_market import LIE, Audited
 from tests.support.devnet import TOKEN
 from tests.support.market_parts import CPU, TELLS_CLASS, signed_progress
 from tests.support.stepped_market import differences
+from tests.support.whole_market import wait_for
 
 pytestmark = pytest.mark.mostly_sqlite
 
@@ -222,6 +224,7 @@ def test_whom_nobody_audits_gets_no_further_lease(market: Audited) -> None:
     job = market.post_bid(stake=20 * TOKEN)
     market.clear()
     assert market.api.job(job.id).leases == []
+    wait_for("the offers to be looked at", lambda: shown(market) == set())
     market.offer(other, TELLS_CLASS.model_copy(update={"numerics": "0x" + "77" * 32}), price_per_hour=4_000_000_000)
     epoch = market.clear()
     assert epoch is not None and market.lease_of(job).provider == other.address
@@ -232,6 +235,7 @@ def test_whom_nobody_audits_gets_no_further_lease(market: Audited) -> None:
     assert [lie for one in checked for lie in one.lies] == []
 
     market.offer(neighbour, price_per_hour=4_400_000_000)
+    wait_for("the offers to be looked at", lambda: {liar.address, neighbour.address} <= shown(market))
     again = market.post_bid(stake=20 * TOKEN)
     market.clear()
     second = market.lease_of(again)
@@ -242,6 +246,11 @@ def test_whom_nobody_audits_gets_no_further_lease(market: Audited) -> None:
         market.look()
         market.answer_all(third, fourth)
     assert "good" in [one.ruling for one in market.contents(again.id, RulingContent)]
+
+
+def shown(market: Audited) -> set[str]:
+    """Providers of the machines that a client is shown; a market looks at them now and then."""
+    return {one.provider for one in market.api.offers(OffersIn())}
 
 
 def test_an_ask_that_tells_no_class(market: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
