@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from contracts.chain.lookup import opened
-from tests.liars.kinds import APPROVER, CLIENT, HONEST, Liar, StageNeeds, kind, untried
+from tests.liars.kinds import APPROVER, CLIENT, HONEST, Liar, StageNeeds, kind
 
 KEYED = '''
 

@@ -56,14 +56,8 @@ class Liar:
 
 
 KINDS: dict[str, Callable[[], Liar]] = {}
-UNTRIED: dict[str, Callable[[], Liar]] = {}  # written, and never seen to run to its end: not listed, and not in `all`
 
 
 def kind(cls: type[Liar]) -> type[Liar]:
     KINDS[cls.name] = cls
-    return cls
-
-
-def untried(cls: type[Liar]) -> type[Liar]:
-    UNTRIED[cls.name] = cls
     return cls

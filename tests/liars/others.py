@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from contracts.chain.events import Claimed
 from contracts.chain.lookup import lease_events, opened
 from contracts.terms import Phase
-from tests.liars.kinds import APPROVER, HONEST, SURE, Liar, StageNeeds, kind, untried
+from tests.liars.kinds import APPROVER, HONEST, SURE, Liar, StageNeeds, kind
 from tests.liars.providers import OtherRate, claims_at_once, instead, made_up
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.liars.kinds import HONEST, Liar, kind, untried
+from tests.liars.kinds import HONEST, Liar, kind
 
 # What these replace is imported in `lie`: to list the kinds must not take a worker's start.
 

@@ -181,16 +181,20 @@ class Trial(Scene):
             if (now := self._state(job)) != told:
                 told = now
                 self.say(told)
-            stops = self._brief or self.kind.stops_when_ruled
-            if stops and self.found.watched.ended and job.status not in ENDED and id not in self._cancelled:
-                # Just now it may have gone on in a lease that the market does not show yet.
-                if self.stage.party(CLIENT).try_run("job", "cancel", id, "--key", CLIENT, "--yes")[0]:
-                    self._cancelled.add(id)
+            if (
+                self._is_to_stop(job)
+                and self.stage.party(CLIENT).try_run("job", "cancel", id, "--key", CLIENT, "--yes")[0]
+            ):  # else it has just gone on in a lease that the market does not show yet
+                self._cancelled.add(id)
             if until(job):
                 return job
             if time.monotonic() > deadline:
                 raise Failure(f"job {id[:12]} was not over after {PATIENCE} s: {told}; see {HOME}/*/*.log")
             time.sleep(0.5)
+
+    def _is_to_stop(self, job: JobOut) -> bool:
+        is_enough = (self._brief or self.kind.stops_when_ruled) and self.found.watched.ended
+        return bool(is_enough) and job.status not in ENDED and job.id not in self._cancelled
 
     def _state(self, job: JobOut) -> str:
         leases = ", ".join(

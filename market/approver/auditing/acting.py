@@ -40,7 +40,7 @@ from market.approver.auditing.history import ReplayOrdered
 from market.approver.auditing.lease_audit import LeaseAudit
 from market.approver.auditing.own_replays import OwnReplays
 from market.approver.auditing.rejected import Rejected
-from market.approver.auditing.replay_bids import NobodyFree, ReplayBids, ReserveShort
+from market.approver.auditing.replay_bids import ReplayBids, ReserveShort
 from market.approver.memory import Signed
 from market.approver.metrics import ApproverMetrics
 from market.approver.signing import KnownLease, Signing
@@ -129,14 +129,12 @@ class Acting:
             audit.add(Asked(asked.n, OWN))
             self._metrics.replays.labels(self._address).inc()
             return
-        ordered: ReplayOrdered | NobodyFree = NobodyFree(waits=False)
+        ordered: ReplayOrdered | None = None
         try:
             ordered = self._bids.order(audit, asked, info)
         except ReserveShort as error:
             self._alarms.give(audit.id, f"{error.message}; {error.hint}")
-        if isinstance(ordered, NobodyFree):
-            if ordered.waits:  # as long as there is time: `watch_time`
-                return
+        if ordered is None:
             since = audit.alone_since.setdefault(asked.n, time.monotonic())
             if time.monotonic() - since >= self._nobody_seconds and not audit.audit.cases[asked.n].words:
                 audit.add(TimeUp(asked.n))

@@ -11,7 +11,7 @@ from contracts.api.client import MarketClient
 from contracts.api.info import Info
 from contracts.api.offers import OffersIn
 from contracts.api.quotes import QuoteIn
-from contracts.audits.auditors import AuditorOffer, draw_auditor, highest_price, weights
+from contracts.audits.auditors import AuditorOffer, draw_auditor, highest_price
 from contracts.audits.clocks import replay_patience
 from contracts.audits.events import AskReplay
 from contracts.audits.replays import replay_of
@@ -41,21 +41,18 @@ class _Fits:
     is_free: bool  # it could begin now
 
 
-@dataclass(frozen=True)
-class NobodyFree:
-    """No auditor could be drawn; `waits`: somebody fits, and works for others now."""
-
-    waits: bool
-
-
 class ReplayBids:
     def __init__(
         self, market: MarketClient, chain: Chain, key: LocalAccount, sender: Sender, job_keys: JobKeys
     ) -> None:
         self._market, self._chain, self._key, self._sender, self._job_keys = market, chain, key, sender, job_keys
 
-    def order(self, audit: LeaseAudit, asked: AskReplay, info: Info) -> ReplayOrdered | NobodyFree:
-        """A Bid for whoever is drawn; nothing is posted yet. Raises ReserveShort."""
+    def order(self, audit: LeaseAudit, asked: AskReplay, info: Info) -> ReplayOrdered | None:
+        """A Bid for whoever is drawn; nothing is posted yet. None: nobody who fits is on offer. Raises ReserveShort.
+
+        Where all work, one of them is drawn: its next epoch is as soon as somebody else could have it, and jobs that
+        wait, too, would have it first.
+        """
         claim, bid = audit.taken(asked.n), audit.lease.out.bid
         offered = bid.max_price - bid.fee
         limit = highest_price(offered) + info.fee
@@ -75,10 +72,13 @@ class ReplayBids:
 
         offers = self._offers(audit, spec_for(self._key.address), tip, limit, info)
         turn, secret = asked.turn, audit.terms.secret
-        drawable = [one.offer for one in offers if one.is_free]
-        auditor = draw_auditor(secret, audit.id, asked.n, turn, drawable, offered, asked.excluded)
+        idle, everybody = [one.offer for one in offers if one.is_free], [one.offer for one in offers]
+        drawn = (
+            draw_auditor(secret, audit.id, asked.n, turn, some, offered, asked.excluded) for some in (idle, everybody)
+        )
+        auditor = next(filter(None, drawn), None)
         if auditor is None:
-            return NobodyFree(bool(weights([one.offer for one in offers], offered, asked.excluded)))
+            return None
         spec = spec_for(auditor)
         likely = max(one.seconds for one in offers if one.offer.provider == auditor)
         patience = replay_patience(audit.seconds(asked.n), info.epoch_seconds, likely)
@@ -132,11 +132,7 @@ class ReplayBids:
         accounts = self._chain.accounts([one.provider for one, _ in fit])
         return [  # an Ask may name any stake while its provider works: what it could not lock weighs nothing
             _Fits(
-                AuditorOffer(
-                    one.provider,
-                    min(one.max_stake, account.free) if one.free else one.max_stake,
-                    job.lowest_limit - info.fee,
-                ),
+                AuditorOffer(one.provider, max(1, min(one.max_stake, account.free)), job.lowest_limit - info.fee),
                 3600 * bid.units / one.units_per_hour,
                 one.free,
             )

@@ -28,7 +28,6 @@ ROOT = Path(__file__).resolve().parents[3]
 HOME = ROOT / ".chaos"
 RECOVERY = 180.0  # seconds in which the books must agree again after an event, once the market answers
 PATIENCE = 900.0  # seconds for the jobs to be done after the last event
-AT_ONCE = 3  # jobs that are there from the start; the others come one by one
 console = Console(highlight=False)
 
 T = TypeVar("T")
@@ -57,7 +56,7 @@ class Run:
         with ThreadPoolExecutor(1) as pool:
             try:
                 for number, fault in enumerate(schedule(self.kinds_of_faults, self.events, self.luck), 1):
-                    self.submit(pool, min(self.jobs, AT_ONCE + self.jobs * number // self.events))
+                    self.submit(pool, min(self.jobs, self.world.at_once + self.jobs * number // self.events))
                     if number == 1:
                         self.submitted[0].result()
                     time.sleep(self.luck.uniform(0.5, 6))

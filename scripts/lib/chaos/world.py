@@ -53,6 +53,7 @@ class World:
     providers: tuple[str, ...] = ("hydro", "solar", "wind")
     small_disks: tuple[str, ...] = ("operator", "wind")  # homes that are small file systems, where we may mount some
     checkpoints = 5  # of each job, a few seconds each
+    at_once = 3  # jobs that are there from the start; the others come one by one
     rules = "unchecked"
     liars: ClassVar[Mapping[str, str]] = {}  # providers, and of which kind
     prices: ClassVar[Mapping[str, str]] = {}  # of an hour, of those that ask for another one than most

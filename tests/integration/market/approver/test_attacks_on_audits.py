@@ -201,17 +201,33 @@ def test_who_asks_for_half_of_what_others_do_is_replayed_by_them(market: Audited
     assert replay.leases[0].price > lease.price * 5 // 4
 
 
-def test_a_replay_waits_for_those_who_work(market: Audited) -> None:
-    """All who fit are taken: that is not nobody, and a liar is not paid for it."""
-    lease = market.begin()
-    market.look()
-    market.claim(lease, {}, {})
-    market.offer(market.providers[1])
-    busy = market.post_bid(stake=20 * TOKEN)
+def test_where_all_work_one_of_them_is_drawn(market: Audited) -> None:
+    """Else jobs that wait would have each machine that is free, before it could be asked."""
+    market.offer(market.providers[0])
+    audited = market.post_bid()
     market.clear()
-    assert market.lease_of(busy).provider == market.providers[1].address
+    lease = market.lease_of(audited)
+    market.offer(market.providers[1])
+    other = market.post_bid()
+    market.clear()
+    busy = market.lease_of(other)
+    assert busy.provider == market.providers[1].address
+    market.look()
+    (first,) = market.claim(lease, {})
+    market.say(lease, "release", 1)
     hasty = market.new_approver(nobody_seconds=0)
     for _ in range(4):
         market.look(hasty)
-    assert market.api.lease(lease.id).approval is None
-    assert market.contents(lease.job, RulingContent) == []
+    assert market.contents(audited.id, RulingContent) == []
+    (waiting,) = market.api.jobs(client=market.approver_key.address)
+    assert (waiting.status, waiting.leases) == ("pending", [])
+    queued = market.post_bid()
+    market.say(busy, "release", 0)
+    market.new_approver().answer_releases()
+    market.new_approver().audit()
+    market.redeem(market.lease_of(other))
+    market.clear()
+    assert market.api.job(queued.id).status == "pending"
+    (replay,) = market.replays()
+    assert replay.id == waiting.id and replay.leases[0].provider == market.providers[1].address
+    assert replay.spec.step_of(1) == first.step
