@@ -19,7 +19,7 @@ from scripts.lib.chaos.faults import (
 )
 from scripts.lib.chaos.world import World
 
-WAIT = 60.0  # seconds for the moment that a kind of bad luck strikes in
+WAIT = 120.0  # seconds for the moment that a kind of bad luck strikes in
 
 
 def kill_approver_after_draw(world: World, luck: random.Random) -> str:
@@ -73,10 +73,10 @@ def _audited(world: World) -> AuditedWorld:
 
 
 ALL: Sequence[Fault] = (
+    kill_approver_after_challenge,
     kill_approver_after_draw,
     kill_approver_after_order,
     kill_approver_after_answer,
-    kill_approver_after_challenge,
     kill_auditor,
     kill_arbiter,
     kill_market,
