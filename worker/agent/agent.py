@@ -61,7 +61,7 @@ class Agent:
         self._sender = Sender(chain, account, timeout=min(SENDER_SECONDS, max(5.0, settings.grace_seconds / 3)))
         self._market = MarketClient(settings.market_url, timeout=MARKET_SECONDS, attempts=1)
         posted = PostedAsks(self._store)
-        self._ask = CurrentAsk(settings, chain, self._sender, self._market, account, self._store, posted)
+        self._ask = CurrentAsk(settings, chain, self._sender, self._market, account, self._store, posted, own)
         line = MarketClient(settings.market_url, timeout=MARKET_SECONDS, attempts=1)
         self._copies = CopyWatch(line, chain, self._sender, posted, settings.poll_seconds, self._wake_up)
         self._readiness = Readiness(settings, self._store, account.address, self._wake_up)

@@ -4,12 +4,14 @@ import time
 
 import structlog
 from eth_account.signers.local import LocalAccount
+from nacl.public import PrivateKey
 
 from contracts.amounts import parse_amount
 from contracts.api import receipts
 from contracts.api.auditing.notes import RulingContent
 from contracts.api.bodies import AskIn
 from contracts.api.client import MarketClient
+from contracts.api.grants import publish_key
 from contracts.api.info import Info, RuleSet
 from contracts.audits.unaudited import MOST, Ruled, unaudited
 from contracts.chain.client import Chain
@@ -118,7 +120,10 @@ class CurrentAsk:
         account: LocalAccount,
         store: Store,
         posted: PostedAsks | None = None,
+        own: PrivateKey | None = None,
     ) -> None:
+        """`own`: the encryption key, which clients of sealed jobs must know to let this provider replay them."""
+        self._own = own
         self._posted = posted or PostedAsks(store)
         self._settings, self._chain, self._sender, self._market = settings, chain, sender, market
         self._account, self._store = account, store
@@ -181,12 +186,22 @@ class CurrentAsk:
         self._valid_until = ask.valid_until
         log.info("ask.posted", ask=posted.id, status=posted.status, valid_until=ask.valid_until)
         self._store.write_state(no_lease=self._why_no_lease(agreed))
+        if agreed.level != "unchecked" and self._own is not None:
+            self._show_key(self._own)
         try:
             receipts.keep_receipt(self._chain.domain, info.matcher, body, posted.receipt)
         except UserError as error:  # the Ask is in force all the same
             self._trouble.at("receipt", f"{error.message}. {error.hint}")
         else:
             self._trouble.over("receipt")
+
+    def _show_key(self, own: PrivateKey) -> None:
+        try:
+            publish_key(self._market, self._chain.domain, self._account, own)
+        except UserError as error:  # then it replays no sealed jobs; all else goes on
+            self._trouble.at("key", f"{error.message}. {error.hint}")
+        else:
+            self._trouble.over("key")
 
     def _why_no_lease(self, agreed: RuleSet) -> str:
         """Why the market may leave the Ask out, for `provider status`; empty if it does not."""

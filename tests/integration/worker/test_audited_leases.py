@@ -34,6 +34,8 @@ def test_honest_work_is_replayed_and_paid(stage_of: StageOf) -> None:
     assert replays == [(1, None, "equal"), (2, None, "equal"), (3, None, "equal")]
     assert [one["ruling"] for kind, one in told if kind == "ruling"] == ["good"] * 3
     assert stage.free(stage.provider) == FREE + 3 * PRICE
+    shown = stage.market.encryption_key(stage.provider.address)
+    assert shown is not None  # of a job that is not sealed: a client may let it replay one that is
 
 
 def test_training_in_another_class_than_the_ask_tells_gives_the_lease_back(stage_of: StageOf) -> None:
