@@ -75,6 +75,7 @@ def start(
                     client, chain, account, encryption, memory,
                     metrics=metrics, check_state=checks.problem, at_once=own.checks_at_once,
                     replays_here=own.replays_here and is_able(), nobody_seconds=own.nobody_seconds,
+                    replay_price_most=own.replay_price_most,
                 )
             )  # fmt: skip
         if own.metrics_port is not None:

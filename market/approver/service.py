@@ -63,11 +63,13 @@ class Approver:
         at_once: int = 4,
         replays_here: bool = False,
         nobody_seconds: float = NOBODY_SECONDS,
+        replay_price_most: int | None = None,
     ) -> None:
         """`own` is the encryption key that sealed jobs' keys are granted to. `check_state` may raise SlowCheck.
 
         `at_once`: leases that are looked at beside each other. `replays_here`: this machine can train.
         `nobody_seconds`: after which a drawn checkpoint goes unaudited, if nobody who fits is on offer.
+        `replay_price_most`: that one by another provider may cost, in token units, beside the fee.
         """
         self._market, self._chain, self._key, self._memory = market, chain, key, memory
         self._sender = sender or Sender(chain, key)
@@ -81,7 +83,8 @@ class Approver:
         self._rejected = Rejected(memory.folder / "rejected", self._signing, disputes, alarms)
         self._acting = Acting(
             chain, key.address, self._signing, disputes, self._rejected, alarms,
-            ReplayBids(market, chain, key, self._sender, self._job_keys), self._metrics, own_replays, nobody_seconds,
+            ReplayBids(market, chain, key, self._sender, self._job_keys, replay_price_most), self._metrics,
+            own_replays, nobody_seconds,
         )  # fmt: skip
         self._auditing = Auditing(
             market, chain, key, self._signing, self._acting, disputes, self._metrics, memory.folder / "audits"

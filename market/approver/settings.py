@@ -8,6 +8,7 @@ from pydantic_settings import SettingsConfigDict
 
 from contracts.program.operator_settings import APPROVER_SECTION, OperatorSettings, load_operator_settings
 from contracts.settings import home
+from contracts.types import Uint96
 
 
 class ApproverSettings(OperatorSettings):
@@ -38,6 +39,10 @@ class ApproverSettings(OperatorSettings):
     )
     nobody_seconds: float = Field(
         120.0, ge=0, description="Time after which a drawn checkpoint goes unaudited, if nobody who fits is on offer"
+    )
+    replay_price_most: Uint96 | None = Field(
+        None,
+        description="The most that a replay may cost, in the token's smallest unit, beside the fee; none: no bound",
     )
     memory_dir: Path = Field(
         default_factory=lambda: home() / "approver", description="Folder of what was signed, one below it for each key"

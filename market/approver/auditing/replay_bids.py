@@ -43,9 +43,17 @@ class _Fits:
 
 class ReplayBids:
     def __init__(
-        self, market: MarketClient, chain: Chain, key: LocalAccount, sender: Sender, job_keys: JobKeys
+        self,
+        market: MarketClient,
+        chain: Chain,
+        key: LocalAccount,
+        sender: Sender,
+        job_keys: JobKeys,
+        price_most: int | None = None,
     ) -> None:
+        """`price_most`: of a replay, in token units, beside the fee; None: only what the job offers bounds it."""
         self._market, self._chain, self._key, self._sender, self._job_keys = market, chain, key, sender, job_keys
+        self._price_most = price_most
 
     def order(self, audit: LeaseAudit, asked: AskReplay, info: Info) -> ReplayOrdered | None:
         """A Bid for whoever is drawn; nothing is posted yet. None: nobody who fits is on offer. Raises ReserveShort.
@@ -55,7 +63,8 @@ class ReplayBids:
         """
         claim, bid = audit.taken(asked.n), audit.lease.out.bid
         offered = bid.max_price - bid.fee
-        limit = highest_price(offered) + info.fee
+        most = highest_price(offered)
+        limit = info.fee + (most if self._price_most is None else min(most, self._price_most))
         free = self._chain.account(self._key.address).free
         if free < limit:
             raise ReserveShort(

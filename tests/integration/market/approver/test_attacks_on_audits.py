@@ -3,7 +3,7 @@
 import pytest
 import structlog
 
-from contracts.api.auditing.notes import RulingContent
+from contracts.api.auditing.notes import BatchContent, RulingContent
 from contracts.api.problems import Problem
 from contracts.audits.replays import replay_of
 from contracts.chain.devnet.devnet import Devnet
@@ -201,6 +201,31 @@ def test_who_asks_for_half_of_what_others_do_is_replayed_by_them(market: Audited
     assert replay.leases[0].price > lease.price * 5 // 4
 
 
+def test_a_replay_costs_no_more_than_the_operator_says(market: Audited) -> None:
+    """A client that owns an auditor offers as much as it likes: it pays its own provider, and the approver the other."""
+    market.offer(market.providers[0])
+    job = market.post_bid(max_price=50 * TOKEN, stake=25 * TOKEN)
+    market.clear()
+    lease = market.lease_of(job)
+    market.offer(market.providers[1], price_per_hour=3_600_000_000 * 40)
+    market.look()
+    (claim,) = market.claim(lease, {})
+    market.say(lease, "release", 1)
+    careful = market.new_approver(replay_price_most=2 * TOKEN)
+    for _ in range(4):
+        market.look(careful)
+    assert list(market.api.jobs(client=market.approver_key.address)) == []
+    market.offer(market.providers[2])
+    wait_for("the offers to be looked at", lambda: market.look(careful) or bool(market.replays()))
+    (replay,) = market.replays()
+    assert replay.leases[0].provider == market.providers[2].address
+    assert replay.bid.max_price == 2 * TOKEN + replay.bid.fee
+    market.answer(replay, claim)
+    for _ in range(3):
+        market.look(careful)
+    assert [one.ruling for one in market.contents(job.id, RulingContent)] == ["good"]
+
+
 def test_where_all_work_one_of_them_is_drawn(market: Audited) -> None:
     """Else jobs that wait would have each machine that is free, before it could be asked."""
     market.offer(market.providers[0])
@@ -231,3 +256,33 @@ def test_where_all_work_one_of_them_is_drawn(market: Audited) -> None:
     (replay,) = market.replays()
     assert replay.id == waiting.id and replay.leases[0].provider == market.providers[1].address
     assert replay.spec.step_of(1) == first.step
+
+
+def test_a_draw_waits_until_no_reorganisation_can_change_it(market: Audited) -> None:
+    """Blocks that go between the last Claim and the draw: who makes blocks could else choose among draws."""
+    lease = market.begin(1)
+    settings = market.chain.settings
+    market.chain.settings = settings.model_copy(update={"confirmations_base": 6, "confirmations_max": 6})
+    try:
+        market.look()
+        (claim,) = market.claim(lease, {})
+        market.say(lease, "release", 1)
+        market.look()
+        market.look()
+        assert market.contents(lease.job, BatchContent) == []
+        rpc(market.chain, "anvil_reorg", 3, [])
+        for _ in range(9):
+            rpc(market.chain, "evm_mine")
+        market.follow()
+        for _ in range(4):
+            market.look()
+            market.answer_all(claim)
+            for _ in range(7):
+                rpc(market.chain, "evm_mine")
+            market.follow()
+        (batch,) = market.contents(lease.job, BatchContent)
+        assert batch.block_hash == market.chain.block_hash(batch.block)
+        assert [one.ruling for one in market.contents(lease.job, RulingContent)] == ["good"]
+        assert market.problems(lease.job) == []
+    finally:
+        market.chain.settings = settings
