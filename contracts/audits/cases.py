@@ -15,15 +15,17 @@ OWN = "own"  # the approver's own machine, in place of an auditor's address
 CLAIMED = ""  # in place of a root: the one that was claimed
 SETTLED = 3  # equal voices once two differ
 SURE = 2  # that are enough when there is no more time
+FAILED = "0x" + "ff" * 32  # in place of a root: the recipe fails there, and not from its own start
 MOST_ANSWERS = 5  # differing ones, after which no truth is to be had
 
-Outcome = Literal["equal", "differs", "unavailable", "not_covered", "stalled"]
+Outcome = Literal["equal", "differs", "unavailable", "not_covered", "stalled", "failed"]
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay came to. `root`: of one that differs. The last three are no word about the checkpoint: bytes could
-    not be had, the machine's class is not covered or not the one that was asked for, nothing came in time.
+    """What a replay came to. `root`: of one that differs, or FAILED. The last four are no word about the checkpoint:
+    bytes could not be had, the machine's class is not covered or not the one that was asked for, nothing came in time,
+    an auditor says that the recipe fails. It signs no Claim for that, so nobody is convicted by it, or acquitted.
     """
 
     outcome: Outcome
@@ -39,7 +41,7 @@ class Ruling(StrEnum):
     GOOD = "good"
     UNAUDITED = "unaudited"  # approved without a replay, in public
     FALSE = "false"
-    HELD = "held"  # two words against each other, and no time for a third: neither approved nor challenged
+    HELD = "held"  # words against each other and no time for more, or it only fails: neither approved nor challenged
     UNREPRODUCIBLE = "unreproducible"
 
 
@@ -121,7 +123,8 @@ class Case:
             return Ruling.UNREPRODUCIBLE
         if not self.time_is_up:
             return Ruling.OPEN
-        return Ruling.HELD if self.words else Ruling.UNAUDITED
+        fails = any(answer.outcome == "failed" for answer in self.answers.values())
+        return Ruling.HELD if self.words or fails else Ruling.UNAUDITED
 
     @property
     def right(self) -> tuple[str, ...]:

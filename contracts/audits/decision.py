@@ -236,8 +236,9 @@ class Audit:
             elif case.ruling is Ruling.HELD:
                 yield Alarm(
                     n,
-                    f"replays of checkpoint {n} disagree, and nobody is left to ask in time: it is neither approved "
-                    "nor challenged; replay it yourself, and challenge it before its window ends if it is false",
+                    f"replays of checkpoint {n} disagree or fail, and nobody is left to ask in time: it is neither "
+                    "approved nor challenged; replay it yourself, and challenge it before its window ends if it is "
+                    "false",
                 )
 
     def _replays(self) -> Iterable[Action]:

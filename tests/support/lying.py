@@ -1,5 +1,7 @@
 """A provider that hands in what it has not trained, and claims it on chain."""
 
+import json
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,15 +17,22 @@ from worker.training.messages import Checkpoint
 
 
 @contextmanager
-def lying(at: int) -> Iterator[None]:
-    """Whoever trains in this process changes a bit of checkpoint `at`, and waits for no approver's commitment."""
+def lying(at: int, no_number: str | None = None) -> Iterator[None]:
+    """Whoever trains in this process changes a bit of checkpoint `at`, or makes the first element of a tensor of floats
+    no number, and waits for no approver's commitment.
+    """
     take = Runner.take
 
     def lie(runner: Runner, message: Checkpoint, **options: Any) -> TakenCheckpoint:
         taken = take(runner, message, **options)
         if taken.index == at:
             state = bytearray(taken.path.read_bytes())
-            state[-4] ^= 1  # the least of the last number
+            if no_number is None:
+                state[-4] ^= 1  # the least of the last number
+            else:
+                length = int.from_bytes(state[:8], "little")
+                place = 8 + length + json.loads(state[8 : 8 + length])[no_number]["data_offsets"][0]
+                state[place : place + 4] = struct.pack("<f", float("nan"))
             taken.path.write_bytes(state)
         return taken
 

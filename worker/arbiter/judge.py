@@ -16,6 +16,7 @@ from contracts.api.client import MarketClient, Unreachable
 from contracts.api.grants import Check, granted_job_key
 from contracts.api.problems import Code, Problem
 from contracts.api.records import root_of
+from contracts.audits.cases import FAILED
 from contracts.audits.coverage import problem_with_class
 from contracts.audits.recipes import why_open
 from contracts.audits.ruling import (
@@ -231,11 +232,13 @@ def _check_root(claim: CheckpointOut, replayer: Replayer, claimed: str) -> None:
 
 
 def _root(replayer: Replayer, claim: CheckpointOut, folder: Path) -> str:
-    """What training the stretch of a claim gives here. Raises CantTell."""
+    """What training the stretch of a claim gives here, or FAILED. Raises CantTell."""
     try:
         found = replayer.verify(claim.checkpoint.index, claim.checkpoint.tip)
     finally:
         shutil.rmtree(folder / "work", ignore_errors=True)
+    if found.verdict == "failed" and found.spoiled:
+        return FAILED
     if found.verdict not in ("equal", "differs") or found.rerun is None:
         raise CantTell(f"checkpoint {claim.checkpoint.index}: {found.verdict}: {found.why}", found.hint)
     return to_hex(found.rerun.root)
@@ -247,6 +250,8 @@ def _why(verdict: Verdict, roots: list[str], open_because: str | None, control: 
     if verdict is Verdict.UNREPRODUCIBLE:
         return f"runs of the stretch differ from each other: {', '.join(roots)}"
     gave = f"{len(roots)} runs of the stretch gave {roots[0]}"
+    if roots[0] == FAILED:
+        gave = f"in {len(roots)} runs of the stretch the recipe fails, and from the job's start it does not"
     if open_because is not None:
         return f"{gave}; the job is open: {open_because}"
     told = {True: "is equal here", False: "differs here, too", None: "can't be had"}[control]

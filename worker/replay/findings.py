@@ -161,6 +161,7 @@ class ReplayFindings:
     checks: list[Check] = field(default_factory=list)
     rerun: Rerun | None = None
     difference: ReplayDifference | None = None
+    spoiled: bool = False  # the recipe fails in this stretch, and not in the job's first: for what it goes on from
 
     def conclude(self, verdict: Verdict, why: str = "", hint: str | None = None) -> "ReplayFindings":
         self.verdict, self.why, self.hint = verdict, why, hint
@@ -193,6 +194,7 @@ class ReplayFindings:
             "checks": [{"name": one.name, "holds": one.holds, "said": one.said} for one in self.checks],
             "replayed": self.rerun and self.rerun.as_json(),
             "difference": self.difference and self.difference.as_json(),
+            "spoiled": self.spoiled,
         }
 
 

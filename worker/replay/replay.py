@@ -7,6 +7,7 @@
 docs/replay.md says what each verdict means.
 """
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from worker.replay.claims import Claims, TipOnChain
 from worker.replay.differences import find_difference
 from worker.replay.findings import Check, Mode, NotHere, ReplayFindings, Verdict, Withheld, unlike_numerics
 from worker.replay.stretch import ReplayOptions, rerun
+from worker.sandbox.rehearsal import OF_THE_RECIPE
 from worker.training.checkpoints import DIGEST_BYTES, read_trace
 from worker.training.failures import Failure
 
@@ -110,6 +112,7 @@ class Replayer:
             return found.conclude("not_here", error.message, error.hint)
         except Failure as failure:
             verdict: Verdict = "not_here" if failure.kind == "machine" else "failed"
+            found.spoiled = failure.kind in OF_THE_RECIPE and self._trains_at_first(found.claim)
             return found.conclude(verdict, f"{failure.message} ({failure.kind})", failure.hint)
         found.rerun = mine
         for name, theirs, ours in (
@@ -131,6 +134,19 @@ class Replayer:
             why = f"it differs, which says nothing in another numerics class ({'; '.join(other_class)}): {told}"
             return found.conclude("not_here", why, "replay it on a machine of the claim's class")
         return found.conclude("differs", told or "the roots differ")
+
+    def _trains_at_first(self, claim: CheckpointOut) -> bool:
+        """Whether the recipe, and this machine, come from the job's start to its first checkpoint, whatever that is."""
+        first = next((one for one in self.earlier(claim) if one.checkpoint.index == 1), None)
+        if first is None:
+            return False
+        self._options.watch("it fails: does it from its start?")
+        shutil.rmtree(self._folder / "work", ignore_errors=True)
+        try:
+            rerun(self.job.spec, first, *self._fetch_start(first), self._folder, self._options)
+        except (Withheld, NotHere, Failure):
+            return False
+        return True
 
     def _begin(self, mode: Mode, index: int, tip: str | None, trace: Path | None) -> ReplayFindings:
         """With what the records alone tell."""

@@ -157,18 +157,20 @@ class Acting:
             if time.time() > ordered.until:
                 log.warning("approver.replay_stalled", lease=audit.id, n=ordered.n, auditor=ordered.auditor)
                 audit.add(ReplayEnded(ordered.n, ordered.auditor, Replayed("stalled")))
-            else:
-                self._post(audit, ordered)
+            elif not self._post(audit, ordered) and self._bids.has_failed(audit.job_of(ordered), ordered.auditor):
+                log.warning("approver.replay_fails", lease=audit.id, n=ordered.n, auditor=ordered.auditor)
+                audit.add(ReplayEnded(ordered.n, ordered.auditor, Replayed("failed")))
 
     def may_still_open(self, audit: LeaseAudit) -> bool:
         """Whether a Bid is in force of whom nobody waits for any more."""
         now, orders = self._clock.now(), audit.ordered.items()
         return any(now <= one.body.bid.valid_until for asked, one in orders if asked not in audit.handed_in)
 
-    def _post(self, audit: LeaseAudit, ordered: ReplayOrdered) -> None:
+    def _post(self, audit: LeaseAudit, ordered: ReplayOrdered) -> bool:
+        """Whether it was not there yet, as far as this process knows."""
         job = audit.job_of(ordered)
         if job in self._posted:
-            return
+            return False
         try:
             self._bids.post(ordered)
             self._posted.add(job)
@@ -176,6 +178,7 @@ class Acting:
             log.warning("approver.replay_refused", lease=audit.id, n=ordered.n, problem=problem.message)
             if problem.status is not None and problem.status < 500:
                 audit.add(ReplayEnded(ordered.n, ordered.auditor, Replayed("stalled")))
+        return True
 
     def watch_time(self, audit: LeaseAudit, listed: ListedLease | None, info: Info) -> None:
         if listed is None:  # the lease is over: what was drawn, and could not be judged, is told as unaudited

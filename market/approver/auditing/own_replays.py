@@ -18,7 +18,7 @@ from nacl.public import PrivateKey
 from pebble import ThreadPool
 
 from contracts.api.bodies import CheckpointOut
-from contracts.audits.cases import Outcome, Replayed
+from contracts.audits.cases import FAILED, Outcome, Replayed
 from contracts.audits.replays import Work, said_of
 from contracts.settings import CONFIG_NAME, Settings, write_config
 from contracts.strict_json import read_json
@@ -95,6 +95,8 @@ class OwnReplays:
             record, mine = claim.checkpoint, found["replayed"]
             claimed = Work(record.state_root, record.trace_root, record.numerics)
             return said_of(claimed, Work(mine["state_root"], mine["trace_root"], mine["numerics"]))
+        if verdict == "failed" and found.get("spoiled"):
+            return Replayed("differs", FAILED)
         return Replayed(_OUTCOMES.get(verdict, "unavailable" if verdict else "stalled"))
 
     def _command(self, home: Path, claim: CheckpointOut, seconds: float) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from contracts.chain.client import Chain
 from contracts.chain.sending.sender import Sender
 from contracts.errors import UserError
 from contracts.job.spec import JobSpec
-from contracts.orders import Bid
+from contracts.orders import FAILURES, Bid
 from contracts.types import to_hex
 from market.approver.auditing.history import ReplayOrdered
 from market.approver.auditing.lease_audit import LeaseAudit
@@ -119,6 +119,11 @@ class ReplayBids:
     def post(self, ordered: ReplayOrdered) -> None:
         """The same again changes nothing."""
         self._market.post_bid(ordered.body)
+
+    def has_failed(self, job: str, auditor: str) -> bool:
+        """Whether the auditor says that the recipe fails."""
+        leases = self._market.job(job).leases
+        return any(lease.provider == auditor and lease.stops in FAILURES for lease in leases)
 
     def _offers(self, audit: LeaseAudit, spec: JobSpec, tip: str, limit: int, info: Info) -> list["_Fits"]:
         """Those at no more than the price that replays are capped at; of a sealed job those with its client's grant."""

@@ -41,8 +41,8 @@ def grant(
         if reader_key is None:
             raise UserError(
                 f"{reader} has registered no encryption key at {client.url} within a day",
-                f"It does by `gpumarket job pull {found.id[:12]}`; a provider by starting on the job, or by its Ask under "
-                "audited rules.",
+                f"It does by `gpumarket job pull {found.id[:12]}`; a provider by starting on the job, or by an Ask "
+                "under audited rules.",
             )
         account, own = unlock(own_key(settings, found, key))
         job_key = granted_job_key(client, domain, found, account, own, is_signed)

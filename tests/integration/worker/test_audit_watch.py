@@ -50,6 +50,7 @@ def test_a_lie_on_chain_is_told_and_challenged(stage_of: StageOf, monkeypatch: p
     assert watch(stage) == ""  # it is in dispute, and no more to be challenged
 
 
+@pytest.mark.long
 def test_a_claim_whose_window_is_nearly_over_is_left_alone(
     stage_of: StageOf, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

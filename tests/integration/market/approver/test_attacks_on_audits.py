@@ -202,7 +202,7 @@ def test_who_asks_for_half_of_what_others_do_is_replayed_by_them(market: Audited
 
 
 def test_a_replay_costs_no_more_than_the_operator_says(market: Audited) -> None:
-    """A client that owns an auditor offers as much as it likes: it pays its own provider, and the approver the other."""
+    """A client that owns an auditor offers what it likes: it pays its own provider, and the approver the other."""
     market.offer(market.providers[0])
     job = market.post_bid(max_price=50 * TOKEN, stake=25 * TOKEN)
     market.clear()

@@ -19,6 +19,7 @@ def reports(stage: Stage, job: str) -> list[tuple[str, str, str]]:
     return [(one.report.lease, one.report.kind, one.text) for one in found if one.report.kind != "log"]
 
 
+@pytest.mark.long
 def test_a_state_that_nobody_can_load_is_not_the_recipes_failure(
     stage_of: StageOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def waits(stage: Stage) -> str:
     return "; ".join(Store("rig").read_state().get("waits", []))
 
 
+@pytest.mark.long
 def test_a_driver_that_goes_away_costs_no_job(
     stage_of: StageOf, fake_driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from eth_account.signers.local import LocalAccount
+from nacl.public import PrivateKey
 from typer.testing import CliRunner
 
 from contracts.api.access import Signer
 from contracts.api.bodies import LeaseOut
 from contracts.api.client import MarketClient
 from contracts.api.problems import Code, Problem
+from contracts.audits.cases import FAILED, Replayed
 from contracts.audits.levels import CLOSED, OPEN
 from contracts.audits.verification import Verification
 from contracts.chain.arbiter import OperatorArbiter
@@ -28,6 +30,7 @@ from contracts.job.file import hash_file
 from contracts.orders import Claim
 from contracts.terms import Phase, Verdict
 from contracts.types import from_hex, to_hex
+from market.approver.auditing.own_replays import OwnReplays
 from tests.support.devnet import TOKEN, Funded, pass_time
 from tests.support.lying import claimed, lying
 from tests.support.recipes import KEYED, SLOW
@@ -106,6 +109,25 @@ def test_a_lie_is_void_in_an_open_job_and_false_in_a_closed_one(
     assert resolved(stage, lease) == verdict
     assert stage.free(challenger) == 50 * TOKEN + (verdict is Verdict.FALSE) * ((20 * TOKEN - 1) // 5)
     assert list((stage.home / "arbiter").iterdir()) == []
+
+
+def test_a_state_from_which_the_recipe_only_fails(stage_of: StageOf, funded: Funded, tmp_path: Path) -> None:
+    """Else one lie that is not drawn would be the last that anybody can look at: all that follows could be made up."""
+    stage = stage_of(window=600, timeout=900, verification=OPEN)
+    (challenger,) = funded(1, free=50 * TOKEN)
+    job = stage.submit(checkpoints=3)
+    with lying(at=2, no_number="model/weight"), stage.agent(patience=0):
+        lease = claimed(stage, job, 3)
+    (third,) = [one for one in stage.market.checkpoints(job) if one.checkpoint.index == 3]
+    own = OwnReplays(stage.chain.settings, stage.market.url, stage.approver, PrivateKey.generate(), tmp_path)
+    answer = wait_for("the approver's own replay", lambda: own.answer(third, 300))
+    own.close()
+    assert answer == Replayed("differs", FAILED)
+
+    challenge(stage, lease, 3, 0, challenger)
+    said = arbiter(stage)
+    assert ": 3 void: in 2 runs of the stretch the recipe fails, and from the job's start it does not" in said
+    assert resolved(stage, lease) == Verdict.VOID
 
 
 @pytest.mark.long

@@ -59,6 +59,7 @@ def test_without_a_commitment_the_lease_is_given_back_unclaimed(stage_of: StageO
     assert (stage.leases(job)[0].penalty, stage.free(stage.provider)) == (0, FREE)
 
 
+@pytest.mark.long  # unit tests of the schedule have it, too
 def test_a_batch_without_a_word_is_claimed_on_chain_and_training_waits_for_that(stage_of: StageOf) -> None:
     stage = stage_of(window=12, verification=RARELY)
     with stage.agent(patience=1.0):
