@@ -228,8 +228,8 @@ class MarketClient:
                 return None
             raise
 
-    def grants(self, job: str, reader: str | None = None) -> Iterator[KeyGrantIn]:
-        """Of a sealed job's key, to one reader or to all. The signatures are for the caller to check."""
+    def grants(self, job: str, reader: str) -> Iterator[KeyGrantIn]:
+        """Of a sealed job's key to one reader. The signatures are for the caller to check."""
         return self._pages(KeyGrantIn, f"/v1/jobs/{job}/grants", reader=reader)
 
     def leases(

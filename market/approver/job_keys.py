@@ -40,6 +40,7 @@ class JobKeys:
         self._market, self._chain, self._key, self._own = market, chain, key, own
         self._is_signed = partial(is_signed_by, chain)
         self._opened: dict[str, bytes] = {}  # by job
+        self._let: set[tuple[str, str]] = set()  # job and provider
         self._looked: dict[str, float] = {}  # monotonic, by lease; and of our own key's registration, by ""
 
     def publish(self) -> None:
@@ -89,15 +90,15 @@ class JobKeys:
                 "the first grant stays: its client hands the job in again (gpumarket job submit), with the right key",
             )
 
-    def let(self, parties: Parties) -> set[str]:
-        """Whom the client itself has given the job's key: they may replay it."""
+    def has_let(self, parties: Parties, provider: str) -> bool:
+        """Whether the client itself has given the job's key to a provider, which may replay it then."""
         job, client = parties.bid, parties.client
-        grants = self._market.grants(job)
-        return {
-            one.grant.reader
-            for one in grants
-            if one.grant.job == job and self._is_signed(one.grant, client, one.signature)
-        }
+        if (job, provider) not in self._let and any(
+            (one.grant.job, one.grant.reader) == (job, provider) and self._is_signed(one.grant, client, one.signature)
+            for one in self._market.grants(job, provider)
+        ):
+            self._let.add((job, provider))
+        return (job, provider) in self._let
 
     def own_grant(self, job: str, of: Parties) -> KeyGrantIn:
         """To ourselves, of the key of another job for a `job` of ours that has its files."""

@@ -69,9 +69,13 @@ class Judging:
             log.info("approver.too_late", lease=reported.lease, n=n)
         elif is_replay and (problem := self._problem_with_class(lease, reported)):
             self._reject(reported, problem, WRONG)
+        elif is_replay and not lease.is_with_whom_it_may:
+            log.warning("approver.other_auditor", lease=lease.id, provider=lease.event.provider)
         elif is_replay:
+            self._rejected.forget(lease.id, reported.claim.tip)
             self._auditing.replayed(reported)
         else:
+            self._rejected.forget(lease.id, reported.claim.tip)
             self._signing.approve(lease, Signed(n, reported.claim.tip))
         return False
 
@@ -94,6 +98,7 @@ class Judging:
         elif problem := self._problem_with_class(lease, reported):
             self._reject(reported, problem, WRONG)
         elif taken is not None or not self._is_bad(lease, reported, audit):
+            self._rejected.forget(lease.id, claim.tip)
             self._auditing.take(audit, reported)
         return False
 

@@ -239,6 +239,11 @@ class Approver:
                 continue
             with self._apart(out.id):
                 lease = self._signing.lease(out.id)
+                if not lease.is_with_whom_it_may:
+                    raise UserError(
+                        f"the market opened sealed lease {out.id} for {lease.event.provider}, and its job names others",
+                        "it gets no key; give it by hand if you know better: gpumarket job grant",
+                    )
                 if self._chain.state(out.id).phase is Phase.ACTIVE:
                     self._job_keys.grant(lease.event)
 

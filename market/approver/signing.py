@@ -30,6 +30,12 @@ class KnownLease:
     def id(self) -> str:
         return self.event.lease
 
+    @property
+    def is_with_whom_it_may(self) -> bool:
+        """Whether its provider is one whom the job names, or it names none: that is for the market to see to."""
+        resources, provider = self.out.spec.resources, self.event.provider
+        return provider not in resources.not_providers and provider in (resources.providers or [provider])
+
 
 class Signing:
     """Of one key. Threads share it."""

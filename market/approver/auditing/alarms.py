@@ -23,7 +23,7 @@ class Alarms:
             return False
         self.give(
             lease.id,
-            f"checkpoint {n} ({tip}) was refused, and is accepted on chain: its window passed, and no challenge had "
-            "come in; look for why this approver was away, or had no bond",
+            f"checkpoint {n} ({tip}) was refused, and is accepted on chain: its window passed unchallenged, or the "
+            "arbiter was silent; look for why this approver was away, or had no bond",
         )
         return True

@@ -203,7 +203,9 @@ class Auditing:
                 with apart(out.id):
                     audit, ordered = self._replays[out.job]
                     shown = audit.handed_in.get((ordered.n, ordered.auditor))
-                    self._acting.look_at_replay(self._signing.lease(out.id), out, shown)
+                    lease = self._signing.lease(out.id)
+                    if lease.is_with_whom_it_may:  # else what it hands in is not taken
+                        self._acting.look_at_replay(lease, out, shown)
         self._keep_bonds(live)
 
     def _now(self, audit: LeaseAudit, live: Mapping[str, ListedLease]) -> ListedLease | None:

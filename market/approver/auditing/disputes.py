@@ -9,7 +9,7 @@ from web3.contract.contract import ContractFunction
 from contracts.api.bodies import ApprovalIn
 from contracts.chain.client import Chain
 from contracts.chain.events import Challenged, Resolved
-from contracts.chain.lookup import TipsOnChain, lease_events, pending_roots, tips_on_chain
+from contracts.chain.lookup import TipsOnChain, accepted_tips, lease_events, pending_roots, tips_on_chain
 from contracts.chain.sending.sender import Sender
 from contracts.commitment import next_tip
 from contracts.errors import UserError
@@ -118,9 +118,10 @@ class Disputes:
         return found
 
     def is_paid(self, lease: KnownLease, n: int, tip: str) -> bool:
-        """Whether the chain has accepted this claim by silence: no arbiter has found it true."""
-        found = self.look(lease)
-        if found.state.accepted < n or found.found.tips.get(n) != tip:
+        """Whether the chain has accepted this claim, and no arbiter has found it true. Of a lease that is over and
+        forgotten by the escrow its events tell.
+        """
+        if accepted_tips(self._chain, lease.event).get(n) != tip:
             return False
         return all(m != n for m, _ in self._upheld(lease, WRONG, WITHHELD))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import structlog
 
 from contracts.api.bodies import ListedLease
+from contracts.api.problems import Problem
 from contracts.strict_json import read_json, write_json
 from market.approver.auditing.alarms import Alarms
 from market.approver.auditing.disputes import BondShort, Disputes, Questioned
@@ -27,9 +28,13 @@ class Rejected:
         if tip in known:
             return
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = self._path(lease).with_suffix(".part")
-        partial.write_text(write_json(known | {tip: [n, ground]}), encoding="utf-8")
-        partial.replace(self._path(lease))
+        self._write(lease, known | {tip: (n, ground)})
+
+    def forget(self, lease: str, tip: str) -> None:
+        """What was shown as it should be after all: a tip says nothing of the bytes that came with it first."""
+        known = self._read(lease)
+        if known.pop(tip, None) is not None:
+            self._write(lease, known)
 
     def tips(self, lease: str) -> Collection[str]:
         """What was rejected of a lease."""
@@ -59,11 +64,21 @@ class Rejected:
         for path in self._folder.glob("*.json"):
             if path.stem not in live:
                 with apart(path.stem):
-                    lease = self._signing.lease(path.stem)
+                    try:
+                        lease = self._signing.lease(path.stem)
+                    except Problem as problem:
+                        if problem.status == 404:  # it went in a reorganisation
+                            path.unlink()
+                        raise
                     for tip, (n, ground) in self._read(path.stem).items():
                         if ground is not None:  # else it was left alone
                             self._alarms.give_if_paid(lease, n, tip)
                     path.unlink()
+
+    def _write(self, lease: str, known: dict[str, tuple[int, int | None]]) -> None:
+        partial = self._path(lease).with_suffix(".part")
+        partial.write_text(write_json(known), encoding="utf-8")
+        partial.replace(self._path(lease))
 
     def _read(self, lease: str) -> dict[str, tuple[int, int | None]]:
         try:

@@ -66,12 +66,6 @@ class ReplayBids:
         most = highest_price(offered)
         limit = info.fee + (most if self._price_most is None else min(most, self._price_most))
         free = self._chain.account(self._key.address).free
-        if free < limit:
-            raise ReserveShort(
-                f"a replay of checkpoint {asked.n} may cost {self._chain.format_amount(limit)}, and "
-                f"{self._key.address} has {self._chain.format_amount(free)} free in the escrow",
-                "deposit for it; see replay_reserve in docs/audits.md",
-            )
         tip = bid.start_tip if asked.n == 1 else audit.tip_at(asked.n - 1)
         assert tip is not None  # what is drawn was claimed, and all before it
         numerics = claim.checkpoint.numerics
@@ -79,17 +73,21 @@ class ReplayBids:
         def spec_for(auditor: str) -> JobSpec:
             return replay_of(audit.lease.out.spec, asked.n, numerics, auditor)
 
-        offers = self._offers(audit, spec_for(self._key.address), tip, limit, info)
-        turn, secret = asked.turn, audit.terms.secret
-        idle, everybody = [one.offer for one in offers if one.is_free], [one.offer for one in offers]
-        drawn = (
-            draw_auditor(secret, audit.id, asked.n, turn, some, offered, asked.excluded) for some in (idle, everybody)
-        )
-        auditor = next(filter(None, drawn), None)
-        if auditor is None:
+        def draw(most: int) -> "tuple[str, float] | None":
+            offers = self._offers(audit, spec_for(self._key.address), tip, most, info) if most > info.fee else []
+            return _drawn(audit, asked, offers, offered)
+
+        found = draw(min(limit, free))
+        if found is None and free < limit and draw(limit):
+            raise ReserveShort(
+                f"a replay of checkpoint {asked.n} may cost {self._chain.format_amount(limit)}, and "
+                f"{self._key.address} has {self._chain.format_amount(free)} free in the escrow, too little",
+                "deposit for it; see replay_reserve in docs/audits.md",
+            )
+        if found is None:
             return None
+        auditor, likely = found
         spec = spec_for(auditor)
-        likely = max(one.seconds for one in offers if one.offer.provider == auditor)
         patience = replay_patience(audit.seconds(asked.n), info.epoch_seconds, likely)
         until = time.time() + patience
         replay = Bid(
@@ -101,7 +99,7 @@ class ReplayBids:
             start_tip=tip,
             checkpoints=1,
             units=bid.units,
-            max_price=limit,
+            max_price=min(limit, free),
             fee=info.fee,
             stake=bid.stake,
             valid_until=int(max(until, self._chain.now() + patience)) + AFTER,
@@ -139,8 +137,8 @@ class ReplayBids:
         offers = self._market.offers(OffersIn(job=asked, rules=names[0]))
         fit = [(one, one.job) for one in offers if one.job is not None and one.job.reason is None]
         if spec.sealed:
-            let = self._job_keys.let(audit.lease.event.terms.parties)
-            fit = [(one, job) for one, job in fit if one.provider in let]
+            parties = audit.lease.event.terms.parties
+            fit = [(one, job) for one, job in fit if self._job_keys.has_let(parties, one.provider)]
         if not fit:
             return []
         accounts = self._chain.accounts([one.provider for one, _ in fit])
@@ -160,3 +158,13 @@ class ReplayBids:
             log.info("approver.page_raised", page=account.page + 1)
             raise UserError("all nonces of the approver's page are used up; the next page begins", "it goes on itself")
         return account.next_nonce
+
+
+def _drawn(audit: LeaseAudit, asked: AskReplay, offers: list[_Fits], offered: int) -> tuple[str, float] | None:
+    """An auditor, and how many seconds it takes by its own word. One of those that are free; where all work, of all."""
+    idle, everybody = [one.offer for one in offers if one.is_free], [one.offer for one in offers]
+    for some in (idle, everybody):
+        auditor = draw_auditor(audit.terms.secret, audit.id, asked.n, asked.turn, some, offered, asked.excluded)
+        if auditor is not None:
+            return auditor, max(one.seconds for one in offers if one.offer.provider == auditor)
+    return None

@@ -10,7 +10,7 @@ from market.runtime.context import Context
 from market.services.access import file_blobs, named_by
 from market.store.models import BidRow, CheckpointRow, KeyGrantRow
 
-MOST_JOBS = 100  # with the same files that are looked through: only of sealed ones it is not the first
+MOST_JOBS = 2_000  # with the same files that are looked through: only of sealed ones it is not the first
 
 
 def find_start(context: Context, session: Session, body: BidIn) -> CheckpointRow | None:

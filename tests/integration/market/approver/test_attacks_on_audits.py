@@ -226,6 +226,28 @@ def test_a_replay_costs_no_more_than_the_operator_says(market: Audited) -> None:
     assert [one.ruling for one in market.contents(job.id, RulingContent)] == ["good"]
 
 
+@pytest.mark.parametrize("max_price", [2, 20])
+def test_a_generous_job_is_audited_as_any_other(market: Audited, max_price: int) -> None:
+    """What it offers bounds a replay's price, and is not what there must be to pay one."""
+    market.offer(market.providers[0])
+    job = market.post_bid(max_price=max_price * TOKEN, stake=25 * TOKEN)
+    market.clear()
+    lease = market.lease_of(job)
+    market.offer(market.providers[1])
+    sender = Sender(market.chain, market.approver_key)
+    sender.send(market.chain.withdraw(sender.address, market.chain.account(sender.address).free - 20 * TOKEN))
+    market.follow()
+    market.look()
+    market.claim(lease, LIE)
+    market.say(lease, "release", 1)
+    hasty = market.new_approver(nobody_seconds=0)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(4):
+            market.look(hasty)
+    assert [line for line in logs if line["event"] == "approver.alarm"] == []
+    assert len(market.replays()) == 1
+
+
 def test_where_all_work_one_of_them_is_drawn(market: Audited) -> None:
     """Else jobs that wait would have each machine that is free, before it could be asked."""
     market.offer(market.providers[0])

@@ -10,6 +10,7 @@ from contracts.chain.sending.sender import Sender
 from contracts.terms import Phase, Verdict
 from market.approver.auditing.disputes import WITHHELD, WRONG
 from tests.support.audited_market import LIE, NUMERICS, Audited
+from tests.support.market_parts import file_ref, make_spec, upload
 
 TRUTH = "0x" + "55" * 32  # of the trace that all others get
 
@@ -78,3 +79,61 @@ def test_no_bond_for_what_was_rejected_for_its_bytes(audited: Audited) -> None:
     sender.send(market.chain.deposit(sender.address, free))
     market.look()
     assert market.grounds(lease) == [WITHHELD]
+
+
+@pytest.mark.parametrize("after", ["the job's end", "the next lease"])
+def test_the_escrow_has_forgotten_the_lease(audited: Audited, after: str) -> None:
+    """The approver was away for longer than that."""
+    market = audited
+    market.spec = make_spec(steps=market.spec.step_of(1 if after == "the job's end" else 4))
+    lease = market.begin()
+    market.look()
+    record = market.report(lease, 1, lease.state.tip, numerics={**NUMERICS, "torch": "2.13.0+mine"})
+    market.look()
+    market.claim_on_chain(lease, record)
+    market.pass_time(market.rules.window + 5)
+    Sender(market.chain, market.key(lease.provider)).send(market.chain.end(market.terms(lease)))
+    market.pass_time(market.rules.window + 5)
+    market.keep()
+    if after == "the next lease":
+        market.offer(market.providers[2])
+        market.clear()
+        assert len(market.api.job(lease.job).leases) == 2
+    assert market.state(lease).phase is Phase.NONE
+    (alarm,) = alarms(market, looks=3)
+    assert alarm["lease"] == lease.id
+
+
+def test_what_was_shown_after_all_is_neither_challenged_nor_told(audited: Audited) -> None:
+    """A tip says nothing of the bytes: the right ones may come after others, and be approved."""
+    market, lease = audited, audited.begin(1, 2)
+    market.look()
+    good = market.record(lease, 1, lease.state.tip)
+    junk = b"junk" * 10
+    upload(market.context, lease.provider, junk)
+    bad = good.model_copy(update={"state": file_ref(junk)})
+    other = market.record(lease, 1, lease.state.tip, **LIE).model_copy(update={"state": file_ref(junk)})
+    assert bad.tip == good.tip != other.tip
+    for one in (bad, other, good):
+        market.hand_in(lease, one)
+        market.look()
+    market.claim_on_chain(lease, good)
+    market.say(lease, "release", 1)
+    told: list[dict[str, Any]] = []
+    for _ in range(5):
+        told += alarms(market)
+        market.answer_all(good)
+    assert market.grounds(lease) == []
+    market.redeem(lease)
+    told += alarms(market, looks=3)
+    assert market.api.lease(lease.id).paid == lease.price and told == []
+
+
+def test_a_lease_that_went_in_a_reorganisation_is_forgotten(audited: Audited) -> None:
+    approver = audited.new_approver()
+    approver._rejected.remember("0x" + "ab" * 32, 1, "0x" + "cd" * 20, WITHHELD)
+    approver.audit()
+    troubles = approver._metrics.troubles.labels(audited.approver_key.address)._value.get()
+    approver.audit()
+    assert approver._metrics.troubles.labels(audited.approver_key.address)._value.get() == troubles
+    assert list(approver._rejected._folder.glob("*.json")) == []

@@ -1,6 +1,10 @@
 """Who may replay a sealed job: whom its client has given the key, and nobody else."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
+import structlog
 from nacl.public import PrivateKey
 
 from contracts import commitment
@@ -11,6 +15,7 @@ from contracts.chain.signatures import is_signed_by
 from contracts.job.sealing import new_job_key, seal
 from contracts.statefile import read_state
 from contracts.types import to_hex
+from market.matching import inputs
 from tests.support.audited_market import Audited
 from tests.support.market_parts import (
     RECIPE,
@@ -99,3 +104,38 @@ def test_only_whom_its_client_lets(audited: Audited, let: tuple[int, ...]) -> No
     approval = market.api.lease(lease.id).approval
     assert approval is not None and (approval.approval.n, approval.approval.last) == (1, True)
     assert market.problems(job.id) == []
+
+
+def test_a_market_that_gives_it_to_somebody_else(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whom a job names is for the market to heed; the approver gives nobody else the key, and takes no other word."""
+    market, thief = audited, audited.providers[3]
+    market.offer(market.providers[0])
+    job = sealed_job(market, 2)
+    assert market.clear() is not None
+    lease = market.lease_of(job)
+    market.offer(market.providers[2])
+    market.look()
+    trained(market, lease, lease.spec.step_of(1))
+    market.say(lease, "release", 1)
+    market.new_approver().grant_keys()
+    read = inputs.OfferReader.bid
+
+    def other(self: Any, *args: Any, **options: Any) -> Any:
+        offer = read(self, *args, **options)
+        return replace(offer, providers=frozenset(), not_providers=frozenset({market.providers[2].address}))
+
+    monkeypatch.setattr(inputs.OfferReader, "bid", other)
+    market.offer(thief, price_per_hour=3_000_000_000)
+    for _ in range(4):
+        market.look()
+    (replay,) = market.replays()
+    assert replay.leases[0].provider == thief.address and thief.address not in replay.spec.resources.providers
+    publish_key(market.api_of(thief), market.chain.domain, thief, PrivateKey.generate())
+    with structlog.testing.capture_logs() as logs:
+        market.new_approver().grant_keys()
+    assert any("its job names others" in str(line) for line in logs)
+    assert list(market.api_of(thief).grants(replay.id, thief.address)) == []
+    trained(market, market.lease_of(replay), lease.spec.step_of(1))
+    for _ in range(3):
+        market.look()
+    assert market.contents(job.id, ReplayContent) == [] and market.grounds(market.lease_of(replay)) == []

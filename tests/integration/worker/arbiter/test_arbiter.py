@@ -73,6 +73,8 @@ def challenge(stage: Stage, lease: LeaseOut, k: int, ground: int, by: LocalAccou
     Sender(stage.chain, by).send(call)
     dispute = stage.chain.dispute(lease.id)
     assert dispute is not None
+    # Before that the market lets no arbiter read the job.
+    wait_for("the market to see it", lambda: stage.market.lease(lease.id).state.phase == "challenged")
     return dispute.id
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.audits.auditors import AuditorOffer
-from contracts.audits.cases import OWN, Case, Replayed, Ruling
+from contracts.audits.cases import FAILED, OWN, Case, Replayed, Ruling
 from contracts.audits.decision import Audit, audited
 from contracts.audits.draw import Drawable, drawn, lease_secret
 from contracts.audits.events import (
@@ -280,6 +280,25 @@ def test_own_replays_come_first_and_weigh_two() -> None:
     agrees = started(terms(every=1, own=True), 1)
     asked(agrees, 1, own=EQUAL)
     assert agrees.due() == [Approve(1, tip(1), False)]
+
+
+def test_a_replay_that_fails() -> None:
+    """By the own machine it is a word; of a stranger, who signs no Claim for it, it is none, yet no silence."""
+    audit = started(terms(every=1), 1)
+    asked(audit, 1, own=Replayed("differs", FAILED))
+    assert audit.cases[1].ruling == "open"  # others are asked, as of any difference
+    audit.apply(TimeUp(1))
+    assert (audit.cases[1].ruling, audit.rejected) == ("false", 1)
+
+    held = started(terms(every=1), 1)
+    asked(held, 1, a=Replayed("failed"))
+    assert held.cases[1].ruling == "open" and not held.cases[1].words
+    held.apply(TimeUp(1))
+    (alarm,) = held.due()
+    assert isinstance(alarm, Alarm) and "disagree or fail" in alarm.text
+    held.apply(Asked(1, "b"))
+    held.apply(ReplayEnded(1, "b", EQUAL))
+    assert held.cases[1].ruling == "good"
 
 
 @pytest.mark.parametrize("outcome", ["stalled", "unavailable", "not_covered"])
