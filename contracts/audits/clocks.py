@@ -1,6 +1,6 @@
 """Whether a rule-set's clocks leave time to audit what is claimed under it. Pure; checked when an order comes in."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from contracts.orders import Rules
@@ -25,14 +25,18 @@ class AuditTimes:
         return 2 * (self.epoch + self.opening + self.replay + self.transfer)
 
 
-def clock_problems(rules: Rules, approve_every: int, times: AuditTimes, replay_price: int) -> list[str]:
+def clock_problems(
+    rules: Rules, approve_every: int, times: AuditTimes, replay_price: int, amount: Callable[[int], str] = str
+) -> list[str]:
     """What an audited lease under these rules has no time or no money for, each a sentence with its values; [] if it
-    can be audited. `replay_price` in token units, as the arbiter's fee.
+    can be audited. `replay_price` in token units, as the arbiter's fee; `amount`: how such are told.
     """
-    return list(_problems(rules, approve_every, times, replay_price))
+    return list(_problems(rules, approve_every, times, replay_price, amount))
 
 
-def _problems(rules: Rules, approve_every: int, times: AuditTimes, replay_price: int) -> Iterator[str]:
+def _problems(
+    rules: Rules, approve_every: int, times: AuditTimes, replay_price: int, amount: Callable[[int], str]
+) -> Iterator[str]:
     parts = (
         f"2 x (epoch {times.epoch:g} + opening {times.opening:g} + replay {times.replay:g} "
         f"+ transfer {times.transfer:g})"
@@ -57,8 +61,9 @@ def _problems(rules: Rules, approve_every: int, times: AuditTimes, replay_price:
     cost = RULING_REPLAYS * replay_price
     if rules.arbiter_fee < cost:
         yield (
-            f"arbiterFee is {rules.arbiter_fee}, and {RULING_REPLAYS} replays cost {cost} ({replay_price} each, in the "
-            "token's smallest unit); no arbiter rules at a loss: offer rules with a higher one"
+            f"arbiterFee is {amount(rules.arbiter_fee)}, and {RULING_REPLAYS} replays may cost {amount(cost)}, "
+            f"{amount(replay_price)} each by max_price: no arbiter rules at a loss; lower max_price, or offer rules "
+            "with a higher fee"
         )
 
 

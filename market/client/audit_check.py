@@ -1,6 +1,6 @@
 """Whether a job was audited as its rules promise, from the approver's notes, the chain, and what replays came to."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from contracts.api.auditing.notes import (
@@ -18,7 +18,7 @@ from contracts.audits.draw import Batch, Drawable, recheck
 from contracts.audits.replays import Work, replay_of, said_of
 from contracts.audits.verification import Verification
 from contracts.chain.client import Chain
-from contracts.chain.lookup import lease_events, opened, tips_on_chain
+from contracts.chain.lookup import accepted_tips, lease_events, opened, tips_on_chain
 from contracts.types import from_hex, to_hex
 
 
@@ -108,6 +108,7 @@ class AuditCheck:
         found.problems += self._commitment(notes)
         found.problems += self._blocks(notes, lease)
         tips = tips_on_chain(event, lease_events(self._chain, lease.id, event.at.block)).tips
+        found.problems += self._paid_all_the_same(notes, accepted_tips(self._chain, event))
         for batch in notes.batches:
             for claim in batch.claims:
                 if tips.get(claim.n, claim.tip) != claim.tip:
@@ -124,6 +125,12 @@ class AuditCheck:
             found.problems += self._replay(replay)
         found.problems += self._draws(notes, verification, lease, found.remarks)
         return found
+
+    def _paid_all_the_same(self, notes: LeaseNotes, accepted: Mapping[int, str]) -> Iterator[str]:
+        claims = {claim.n: claim.tip for batch in notes.batches for claim in batch.claims}
+        for n, ruling in sorted(notes.rulings.items()):
+            if ruling == "false" and accepted.get(n) == claims.get(n, ""):
+                yield f"checkpoint {n} was found false, and is paid: unchallenged in time, or the arbiter was silent"
 
     def _is_replay(self, client: str, approver: str) -> bool:
         return client == approver and self._job.bid.checkpoints == 1

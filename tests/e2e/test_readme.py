@@ -19,12 +19,13 @@ needs_tools = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminals]:
     """A market with an approver and a provider, as the README has them made."""
-    _, chain, market, approver = blocks("README.md", "## A market of your own, to try things on")
+    _, chain, market, approver, arbiter = blocks("README.md", "## A market of your own, to try things on")
     provider, _ = blocks("README.md", "## First ten minutes as a provider")
     with Terminals(tmp_path_factory.mktemp("town")) as town:
         town.start(chain, lambda log: "Next, in another terminal" in log)
         town.start(market, lambda log: "rules     " in log)
         town.start(approver, lambda log: "Approver 0x" in log)
+        town.start(arbiter, lambda log: "Arbiter 0x" in log)
         town.start(provider, lambda log: "agent.asked" in log or "ask." in log)
         yield town
 

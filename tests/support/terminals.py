@@ -13,7 +13,10 @@ from pathlib import Path
 from tests.support import ROOT, free_port
 
 # What runs until it is stopped; it ends a block, as whoever types it needs another terminal for the next.
-SERVICES = ("gpumarket devnet", "gpumarket market serve", "gpumarket approver start", "gpumarket provider start")
+SERVICES = tuple(
+    f"gpumarket {service}"
+    for service in ("devnet", "market serve", "approver start", "arbiter start", "provider start")
+)
 NODE, MARKET = 8545, 8600  # ports in the docs
 
 

@@ -12,8 +12,13 @@ log = structlog.get_logger()
 class Alarms:
     def __init__(self, disputes: Disputes, metrics: ApproverMetrics, address: str) -> None:
         self._disputes, self._metrics, self._address = disputes, metrics, address
+        self._told: dict[str, str] = {}  # by lease, the last one
 
     def give(self, lease: str, text: str) -> None:
+        """Told once while it stays the same."""
+        if self._told.get(lease) == text:
+            return
+        self._told[lease] = text
         self._metrics.alarms.labels(self._address).inc()
         log.error("approver.alarm", lease=lease, problem=text)
 

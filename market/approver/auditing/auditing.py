@@ -263,6 +263,17 @@ class Auditing:
             path.replace(done / path.name)
         del self._audits[audit.id]
 
+    def warn_of_no_money(self) -> None:
+        """At the start: a market with audited rules, and nothing in the escrow to pay a replay or a bond with."""
+        audited = [one.name for one in self._market.info().rules if one.level != "unchecked"]
+        if audited and self._chain.account(self._key.address).free == 0:
+            log.warning(
+                "approver.no_money",
+                rules=audited,
+                problem=f"{self._key.address} has nothing free in the escrow: it can order no replay and no challenge",
+                hint="gpumarket wallet deposit AMOUNT --key NAME",
+            )
+
     def _keep_bonds(self, live: Mapping[str, ListedLease]) -> None:
         """Tells what is missing to challenge in each live lease."""
         open_ones = [audit for audit in self._audits.values() if audit.id in live]

@@ -110,7 +110,7 @@ def verify(job: JobId, market: MarketUrl = None, output: OutputOption = Output.T
     else:
         for one in checked:
             drawn = ", ".join(map(str, one.drawn)) or "nothing"
-            say(f"lease {one.lease[:ID]} ({one.level}): {drawn} drawn, {one.judged} judged")
+            say(f"lease {one.lease[:ID]} ({one.level}): drawn: {drawn}; {one.judged} judged")
             for problem in one.problems:
                 say(f"  NO  {problem}")
             for remark in one.remarks:

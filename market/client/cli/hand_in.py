@@ -101,7 +101,7 @@ def _audits(offer: submitting.Submission) -> str:
     """By the rules that are signed, whatever the market says of them."""
     rules = next(one for one in offer.info.rules if one.hash == offer.quote.bid.rules)
     told, cost = described(rules.verification), tokens(offer.quote.audit.replay_cost, offer.info)
-    return told if rules.level == "unchecked" else f"{told}; replays: about {cost}"
+    return told if rules.level == "unchecked" else f"{told}; the approver pays replays, about {cost} at max_price"
 
 
 def quote_table(offer: submitting.Submission) -> Table:

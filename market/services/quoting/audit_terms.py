@@ -54,7 +54,7 @@ def _problems(context: Context, rules: RuleSet, seconds: float, price: int) -> l
         transfer=settings.audit_transfer_seconds,
         checkpoint=seconds,
     )
-    return clock_problems(rules.rules, rules.most_unjudged, times, price)
+    return clock_problems(rules.rules, rules.most_unjudged, times, price, context.chain.format_amount)
 
 
 def _gas_warning(context: Context, price: int) -> str | None:

@@ -177,7 +177,7 @@ def _undeterring(context: Context, bid: Bid, rules: RuleSet) -> str | None:
         return None
     enough = default_stake(verification, bid.max_price, fee)
     return (
-        f"a stake of {amount(bid.stake)} does not deter: of the checkpoints {verification.share_ppm / PPM:.4g} are "
+        f"a stake of {amount(bid.stake)} does not deter: of the checkpoints {100 * verification.share_ppm / PPM:g} % are "
         f"replayed, so lying pays at this max_price; {amount(enough)} is enough"
     )
 

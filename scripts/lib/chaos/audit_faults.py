@@ -19,7 +19,7 @@ from scripts.lib.chaos.faults import (
 )
 from scripts.lib.chaos.world import World
 
-WAIT = 120.0  # seconds for the moment that a kind of bad luck strikes in
+WAIT, PATIENCE = 60.0, 400.0  # seconds for the moment that a kind of bad luck strikes in; for the first challenge
 
 
 def kill_approver_after_draw(world: World, luck: random.Random) -> str:
@@ -35,20 +35,20 @@ def kill_approver_after_answer(world: World, luck: random.Random) -> str:
 
 
 def kill_approver_after_challenge(world: World, luck: random.Random) -> str:
-    return _kill_approver(world, "after a challenge", lambda line: '"ChallengeSent"' in line)
+    return _kill_approver(world, "after a challenge", lambda line: '"ChallengeSent"' in line, PATIENCE)
 
 
-def _kill_approver(world: World, moment: str, is_it: Callable[[str], bool]) -> str:
+def _kill_approver(world: World, moment: str, is_it: Callable[[str], bool], patience: float = WAIT) -> str:
     """As soon as such a line is on its disk. The next one is not: whatever it would have done is undone."""
     audited = _audited(world)
     before = sum(map(is_it, audited.audit_lines()))
-    deadline = time.monotonic() + WAIT
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if sum(map(is_it, audited.audit_lines())) > before:
             world.kill("approver")
             return f"kill -9 of the approver {moment}"
         time.sleep(0.02)
-    raise LeftOut(f"no approver to kill {moment}: there was none for {WAIT:.0f} s")
+    raise LeftOut(f"no approver to kill {moment}: there was none for {patience:.0f} s")
 
 
 def kill_auditor(world: World, luck: random.Random) -> str:

@@ -98,8 +98,12 @@ def lie_told(demo: Demo, result: dict[str, Any]) -> None:
     table = Table("the lie of one checkpoint", "", title="One lie caught", title_justify="left")
     table.add_row("who noticed", demo.lie.sentence())
     honest = sum(int(lease["paid"]) for lease in lied["leases"] if lease["provider"] == parties[LIAR]["address"])
-    table.add_row("what it cost the liar", f"{(honest - gained[LIAR]) / price:.2f} prices of a checkpoint")
+    cost = f"{(honest - gained[LIAR]) / price:.2f} prices of a checkpoint, and it was paid {honest / price:.0f}"
+    table.add_row("what it cost the liar", f"{cost} for honest ones")
     lost = max(0, -gained[LIED_TO] - int(lied["paid"]) - int(lied["fees"]))
     table.add_row("what its client lost", f"{demo.tokens(lost)} tokens, and some time")
-    table.add_row("what looking cost", f"{demo.tokens(spent)} tokens for replays by others, paid by the approver")
+    table.add_row(
+        "what looking cost",
+        f"{demo.tokens(spent)} tokens for replays by others, paid by the approver, who has the challenger's share",
+    )
     console.print(table)

@@ -122,6 +122,7 @@ class Stage:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        os.environ["GPUMARKET_HOME"] = str(home)  # of what is sent by nobody's key here; never this user's own
         self.started = time.monotonic()
         self.password = secrets.token_hex(8)
         self.config: Path | None = None

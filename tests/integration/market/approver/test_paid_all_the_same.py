@@ -41,6 +41,9 @@ def test_found_false_after_its_window(audited: Audited) -> None:
     assert market.grounds(lease) == []
     (alarm,) = told  # once, though the approver is restarted before each look
     assert alarm["lease"] == lease.id and lie.tip in alarm["problem"]
+    assert market.problems(lease.job) == [
+        "checkpoint 1 was found false, and is paid: unchallenged in time, or the arbiter was silent"
+    ]
     assert "was refused, and is accepted on chain" in alarm["problem"]
 
 
@@ -137,3 +140,15 @@ def test_a_lease_that_went_in_a_reorganisation_is_forgotten(audited: Audited) ->
     approver.audit()
     assert approver._metrics.troubles.labels(audited.approver_key.address)._value.get() == troubles
     assert list(approver._rejected._folder.glob("*.json")) == []
+
+
+def test_an_approver_without_money_is_told_at_its_start(audited: Audited) -> None:
+    approver = audited.new_approver()
+    sender = Sender(audited.chain, audited.approver_key)
+    with structlog.testing.capture_logs() as logs:
+        approver._market_answers()
+        sender.send(audited.chain.withdraw(sender.address, audited.chain.account(sender.address).free))
+        approver._market_answers()
+        audited.new_approver()._market_answers()
+    (told,) = [line for line in logs if line["event"] == "approver.no_money"]
+    assert "wallet deposit" in told["hint"]

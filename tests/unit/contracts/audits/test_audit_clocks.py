@@ -21,7 +21,7 @@ def test_just_enough() -> None:
         ("window", "window is 299 s, and two replays may take 300 s: 2 x (epoch 5 + opening 15 + replay 100 + "),
         ("checkpoint_timeout", "checkpointTimeout is 539 s, and approvals may take 540 s: 4 checkpoints of 60 s, and"),
         ("arbiter_timeout", "arbiterTimeout is 299 s, and 3 replays may take 300 s (100 s each)"),
-        ("arbiter_fee", "arbiterFee is 2999999, and 3 replays cost 3000000 (1000000 each"),
+        ("arbiter_fee", "arbiterFee is 2999999, and 3 replays may cost 3000000, 1000000 each"),
     ],
 )  # fmt: skip
 def test_one_too_little(field: str, told: str) -> None:

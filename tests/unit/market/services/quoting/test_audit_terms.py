@@ -88,7 +88,7 @@ def test_a_quote_warns_by_what_a_checkpoint_takes_there(world: World) -> None:
     window, timeout, fee = warnings(world, rules, stake=10_000_000)
     assert "audits: window is 60 s, and two replays may take 80 s" in window
     assert "audits: checkpointTimeout is 120 s" in timeout
-    assert "audits: arbiterFee is 2000000, and 3 replays cost 3000000" in fee
+    assert "audits: arbiterFee is 2 tUSD, and 3 replays may cost 3 tUSD, 1 tUSD each" in fee
     assert warnings(world, rules, stake=10_000_000, approver=world.client.address) == []
 
 

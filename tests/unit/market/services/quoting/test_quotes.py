@@ -107,7 +107,8 @@ def test_under_audited_rules_the_stake_deters(world: World, level: Verification,
     assert not [told for told in out.warnings if "deter" in told]
     less = world.api.quote(quote_in(world, **asked, stake=4_000_000))
     (told,) = (told for told in less.warnings if "does not deter" in told)
-    assert told.startswith(f"a stake of 4 tUSD does not deter: of the checkpoints {level.share_ppm / 1e6} are replayed")
+    share = 100 * level.share_ppm // 10**6
+    assert told.startswith(f"a stake of 4 tUSD does not deter: of the checkpoints {share} % are replayed")
     assert told.endswith(f"{out.bid.stake / 1_000_000:g} tUSD is enough")
 
 
