@@ -175,9 +175,9 @@ def _undeterring(context: Context, bid: Bid, rules: RuleSet) -> str | None:
         return None
     if deters(verification, bid.stake, bid.max_price, fee):
         return None
-    enough = default_stake(verification, bid.max_price, fee)
+    enough, share = default_stake(verification, bid.max_price, fee), 100 * verification.share_ppm / PPM
     return (
-        f"a stake of {amount(bid.stake)} does not deter: of the checkpoints {100 * verification.share_ppm / PPM:g} % are "
+        f"a stake of {amount(bid.stake)} does not deter: of the checkpoints {share:g} % are "
         f"replayed, so lying pays at this max_price; {amount(enough)} is enough"
     )
 
