@@ -308,3 +308,32 @@ def test_a_draw_waits_until_no_reorganisation_can_change_it(market: Audited) -> 
         assert market.problems(lease.job) == []
     finally:
         market.chain.settings = settings
+
+
+def test_a_home_that_is_lost_stops_its_audits_until_it_is_back(market: Audited) -> None:
+    """To draw anew could question honest work, or let a lie go that was drawn."""
+    lease = market.begin(1, 2)
+    market.look()
+    claims = market.claim(lease, {}, {})
+    for _ in range(3):
+        market.look()
+    assert len(market.contents(lease.job, BatchContent)) == 1
+    folder = market.folder / "approver" / "audits"
+    folder.rename(market.folder / "backup")
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            market.look()
+            market.answer_all(*claims)
+    (told,) = {line["problem"] for line in logs if line["event"] == "approver.skipped" and line["lease"] == lease.id}
+    assert told == f"the history of the audit of lease {lease.id} is gone from {folder}"
+    assert market.api.lease(lease.id).approval is None and market.grounds(lease) == []
+    for made in folder.glob("*"):
+        made.unlink()
+    if folder.exists():
+        folder.rmdir()
+    (market.folder / "backup").rename(folder)
+    for _ in range(4):
+        market.look()
+        market.answer_all(*claims)
+    approval = market.api.lease(lease.id).approval
+    assert approval is not None and approval.approval.n == 2 and market.problems(lease.job) == []
