@@ -28,7 +28,8 @@ class AuditedWorld(World):
     # A window has room for three replays, one after the other, on a machine that has two cores for all of this.
     timing = DevnetTiming(window=150, checkpoint_timeout=600, arbiter_timeout=240)
     liars: ClassVar = {LIAR: "accomplice-challenger"}  # lies, and claims on chain at once, whatever is said of it
-    prices: ClassVar = {LIAR: "0.40"}
+    price = "600"  # so high that checkpoints differ by more than the market's least step of a price
+    prices: ClassVar = {LIAR: "200"}
 
     def settings(self, devnet: Settings) -> Settings:
         rules = devnet.rule_set("unchecked").model_copy(update={"verification": VERIFICATION.hash()})
@@ -47,6 +48,10 @@ class AuditedWorld(World):
         super().prepare()
         self._party("approver").run("wallet", "deposit", "2000", "--key", "approver")
         self.start("arbiter")
+        self.until("all are on offer", self._all_are_on_offer)  # so that the cheapest, who lies, gets the first job
+
+    def _all_are_on_offer(self) -> bool:
+        return len({one.ask.provider for one in self.market.asks(status="open")}) == len(self.providers)
 
     def change_wants(self, name: str) -> None:
         """One client meets a liar again and again; one with more voids than usual is refused otherwise."""

@@ -56,7 +56,8 @@ class World:
     at_once = 3  # jobs that are there from the start; the others come one by one
     rules = "unchecked"
     liars: ClassVar[Mapping[str, str]] = {}  # providers, and of which kind
-    prices: ClassVar[Mapping[str, str]] = {}  # of an hour, of those that ask for another one than most
+    price = "0.60"  # of an hour
+    prices: ClassVar[Mapping[str, str]] = {}  # of those that ask for another one
     timing = DevnetTiming(window=4, checkpoint_timeout=60, arbiter_timeout=30, interruptible_timeout=120)
 
     def __init__(self, home: Path, say: Callable[[str], None]) -> None:
@@ -112,7 +113,7 @@ class World:
 
     def _enlist(self, name: str) -> None:
         self._party(name).run(
-            "provider", "register", "--key", name, "--price", self.prices.get(name, "0.60"), "--stake", "100",
+            "provider", "register", "--key", name, "--price", self.prices.get(name, self.price), "--stake", "100",
             "--rules", self.rules, "--measure-seconds", "1", "--yes",
         )  # fmt: skip
         self.change_wants(name)
