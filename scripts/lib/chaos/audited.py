@@ -20,7 +20,7 @@ VERIFICATION = CLOSED.model_copy(update={"share_ppm": 1_000_000, "approve_every"
 
 
 class AuditedWorld(World):
-    providers = ("hydro", "solar", "wind", LIAR)
+    providers = ("hydro", "solar", "wind", "tidal", "biogas", LIAR)  # while some train, three must be free to replay
     small_disks = ()
     checkpoints = 4
     at_once = 1  # who trains can't replay: others must be free
@@ -94,7 +94,7 @@ class AuditedWorld(World):
                 if isinstance(note.content, ReplayContent) and note.content.auditor is not None:
                     seen[note.lease, note.content.n, note.content.auditor] += 1
             ok, text = self._party("client").try_run("audit", "verify", job.id)
-            if not ok:
+            if not ok and not self.is_told(job):
                 yield f"audit verify of job {job.id}:\n{text}"
         yield from (f"a replay is told {count} times: {one}" for one, count in seen.items() if count > 1)
         for job in self.replays():
@@ -127,6 +127,9 @@ class AuditedWorld(World):
         log = (self._party("approver").home / "approver.log").read_text(errors="replace")
         lines = [line for line in log.splitlines() if "approver.alarm" in line]
         return {word.removeprefix("lease=") for line in lines for word in line.split() if word.startswith("lease=0x")}
+
+    def is_told(self, job: JobSummary) -> bool:
+        return any(lease.id in self._alarmed() for lease in job.leases)
 
     def outcome(self) -> dict[str, int]:
         rulings = Counter[str]()

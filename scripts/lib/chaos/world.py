@@ -274,6 +274,10 @@ class World:
         """Whether nothing is under way beside the client's jobs."""
         return True
 
+    def is_told(self, job: JobSummary) -> bool:
+        """Whether an operator was told that this job may come to nothing."""
+        return False
+
     def problems(self) -> Iterator[str]:
         """What does not hold in the end, beside the client's jobs."""
         yield from ()

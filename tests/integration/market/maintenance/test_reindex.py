@@ -206,6 +206,7 @@ def test_a_journal_of_an_old_market_is_read_to_its_end(market: Lives, monkeypatc
 
 
 @sqlite
+@pytest.mark.long
 def test_the_command(market: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
     context = market.context
     monkeypatch.setenv("GPUMARKET_MARKET_DATABASE_URL", context.settings.database_url)

@@ -85,10 +85,8 @@ def resolved(stage: Stage, lease: LeaseOut) -> int:
     return [event for event in events if isinstance(event, Resolved)][-1].verdict
 
 
-@pytest.mark.parametrize(
-    ("verification", "verdict"),
-    [(OPEN, Verdict.VOID), pytest.param(CLOSED_HERE, Verdict.FALSE, marks=pytest.mark.long)],  # the demo convicts
-)
+@pytest.mark.long  # the demo convicts; a void is below
+@pytest.mark.parametrize(("verification", "verdict"), [(OPEN, Verdict.VOID), (CLOSED_HERE, Verdict.FALSE)])
 def test_a_lie_is_void_in_an_open_job_and_false_in_a_closed_one(
     stage_of: StageOf, funded: Funded, verification: Verification, verdict: Verdict
 ) -> None:
