@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts import commitment
-from contracts.api.bodies import CheckpointOut, JobOut
+from contracts.api.bodies import CheckpointOut, CheckpointStatus, JobOut
 from contracts.api.client import MarketClient
 from contracts.api.grants import get_state
 from contracts.api.records import tip_after
@@ -30,21 +30,36 @@ class Unverified(UserError):
 
 
 def accepted_chain(market: MarketClient, job: JobOut) -> list[CheckpointOut]:
-    """The records of the accepted checkpoints, each proven to follow from the one before. Raises Unverified."""
+    """The records of the accepted checkpoints, each proven to follow from the one before. Raises Unverified.
+
+    Of a checkpoint there may be several, of leases that came to nothing too: what counts is what leads to the last.
+    """
     by_index: dict[int, list[CheckpointOut]] = {}
     for reported in market.checkpoints(job.id):
         by_index.setdefault(reported.checkpoint.index, []).append(reported)
-    tip = commitment.start_tip(from_hex(job.bid.job), from_hex(job.bid.start_tip))
-    chain: list[CheckpointOut] = []
+    start = to_hex(commitment.start_tip(from_hex(job.bid.job), from_hex(job.bid.start_tip)))
+    steps: list[dict[str, tuple[CheckpointOut, str]]] = []  # by tip: the record, and the tip that it follows from
+    before = [start]
     for index in range(1, job.accepted + 1):
-        follows = [
-            one for one in by_index.get(index, []) if tip_after(one.checkpoint, job.spec, tip) == one.checkpoint.tip
-        ]
-        if not follows:
-            raise Unverified(f"no record of checkpoint {index} follows from tip {to_hex(tip)}")
-        chain.append(follows[-1])
-        tip = from_hex(follows[-1].checkpoint.tip)
-    return chain
+        # Approved ones last, so that of equal ones they count.
+        some = sorted(by_index.get(index, []), key=lambda one: one.status is CheckpointStatus.APPROVED)
+        steps.append(
+            {
+                one.checkpoint.tip: (one, tip)
+                for one in some
+                for tip in before
+                if tip_after(one.checkpoint, job.spec, from_hex(tip)) == one.checkpoint.tip
+            }
+        )
+        if not steps[-1]:
+            raise Unverified(f"no record of checkpoint {index} follows from tip {before[-1]}")
+        before = list(steps[-1])
+    chain: list[CheckpointOut] = []
+    tip = before[-1]
+    for step in reversed(steps):
+        record, tip = step[tip]
+        chain.append(record)
+    return chain[::-1]
 
 
 def check_against_chain(chain: Chain, job: JobOut, records: list[CheckpointOut], watch: Watch = nobody) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from contracts.api.bodies import JobOut
 from contracts.api.problems import Problem
+from contracts.chain.sending.sender import Sender
 from market.client.download import Unverified, pull
 from market.store.models import (
     CheckpointRow,
@@ -51,3 +52,28 @@ def test_pull_compares_with_the_chain(market: Lives, tmp_path: Path) -> None:
             row.record, row.tip = record.model_dump(mode="json"), record.tip
     with pytest.raises(Unverified, match=r"checkpoint [12] has the tip .* on chain"):
         pulled(market, job, tmp_path / "made-up")
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_pull_after_a_lease_that_came_to_nothing(
+    market: Lives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    """Its first checkpoint is the same as the next provider's, its second is not; and its records are still there, in
+    whichever order.
+    """
+    job = one_lease(market)
+    lease = market.lease_of(job)
+    first = market.report(lease, 1, lease.state.tip)
+    market.report(lease, 2, first.tip, trace_root="0x" + "66" * 32)
+    Sender(market.chain, market.key(lease.provider)).send(market.chain.end(market.terms(lease)))
+    market.pass_time(market.rules.window + 5)
+    market.keep()
+    market.post_ask(market.providers[1])
+    market.clear()
+    later = market.lease_of(job)
+    assert later.id != lease.id
+    market.make(later, 3)
+    market.redeem(later)
+    records = list(market.reader.checkpoints(job.id))
+    monkeypatch.setattr(market.reader, "checkpoints", lambda _: records[:: -1 if backwards else 1])
+    assert len(pulled(market, job, tmp_path / "all")) == 3
