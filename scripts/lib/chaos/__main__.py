@@ -150,8 +150,8 @@ class Run:
         if problems := list(self.world.problems()):
             raise Failure("\n".join(problems))
         done = [id for id, job in jobs.items() if job.status is JobStatus.DONE]
-        told = f"; an alarm has named {len(ids) - len(done)} others" if len(done) < len(ids) else ""
-        self.say(f"{len(done)} of {len(ids)} jobs are done, each checkpoint was paid once{told}; reconcile agrees")
+        others = f"; an alarm has named {len(ids) - len(done)} others" if len(done) < len(ids) else ""
+        self.say(f"{len(done)} of {len(ids)} jobs are done, each checkpoint was paid once{others}; reconcile agrees")
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(self.world.pull, done))
         self.say(f"the results of {len(done)} jobs were downloaded, and verified tip by tip")
