@@ -41,21 +41,18 @@ def accepted_chain(market: MarketClient, job: JobOut) -> list[CheckpointOut]:
     steps: list[dict[str, tuple[CheckpointOut, str]]] = []  # by tip: the record, and the tip that it follows from
     before = [start]
     for index in range(1, job.accepted + 1):
-        # Approved ones last, so that of equal ones they count.
-        some = sorted(by_index.get(index, []), key=lambda one: one.status is CheckpointStatus.APPROVED)
-        steps.append(
-            {
-                one.checkpoint.tip: (one, tip)
-                for one in some
-                for tip in before
-                if tip_after(one.checkpoint, job.spec, from_hex(tip)) == one.checkpoint.tip
-            }
-        )
-        if not steps[-1]:
-            raise Unverified(f"no record of checkpoint {index} follows from tip {before[-1]}")
-        before = list(steps[-1])
+        # Approved ones first: what one of them has said no other says again.
+        found: dict[str, tuple[CheckpointOut, str]] = {}
+        for one in sorted(by_index.get(index, []), key=lambda one: one.status is not CheckpointStatus.APPROVED):
+            for tip in before:
+                if tip_after(one.checkpoint, job.spec, from_hex(tip)) == one.checkpoint.tip:
+                    found.setdefault(one.checkpoint.tip, (one, tip))
+        if not found:
+            raise Unverified(f"no record of checkpoint {index} follows from tip {before[0]}")
+        steps.append(found)
+        before = list(found)
     chain: list[CheckpointOut] = []
-    tip = before[-1]
+    tip = before[0]
     for step in reversed(steps):
         record, tip = step[tip]
         chain.append(record)

@@ -8,7 +8,7 @@ import pytest
 from contracts.api.bodies import JobOut
 from contracts.api.problems import Problem
 from contracts.chain.sending.sender import Sender
-from market.client.download import Unverified, pull
+from market.client.download import Unverified, accepted_chain, pull
 from market.store.models import (
     CheckpointRow,
 )
@@ -77,3 +77,13 @@ def test_pull_after_a_lease_that_came_to_nothing(
     records = list(market.reader.checkpoints(job.id))
     monkeypatch.setattr(market.reader, "checkpoints", lambda _: records[:: -1 if backwards else 1])
     assert len(pulled(market, job, tmp_path / "all")) == 3
+    # A lie beside it, of a third lease, as the last that was accepted: between two records of the same tip.
+    approved, lie = sorted((one for one in records if one.checkpoint.index == 2), key=lambda one: one.lease == lease.id)
+    same = approved.model_copy(update={"lease": "0x" + "aa" * 32, "status": "rejected"})
+    monkeypatch.setattr(
+        market.reader,
+        "checkpoints",
+        lambda _: [one for one in records if one.checkpoint.index == 1] + [same, lie, approved],
+    )
+    told = market.api.job(job.id).model_copy(update={"accepted": 2})
+    assert [one.checkpoint.tip for one in accepted_chain(market.reader, told)][-1] == approved.checkpoint.tip
