@@ -1,10 +1,14 @@
 """What the operator has to know at once: an error in the log, and a count."""
 
+import time
+
 import structlog
 
 from market.approver.auditing.disputes import Disputes
 from market.approver.metrics import ApproverMetrics
 from market.approver.signing import KnownLease
+
+AGAIN = 600.0
 
 log = structlog.get_logger()
 
@@ -12,13 +16,14 @@ log = structlog.get_logger()
 class Alarms:
     def __init__(self, disputes: Disputes, metrics: ApproverMetrics, address: str) -> None:
         self._disputes, self._metrics, self._address = disputes, metrics, address
-        self._told: dict[str, str] = {}  # by lease, the last one
+        self._told: dict[tuple[str, str], float] = {}  # monotonic, by lease and text
 
     def give(self, lease: str, text: str) -> None:
-        """Told once while it stays the same."""
-        if self._told.get(lease) == text:
+        """Told again only after AGAIN seconds: what it is of is tried in each round, and a lease may have several."""
+        now = time.monotonic()
+        if self._told.get((lease, text), -AGAIN) + AGAIN > now:
             return
-        self._told[lease] = text
+        self._told = {one: at for one, at in self._told.items() if at + AGAIN > now} | {(lease, text): now}
         self._metrics.alarms.labels(self._address).inc()
         log.error("approver.alarm", lease=lease, problem=text)
 
