@@ -37,11 +37,12 @@ class Offers:
         self._lock = threading.Lock()
 
     def look(self) -> Snapshot:
-        """Those in force that this market may match, as its next epoch would."""
+        """Those in force that this market may match, and that somebody could audit; whoever has cancelled them."""
         context = self.context
         with self._lock, context.db.reading() as session:
             seen = self._book.look(session, context.now())
             self._accounts.forget_changed(session, seen.head)
+        with context.db.reading() as session:  # not behind the lock: other requests wait there
             return seen.for_matcher(context.matcher).without_unaudited(session, context.audited_rules)
 
     def accounts(self, owners: Iterable[str]) -> dict[str, AccountWord]:
