@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from web3.contract.contract import ContractFunction
 
-from contracts.api.bodies import JobOut, JobSummary
+from contracts.api.bodies import JobOut, JobStatus, JobSummary
 from contracts.api.client import MarketClient
 from contracts.chain.client import Chain
 from contracts.chain.lookup import opened
@@ -76,7 +76,9 @@ def plan_cancellation(market: MarketClient, chain: Chain, job: JobOut) -> Cancel
             )
     raise NothingToCancel(
         f"job {job.id[:12]} is over on chain: there is nothing to cancel",
-        "If the market has just gone on with it on another machine, that lease is shown in a moment: try again.",
+        None
+        if job.status is JobStatus.DONE
+        else "If the market has just gone on with it on another machine, that lease is shown in a moment: try again.",
     )
 
 
