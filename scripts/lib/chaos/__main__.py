@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from contracts.api.bodies import CheckpointStatus, JobStatus, JobSummary
 from contracts.errors import UserError
 from scripts.lib.chaos import audit_faults, faults
 from scripts.lib.chaos.audited import AuditedWorld
-from scripts.lib.chaos.faults import Fault, LeftOut, schedule
+from scripts.lib.chaos.faults import Fault, LeftOut
 from scripts.lib.chaos.world import World, clear
 from scripts.lib.demo.parties import Failure
 
@@ -43,7 +44,8 @@ class Run:
         self.kinds: Counter[str] = Counter()  # events by the fault's name
         self.left_out: list[str] = []
         self.submitted: list[Future[str]] = []
-        self.kinds_of_faults = audit_faults.ALL if audited else faults.ALL
+        plan = audit_faults.schedule if audited else partial(faults.schedule, faults.ALL)
+        self.schedule: list[Fault] = plan(events, self.luck)
         self.world = (AuditedWorld if audited else World)(HOME, self.say)
 
     def say(self, text: str) -> None:
@@ -55,7 +57,7 @@ class Run:
         self.say("all parties are there")
         with ThreadPoolExecutor(1) as pool:
             try:
-                for number, fault in enumerate(schedule(self.kinds_of_faults, self.events, self.luck), 1):
+                for number, fault in enumerate(self.schedule, 1):
                     self.submit(pool, min(self.jobs, self.world.at_once + self.jobs * number // self.events))
                     if number == 1:
                         self.submitted[0].result()

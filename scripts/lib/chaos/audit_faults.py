@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
+from scripts.lib.chaos import faults
 from scripts.lib.chaos.audited import AuditedWorld
 from scripts.lib.chaos.faults import (
     Fault,
@@ -70,6 +71,15 @@ def kill_arbiter(world: World, luck: random.Random) -> str:
 def _audited(world: World) -> AuditedWorld:
     assert isinstance(world, AuditedWorld)
     return world
+
+
+def schedule(events: int, luck: random.Random) -> list[Fault]:
+    """As usual, but that a challenge is waited for first: the first job is the liar's, and later ones may not be."""
+    usual = faults.schedule(ALL, events, luck)
+    if kill_approver_after_challenge in usual:
+        usual.remove(kill_approver_after_challenge)
+        usual.insert(0, kill_approver_after_challenge)
+    return usual
 
 
 ALL: Sequence[Fault] = (

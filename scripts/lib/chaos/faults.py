@@ -133,7 +133,7 @@ ALL: Sequence[Fault] = (
 
 
 def schedule(kinds: Sequence[Fault], events: int, luck: random.Random) -> list[Fault]:
-    """Each kind as often as every other, in a random order after the first, which may not come again."""
-    first, *faults = [kinds[number % len(kinds)] for number in range(events)]
+    """Each kind as often as every other, in a random order."""
+    faults = [kinds[number % len(kinds)] for number in range(events)]
     luck.shuffle(faults)
-    return [first, *faults]
+    return faults
