@@ -39,6 +39,9 @@ NOBODY = "65534"
 TMP_BYTES = 256 << 20  # of /tmp, and of /dev/shm
 END_SECONDS = 5.0
 FIRST_OWN_UID, OWN_UIDS = 0x7000_0000, 0x0FF0_0000  # which no system gives to its users
+# If the machine runs out of memory, the kernel shall end what is started here, and not the worker. A process says so of
+# itself, since an ordinary user may not say it of one in a sandbox. Some shells export where they are.
+ENDED_FIRST = 'echo 1000 2>/dev/null >/proc/self/oom_score_adj; unset PWD OLDPWD SHLVL; exec "$@"'
 HOW_TO_MEND: dict[SandboxKind, str] = {
     "bubblewrap": "install bubblewrap 0.8 or later (Debian, Ubuntu: apt install bubblewrap), and allow it user "
     "namespaces; docs/environments.md says how, and how to use podman instead",
@@ -186,7 +189,7 @@ def popen(
     command: Sequence[str], variables: Mapping[str, str], *, cwd: Path | None = None, pass_fds: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command,
+        ["/bin/sh", "-c", ENDED_FIRST, "sh", *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

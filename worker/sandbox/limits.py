@@ -133,16 +133,6 @@ def silence(limits: Limits, *, trains: bool) -> Failure:
     return Failure("hang", message, f"this is the sandbox: it ends what takes that long. {hint}")
 
 
-def prefer_to_kill(pid: int) -> None:
-    """If the machine runs out of memory, the kernel shall end the training process first, and not the worker."""
-    seen: set[int] = set()
-    while new := {process.pid for process in descendants(pid)} - seen:
-        for one in new:
-            with contextlib.suppress(OSError):
-                Path(f"/proc/{one}/oom_score_adj").write_text("1000")  # which its children inherit
-        seen |= new
-
-
 def descendants(pid: int) -> list[psutil.Process]:
     """The process and all its children's children that are alive."""
     try:

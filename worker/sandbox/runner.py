@@ -23,7 +23,7 @@ from worker.sandbox.gpus import granted, training_environment
 from worker.sandbox.hiding.disguise import make_timeless
 from worker.sandbox.hiding.variation import PLAIN, Variation
 from worker.sandbox.hiding.view import JOB, OUTPUT, STATE, Program
-from worker.sandbox.limits import MORE_MEMORY, Limits, check_usage, memory_exceeded, prefer_to_kill, silence
+from worker.sandbox.limits import MORE_MEMORY, Limits, check_usage, memory_exceeded, silence
 from worker.sandbox.log import CappedLog
 from worker.sandbox.network import with_small_buffers
 from worker.sandbox.output import OutputFolder
@@ -223,7 +223,6 @@ class Runner:
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = self._sandbox.start(self._program())
-        prefer_to_kill(process.pid)
         if self.sandbox == "bubblewrap":
             self._watched = with_small_buffers(process.pid, self.limits)
         self._process = process

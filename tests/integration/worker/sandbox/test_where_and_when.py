@@ -37,6 +37,7 @@ def test_two_homes_two_users_two_names_and_two_days_look_the_same(tmp_path: Path
         assert secret.strip() not in said, secret
     assert (here["places"]["cwd"][0], here["who"]["ids"][:2]) == ("/out", [[65534] * 3] * 2)
     assert "/proc/uptime" in here["machine"]["proc"]
+    assert "1000\n" in here["who"]["maps"]  # its oom_score_adj: what the kernel ends first
 
     elsewhere = found_out(tmp_path / "other", ELSEWHERE, TZ="Asia/Tokyo", LANG="de_DE.UTF-8", SECRET="1")
     assert elsewhere == here
