@@ -263,7 +263,7 @@ class Watcher:
             )
         terms, rules = now.opening.terms, now.lease.rules
         call = chain.challenge(terms, rules, now.accepted_tip, now.roots, watched.n)
-        self._sender.send(call, key=f"challenge {now.lease.id} {watched.n} {now.state.t}")
+        self._sender.send(call, key=f"challenge {now.lease.id} {watched.n} {watched.tip} {now.state.t}")
         dispute = chain.dispute(now.lease.id)
         log.warning("watch.challenged", n=watched.n, bond=needed, dispute=dispute and dispute.id)
         return dispute.id if dispute else ""

@@ -23,7 +23,7 @@ from contracts.errors import UserError
 from contracts.orders import Approval, Domain, Rules
 from contracts.proxies import plain_address
 from contracts.settings import Settings
-from contracts.terms import AccountWord, StateWord, Terms
+from contracts.terms import AccountWord, Phase, StateWord, Terms
 from contracts.types import ZERO_HASH, from_hex, to_hex
 
 
@@ -151,6 +151,13 @@ class Chain:
         id_, challenger, bond, tip = self.escrow.functions.dispute(from_hex(lease)).call()
         dispute = OpenDispute(to_hex(id_), challenger, bond, to_hex(tip))
         return None if dispute.id == ZERO_HASH else dispute
+
+    def intent(self, what: str, lease: str, state: StateWord) -> str:
+        """A key for `Sender.send` of a call that changes a lease, which was found in `state`: until the change is seen,
+        the same call is the same intent. Two disputes of one second begin with the same state, and are told apart.
+        """
+        dispute = self.dispute(lease) if state.phase is Phase.CHALLENGED else None
+        return f"{what} {lease} {tuple(state)}" + (f" {dispute.id}" if dispute else "")
 
     def bounds(self) -> Bounds:
         return Bounds(*self.escrow.functions.bounds().call())

@@ -116,6 +116,5 @@ def _newest_approval(session: Session, lease: str) -> ApprovalRow | None:
 
 
 def _send(context: Context, what: str, call: ContractFunction, row: LeaseRow, state: StateWord) -> None:
-    # Each of them changes the state. Until that is seen, the same call from the same state is the same intent.
-    context.sending.send(call, key=f"{what} {row.id} {tuple(state)}")
+    context.sending.send(call, key=context.chain.intent(what, row.id, state))
     log.info("keeper.took_exit", call=what)

@@ -41,7 +41,7 @@ class Settlement:
         self._trouble = Trouble(self._log)
         self._not_before = 0.0  # monotonic
         self._refusals = 0
-        self._useless: tuple[int, StateWord] | None = None  # an Approval's index, and the dispute it can't answer
+        self._useless: tuple[int, str] | None = None  # an Approval's index, and the intent that came to nothing
         self._missing_since: float | None = None  # the chain's time
         self.missing_seconds = 0.0  # for which the chain has known nothing of the lease
 
@@ -57,7 +57,7 @@ class Settlement:
             now = self._clock.now()
             state = self._chain.state(self._folder.lease)
             self._note(state, now)
-            if self._useless is not None and self._useless[1] != state:
+            if self._useless is not None and self._useless[1] != self._intent(Action.REDEEM_CHALLENGED, state):
                 self._useless = None
             action = next_action(state, file.nums, self.progress(), self.timing, now)
             if action == Action.OVER:
@@ -108,13 +108,13 @@ class Settlement:
 
     def _do(self, action: Action, now: float, state: StateWord) -> None:
         call, facts = self._call(action, state.synced(self._folder.file.nums, now))
+        key = self._intent(action, state)
         try:
-            # What changes a lease changes its state: until that is seen, the same action is the same intent.
-            receipt = self._sender.send(call, key=f"{action} {self._folder.lease} {tuple(state)}")
+            receipt = self._sender.send(call, key=key)
         except EscrowError as error:
             if action == Action.REDEEM_CHALLENGED:
                 assert self._folder.file.approval is not None
-                self._useless = (self._folder.file.approval.approval.n, state)
+                self._useless = (self._folder.file.approval.approval.n, key)
             if error.name not in PATIENCE:
                 self._trouble.at(action, error.message)
             self._pause()
@@ -126,6 +126,9 @@ class Settlement:
             self._refusals = 0
             self._log.info(f"lease.{action}", transaction=receipt["transactionHash"].to_0x_hex(), **facts)
             self._note(self._chain.state(self._folder.lease), now)
+
+    def _intent(self, action: Action, state: StateWord) -> str:
+        return self._chain.intent(action, self._folder.lease, state)
 
     def _pause(self) -> None:
         self._refusals = min(self._refusals + 1, 10)

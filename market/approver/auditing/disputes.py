@@ -87,7 +87,7 @@ class Disputes:
             log.warning("approver.no_challenge", lease=lease.id, n=one.n, tip=one.tip, why="it can't be paid any more")
             return True
         self._check_bond(lease, one, found.state)
-        self._send(lease, "challenge", call, f"challenge {lease.id} {one.n} {found.state.t}")
+        self._send(lease, "challenge", call, f"challenge {lease.id} {one.n} {one.tip} {one.ground} {found.state.t}")
         self._metrics.challenged.labels(self._sender.address).inc()
         log.warning("approver.challenged", lease=lease.id, n=one.n, tip=one.tip, ground=one.ground)
         if approval and approval.approval.n > found.state.accepted:

@@ -7,13 +7,16 @@ from contracts.api.bodies import JobOut, LeaseOut
 from contracts.chain.devnet import devnet
 from contracts.chain.reliability import ClientRecord, standing
 from contracts.chain.sending.sender import Sender
+from contracts.commitment import next_tip
 from contracts.orders import Claim
 from contracts.terms import Phase, Verdict
+from contracts.types import from_hex, to_hex
 from market.client.cli.common import progress_of
 from market.maintenance.reconcile import read_books
 from market.matching import Reason
 from market.store.queries.reliability import stored_client_records
 from market.verify.verify import verify
+from tests.support.devnet import rpc
 from tests.support.market_parts import CPU
 from tests.support.stepped_market import Lives, differences
 
@@ -82,6 +85,32 @@ def test_the_job_goes_on_with_another_from_what_is_accepted(market: Lives, verdi
     market.redeem(second)
     assert market.api.job(job.id).status == "done"
     assert differences(market) == []
+
+
+def test_two_disputes_of_one_second_both_end(market: Lives) -> None:
+    """The lease is in the same state each time, to the second; a keeper that takes them for one leaves it for ever."""
+    job = market.post_bid()
+    lease = lease_on(market, job, market.providers[0])
+    root = "0x" + "77" * 32
+    terms, provider, client = market.terms(lease), Sender(market.chain, market.providers[0]), market.client
+    first = lease.start + 1
+    provider.send(market.chain.claim(terms, first, to_hex(next_tip(from_hex(lease.state.tip), from_hex(root))), [root]))
+    rpc(market.chain, "anvil_setBlockTimestampInterval", 0)
+    try:
+        states = []
+        for _ in range(2):
+            call = market.chain.challenge(terms, market.rules, lease.state.tip, [root], first)
+            Sender(market.chain, client).send(call)
+            states.append(market.state(lease))
+            dispute = market.chain.dispute(lease.id)
+            assert dispute is not None
+            rule = market.chain.rule(market.rules.arbiter, dispute.id, Verdict.TRUE)
+            Sender(market.chain, devnet.accounts()[0]).send(rule)
+            market.keep()
+            assert market.state(lease).phase is Phase.ACTIVE
+        assert states[0] == states[1]
+    finally:
+        rpc(market.chain, "anvil_removeBlockTimestampInterval")
 
 
 @pytest.mark.parametrize("verdict", [Verdict.TRUE, Verdict.UNREPRODUCIBLE])

@@ -193,15 +193,17 @@ def test_an_approval_that_did_not_help_in_one_dispute_is_tried_in_the_next(folde
         tried.append(1)
         raise EscrowError("Escrow_NotThatOne", {})
 
-    states = [StateWord(Phase.CHALLENGED, 0, 0, 3, 1_000, 7)]
+    disputes = ["0x01"]
+    disputed = StateWord(Phase.CHALLENGED, 0, 0, 3, 1_000, 7)
     chain: Any = SimpleNamespace(
-        domain=DOMAIN, now=lambda: 1_010, state=lambda lease: states[0],
+        domain=DOMAIN, now=lambda: 1_010, state=lambda lease: disputed,
+        intent=lambda what, lease, state: f"{what} {disputes[0]}",
         redeem_challenged=lambda *given: None, resolve=lambda *given: None,
     )  # fmt: skip
     money = settlement(folder, chain=chain, clock=ChainClock(chain), sender=SimpleNamespace(send=refused))
     assert _turned(money) is Action.REDEEM_CHALLENGED
     assert _turned(money) is Action.RESOLVE
-    states[0] = states[0]._replace(t=1_005)  # resolved, and challenged again
+    disputes[0] = "0x02"  # resolved, and challenged again in the same second
     assert _turned(money) is Action.REDEEM_CHALLENGED
     assert len(tried) == 3
 
