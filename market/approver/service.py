@@ -95,7 +95,7 @@ class Approver:
         self._turns, self._threads = Turns(at_once, self._signing.provider_of), ThreadPool(max_workers=at_once)
         self._skipped: dict[str, str] = {}  # why, by lease, as it was logged last
         self._under_way: dict[Future[None], LeaseTurn] = {}
-        self._waits = self._looked_at_money = False  # for the market
+        self._waits = False  # for the market
 
     def run(self, stop: threading.Event, poll_seconds: float) -> None:
         """Rounds until `stop`. What fails is logged and tried again; nothing is signed by halves."""
@@ -118,9 +118,6 @@ class Approver:
                 log.warning("approver.waits_for_market", market=self._market.url, problem=error.message)
             self._waits = True
             return False
-        if not self._looked_at_money:
-            self._looked_at_money = True
-            self._auditing.warn_of_no_money()
         if self._waits:
             log.info("approver.goes_on", market=self._market.url)
         self._waits = False
@@ -131,6 +128,7 @@ class Approver:
         went_well = [
             self._guarded(part)
             for part in (
+                self._auditing.look_at_money,
                 self._job_keys.publish,
                 self.grant_keys,
                 self._approve_for_a_while,

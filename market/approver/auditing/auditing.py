@@ -52,6 +52,7 @@ class Auditing:
         self._verifications = dict(BY_HASH)
         self._unloaded: set[str] | None = None  # leases; None: nobody has looked yet
         self._lock = threading.Lock()  # leases are judged beside each other
+        self._looked_at_money = False
 
     # ------------------------------------------------------------- which leases
 
@@ -263,8 +264,10 @@ class Auditing:
             path.replace(done / path.name)
         del self._audits[audit.id]
 
-    def warn_of_no_money(self) -> None:
-        """At the start: a market with audited rules, and nothing in the escrow to pay a replay or a bond with."""
+    def look_at_money(self) -> None:
+        """Once: a market with audited rules, and nothing in the escrow to pay a replay or a bond with, is told."""
+        if self._looked_at_money:
+            return
         audited = [one.name for one in self._market.info().rules if one.level != "unchecked"]
         if audited and self._chain.account(self._key.address).free == 0:
             log.warning(
@@ -273,6 +276,7 @@ class Auditing:
                 problem=f"{self._key.address} has nothing free in the escrow: it can order no replay and no challenge",
                 hint="gpumarket wallet deposit AMOUNT --key NAME",
             )
+        self._looked_at_money = True
 
     def _keep_bonds(self, live: Mapping[str, ListedLease]) -> None:
         """Tells what is missing to challenge in each live lease."""

@@ -1,13 +1,15 @@
 """What was refused, and is paid since nobody challenged it in time: an alarm names it."""
 
+import threading
 from typing import Any
 
 import pytest
+import requests
 import structlog
 
 from contracts.chain.devnet.devnet import Devnet
 from contracts.chain.sending.sender import Sender
-from contracts.terms import Phase, Verdict
+from contracts.terms import AccountWord, Phase, Verdict
 from market.approver.auditing.disputes import WITHHELD, WRONG
 from tests.support.audited_market import LIE, NUMERICS, Audited
 from tests.support.market_parts import file_ref, make_spec, upload
@@ -146,9 +148,25 @@ def test_an_approver_without_money_is_told_at_its_start(audited: Audited) -> Non
     approver = audited.new_approver()
     sender = Sender(audited.chain, audited.approver_key)
     with structlog.testing.capture_logs() as logs:
-        approver._market_answers()
+        approver._round()
         sender.send(audited.chain.withdraw(sender.address, audited.chain.account(sender.address).free))
-        approver._market_answers()
-        audited.new_approver()._market_answers()
+        approver._round()
+        audited.new_approver()._round()
     (told,) = [line for line in logs if line["event"] == "approver.no_money"]
     assert "wallet deposit" in told["hint"]
+
+
+def test_a_node_that_is_away_at_the_start_ends_no_approver(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    approver, stop = audited.new_approver(), threading.Event()
+    account, asked = audited.chain.account, list[str]()
+
+    def away_at_first(address: str) -> AccountWord:
+        asked.append(address)
+        if len(asked) == 1:
+            raise requests.ConnectionError("no node")
+        stop.set()
+        return account(address)
+
+    monkeypatch.setattr(audited.chain, "account", away_at_first)
+    approver.run(stop, 0.01)
+    assert asked == [audited.approver_key.address] * len(asked) and len(asked) > 1
